@@ -1,0 +1,65 @@
+"""Suppress a deficiency of a fine-tuned language model by exact arithmetic on two adapters (Ext-Sub).
+
+    from extsub import combine, load_adapter, save_adapter
+
+    result = combine(load_adapter("expert"), load_adapter("anti-expert"), alpha=1.0)
+    save_adapter(result, "truthful")
+
+Names are loaded on first use, so that ``import extsub`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from extsub.adapters.adapter import Adapter
+    from extsub.adapters.load import load_adapter
+    from extsub.adapters.save import save_adapter
+    from extsub.algebra import OPERATIONS, Delta, Operation, add, amplify, contrast, ext_sub, subtract
+    from extsub.combination import combine
+    from extsub.errors import ExtSubError
+    from extsub.inspection import inspect
+
+__all__ = [
+    "OPERATIONS",
+    "Adapter",
+    "Delta",
+    "ExtSubError",
+    "Operation",
+    "add",
+    "amplify",
+    "combine",
+    "contrast",
+    "ext_sub",
+    "inspect",
+    "load_adapter",
+    "save_adapter",
+    "subtract",
+]
+
+_HOMES = {
+    "adapters.adapter": ("Adapter",),
+    "adapters.load": ("load_adapter",),
+    "adapters.save": ("save_adapter",),
+    "algebra": ("OPERATIONS", "Delta", "Operation", "add", "amplify", "contrast", "ext_sub", "subtract"),
+    "combination": ("combine",),
+    "errors": ("ExtSubError",),
+    "inspection": ("inspect",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("extsub")
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"extsub.{home}"), name)
+    raise AttributeError(f"module 'extsub' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

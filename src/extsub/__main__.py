@@ -1,0 +1,5 @@
+"""``python -m extsub``."""
+
+from extsub.cli import main
+
+main()

@@ -1,0 +1,181 @@
+"""What an adapter is once it is off the disk: its modules, and the few facts of its config that a result keeps.
+
+Nothing here holds tensors. A module reads its delta when asked and forgets it, so an adapter of any size costs no
+memory, and the result of combining two adapters is an adapter like any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from extsub.algebra import Delta
+
+PREFIX = "base_model.model."
+"""What PEFT puts before the name of every module."""
+
+
+class Layout(Protocol):
+    """How the delta of one module is stored as tensors. Layouts of two adapters must be equal to be combined."""
+
+    factored: ClassVar[bool]
+    """Whether the file holds the two factors. If not, it holds their product, and precision is kept until then."""
+
+    def pack(self, name: str, B: Tensor, A: Tensor) -> dict[str, Tensor]:
+        """The tensors of the delta ``B @ A`` by their key in the file. Works on the meta device too."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Module:
+    """One adapted layer of the base model."""
+
+    layout: Layout
+    shape: tuple[int, ...]
+    """(rows, columns) of the delta; (experts, rows, columns) for fused MoE parameters."""
+
+    rank: int
+    dtype: torch.dtype
+    """The dtype it is stored in."""
+
+    read: Callable[[], Delta]
+    """Read the delta, scaling folded in. Raises ExtSubError where a number is not finite."""
+
+    parameter: bool = False
+    """True for a bare parameter (PEFT's ``target_parameters``), which ``target_modules`` does not name."""
+
+    scaling: float = 1.0
+    """What the config multiplied ``B @ A`` with; already in the delta."""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A tensor of the base model that the adapter replaces (``modules_to_save``, a resized vocabulary)."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor] = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an adapter was read from."""
+
+    name: str
+    """As the user wrote it; for messages."""
+
+    folder: Path
+    config: Path
+    weights: Path
+    hub_id: str | None = None
+    commit: str | None = None
+
+    def provenance(self) -> dict[str, Any]:
+        """What identifies this input for ever. Local folders give their last name only: paths are private."""
+        return {
+            "name": self.hub_id or self.folder.resolve().name,
+            "commit": self.commit,
+            "weights_sha256": sha256(self.weights),
+            "config_sha256": sha256(self.config),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """A PEFT adapter: what it adds to which module of which base model."""
+
+    kind: str
+    """LORA, IA3 or PREFIX_TUNING. AdaLoRA is LORA here: its delta is the same thing."""
+
+    base: str | None
+    """``base_model_name_or_path``."""
+
+    modules: dict[str, Module]
+    """By name in the base model, e.g. ``model.layers.0.self_attn.q_proj``."""
+
+    settings: dict[str, Any]
+    """The fields of adapter_config.json that keep their meaning in a result (``task_type`` and a few more)."""
+
+    targets: tuple[str, ...] | None
+    """Short names that PEFT expands to exactly these modules, or None where only full names are sure to."""
+
+    saved: tuple[str, ...] = ()
+    """``modules_to_save`` of the config."""
+
+    copies: dict[str, Copy] = field(default_factory=dict)
+    """By key in the file."""
+
+    base_layers: dict[str, Copy] = field(default_factory=dict)
+    """Copies of base weights that PEFT stores beside adapted embeddings. Not part of a result."""
+
+    source: Source | None = None
+    """None for a result that is not on disk yet."""
+
+    notes: tuple[str, ...] = ()
+    """What a careful user should know, one sentence each."""
+
+    origin: Origin | None = None
+    """How it was made, if it was made here."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.source.name if self.source else "the result"
+
+    @property
+    def rank(self) -> int:
+        """The largest rank of any module."""
+        return max(module.rank for module in self.modules.values())
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The smallest dtype that holds every module's numbers exactly."""
+        return smallest_common_dtype([module.dtype for module in self.modules.values()])
+
+
+class Origin(Protocol):
+    """What a made adapter knows of its making; `save_adapter` asks."""
+
+    @property
+    def dtypes(self) -> Sequence[torch.dtype]:
+        """Storage dtypes to try in this order; the next one is taken where a number does not fit."""
+        ...
+
+    def sources(self) -> list[Source]:
+        """What it was made from."""
+        ...
+
+    def figures(self) -> dict[str, Any]:
+        """Operation, inputs and figures, for the provenance file. Asked after every module was read."""
+        ...
+
+    def verify(self, written: Adapter) -> dict[str, Any]:
+        """Compare what was written with what was meant. Raises RuntimeError where they differ: that is a bug."""
+        ...
+
+    def notes(self, dtype: torch.dtype) -> list[str]:
+        """What a careful user should know of the result, written in ``dtype``."""
+        ...
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def smallest_common_dtype(dtypes: Sequence[torch.dtype]) -> torch.dtype:
+    """The dtype that holds numbers of all ``dtypes`` exactly, float32 at most (servers take no float64)."""
+    common = dtypes[0]
+    for dtype in dtypes[1:]:
+        common = torch.promote_types(common, dtype)
+    return torch.float32 if common == torch.float64 else common

@@ -1,0 +1,96 @@
+"""IA3 on disk, to deltas and back. A vector ``l`` multiplies activations and 1 is neutral: the delta is the one row
+``l - 1`` (Liu et al., 2022)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from extsub.adapters import config as fields
+from extsub.adapters.adapter import PREFIX, Adapter, Module, Source
+from extsub.adapters.keys import sort_keys
+from extsub.adapters.reading import TensorFile
+from extsub.adapters.targets import matches, saved_names, short_targets, written_targets
+from extsub.algebra import Delta
+from extsub.errors import ExtSubError
+
+KNOWN_FIELDS = fields.COMMON_FIELDS | {"feedforward_modules", "init_ia3_weights"}
+
+
+@dataclass(frozen=True)
+class Vector:
+    """``ia3_l``: (out, 1) where it multiplies outputs, (1, in) where it multiplies inputs (feed-forward)."""
+
+    factored: ClassVar[bool] = False
+    shape: tuple[int, ...]
+    feedforward: bool
+
+    def pack(self, name: str, B: Tensor, A: Tensor) -> dict[str, Tensor]:
+        return {f"{PREFIX}{name}.ia3_l": (1 + B @ A).reshape(self.shape)}
+
+
+def decode(config: Mapping[str, Any], file: TensorFile, source: Source) -> Adapter:
+    """The adapter that ``config`` and ``file`` describe, if they agree.
+
+    Raises:
+        ExtSubError: a field, a key or a shape that is not plain IA3; the message names it.
+    """
+    where = source.name
+    fields.check_fields(config, KNOWN_FIELDS, {}, where)
+    saved = fields.names(config, "modules_to_save", where)
+    keys = sort_keys(list(file.info), ["ia3_l"], saved, where)
+    modules = {name: _module(name, key["ia3_l"], config, file) for name, key in sorted(keys.modules.items())}
+    return Adapter(
+        kind="IA3",
+        base=fields.text(config, "base_model_name_or_path", where),
+        modules=modules,
+        settings=fields.settings(config, where) | {"fan_in_fan_out": fields.flag(config, "fan_in_fan_out", where)},
+        targets=short_targets(config, modules, where),
+        saved=tuple(saved),
+        copies=file.copies(keys.copies),
+        base_layers=file.copies(keys.base_layers),
+        source=source,
+        notes=tuple(keys.notes),
+    )
+
+
+def encode(adapter: Adapter) -> dict[str, Any]:
+    """The smallest adapter_config.json that says what this adapter is."""
+    targets = written_targets(adapter)
+    inputs = [name for name, module in adapter.modules.items() if getattr(module.layout, "feedforward", False)]
+    config = {
+        "peft_type": "IA3",
+        "base_model_name_or_path": adapter.base,
+        "target_modules": targets,
+        "feedforward_modules": [target for target in targets if any(matches(target, name) for name in inputs)],
+        "init_ia3_weights": True,
+        "inference_mode": True,
+        "modules_to_save": saved_names(adapter),
+    }
+    return config | adapter.settings
+
+
+def _module(name: str, key: str, config: Mapping[str, Any], file: TensorFile) -> Module:
+    info = file.info[key]
+    if sum(size != 1 for size in info.shape) > 1:
+        raise ExtSubError(f"{file.where}: {key} has shape {list(info.shape)}, expected a vector: the file is damaged")
+    feedforward = info.shape[0] == 1 if len(info.shape) == 2 else _listed(config.get("feedforward_modules"), name)
+    size = max(info.shape)
+
+    def read() -> Delta:
+        vector = file.read(key).double().reshape(1, size)
+        return Delta.product(torch.ones(1, 1, dtype=torch.float64), vector - 1)
+
+    return Module(Vector(info.shape, feedforward), (1, size), 1, info.dtype, read)
+
+
+def _listed(feedforward_modules: Any, name: str) -> bool:
+    """As PEFT decides it: a pattern for the whole name, or a list of ends of names."""
+    if isinstance(feedforward_modules, str):
+        return re.fullmatch(feedforward_modules, name) is not None
+    return any(matches(target, name) for target in feedforward_modules or ())

@@ -1,0 +1,177 @@
+"""Read JSON and tensors from the disk, and believe neither. Nothing here knows what the tensors mean."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from extsub.adapters.adapter import Copy
+from extsub.errors import ExtSubError
+
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+LFS_POINTER = b"version https://git-lfs"
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a file says of a tensor before it is read."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """The tensors of one file, read one at a time."""
+
+    info: dict[str, TensorInfo]
+    load: Callable[[str], Tensor]
+    where: str
+    """The adapter, for messages."""
+
+    def read(self, key: str) -> Tensor:
+        """The tensor as stored.
+
+        Raises:
+            ExtSubError: it holds NaN or infinity. Such adapters load everywhere and answer as if nothing were wrong.
+        """
+        tensor = self.load(key)
+        if tensor.numel() and not all(math.isfinite(bound.item()) for bound in tensor.aminmax()):
+            raise ExtSubError(
+                f"{self.where}: {key} holds NaN or infinity: the training diverged or the file is damaged"
+            )
+        return tensor
+
+    def copies(self, keys: Mapping[str, str]) -> dict[str, Copy]:
+        """Tensors to pass on whole, from {name in the result: key in this file}."""
+
+        def reader(key: str) -> Callable[[], Tensor]:
+            return lambda: self.read(key)
+
+        return {name: Copy(self.info[key].dtype, self.info[key].shape, reader(key)) for name, key in keys.items()}
+
+
+def read_config(path: Path, where: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ExtSubError: it is not strict JSON (a Git LFS pointer, NaN, a key given twice, ...) or not an object.
+    """
+
+    def refuse_constant(constant: str) -> NoReturn:
+        raise ExtSubError(f"{where}: {path.name} holds {constant}, which is not JSON: put a number there")
+
+    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return _unique(pairs, where, path.name)
+
+    content = path.read_bytes()
+    _refuse_lfs_pointer(content, path, where)
+    try:
+        config = json.loads(
+            content.decode("utf-8"), object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant
+        )
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ExtSubError(f"{where}: {path.name} is not valid JSON ({error}): save the adapter again") from error
+    if not isinstance(config, dict):
+        raise ExtSubError(f"{where}: {path.name} holds a JSON {type(config).__name__}, expected an object")
+    return config
+
+
+def open_tensors(path: Path, where: str) -> TensorFile:
+    """The tensors of a safetensors file, or of a PyTorch file read with ``weights_only=True``.
+
+    Raises:
+        ExtSubError: the file is damaged, holds code, or holds anything but floating-point tensors.
+    """
+    with path.open("rb") as file:
+        start = file.read(len(LFS_POINTER))
+    _refuse_lfs_pointer(start, path, where)
+    file = _open_safetensors(path, where) if path.suffix == ".safetensors" else _open_pickle(path, where)
+    if not file.info:
+        raise ExtSubError(f"{where}: {path.name} holds no tensors: the training saved an empty adapter")
+    for key, info in file.info.items():
+        if info.shape == (0,):
+            raise ExtSubError(
+                f"{where}: {key} has shape [0]: it was saved from a sharded model (DeepSpeed ZeRO-3 or "
+                "FSDP) without gathering it first: export the adapter again"
+            )
+    return file
+
+
+def _open_safetensors(path: Path, where: str) -> TensorFile:
+    try:
+        # pread, not mmap: mapped pages of every module ever read would count as this process's memory
+        file = safe_open(path, framework="pt", backend="pread")
+    except (SafetensorError, OSError) as error:
+        raise ExtSubError(
+            f"{where}: {path.name} is not a complete safetensors file ({error}): download or save it again"
+        ) from error
+    info = {}
+    for key, entry in _safetensors_header(path, where).items():
+        if entry["dtype"] not in DTYPES:
+            raise ExtSubError(f"{where}: {key} is stored as {entry['dtype']}, expected one of {', '.join(DTYPES)}")
+        info[key] = TensorInfo(DTYPES[entry["dtype"]], tuple(entry["shape"]))
+    return TensorFile(info, file.get_tensor, where)
+
+
+def _safetensors_header(path: Path, where: str) -> dict[str, dict[str, Any]]:
+    """Tensor entries of the header. The library has checked it by now, except for keys given twice."""
+
+    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        return _unique(pairs, where, path.name)
+
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length), object_pairs_hook=refuse_duplicates)
+    header.pop("__metadata__", None)
+    return header
+
+
+def _open_pickle(path: Path, where: str) -> TensorFile:
+    import pickle
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ExtSubError(
+            f"{where}: {path.name} holds more than tensors, so reading it could run code and it was not read: "
+            "convert it to safetensors where you trust it"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise ExtSubError(f"{where}: {path.name} is not a complete PyTorch file: download or save it again") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ExtSubError(f"{where}: {path.name} holds a {type(content).__name__}, expected tensors by name")
+    for key, tensor in content.items():
+        if not isinstance(tensor, Tensor):
+            raise ExtSubError(
+                f"{where}: {path.name} holds a {type(tensor).__name__} under {key!r}, expected a flat set of tensors: "
+                "save the adapter with save_pretrained"
+            )
+        if tensor.dtype not in DTYPES.values():
+            raise ExtSubError(f"{where}: {key} is stored as {tensor.dtype}, expected one of {', '.join(DTYPES)}")
+    info = {key: TensorInfo(tensor.dtype, tuple(tensor.shape)) for key, tensor in content.items()}
+    return TensorFile(info, content.__getitem__, where)
+
+
+def _unique(pairs: list[tuple[str, Any]], where: str, file: str) -> dict[str, Any]:
+    """A JSON object, refusing a key given twice: readers differ in which one they take."""
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ExtSubError(f"{where}: {file} gives {twice!r} twice: keep one")
+    return result
+
+
+def _refuse_lfs_pointer(content: bytes, path: Path, where: str) -> None:
+    if content.startswith(LFS_POINTER):
+        raise ExtSubError(f"{where}: {path.name} is a Git LFS pointer, not the file itself: run 'git lfs pull' there")

@@ -1,0 +1,121 @@
+"""Find an adapter's files: in a local folder or on the Hugging Face hub. Nothing here reads what they hold."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from extsub.adapters.adapter import Source
+from extsub.errors import ExtSubError
+
+CONFIG = "adapter_config.json"
+SAFETENSORS = "adapter_model.safetensors"
+PICKLE = "adapter_model.bin"
+
+# owner/name, then perhaps folders inside the repository, then perhaps a branch, tag or commit
+HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?P<subfolder>(/[\w.-]+)*)(@(?P<revision>[\w./-]+))?")
+
+# Files with trained weights that are not in the adapter file, and that a result would lose.
+STRAY_WEIGHTS = {
+    "non_lora_trainables.bin": "LLaVA's other trained weights",
+    "mm_projector.bin": "LLaVA's trained projector",
+    "new_embeddings.safetensors": "trained embeddings of new tokens",
+    "v_head.safetensors": "TRL's value head",
+    "v_head.bin": "TRL's value head",
+    "xlora_classifier.safetensors": "X-LoRA's classifier",
+}
+
+
+def find_adapter(name: str) -> Source:
+    """The files of a local folder, or of ``owner/name[/subfolder][@revision]`` on the hub. A local folder wins.
+
+    Raises:
+        ExtSubError: nothing is there, or what is there is not one unsharded PEFT adapter.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _in_folder(name, folder)
+    if folder.exists():
+        raise ExtSubError(f"{name} is a file: give the folder that holds {CONFIG} and the weights")
+    hub_id = HUB_ID.fullmatch(name)
+    if not hub_id or name.startswith(".") or ".." in Path(name).parts:
+        raise ExtSubError(f"{name}: no such folder, and not a hub id (owner/name or owner/name@revision)")
+    return _on_hub(name, hub_id["repo"], hub_id["subfolder"].strip("/"), hub_id["revision"])
+
+
+def _in_folder(name: str, folder: Path) -> Source:
+    files = {path.name for path in folder.iterdir()}
+    if CONFIG not in files:
+        inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
+        hint = f"; its subfolders {', '.join(inside)} have one: give one of them" if inside else ""
+        raise ExtSubError(f"{name}: no {CONFIG} in this folder{hint}{_other_format(files)}")
+    return Source(name, folder, folder / CONFIG, folder / _choose_weights(name, files))
+
+
+def _choose_weights(name: str, files: set[str]) -> str:
+    """Which of ``files`` holds the weights."""
+    for stray, meaning in STRAY_WEIGHTS.items():
+        if stray in files:
+            raise ExtSubError(
+                f"{name}: {stray} lies beside the adapter ({meaning}), and a combined adapter would lose it: "
+                "move it away if the adapter works without it"
+            )
+    for candidate in (SAFETENSORS, PICKLE):
+        if candidate in files:
+            return candidate
+    sharded = sorted(file for file in files if file.endswith(".index.json") and file.startswith("adapter_model"))
+    if sharded:
+        raise ExtSubError(f"{name}: the adapter is sharded ({sharded[0]}): merge its shards into {SAFETENSORS} first")
+    raise ExtSubError(f"{name}: neither {SAFETENSORS} nor {PICKLE} is there{_other_format(files)}")
+
+
+def _other_format(files: set[str]) -> str:
+    """A guess at what a folder without a PEFT adapter holds."""
+    formats = {
+        "adapters.safetensors": "an MLX adapter",
+        "adapters.npz": "an MLX adapter",
+        "pytorch_adapter.bin": "an AdapterHub adapter",
+        "pytorch_lora_weights.safetensors": "a diffusers LoRA",
+        "model.safetensors": "a full model",
+        "model.safetensors.index.json": "a full model",
+        "pytorch_model.bin": "a full model",
+    }
+    found = [f"{file} looks like {what}, not a PEFT adapter" for file, what in formats.items() if file in files]
+    return f" ({found[0]})" if found else ""
+
+
+def _on_hub(name: str, repo: str, subfolder: str, revision: str | None) -> Source:
+    """Download config and weights of one commit, nothing else."""
+    from huggingface_hub import errors as hub
+    from huggingface_hub import hf_hub_download, list_repo_files
+
+    def download(file: str, revision: str | None) -> Path:
+        return Path(hf_hub_download(repo, file, subfolder=subfolder or None, revision=revision))
+
+    try:
+        config = download(CONFIG, revision)
+        # .../snapshots/<commit>/[subfolder/]adapter_config.json: the revision is resolved once, here.
+        commit = config.parents[len(Path(subfolder).parts)].name
+        try:
+            folder = f"{subfolder}/" if subfolder else ""
+            listed = list_repo_files(repo, revision=commit)
+            files = {file.removeprefix(folder) for file in listed if file.startswith(folder)}
+        except (hub.OfflineModeIsEnabled, hub.HfHubHTTPError, OSError):
+            files = {path.name for path in config.parent.iterdir()}  # offline: what the cache holds
+        weights = download(_choose_weights(name, files), commit)
+    except hub.GatedRepoError as error:
+        raise ExtSubError(f"{name}: access is gated: ask for it on its hub page, then run 'hf auth login'") from error
+    except hub.RepositoryNotFoundError as error:
+        raise ExtSubError(f"{name}: no such folder here and no such repository on the hub, or it is private") from error
+    except hub.RevisionNotFoundError as error:
+        raise ExtSubError(f"{name}: the hub repository has no revision {revision}") from error
+    except hub.EntryNotFoundError as error:
+        if isinstance(error, hub.LocalEntryNotFoundError):
+            raise ExtSubError(
+                f"{name}: no such folder here, and it is not in the cache of the hub, which cannot be reached "
+                "(or HF_HUB_OFFLINE is set)"
+            ) from error
+        raise ExtSubError(f"{name}: the hub repository has no {CONFIG}: it is not a PEFT adapter") from error
+    except (hub.HfHubHTTPError, hub.HFValidationError, OSError) as error:
+        raise ExtSubError(f"{name}: the hub answered with an error: {str(error).splitlines()[0]}") from error
+    return Source(name, config.parent, config, weights, hub_id="/".join(filter(None, (repo, subfolder))), commit=commit)

@@ -1,0 +1,128 @@
+"""All or nothing: fill a hidden folder beside the output, then rename it. Whatever happens before, the output is
+untouched; a run that was killed leaves a hidden folder that the next run clears.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Generator, Iterable
+from pathlib import Path
+
+from extsub.errors import ExtSubError
+
+try:
+    import fcntl
+except ImportError:  # Windows: no lock, so two runs into one folder are not told apart
+    fcntl = None
+
+OUR_FILES = frozenset({"adapter_config.json", "adapter_model.safetensors", "README.md", "extsub.json"})
+
+
+def check_output(output: Path, inputs: Iterable[Path], overwrite: bool) -> None:
+    """Refuse an output that would destroy something. Called before any work.
+
+    Raises:
+        ExtSubError: the output exists (and may not be replaced), is a link, or overlaps an input.
+    """
+    for folder in inputs:
+        ours, theirs = output.resolve(), folder.resolve()
+        if ours == theirs:
+            raise ExtSubError(f"{output} is also an input: choose another output")
+        if theirs in ours.parents or ours in theirs.parents:
+            raise ExtSubError(f"{output} and the input {folder} lie inside one another: choose another output")
+    if output.is_symlink():
+        raise ExtSubError(f"{output} is a symbolic link: give the folder itself")
+    if output.exists() and not output.is_dir():
+        raise ExtSubError(f"{output} is a file: choose another output")
+    existing = {path.name for path in output.iterdir()} if output.exists() else set()
+    if existing and not overwrite:
+        raise ExtSubError(f"{output} already exists: choose another output, or pass --overwrite to replace it")
+    if foreign := sorted(existing - OUR_FILES):
+        raise ExtSubError(f"{output} holds files that extsub did not write, first {foreign[0]}: choose another output")
+
+
+@contextlib.contextmanager
+def staged(output: Path) -> Generator[Path]:
+    """A folder to fill, which becomes ``output`` if the block ends without an error and vanishes otherwise.
+
+    Raises:
+        ExtSubError: the disk refuses (full, read-only, no permission), or another run is filling it.
+    """
+    created: list[Path] = []
+    folder = output.with_name(f".{output.name}.partial")
+    try:
+        created = _make_parents(output)
+        with _locked(folder, output):
+            try:
+                yield folder
+                _sync(folder)
+                _publish(folder, output)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+    except BaseException as error:
+        for parent in reversed(created):
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        if isinstance(error, OSError):
+            raise ExtSubError(f"{output} could not be written: {error.strerror or error}; nothing was kept") from error
+        raise
+
+
+def _make_parents(output: Path) -> list[Path]:
+    missing = [parent for parent in output.parents if not parent.exists()]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    return missing[::-1]
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, output: Path) -> Generator[None]:
+    """Make ``folder`` empty and ours. A lock dies with its process, so one without a lock is litter of a killed run."""
+    folder.mkdir(exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY) if fcntl else None
+    try:
+        if fcntl and handle is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ExtSubError(f"{output} is being written by another run: wait for it") from error
+        for left_over in folder.iterdir():
+            left_over.unlink()
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _sync(folder: Path) -> None:
+    """Wait until the files are on the disk, so that a power cut after the rename cannot leave empty ones."""
+    for path in (*folder.iterdir(), folder):
+        _fsync(path)
+
+
+def _fsync(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot sync a folder
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _publish(folder: Path, output: Path) -> None:
+    replaced = output.with_name(f".{output.name}.replaced")
+    if output.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
+        output.rename(replaced)
+        try:
+            folder.rename(output)
+        except BaseException:
+            replaced.rename(output)
+            raise
+        shutil.rmtree(replaced)
+    else:
+        folder.rename(output)
+    _fsync(output.parent)

@@ -1,0 +1,195 @@
+"""The command line: parse, one call into a room, print. Rooms are imported inside the commands, so that --help is
+quick and no command loads what it does not need."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+from cyclopts import App, CycloptsError, Parameter
+
+from extsub.errors import ExtSubError
+
+app = App(
+    name="extsub",
+    help="Suppress a deficiency of a fine-tuned language model by exact arithmetic on two adapters.",
+    help_format="plaintext",
+    version_flags=["--version"],
+    suppress_keyboard_interrupt=False,
+)
+
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print the result as JSON.")]
+Flag = Parameter(negative="")
+
+
+@app.command
+def combine(
+    expert: str,
+    anti_expert: str,
+    /,
+    *more: str,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    operation: Literal["ext-sub", "subtract", "add", "contrast", "amplify"] = "ext-sub",
+    alpha: Annotated[list[float] | None, Parameter(negative="")] = None,
+    rank: int | None = None,
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto",
+    missing_modules: Literal["error", "zero"] = "error",
+    modules_to_save: Literal["error", "expert"] = "error",
+    base_model: str | None = None,
+    deficiency: Annotated[bool, Flag] = False,
+    overwrite: Annotated[bool, Flag] = False,
+    as_json: Json = False,
+) -> None:
+    """Subtract from EXPERT what only ANTI_EXPERT does, and write the result as an ordinary adapter.
+
+    Adapters are folders, or hub ids: owner/name or owner/name@revision.
+
+    Parameters
+    ----------
+    expert
+        The adapter to improve.
+    anti_expert
+        An adapter trained on examples of what to suppress.
+    more
+        More anti-experts.
+    output
+        The folder to write.
+    operation
+        What to do with each row: ext-sub is the paper's, the others are its baselines and controls.
+    alpha
+        Strength, 1 unless given: one for all anti-experts, or one for each (--alpha 0.5 1).
+    rank
+        Truncate the result to this rank, optimally, and report the error.
+    dtype
+        How to store numbers; auto takes the inputs' dtype, and float32 where one does not fit.
+    missing_modules
+        What to do when one adapter lacks a module: stop, or count its change as zero.
+    modules_to_save
+        What to do with heads and embeddings stored whole: stop unless identical, or keep the expert's.
+    base_model
+        The base model that all adapters really have (a hub id or a folder); written into the result.
+    deficiency
+        Write the deficiency d instead, so that expert + (-alpha) d is the result at any alpha.
+    overwrite
+        Replace an output that extsub wrote.
+    """
+    from extsub import terminal
+    from extsub.adapters.load import load_adapter
+    from extsub.adapters.save import save_adapter
+    from extsub.combination import combine
+
+    anti_experts = [load_adapter(name) for name in (anti_expert, *more)]
+    result = combine(
+        load_adapter(expert),
+        *anti_experts,
+        operation=operation,
+        alpha=alpha or 1.0,
+        rank=rank,
+        dtype=dtype,
+        missing_modules=missing_modules,
+        modules_to_save=modules_to_save,
+        base_model=base_model,
+        deficiency=deficiency,
+    )
+    record = save_adapter(result, output, overwrite=overwrite, progress=terminal.progress("combining"))
+    if as_json:
+        _print_json({"output": str(output), **record})
+    else:
+        terminal.print_record(output, record)
+
+
+@app.command
+def inspect(
+    adapter: str,
+    anti_expert: str | None = None,
+    /,
+    *,
+    plot: Path | None = None,
+    base_model: str | None = None,
+    as_json: Json = False,
+) -> None:
+    """Show what ADAPTER is and whether it can be combined; with ANTI_EXPERT, how the two compare, module by module.
+
+    Parameters
+    ----------
+    adapter
+        A folder or a hub id.
+    anti_expert
+        A second adapter to compare with it.
+    plot
+        Draw heat maps of norm ratio and row cosine by layer and module into this .png or .svg (needs both adapters).
+    base_model
+        The base model that both adapters really have, if their configs disagree.
+    """
+    from extsub import terminal
+    from extsub.inspection import PairInfo, inspect
+
+    info = inspect(adapter, anti_expert, base_model=base_model)
+    if plot is not None:
+        if not isinstance(info, PairInfo):
+            raise ExtSubError("--plot compares two adapters: give an anti-expert too")
+        from extsub.plot import plot_pair
+
+        plot_pair(info, plot)
+    if as_json:
+        _print_json(info.to_dict())
+    elif isinstance(info, PairInfo):
+        terminal.print_pair(info)
+    else:
+        terminal.print_adapter(info)
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run a command. Exit code 0: done; 2: something the user can fix, in one sentence; 1: a bug, with traceback."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        tokens = _spread_alpha(sys.argv[1:] if arguments is None else arguments)
+        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        _fail(f"{' '.join(str(error).split())} Run 'extsub --help'.", 2)
+    except ExtSubError as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing was written", 130)
+    sys.exit(0)
+
+
+def _spread_alpha(tokens: list[str]) -> list[str]:
+    """``--alpha 0.5 -1`` to ``--alpha=0.5 --alpha=-1``: as many values as follow, and adapters may follow them."""
+    result: list[str] = []
+    values = False
+    for token in tokens:
+        values = token == "--alpha" or (values and _is_number(token))
+        if token == "--alpha":
+            result.append(token)
+        elif values:
+            if result[-1] == "--alpha":
+                result.pop()
+            result.append(f"--alpha={token}")
+        else:
+            result.append(token)
+    return result
+
+
+def _is_number(token: str) -> bool:
+    try:
+        float(token)
+    except ValueError:
+        return False
+    return True
+
+
+def _terminate(_signal: int, _frame: object) -> NoReturn:
+    sys.exit(143)  # an exception, so that the unfinished output is removed
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"Error: {message}", file=sys.stderr)
+    sys.exit(code)

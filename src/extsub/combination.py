@@ -1,0 +1,267 @@
+"""The method: pair the modules of an expert and its anti-experts and run one operation on each pair.
+
+Lazy: `combine` reads no numbers. Its result is an adapter whose modules compute their delta when asked, so that
+combining and saving hold one module in memory at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from extsub.adapters.adapter import Adapter, Module, Source, smallest_common_dtype
+from extsub.algebra import (
+    OPERATIONS,
+    Delta,
+    Operation,
+    RowWeights,
+    Truncation,
+    row_weights,
+    spread_alpha,
+    truncate,
+    weigh,
+)
+from extsub.errors import ExtSubError
+from extsub.matching import Match, match
+from extsub.verification import verify
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes for --max-lora-rank."""
+
+
+def combine(
+    expert: Adapter,
+    *anti_experts: Adapter,
+    operation: str | Operation = "ext-sub",
+    alpha: float | Sequence[float] = 1.0,
+    rank: int | None = None,
+    dtype: str = "auto",
+    missing_modules: str = "error",
+    modules_to_save: str = "error",
+    base_model: str | None = None,
+    deficiency: bool = False,
+) -> Adapter:
+    """Combine adapters exactly; `save_adapter` computes, writes and verifies the result.
+
+    The result's delta of every module is ``e - sum_j alpha_j d_j``, with ``d_j`` by ``operation`` (Ext-Sub: Hu et al.,
+    AAAI 2024, section 3; docs/method.md). Its rank is the sum of the ranks, its scaling 1.
+
+    Args:
+        expert: the adapter to improve.
+        anti_experts: adapters trained on examples of what to suppress; at least one.
+        operation: a name in `OPERATIONS`.
+        alpha: strength, one for all anti-experts or one for each. 0 gives the expert.
+        rank: truncate each module to this rank, optimally; the error is reported. LoRA only.
+        dtype: float32, float16, bfloat16, or auto: the inputs' dtype, and float32 where a number does not fit it.
+        missing_modules: "error", or "zero" to count a module that one adapter lacks as unchanged there.
+        modules_to_save: "error" unless copies of base tensors are identical, or "expert" to keep the expert's.
+        base_model: what to write as the base, and to take as the base of every input.
+        deficiency: give ``d`` instead, the same for every alpha, so that ``expert + (-alpha) d`` is the result.
+
+    Raises:
+        ExtSubError: the adapters do not belong together, or an argument is out of range.
+    """
+    operation = _operation(operation)
+    _check_choice("dtype", dtype, ("auto", *DTYPES))
+    _check_choice("missing_modules", missing_modules, ("error", "zero"))
+    _check_choice("modules_to_save", modules_to_save, ("error", "expert"))
+    if not anti_experts:
+        raise ExtSubError("at least one anti-expert is needed")
+    if rank is not None and (rank < 1 or expert.kind != "LORA"):
+        raise ExtSubError(f"rank must be above 0 and is for LoRA only, found {rank} for {expert.kind}")
+    alphas = spread_alpha(alpha, len(anti_experts))
+    if deficiency and len(set(alphas)) > 1:
+        raise ExtSubError(
+            "one deficiency adapter has one strength, set where it is used: with different values of alpha, write one "
+            "for each anti-expert"
+        )
+    matched = match(
+        expert, anti_experts, missing_modules=missing_modules, modules_to_save=modules_to_save, base_model=base_model
+    )
+    origin = Combination(operation, alphas, expert, anti_experts, matched, rank, dtype, deficiency)
+    return Adapter(
+        kind=expert.kind,
+        base=matched.base,
+        modules={name: origin.module(name) for name in matched.modules},
+        settings=matched.settings,
+        targets=matched.targets,
+        saved=expert.saved,
+        copies={} if deficiency else matched.copies,
+        notes=tuple(matched.notes),
+        origin=origin,
+    )
+
+
+def _operation(operation: str | Operation) -> Operation:
+    if isinstance(operation, Operation):
+        return operation
+    _check_choice("operation", operation, tuple(OPERATIONS))
+    return OPERATIONS[operation]
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ExtSubError(f"{name} must be one of {', '.join(choices)}, found {value!r}")
+
+
+@dataclass(frozen=True)
+class ModuleFigures:
+    """What was seen while one module was combined."""
+
+    rows: int
+    zero_expert_rows: int
+    zero_anti_rows: list[int]
+    amplification: float
+    """The largest factor on a row of the expert."""
+
+    squared_error: float
+    squared_norm: float
+    """Of the truncation, both 0 without."""
+
+
+def _relative(figures: ModuleFigures) -> float:
+    return math.sqrt(figures.squared_error / figures.squared_norm) if figures.squared_norm else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Combination:
+    """How a result is made (`Origin`): computes its modules, and collects figures as they are read."""
+
+    operation: Operation
+    alphas: list[float]
+    expert: Adapter
+    anti_experts: Sequence[Adapter]
+    matched: Match
+    rank: int | None
+    dtype: str
+    deficiency: bool
+    seen: dict[str, ModuleFigures] = field(default_factory=dict)
+
+    @property
+    def dtypes(self) -> list[torch.dtype]:
+        if self.dtype != "auto":
+            return [DTYPES[self.dtype]]
+        common = smallest_common_dtype([adapter.dtype for adapter in (self.expert, *self.anti_experts)])
+        return [common] if common == torch.float32 else [common, torch.float32]
+
+    def sources(self) -> list[Source]:
+        return [adapter.source for adapter in (self.expert, *self.anti_experts) if adapter.source]
+
+    def module(self, name: str) -> Module:
+        """One module of the result."""
+        expert, others = self.matched.modules[name]
+        present = [module for module in (expert, *others) if module]
+        kept = present if self.operation.keeps_anti_expert else [expert] if expert else []
+        rank = sum(module.rank for module in kept)
+        if self.rank is not None:
+            rank = min(rank, self.rank)
+        dtype = smallest_common_dtype([module.dtype for module in present])
+        return replace(present[0], rank=rank, dtype=dtype, read=self._reader(name), scaling=1.0)
+
+    def _reader(self, name: str) -> Callable[[], Delta]:
+        return lambda: self.compute(name)
+
+    def deltas(self, name: str) -> tuple[Delta, list[Delta]]:
+        """The inputs of one module; an absent one has rank 0."""
+        expert, others = self.matched.modules[name]
+        present = next(module for module in (expert, *others) if module)
+
+        def read(module: Module | None) -> Delta:
+            if module:
+                return module.read()
+            *batch, rows, columns = present.shape
+            return Delta.product(torch.zeros(*batch, rows, 0), torch.zeros(*batch, 0, columns))
+
+        return read(expert), [read(module) for module in others]
+
+    def exact(self, name: str) -> tuple[Delta, RowWeights]:
+        """The result of one module before truncation, and the row weights of the operation."""
+        expert, anti_experts = self.deltas(name)
+        alphas = [1.0] * len(anti_experts) if self.deficiency else self.alphas
+        weights = used = row_weights(self.operation, expert, anti_experts, alphas)
+        if self.deficiency:  # d = e - result at alpha 1
+            used = weights._replace(expert=1 - weights.expert, anti_experts=[-y for y in weights.anti_experts])
+        return weigh(self.operation, expert, anti_experts, used), weights
+
+    def compute(self, name: str) -> Delta:
+        """The result of one module, whose figures are noted."""
+        delta, weights = self.exact(name)
+        truncated = truncate(delta, self.rank) if self.rank else Truncation(delta, 0.0, 0.0)
+        self.seen[name] = ModuleFigures(
+            rows=weights.expert.numel(),
+            zero_expert_rows=int(weights.zero_expert_rows.sum()),
+            zero_anti_rows=[int(rows.sum()) for rows in weights.zero_anti_rows],
+            amplification=float(weights.expert.abs().max()),
+            squared_error=truncated.squared_error,
+            squared_norm=truncated.squared_norm,
+        )
+        return truncated.delta
+
+    def figures(self) -> dict[str, Any]:
+        """Raises ExtSubError where the expert changes nothing at all: there is nothing to improve."""
+        seen = self.seen.values()
+        rows = sum(figures.rows for figures in seen)
+        zero_rows = sum(figures.zero_expert_rows for figures in seen)
+        if zero_rows == rows:
+            raise ExtSubError(f"{self.expert.name} is zero in every row: it was never trained, or its B was not saved")
+        largest = max(self.seen, key=lambda name: self.seen[name].amplification)
+        roles = [("expert", self.expert, None)]
+        alphas = [None] * len(self.alphas) if self.deficiency else self.alphas
+        roles += [("anti-expert", *pair) for pair in zip(self.anti_experts, alphas, strict=True)]
+        return {
+            "operation": self.operation.name,
+            "formula": self.operation.formula,
+            "deficiency": self.deficiency,
+            "inputs": [
+                {"role": role, "alpha": alpha, **(adapter.source.provenance() if adapter.source else {"name": None})}
+                for role, adapter, alpha in roles
+            ],
+            "rows": rows,
+            "zero_rows": {"expert": zero_rows, "anti_experts": self._zero_anti_rows()},
+            "largest_amplification": {"factor": self.seen[largest].amplification, "module": largest},
+            "truncation": self._truncation() if self.rank else None,
+            "serve": self._serve(),
+        }
+
+    def _serve(self) -> dict[str, str] | None:
+        """What servers must be told. They take LoRA only."""
+        if self.expert.kind != "LORA" or self.matched.copies:
+            return None
+        rank = max(self.module(name).rank for name in self.matched.modules)
+        fits = next((allowed for allowed in VLLM_RANKS if allowed >= rank), None)
+        return {"vllm": f"--max-lora-rank {fits}" if fits else f"(rank {rank} is above its limit 512: use --rank 512)"}
+
+    def _zero_anti_rows(self) -> list[int]:
+        return [sum(rows) for rows in zip(*(figures.zero_anti_rows for figures in self.seen.values()), strict=True)]
+
+    def _truncation(self) -> dict[str, Any]:
+        """Relative errors in the Frobenius norm."""
+        seen = self.seen.values()
+        errors = {
+            n: math.sqrt(f.squared_error / f.squared_norm) if f.squared_norm else 0.0 for n, f in self.seen.items()
+        }
+        norm = sum(figures.squared_norm for figures in seen)
+        worst = max(errors, key=errors.__getitem__)
+        return {
+            "rank": self.rank,
+            "relative_error": math.sqrt(sum(figures.squared_error for figures in seen) / norm) if norm else 0.0,
+            "worst": {"relative_error": errors[worst], "module": worst},
+        }
+
+    def verify(self, written: Adapter) -> dict[str, Any]:
+        return verify(self, written)
+
+    def notes(self, dtype: torch.dtype) -> list[str]:
+        notes = []
+        if self.dtype == "auto" and dtype != self.dtypes[0]:
+            notes.append(f"stored as float32: some numbers do not fit {str(self.dtypes[0]).removeprefix('torch.')}")
+        for adapter, zero_rows in zip(self.anti_experts, self._zero_anti_rows(), strict=True):
+            if zero_rows == sum(figures.rows for figures in self.seen.values()):
+                notes.append(f"{adapter.name} is zero in every row, so it changes nothing")
+        return notes

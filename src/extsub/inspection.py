@@ -1,0 +1,191 @@
+"""What an adapter is, and how an expert and an anti-expert compare, module by module."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from os import PathLike
+from typing import Any
+
+from extsub.adapters.adapter import Adapter, Module, Source, smallest_common_dtype
+from extsub.adapters.load import decode, load_adapter
+from extsub.adapters.reading import open_tensors, read_config
+from extsub.adapters.source import find_adapter
+from extsub.errors import ExtSubError
+from extsub.matching import match
+
+
+@dataclass(frozen=True)
+class ModuleInfo:
+    """One adapted layer."""
+
+    name: str
+    shape: tuple[int, ...]
+    rank: int
+    scaling: float
+
+
+@dataclass(frozen=True)
+class AdapterInfo:
+    """What an adapter is. Where it cannot be combined, only what the file says before decoding is known."""
+
+    name: str
+    kind: str | None
+    base: str | None
+    task_type: str | None
+    commit: str | None
+    tensors: int
+    parameters: int
+    bytes: int
+    dtype: str
+    problem: str | None
+    """Why it cannot be combined, or None where it can."""
+
+    modules: list[ModuleInfo]
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self) | {"can_be_combined": self.problem is None}
+
+
+@dataclass(frozen=True)
+class ModuleComparison:
+    """Expert row against anti-expert row, over one module."""
+
+    name: str
+    expert_norm: float
+    """Frobenius norm of the expert's delta."""
+
+    anti_norm: float
+    ratio: float | None
+    """anti_norm / expert_norm; None where the expert is zero."""
+
+    mean_row_cosine: float | None
+    """Over rows in which both have a direction; None where there is none."""
+
+    shared_energy: float | None
+    """Share of the anti-expert's squared norm that Ext-Sub keeps, sum |p|^2 / sum |a|^2; the rest is subtracted."""
+
+    largest_row_ratio: float | None
+    """Ext-Sub at strength alpha scales some expert row by 1 + alpha/2 times this."""
+
+    zero_expert_rows: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class PairInfo:
+    """Two adapters, and their modules with the largest norm ratio first."""
+
+    expert: AdapterInfo
+    anti_expert: AdapterInfo
+    modules: list[ModuleComparison]
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "expert": self.expert.to_dict(),
+            "anti_expert": self.anti_expert.to_dict(),
+            "modules": [asdict(module) for module in self.modules],
+            "notes": self.notes,
+        }
+
+
+def inspect(
+    adapter: str | PathLike[str], anti_expert: str | PathLike[str] | None = None, *, base_model: str | None = None
+) -> AdapterInfo | PairInfo:
+    """What an adapter is, also one that cannot be combined; with an anti-expert, how the two compare.
+
+    Modules that only one of a pair has count as zero in the other. Reads every number: O(parameters * rank).
+
+    Raises:
+        ExtSubError: nothing readable there, or for a pair, the two do not belong together.
+    """
+    if anti_expert is None:
+        return _describe(find_adapter(str(adapter)))
+    expert, other = load_adapter(adapter), load_adapter(anti_expert)
+    return compare(expert, other, base_model=base_model)
+
+
+def compare(expert: Adapter, anti_expert: Adapter, *, base_model: str | None = None) -> PairInfo:
+    """How two loaded adapters compare.
+
+    Raises:
+        ExtSubError: they do not belong together.
+    """
+    matched = match(expert, [anti_expert], missing_modules="zero", modules_to_save="expert", base_model=base_model)
+    modules = [_compare(name, e, a) for name, (e, (a,)) in matched.modules.items()]
+    modules.sort(key=lambda module: (-(math.inf if module.ratio is None else module.ratio), module.name))
+    return PairInfo(_summary(expert), _summary(anti_expert), modules, matched.notes)
+
+
+def _describe(source: Source) -> AdapterInfo:
+    """From the decoded adapter where it decodes, from the bare file where it does not."""
+    config = read_config(source.config, source.name)
+    file = open_tensors(source.weights, source.name)
+    try:
+        adapter = decode(source)
+        for module in adapter.modules.values():
+            module.read()  # finds NaN
+    except ExtSubError as error:
+        problem = str(error)
+        modules, notes = [], []
+    else:
+        problem = None
+        modules, notes = _modules(adapter), list(adapter.notes)
+    kind, base, task_type = (config.get(name) for name in ("peft_type", "base_model_name_or_path", "task_type"))
+    return AdapterInfo(
+        name=source.name,
+        kind=kind,
+        base=base,
+        task_type=task_type,
+        commit=source.commit,
+        tensors=len(file.info),
+        parameters=sum(math.prod(info.shape) for info in file.info.values()),
+        bytes=source.weights.stat().st_size,
+        dtype=str(smallest_common_dtype([info.dtype for info in file.info.values()])).removeprefix("torch."),
+        problem=problem,
+        modules=modules,
+        notes=notes,
+    )
+
+
+def _summary(adapter: Adapter) -> AdapterInfo:
+    assert adapter.source
+    return _describe(adapter.source)
+
+
+def _modules(adapter: Adapter) -> list[ModuleInfo]:
+    return [ModuleInfo(name, m.shape, m.rank, m.scaling) for name, m in adapter.modules.items()]
+
+
+def _compare(name: str, expert: Module | None, anti_expert: Module | None) -> ModuleComparison:
+    present = expert or anti_expert
+    assert present
+    rows = math.prod(present.shape[:-1])
+    if expert is None or anti_expert is None:
+        norm = present.read().row_norms().norm().item()
+        if expert is None:
+            return ModuleComparison(name, 0.0, norm, None, None, None, None, rows, rows)
+        return ModuleComparison(name, norm, 0.0, 0.0, None, None, 0.0, 0, rows)
+    e, a = expert.read(), anti_expert.read()
+    e_norms, a_norms = e.row_norms(), a.row_norms()
+    both = (e_norms > 0) & (a_norms > 0)
+    cosine = (e.row_dots(a)[both] / (e_norms[both] * a_norms[both])).clamp(-1, 1)
+    # |p|^2 = |a|^2 (1 + cos) / 2, from p = |a|/2 (e/|e| + a/|a|)
+    energy = a_norms[both].square()
+    expert_norm, anti_norm = e_norms.norm().item(), a_norms.norm().item()
+    compared = e_norms > 0
+    return ModuleComparison(
+        name=name,
+        expert_norm=expert_norm,
+        anti_norm=anti_norm,
+        ratio=anti_norm / expert_norm if expert_norm else None,
+        mean_row_cosine=cosine.mean().item() if both.any() else None,
+        shared_energy=(energy * (1 + cosine) / 2).sum().item() / energy.sum().item() if both.any() else None,
+        largest_row_ratio=(a_norms[compared] / e_norms[compared]).max().item() if compared.any() else None,
+        zero_expert_rows=int((e_norms == 0).sum()),
+        rows=rows,
+    )

@@ -1,0 +1,223 @@
+"""Do these adapters belong together? Same base, same kind, same modules of the same shape; or say by name why not.
+
+Works on what adapters say of themselves; no number is read here, except where two copies must be identical.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from extsub.adapters.adapter import Adapter, Copy, Module
+from extsub.adapters.base import is_path, is_quantised, normalised
+from extsub.errors import ExtSubError
+
+# What transformers 4.52 and 5 renamed: (old, new)
+_RENAMES = (
+    ("language_model.model.", "model.language_model."),
+    ("model.model.language_model.", "model.language_model."),
+    ("block_sparse_moe.", "mlp."),
+)
+
+
+@dataclass(frozen=True)
+class Match:
+    """What the result is about."""
+
+    base: str | None
+    modules: dict[str, tuple[Module | None, list[Module | None]]]
+    """name to (the expert's module, each anti-expert's), None where that adapter lacks it"""
+
+    settings: dict[str, Any]
+    targets: tuple[str, ...] | None
+    copies: dict[str, Copy]
+    notes: list[str]
+
+
+def match(
+    expert: Adapter,
+    anti_experts: Sequence[Adapter],
+    *,
+    missing_modules: str,
+    modules_to_save: str,
+    base_model: str | None,
+) -> Match:
+    """Pair up the modules of an expert and its anti-experts.
+
+    Raises:
+        ExtSubError: they differ in kind, base, task, module set or shapes; the message names the first difference.
+    """
+    notes = [f"{adapter.name}: {note}" for adapter in (expert, *anti_experts) for note in adapter.notes]
+    base = base_model
+    for anti_expert in anti_experts:
+        if anti_expert.kind != expert.kind:
+            raise ExtSubError(
+                f"{anti_expert.name} is a {anti_expert.kind} adapter and {expert.name} a {expert.kind} adapter: "
+                "train both with the same kind"
+            )
+        if base_model is None:
+            base = _same_base(expert, anti_expert, base or expert.base, notes)
+        _same_settings(expert, anti_expert, notes)
+        _same_base_layers(expert, anti_expert)
+    if base is None:
+        notes.append("no adapter names its base model, so only shapes were compared: pass --base-model to name it")
+    modules = _pair(expert, anti_experts, missing_modules, notes)
+    return Match(
+        base=base,
+        modules=modules,
+        settings=expert.settings,
+        targets=_targets([expert, *anti_experts], set(modules)),
+        copies=_copies(expert, anti_experts, modules_to_save, notes),
+        notes=notes,
+    )
+
+
+def _same_base(expert: Adapter, anti_expert: Adapter, base: str | None, notes: list[str]) -> str | None:
+    """The base of both."""
+    other = anti_expert.base
+    if base is None or other is None:
+        unnamed = expert.name if base is None else anti_expert.name
+        if base or other:
+            notes.append(f"{unnamed} does not name its base model; taken to be {base or other}, by its shapes alone")
+        return base or other
+    mine, theirs = normalised(base), normalised(other)
+    if mine == theirs:
+        if is_quantised(base) != is_quantised(other):
+            notes.append(f"the bases differ in quantisation ({base} and {other})")
+        return base
+    if mine.rpartition("/")[2] == theirs.rpartition("/")[2] and (is_path(base) or is_path(other)):
+        notes.append(f"{base} and {other} are taken to be the same base model, by their last names")
+        return other if is_path(base) and not is_path(other) else base
+    raise ExtSubError(
+        f"{expert.name} was trained on {base} and {anti_expert.name} on {other}: adapters of different bases cannot be "
+        "combined; if both really have the same base, say which with --base-model"
+    )
+
+
+def _same_settings(expert: Adapter, anti_expert: Adapter, notes: list[str]) -> None:
+    mine, theirs = expert.settings, anti_expert.settings
+    if mine["task_type"] != theirs["task_type"]:
+        if mine["task_type"] and theirs["task_type"]:
+            raise ExtSubError(
+                f"{expert.name} is for {mine['task_type']} and {anti_expert.name} for {theirs['task_type']}: "
+                "train both for the same task"
+            )
+        notes.append(f"only one adapter names its task_type; {expert.name}'s is kept ({mine['task_type']})")
+    for name in ("target_parameters", "layer_replication"):
+        if mine.get(name) != theirs.get(name):
+            raise ExtSubError(
+                f"{name} is {mine.get(name)} in {expert.name} and {theirs.get(name)} in {anti_expert.name}: their "
+                "modules do not mean the same weights, so train both with the same"
+            )
+    for name in ("fan_in_fan_out", "revision"):
+        if mine.get(name) != theirs.get(name):
+            notes.append(f"{name} differs between {expert.name} and {anti_expert.name}; the expert's is kept")
+
+
+def _same_base_layers(expert: Adapter, anti_expert: Adapter) -> None:
+    for key in sorted(expert.base_layers.keys() & anti_expert.base_layers.keys()):
+        if not _identical(expert.base_layers[key], anti_expert.base_layers[key]):
+            raise ExtSubError(
+                f"{expert.name} and {anti_expert.name} store different base weights under {key}: they were trained on "
+                "different bases or resized vocabularies"
+            )
+
+
+def _identical(one: Copy, other: Copy) -> bool:
+    return one == other and torch.equal(one.read(), other.read())
+
+
+def _pair(
+    expert: Adapter, anti_experts: Sequence[Adapter], missing_modules: str, notes: list[str]
+) -> dict[str, tuple[Module | None, list[Module | None]]]:
+    union = sorted(set(expert.modules).union(*(anti_expert.modules for anti_expert in anti_experts)))
+    for anti_expert in anti_experts:
+        mine, theirs = set(expert.modules), set(anti_expert.modules)
+        if not mine & theirs:
+            _refuse_renamed(expert, anti_expert)
+        if mine != theirs:
+            difference = _difference(expert, anti_expert)
+            if missing_modules == "error":
+                raise ExtSubError(
+                    f"{difference}: train both on the same target modules, or pass --missing-modules zero to count an "
+                    "absent change as zero"
+                )
+            notes.append(f"{difference}; absent changes count as zero")
+            if not mine & theirs:
+                notes.append(
+                    f"{expert.name} and {anti_expert.name} have no module in common: unless that is what you want, one "
+                    "of them names its modules differently"
+                )
+    pairs = {name: (expert.modules.get(name), [a.modules.get(name) for a in anti_experts]) for name in union}
+    for name, (mine, others) in pairs.items():
+        first = mine
+        for adapter, module in zip((expert, *anti_experts), (mine, *others), strict=True):
+            first = first or module
+            if module and first and (module.shape != first.shape or module.layout != first.layout):
+                raise ExtSubError(
+                    f"{name} is {_describe(first)} in {expert.name} and {_describe(module)} in {adapter.name}: the "
+                    "adapters were trained on different models"
+                )
+    return pairs
+
+
+def _describe(module: Module) -> str:
+    size = " x ".join(str(size) for size in module.shape)
+    return f"{type(module.layout).__name__.lower()} {size}"
+
+
+def _difference(expert: Adapter, anti_expert: Adapter) -> str:
+    """Which adapter lacks what."""
+    parts = []
+    for one, other in ((expert, anti_expert), (anti_expert, expert)):
+        missing = sorted(set(other.modules) - set(one.modules))
+        if missing:
+            parts.append(f"{one.name} lacks {len(missing)} of the modules of {other.name}, first {missing[0]}")
+    return "; ".join(parts)
+
+
+def _refuse_renamed(expert: Adapter, anti_expert: Adapter) -> None:
+    """Disjoint names that a known renaming makes equal are the same layers, and must not be taken for others."""
+    mine, theirs = set(expert.modules), set(anti_expert.modules)
+    for old, new in _RENAMES:
+        if {name.replace(old, new) for name in mine} & {name.replace(old, new) for name in theirs}:
+            raise ExtSubError(
+                f"{expert.name} and {anti_expert.name} name the same layers differently ({old}... against {new}...): "
+                "they were saved with different versions of transformers; load and save one of them with the other's"
+            )
+
+
+def _targets(adapters: Sequence[Adapter], union: set[str]) -> tuple[str, ...] | None:
+    """Short names for exactly ``union``: those of an adapter that has all of it, or of all together."""
+    whole = [adapter for adapter in adapters if set(adapter.modules) == union and adapter.targets]
+    chosen = whole[:1] or adapters
+    if any(adapter.targets is None for adapter in chosen):
+        return None
+    return tuple(sorted({target for adapter in chosen for target in adapter.targets or ()}))
+
+
+def _copies(expert: Adapter, anti_experts: Sequence[Adapter], policy: str, notes: list[str]) -> dict[str, Copy]:
+    """The tensors stored whole that the result keeps."""
+    keys = set(expert.copies).union(*(anti_expert.copies for anti_expert in anti_experts))
+    if not keys:
+        return {}
+    if policy == "expert":
+        notes.append(
+            f"{len(expert.copies)} tensors stored whole are the expert's, unchanged, and those of anti-experts are "
+            "left out: the result loads in PEFT only"
+        )
+        return expert.copies
+    for anti_expert in anti_experts:
+        for key in sorted(keys):
+            mine, theirs = expert.copies.get(key), anti_expert.copies.get(key)
+            if mine is None or theirs is None or not _identical(mine, theirs):
+                raise ExtSubError(
+                    f"{key} is stored whole (modules_to_save, a task head or a resized vocabulary) and is not the same "
+                    f"in {expert.name} and {anti_expert.name}: it has no difference to combine; pass --modules-to-save "
+                    "expert to keep the expert's"
+                )
+    notes.append(f"{len(keys)} tensors stored whole are the same in all adapters and are kept: loads in PEFT only")
+    return expert.copies

@@ -1,0 +1,149 @@
+"""What people see in a terminal: the summary of a run, tables, a progress bar. Nothing here computes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from extsub.adapters.save import Progress
+
+if TYPE_CHECKING:
+    from extsub.inspection import AdapterInfo, PairInfo
+
+MOST_ROWS = 20
+"""of a table; --json has all"""
+
+
+def progress(doing: str) -> Progress:
+    """A bar on standard error with time left; silent where nobody looks."""
+
+    def track(names: Iterable[str]) -> Iterator[str]:
+        from rich.progress import track
+
+        names = list(names)
+        console = Console(stderr=True)
+        return iter(track(names, doing, console=console, transient=True, disable=not sys.stderr.isatty()))
+
+    return track
+
+
+def print_record(output: Path, record: dict[str, Any]) -> None:
+    """The summary of a combined adapter."""
+    given = [f"{one['name']} (α {one['alpha']:g})" for one in record["inputs"][1:] if one["alpha"] is not None]
+    what = "the deficiency" if record["deficiency"] else record["operation"]
+    antis = ", ".join(given or [one["name"] for one in record["inputs"][1:]])
+    rank = f", rank {record['rank']}" if record["rank"] else ""
+    print(f"{output}: {what} of {record['inputs'][0]['name']} and {antis}")
+    rows = {
+        "size": f"{record['modules']} modules{rank}, {record['dtype']}, {_megabytes(record['bytes'])}",
+        "zero rows": _zero_rows(record),
+        "amplification": _amplification(record["largest_amplification"]),
+        "truncation": _truncation(record["truncation"]) if record["truncation"] else None,
+        "verified": _verified(record["verification"]),
+        "serve": _serve(output, record),
+    }
+    for name, value in rows.items():
+        if value:
+            print(f"  {name:14} {value}")
+    _print_notes(record["notes"])
+
+
+def _zero_rows(record: dict[str, Any]) -> str:
+    zero = record["zero_rows"]
+    antis = ", ".join(f"{rows:,}" for rows in zero["anti_experts"])
+    return f"{zero['expert']:,} in the expert, {antis} in the anti-expert, of {record['rows']:,}"
+
+
+def _amplification(largest: dict[str, Any]) -> str:
+    return f"expert rows are scaled by {largest['factor']:.3g} at most ({largest['module']})"
+
+
+def _verified(verification: dict[str, Any]) -> str:
+    error = verification["largest_relative_error"]
+    return f"{verification['rows']:,} rows against the dense formula, largest relative error {error:.1e}"
+
+
+def _truncation(truncation: dict[str, Any]) -> str:
+    worst = truncation["worst"]
+    return (
+        f"relative error {truncation['relative_error']:.2%}, at worst {worst['relative_error']:.2%} ({worst['module']})"
+    )
+
+
+def _serve(output: Path, record: dict[str, Any]) -> str:
+    if record["serve"] is None:
+        return "PEFT or transformers; servers take LoRA only"
+    base = record["base_model"] or "BASE_MODEL"
+    name = output.resolve().name
+    return f"vllm serve {base} --enable-lora {record['serve']['vllm']} --lora-modules {name}={output}"
+
+
+def print_adapter(info: AdapterInfo) -> None:
+    """What one adapter is."""
+    print(f"{info.name}: {info.kind or 'not PEFT'} adapter of {info.base or 'an unnamed base'}")
+    ranks = sorted({module.rank for module in info.modules})
+    scalings = sorted({module.scaling for module in info.modules})
+    rows = {
+        "task": info.task_type,
+        "commit": info.commit,
+        "size": f"{info.tensors} tensors, {info.parameters:,} parameters, {info.dtype}, {_megabytes(info.bytes)}",
+        "modules": _kinds(info) if info.modules else None,
+        "rank": _range(ranks) if info.kind in ("LORA", "ADALORA") and ranks else None,
+        "scaling": _range(scalings) if info.kind in ("LORA", "ADALORA") and scalings else None,
+        "combine": f"no: {info.problem}" if info.problem else "yes, exactly",
+    }
+    for name, value in rows.items():
+        if value:
+            print(f"  {name:10} {value}")
+    _print_notes(info.notes)
+
+
+def _kinds(info: AdapterInfo) -> str:
+    """Modules counted by the last part of their name, with their shape."""
+    counts: dict[str, int] = {}
+    for module in info.modules:
+        kind = f"{module.name.rpartition('.')[2]} {'x'.join(str(size) for size in module.shape)}"
+        counts[kind] = counts.get(kind, 0) + 1
+    return f"{len(info.modules)}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items())
+
+
+def _range(values: list[Any]) -> str:
+    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
+
+
+def print_pair(info: PairInfo) -> None:
+    """How two adapters compare: a table, modules with the largest norm ratio first."""
+    print_adapter(info.expert)
+    print_adapter(info.anti_expert)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("module", no_wrap=True, overflow="ellipsis")
+    for name in ("|e|", "|a|", "|a|/|e|", "row cosine", "shared", "largest |a|/|e| of a row"):
+        table.add_column(name, justify="right")
+    for module in info.modules[:MOST_ROWS]:
+        values = (module.expert_norm, module.anti_norm, module.ratio, module.mean_row_cosine)
+        shared = "-" if module.shared_energy is None else f"{module.shared_energy:.0%}"
+        largest = "-" if module.largest_row_ratio is None else f"{module.largest_row_ratio:.3g}"
+        table.add_row(module.name, *("-" if value is None else f"{value:.3g}" for value in values), shared, largest)
+    print()
+    Console(width=None if sys.stdout.isatty() else 160, soft_wrap=False).print(table)
+    if len(info.modules) > MOST_ROWS:
+        print(f"... and {len(info.modules) - MOST_ROWS} more modules; --json has all")
+    zero = sum(module.zero_expert_rows for module in info.modules)
+    if zero:
+        print(f"{zero:,} of {sum(module.rows for module in info.modules):,} rows of the expert are zero")
+    print("shared: the part of the anti-expert that ext-sub keeps; the rest is subtracted")
+    _print_notes(info.notes)
+
+
+def _print_notes(notes: list[str]) -> None:
+    for note in notes:
+        print(f"  note: {note}")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
