@@ -6,14 +6,11 @@ import re
 
 # Hub repositories that moved to an owner; configs keep the old bare name.
 _OWNERS = {
-    "gpt2": "openai-community",
-    "distilgpt2": "distilbert",
-    "distilbert": "distilbert",
-    "bert": "google-bert",
-    "roberta": "FacebookAI",
-    "xlm": "FacebookAI",
-    "t5": "google-t5",
-    "albert": "albert",
+    **dict.fromkeys(("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"), "openai-community"),
+    **dict.fromkeys(("distilgpt2", "distilbert-base-uncased", "distilbert-base-cased"), "distilbert"),
+    **dict.fromkeys(("bert-base-uncased", "bert-base-cased", "bert-large-uncased", "bert-large-cased"), "google-bert"),
+    **dict.fromkeys(("roberta-base", "roberta-large", "xlm-roberta-base", "xlm-roberta-large"), "FacebookAI"),
+    **dict.fromkeys(("t5-small", "t5-base", "t5-large", "t5-3b", "t5-11b"), "google-t5"),
 }
 
 _QUANTISED = re.compile(r"(-unsloth)?-(bnb-4bit|bnb-8bit|gptq|awq)(-int[48])?$", re.IGNORECASE)
@@ -21,15 +18,8 @@ _QUANTISED = re.compile(r"(-unsloth)?-(bnb-4bit|bnb-8bit|gptq|awq)(-int[48])?$",
 
 def normalised(base: str) -> str:
     """One spelling for the names of the same model."""
-    name = _QUANTISED.sub("", base.rstrip("/\\").replace("\\", "/")).lower()
-    if "/" not in name:
-        owner = _owner(name)
-        return f"{owner.lower()}/{name}" if owner else name
-    return name
-
-
-def _owner(name: str) -> str | None:
-    return _OWNERS.get(re.split(r"[-_]", name.lower())[0])
+    name = _QUANTISED.sub("", base.rstrip("/\\").replace("\\", "/"))
+    return f"{_OWNERS[name]}/{name}".lower() if name in _OWNERS else name.lower()
 
 
 def is_path(base: str) -> bool:
@@ -44,6 +34,6 @@ def is_quantised(base: str) -> bool:
 
 def hub_id(base: str | None) -> str | None:
     """``owner/name`` of a base, or None for a path and what else the hub would refuse as metadata."""
-    if base and "/" not in base and "/" in normalised(base):
-        return f"{_owner(base)}/{base}"
+    if base in _OWNERS:
+        return f"{_OWNERS[base]}/{base}"
     return base if base and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", base) else None
