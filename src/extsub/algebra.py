@@ -153,7 +153,7 @@ def truncate(delta: Delta, rank: int) -> Truncation:
     B, A = delta.factors()
     Q_B, R_B = torch.linalg.qr(B)
     Q_A, R_A = torch.linalg.qr(A.mT)
-    U, S, Vh = torch.linalg.svd(R_B @ R_A.mT)
+    U, S, Vh = torch.linalg.svd(R_B @ R_A.mT, full_matrices=False)
     root = S[..., :rank].sqrt()
     kept = Delta.product((Q_B @ U[..., :rank]) * root[..., None, :], root[..., None] * (Vh[..., :rank, :] @ Q_A.mT))
     return Truncation(kept, S[..., rank:].square().sum().item(), S.square().sum().item())

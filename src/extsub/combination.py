@@ -263,5 +263,5 @@ class Combination:
             notes.append(f"stored as float32: some numbers do not fit {str(self.dtypes[0]).removeprefix('torch.')}")
         for adapter, zero_rows in zip(self.anti_experts, self._zero_anti_rows(), strict=True):
             if zero_rows == sum(figures.rows for figures in self.seen.values()):
-                notes.append(f"{adapter.name} is zero in every row, so it changes nothing")
+                notes.append(f"{adapter.label} is zero in every row, so it changes nothing")
         return notes

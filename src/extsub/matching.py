@@ -50,7 +50,7 @@ def match(
     Raises:
         ExtSubError: they differ in kind, base, task, module set or shapes; the message names the first difference.
     """
-    notes = [f"{adapter.name}: {note}" for adapter in (expert, *anti_experts) for note in adapter.notes]
+    notes = [f"{adapter.label}: {note}" for adapter in (expert, *anti_experts) for note in adapter.notes]
     base = base_model
     for anti_expert in anti_experts:
         if anti_expert.kind != expert.kind:
@@ -79,7 +79,7 @@ def _same_base(expert: Adapter, anti_expert: Adapter, base: str | None, notes: l
     """The base of both."""
     other = anti_expert.base
     if base is None or other is None:
-        unnamed = expert.name if base is None else anti_expert.name
+        unnamed = expert.label if base is None else anti_expert.label
         if base or other:
             notes.append(f"{unnamed} does not name its base model; taken to be {base or other}, by its shapes alone")
         return base or other
@@ -105,7 +105,7 @@ def _same_settings(expert: Adapter, anti_expert: Adapter, notes: list[str]) -> N
                 f"{expert.name} is for {mine['task_type']} and {anti_expert.name} for {theirs['task_type']}: "
                 "train both for the same task"
             )
-        notes.append(f"only one adapter names its task_type; {expert.name}'s is kept ({mine['task_type']})")
+        notes.append(f"only one adapter names its task_type; {expert.label}'s is kept ({mine['task_type']})")
     for name in ("target_parameters", "layer_replication"):
         if mine.get(name) != theirs.get(name):
             raise ExtSubError(
@@ -114,7 +114,7 @@ def _same_settings(expert: Adapter, anti_expert: Adapter, notes: list[str]) -> N
             )
     for name in ("fan_in_fan_out", "revision"):
         if mine.get(name) != theirs.get(name):
-            notes.append(f"{name} differs between {expert.name} and {anti_expert.name}; the expert's is kept")
+            notes.append(f"{name} differs between {expert.label} and {anti_expert.label}; the expert's is kept")
 
 
 def _same_base_layers(expert: Adapter, anti_expert: Adapter) -> None:
@@ -139,16 +139,15 @@ def _pair(
         if not mine & theirs:
             _refuse_renamed(expert, anti_expert)
         if mine != theirs:
-            difference = _difference(expert, anti_expert)
             if missing_modules == "error":
                 raise ExtSubError(
-                    f"{difference}: train both on the same target modules, or pass --missing-modules zero to count an "
+                    f"{_difference(expert, anti_expert, 'name')}: train both on the same target modules, or pass --missing-modules zero to count an "
                     "absent change as zero"
                 )
-            notes.append(f"{difference}; absent changes count as zero")
+            notes.append(f"{_difference(expert, anti_expert, 'label')}; absent changes count as zero")
             if not mine & theirs:
                 notes.append(
-                    f"{expert.name} and {anti_expert.name} have no module in common: unless that is what you want, one "
+                    f"{expert.label} and {anti_expert.label} have no module in common: unless that is what you want, one "
                     "of them names its modules differently"
                 )
     pairs = {name: (expert.modules.get(name), [a.modules.get(name) for a in anti_experts]) for name in union}
@@ -169,13 +168,14 @@ def _describe(module: Module) -> str:
     return f"{type(module.layout).__name__.lower()} {size}"
 
 
-def _difference(expert: Adapter, anti_expert: Adapter) -> str:
-    """Which adapter lacks what."""
+def _difference(expert: Adapter, anti_expert: Adapter, call: str) -> str:
+    """Which adapter lacks what; ``call`` them by their name or label."""
     parts = []
     for one, other in ((expert, anti_expert), (anti_expert, expert)):
         missing = sorted(set(other.modules) - set(one.modules))
         if missing:
-            parts.append(f"{one.name} lacks {len(missing)} of the modules of {other.name}, first {missing[0]}")
+            lacking, having = getattr(one, call), getattr(other, call)
+            parts.append(f"{lacking} lacks {len(missing)} of the modules of {having}, first {missing[0]}")
     return "; ".join(parts)
 
 

@@ -40,7 +40,7 @@ def print_record(output: Path, record: dict[str, Any]) -> None:
     rank = f", rank {record['rank']}" if record["rank"] else ""
     print(f"{output}: {what} of {record['inputs'][0]['name']} and {antis}")
     rows = {
-        "size": f"{record['modules']} modules{rank}, {record['dtype']}, {_megabytes(record['bytes'])}",
+        "size": f"{record['modules']} modules{rank}, {record['dtype']}, {_size(record['bytes'])}",
         "zero rows": _zero_rows(record),
         "amplification": _amplification(record["largest_amplification"]),
         "truncation": _truncation(record["truncation"]) if record["truncation"] else None,
@@ -91,7 +91,7 @@ def print_adapter(info: AdapterInfo) -> None:
     rows = {
         "task": info.task_type,
         "commit": info.commit,
-        "size": f"{info.tensors} tensors, {info.parameters:,} parameters, {info.dtype}, {_megabytes(info.bytes)}",
+        "size": f"{info.tensors} tensors, {info.parameters:,} parameters, {info.dtype}, {_size(info.bytes)}",
         "modules": _kinds(info) if info.modules else None,
         "rank": _range(ranks) if info.kind in ("LORA", "ADALORA") and ranks else None,
         "scaling": _range(scalings) if info.kind in ("LORA", "ADALORA") and scalings else None,
@@ -145,5 +145,5 @@ def _print_notes(notes: list[str]) -> None:
         print(f"  note: {note}")
 
 
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
+def _size(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"

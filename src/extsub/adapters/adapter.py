@@ -76,10 +76,15 @@ class Source:
     hub_id: str | None = None
     commit: str | None = None
 
+    @property
+    def label(self) -> str:
+        """A name fit for publishing: of a local folder only the last part."""
+        return self.hub_id or self.folder.resolve().name
+
     def provenance(self) -> dict[str, Any]:
-        """What identifies this input for ever. Local folders give their last name only: paths are private."""
+        """What identifies this input for ever."""
         return {
-            "name": self.hub_id or self.folder.resolve().name,
+            "name": self.label,
             "commit": self.commit,
             "weights_sha256": sha256(self.weights),
             "config_sha256": sha256(self.config),
@@ -127,6 +132,11 @@ class Adapter:
     def name(self) -> str:
         """For messages."""
         return self.source.name if self.source else "the result"
+
+    @property
+    def label(self) -> str:
+        """For notes, which are written into the result."""
+        return self.source.label if self.source else "the result"
 
     @property
     def rank(self) -> int:

@@ -75,11 +75,11 @@ def check_fields(config: Mapping[str, Any], known: Set[str], refused: Mapping[st
     Raises:
         ExtSubError: a field of ``refused`` (with its reason) or an unknown one is set.
     """
-    for name, value in config.items():
-        if name in known or not value:
-            continue
+    wrong = [name for name, value in config.items() if value and name not in known]
+    wrong.sort(key=lambda name: name not in refused)  # the reasons that we know come first
+    for name in wrong:
         reason = refused.get(name, "extsub does not know this field, and it may change what the weights mean")
-        raise ExtSubError(f"{where}: {name} is {value!r} in adapter_config.json: {reason}")
+        raise ExtSubError(f"{where}: {name} is {config[name]!r} in adapter_config.json: {reason}")
 
 
 def whole_number(config: Mapping[str, Any], name: str, where: str) -> int:

@@ -45,6 +45,7 @@ REFUSED_FIELDS = {
     "use_bdlora": "its factors are block-diagonal",
     "monteclora_config": "MonteCLoRA samples its weights",
     "kasa_config": "KaSA changes the base weights when it is loaded",
+    "lora_parameters": "it is MLX's field, whose tensors are laid out differently: convert the adapter to PEFT",
     "enable_lora": "MergedLinear of PEFT 0.2 stores grouped factors",
 }
 

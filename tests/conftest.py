@@ -1,0 +1,54 @@
+"""Shared by all tests: reproducible Hypothesis, the folder of real data where there is one, a command runner."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks the hub by accident fails at once; test_hub.py has its own
+
+# torch's first call is slow, which Hypothesis would take for a slow example
+settings.register_profile("extsub", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("extsub")
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Real adapters and configs; not part of the project."""
+    if not DATA.is_dir():
+        pytest.skip("the folder of real data is not here")
+    return DATA
+
+
+@pytest.fixture
+def extsub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Runs the command line in ``tmp_path``, in this process: starting torch anew takes seconds."""
+    from extsub import cli
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as exited:
+            cli.main([str(argument) for argument in arguments])
+        output, errors = capfd.readouterr()
+        assert isinstance(exited.value.code, int)
+        return subprocess.CompletedProcess(arguments, exited.value.code, output, errors)
+
+    return run
+
+
+def start(folder: Path, *python: str) -> subprocess.CompletedProcess[str]:
+    """Runs a Python of its own in ``folder``."""
+    command = [sys.executable, *python]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)

@@ -1,0 +1,86 @@
+"""The house plan: a room imports only rooms below it and its own libraries; the face is what it says."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+import extsub
+
+SOURCE = Path(extsub.__file__).parent
+
+# room: (rooms it may import, libraries it may import anywhere, libraries it may import inside functions)
+ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
+    "errors": (set(), set(), set()),
+    "parallel": (set(), {"torch"}, set()),
+    "algebra": ({"errors"}, {"torch"}, set()),
+    "adapters": ({"algebra", "parallel", "errors"}, {"torch", "safetensors"}, {"huggingface_hub"}),
+    "matching": ({"adapters", "errors"}, {"torch"}, set()),
+    "verification": ({"adapters", "algebra", "parallel", "combination"}, {"torch"}, set()),
+    "combination": ({"adapters", "algebra", "matching", "verification", "errors"}, {"torch"}, set()),
+    "inspection": ({"adapters", "matching", "errors"}, set(), set()),
+    "plot": ({"inspection", "errors"}, {"matplotlib"}, set()),
+    "terminal": ({"adapters", "inspection"}, {"rich"}, set()),
+    "cli": ({"errors"}, {"cyclopts"}, {"extsub"}),
+    "__init__": ({"adapters", "algebra", "combination", "errors", "inspection"}, set(), {"extsub"}),
+    "__main__": ({"cli"}, set(), set()),
+}
+
+
+def room_of(path: Path) -> str:
+    parts = path.relative_to(SOURCE).parts
+    return parts[0] if len(parts) > 1 else path.stem
+
+
+def imports(tree: ast.AST) -> list[tuple[str, bool]]:
+    """(module, inside a function) of every import."""
+    found = []
+
+    def visit(node: ast.AST, inside: bool) -> None:
+        inside = inside or isinstance(node, ast.FunctionDef)
+        if isinstance(node, ast.Import):
+            found.extend((alias.name, inside) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "absolute imports only"
+            found.extend((f"{node.module}.{alias.name}" if node.module == "extsub" else str(node.module), inside)
+                         for alias in node.names)  # fmt: skip
+        for child in ast.iter_child_nodes(node):
+            visit(child, inside)
+
+    visit(tree, False)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_a_room_imports_only_rooms_below_it_and_its_own_libraries(path: Path) -> None:
+    room = room_of(path)
+    rooms, libraries, lazy_libraries = ROOMS[room]
+    for module, inside in imports(ast.parse(path.read_text(encoding="utf-8"))):
+        top, _, rest = module.partition(".")
+        if top == "extsub":
+            target = rest.partition(".")[0]
+            assert target in {room, *rooms} or (inside and "extsub" in lazy_libraries), f"{path.name} imports {module}"
+        elif top not in sys.stdlib_module_names and top != "__future__":
+            assert top in libraries or (inside and top in lazy_libraries), f"{path.name} imports {module}"
+
+
+def test_lora_alpha_and_r_live_only_where_lora_is_read_and_explained() -> None:
+    """Scaling is folded into B on load and ends there."""
+    allowed = {"lora.py", "config.py"}
+    users = {path.name for path in SOURCE.rglob("*.py") if '"lora_alpha"' in path.read_text(encoding="utf-8")}
+    assert users <= allowed
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    assert sorted(extsub.__all__) == extsub.__all__ or set(extsub.__all__) == set(dir(extsub)) - {"__version__"}
+    for name in extsub.__all__:
+        assert getattr(extsub, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        extsub.nothing  # noqa: B018
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert (SOURCE / "py.typed").exists()

@@ -1,0 +1,473 @@
+"""Combining adapters: files in, file out, against the dense oracle; and each defect of the authors' script that
+concerns combining, as a test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor
+
+import build
+import extsub
+import oracle
+from build import PREFIX, SHAPES, Q, V
+from extsub import ExtSubError, combine, load_adapter, save_adapter
+
+TOLERANCE = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+
+
+def run(expert: Path, *anti_experts: Path, output: Path | None = None, **options: object) -> Path:
+    output = output or expert.with_name("result")
+    save_adapter(combine(load_adapter(expert), *map(load_adapter, anti_experts), **options), output, overwrite=True)
+    return output
+
+
+def expected(name: str, operation: str, alphas: list[float], expert: Path, *anti_experts: Path) -> Tensor:
+    return oracle.combined(
+        operation, build.read_delta(expert, name), [build.read_delta(a, name) for a in anti_experts], alphas
+    )
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    ranks=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    lora_alphas=st.tuples(st.sampled_from([1, 4, 16.0, 2.5]), st.sampled_from([1, 8, 32])),
+    dtypes=st.tuples(*[st.sampled_from([torch.float16, torch.bfloat16, torch.float32])] * 2),
+    operation=st.sampled_from(sorted(extsub.OPERATIONS)),
+    alpha=st.sampled_from([0.0, 0.5, 1.0, 2.0, -1.0]),
+)
+def test_any_ranks_scalings_and_dtypes(
+    tmp_path: Path, ranks: tuple[int, int], lora_alphas: tuple[float, float],
+    dtypes: tuple[torch.dtype, torch.dtype], operation: str, alpha: float,
+) -> None:  # fmt: skip
+    expert, anti_expert = (
+        build.lora(tmp_path / name, rank=rank, seed=seed, dtype=dtype, lora_alpha=lora_alpha)
+        for seed, (name, rank, dtype, lora_alpha) in enumerate(zip(("e", "a"), ranks, dtypes, lora_alphas, strict=True))
+    )
+    result = run(expert, anti_expert, operation=operation, alpha=alpha)
+    config = json.loads((result / "adapter_config.json").read_text())
+    assert config["r"] == config["lora_alpha"] == (sum(ranks) if operation != "amplify" else ranks[0])
+    stored = torch.promote_types(*dtypes)
+    tensors = load_file(result / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {stored}
+    for name in SHAPES:
+        want = expected(name, operation, [alpha], expert, anti_expert)
+        size = build.read_delta(expert, name).norm() + build.read_delta(anti_expert, name).norm()
+        assert (build.read_delta(result, name) - want).norm() <= TOLERANCE[stored] * size
+
+
+def test_the_A_factors_pass_through_bit_for_bit(tmp_path: Path) -> None:
+    expert, anti_expert = build.lora(tmp_path / "e"), build.lora(tmp_path / "a", seed=1, rank=2)
+    A = load_file(run(expert, anti_expert) / "adapter_model.safetensors")[f"{PREFIX}{Q}.lora_A.weight"]
+    stacked = [
+        build.factors()[f"{PREFIX}{Q}.lora_A.weight"],
+        build.factors(rank=2, seed=1)[f"{PREFIX}{Q}.lora_A.weight"],
+    ]
+    assert torch.equal(A, torch.cat(stacked))
+
+
+# ---- each defect of the authors' script that concerns combining ----------------------------------------------------
+
+
+def test_the_anti_experts_own_scaling_counts(tmp_path: Path) -> None:
+    """Theirs kept only the expert's lora_alpha / r: 26 to 40 % off."""
+    expert = build.lora(tmp_path / "e", rank=4, lora_alpha=8)
+    anti_expert = build.lora(tmp_path / "a", rank=2, seed=1, lora_alpha=32)
+    result = run(expert, anti_expert)
+    assert oracle.relative_error(build.read_delta(result, Q), expected(Q, "ext-sub", [1], expert, anti_expert)) < 1e-6
+
+
+def test_rslora_on_one_side(tmp_path: Path) -> None:
+    """Theirs kept the flag while r changed."""
+    expert = build.lora(tmp_path / "e", rank=4, lora_alpha=8, use_rslora=True)
+    anti_expert = build.lora(tmp_path / "a", rank=2, seed=1)
+    result = run(expert, anti_expert)
+    e, a = build.read_delta(expert, Q, scaling=8 / 4**0.5), build.read_delta(anti_expert, Q)
+    assert oracle.relative_error(build.read_delta(result, Q), oracle.combined("ext-sub", e, [a], [1])) < 1e-6
+    assert "use_rslora" not in json.loads((result / "adapter_config.json").read_text())
+
+
+def test_rank_and_alpha_patterns_match_as_in_peft(tmp_path: Path) -> None:
+    """The first key in file order that matches the end of the name wins; rank and alpha on their own."""
+    shapes = {Q: (12, 8), V: (4, 8), "model.layers.1.self_attn.q_proj": (12, 8)}
+    tensors = build.factors(shapes, rank=3) | build.factors({V: (4, 8)}, rank=5)
+    config = build.lora_config(
+        3,
+        lora_alpha=6,
+        rank_pattern={"v_proj": 5, "self_attn.v_proj": 9},
+        alpha_pattern={r"layers\.0.*": 12, "q_proj": 1},
+    )
+    adapter = load_adapter(build.write(tmp_path / "e", tensors, config))
+    found = {name: (module.rank, module.scaling) for name, module in adapter.modules.items()}
+    assert found == {Q: (3, 12 / 3), V: (5, 12 / 5), "model.layers.1.self_attn.q_proj": (3, 1 / 3)}
+    result = run(tmp_path / "e", build.lora(tmp_path / "a", shapes, rank=2, seed=1))
+    config = json.loads((result / "adapter_config.json").read_text())
+    assert config["r"] == config["lora_alpha"] == 5 + 2, "one rank for all, zero-padded"
+    assert not config.keys() & {"rank_pattern", "alpha_pattern"}
+    e, a = build.read_delta(tmp_path / "e", V, scaling=12 / 5), build.read_delta(tmp_path / "a", V)
+    assert oracle.relative_error(build.read_delta(result, V), oracle.combined("ext-sub", e, [a], [1])) < 1e-6
+
+
+def test_zero_and_opposite_rows_stay_finite(tmp_path: Path) -> None:
+    """Theirs wrote NaN and exited with 0."""
+    tensors = build.factors()
+    B = tensors[f"{PREFIX}{Q}.lora_B.weight"]
+    B[0] = 0
+    expert = build.write(tmp_path / "e", tensors, build.lora_config())
+    opposite = {key: -tensor if "lora_B" in key else tensor.clone() for key, tensor in tensors.items()}
+    opposite[f"{PREFIX}{Q}.lora_B.weight"][0] = 1  # only the expert's row is zero
+    opposite[f"{PREFIX}{Q}.lora_B.weight"][1] = 0  # only the anti-expert's is
+    result = run(expert, build.write(tmp_path / "a", opposite, build.lora_config()))
+    delta, e = build.read_delta(result, Q), build.read_delta(expert, Q)
+    assert delta[0].abs().max() == 0
+    assert torch.allclose(delta[1], e[1], rtol=1e-6)
+    assert torch.allclose(delta[2:], 2 * e[2:], rtol=1e-5)
+    record = json.loads((result / "extsub.json").read_text())
+    assert record["zero_rows"] == {"expert": 1, "anti_experts": [1]}
+
+
+def test_the_expert_alone_is_not_silently_kept_where_modules_differ(tmp_path: Path) -> None:
+    expert = build.lora(tmp_path / "e")
+    anti_expert = build.lora(tmp_path / "a", {Q: SHAPES[Q]}, seed=1)
+    with pytest.raises(ExtSubError, match=r"a lacks 1 of the modules of .*/e, first model.layers.0.self_attn.v_proj"):
+        run(expert, anti_expert)
+    result = run(expert, anti_expert, missing_modules="zero")
+    assert oracle.relative_error(build.read_delta(result, V), build.read_delta(expert, V)) < 1e-7
+    result = run(anti_expert, expert, missing_modules="zero")
+    assert not build.read_delta(result, V).any(), "a zero expert row stays zero"
+    result = run(anti_expert, expert, missing_modules="zero", operation="subtract")
+    assert oracle.relative_error(build.read_delta(result, V), -build.read_delta(expert, V)) < 1e-7
+
+
+def test_embeddings_are_combined_by_token(tmp_path: Path) -> None:
+    """Theirs left them at the old scale. The row is the token, so that a tied head stays tied."""
+    keys = [f"{PREFIX}model.embed_tokens.lora_embedding_{factor}" for factor in "AB"]
+
+    def adapter(name: str, rank: int, seed: int) -> tuple[Path, Tensor]:
+        A, B = (torch.randn(s, generator=torch.Generator().manual_seed(seed)) for s in ((rank, 11), (6, rank)))
+        config = build.lora_config(rank, target_modules=["embed_tokens"])
+        folder = build.write(tmp_path / name, dict(zip(keys, (A, B), strict=True)), config)
+        return folder, 2 * (B.double() @ A.double()).T
+
+    (expert, e), (anti_expert, a) = adapter("e", 3, 0), adapter("a", 2, 1)
+    tensors = load_file(run(expert, anti_expert) / "adapter_model.safetensors")
+    A, B = (tensors[key].double() for key in keys)
+    assert oracle.relative_error((B @ A).T, oracle.combined("ext-sub", e, [a], [1])) < 1e-6
+
+
+def test_convolutions(tmp_path: Path) -> None:
+    """Theirs crashed."""
+    name, keys = "conv", [f"{PREFIX}conv.lora_{factor}.weight" for factor in "AB"]
+
+    def adapter(folder: str, rank: int, seed: int) -> tuple[Path, Tensor]:
+        A, B = (
+            torch.randn(s, generator=torch.Generator().manual_seed(seed)) for s in ((rank, 3, 2, 2), (5, rank, 1, 1))
+        )
+        config = build.lora_config(rank, target_modules=[name])
+        path = build.write(tmp_path / folder, dict(zip(keys, (A, B), strict=True)), config)
+        return path, 2 * torch.einsum("or,rikl->oikl", B[..., 0, 0].double(), A.double()).flatten(1)
+
+    (expert, e), (anti_expert, a) = adapter("e", 3, 0), adapter("a", 2, 1)
+    tensors = load_file(run(expert, anti_expert) / "adapter_model.safetensors")
+    A, B = (tensors[key].double() for key in keys)
+    assert (A.shape, B.shape) == ((5, 3, 2, 2), (5, 5, 1, 1))
+    found = torch.einsum("or,rikl->oikl", B[..., 0, 0], A).flatten(1)
+    assert oracle.relative_error(found, oracle.combined("ext-sub", e, [a], [1])) < 1e-6
+
+
+@pytest.mark.parametrize("operation", sorted(extsub.OPERATIONS))
+def test_ia3_is_the_same_operation_on_the_vector_minus_one(tmp_path: Path, operation: str) -> None:
+    """Theirs subtracted two identity adapters to 2, ignored alpha in addition, and in half of ext-sub."""
+    expert, anti_expert = build.ia3(tmp_path / "e"), build.ia3(tmp_path / "a", seed=1)
+    result = run(expert, anti_expert, operation=operation, alpha=0.7)
+    found, e, a = (load_file(folder / "adapter_model.safetensors") for folder in (result, expert, anti_expert))
+    for key in e:
+        one, other = (vectors[key].double().reshape(1, -1) - 1 for vectors in (e, a))
+        want = 1 + oracle.combined(operation, one, [other], [0.7])
+        assert found[key].shape == e[key].shape
+        assert oracle.relative_error(found[key].reshape(1, -1), want) < 1e-6
+    config = json.loads((result / "adapter_config.json").read_text())
+    assert (config["target_modules"], config["feedforward_modules"]) == (["down_proj", "k_proj"], ["down_proj"])
+
+
+def test_two_identity_ia3_adapters_stay_the_identity(tmp_path: Path) -> None:
+    expert = build.ia3(tmp_path / "e")
+    identity = {key: torch.ones_like(tensor) for key, tensor in load_file(expert / "adapter_model.safetensors").items()}
+    build.edit_tensors(build.ia3(tmp_path / "a"), add=identity)
+    result = load_file(run(expert, tmp_path / "a", operation="subtract") / "adapter_model.safetensors")
+    for key, tensor in load_file(expert / "adapter_model.safetensors").items():
+        assert torch.equal(result[key], tensor)
+
+
+@pytest.mark.parametrize("operation", sorted(extsub.OPERATIONS))
+def test_prefix_rows_are_heads(tmp_path: Path, operation: str) -> None:
+    expert, anti_expert = build.prefix(tmp_path / "e"), build.prefix(tmp_path / "a", seed=1)
+    result = run(expert, anti_expert, operation=operation, alpha=0.7)
+    found, e, a = (
+        load_file(folder / "adapter_model.safetensors")["prompt_embeddings"].double()
+        for folder in (result, expert, anti_expert)
+    )
+    want = oracle.combined(operation, e.reshape(-1, 4), [a.reshape(-1, 4)], [0.7]).reshape(found.shape)
+    assert oracle.relative_error(found, want) < 1e-6
+
+
+def test_prefix_of_an_old_gqa_config_takes_its_heads_from_the_file(tmp_path: Path) -> None:
+    """PEFT before 0.12 wrote the attention heads; the tensor has key/value heads of the same size."""
+    for name, seed in (("e", 0), ("a", 1)):
+        build.prefix(tmp_path / name, seed, width=2 * 2 * 2 * 4, token_dim=16, num_attention_heads=4)
+    config = json.loads((run(tmp_path / "e", tmp_path / "a") / "adapter_config.json").read_text())
+    assert (config["num_attention_heads"], config["token_dim"]) == (2, 8)
+
+
+def test_adalora_becomes_lora(tmp_path: Path) -> None:
+    """delta = B diag(E) A lora_alpha / (init_r + 1e-5); pruned modules may have any rank, also 0."""
+    generator = torch.Generator().manual_seed(0)
+    tensors, deltas = {}, {}
+    for name, rank in ((Q, 2), (V, 0)):
+        A, B, E = (torch.randn(s, generator=generator) for s in ((rank, 8), (SHAPES[name][0], rank), (rank, 1)))
+        tensors |= {f"{PREFIX}{name}.lora_{key}": tensor for key, tensor in zip("ABE", (A, B, E), strict=True)}
+        deltas[name] = (B.double() @ (E * A).double()) * 32 / (12 + 1e-5)
+    config = build.lora_config(8, peft_type="ADALORA", lora_alpha=32, init_r=12, target_r=8, rank_pattern={"x": [True]})
+    expert = build.write(tmp_path / "e", tensors, config)
+    anti_expert = build.lora(tmp_path / "a", rank=3, seed=1)
+    result = run(expert, anti_expert)
+    assert json.loads((result / "adapter_config.json").read_text())["peft_type"] == "LORA"
+    want = oracle.combined("ext-sub", deltas[Q], [build.read_delta(anti_expert, Q)], [1])
+    assert oracle.relative_error(build.read_delta(result, Q), want) < 1e-6
+    assert not build.read_delta(result, V).any()
+
+
+def test_moe_parameters_keep_their_interleaving(tmp_path: Path) -> None:
+    """A is stored expert by expert, B rank by rank: concatenating A naively mixes the experts up."""
+    name, E, keys = (
+        "model.layers.0.mlp.experts",
+        3,
+        [f"{PREFIX}model.layers.0.mlp.experts.lora_{f}.weight" for f in "AB"],
+    )
+
+    def adapter(folder: str, rank: int, seed: int) -> tuple[Path, Tensor]:
+        A, B = (torch.randn(s, generator=torch.Generator().manual_seed(seed)) for s in ((E * rank, 5), (7, rank * E)))
+        config = build.lora_config(rank, target_modules=[], target_parameters=["mlp.experts.gate_up_proj"])
+        path = build.write(tmp_path / folder, dict(zip(keys, (A, B), strict=True)), config)
+        return path, dense(A, B, 2.0)
+
+    def dense(A: Tensor, B: Tensor, scaling: float) -> Tensor:
+        A, B = A.double().reshape(E, -1, 5), B.double().reshape(7, -1, E)
+        return scaling * torch.einsum("ore,eri->eoi", B, A)
+
+    (expert, e), (anti_expert, a) = adapter("e", 3, 0), adapter("a", 2, 1)
+    result = run(expert, anti_expert)
+    tensors = load_file(result / "adapter_model.safetensors")
+    found = dense(*(tensors[key] for key in keys), scaling=1.0)
+    assert oracle.relative_error(found, oracle.combined("ext-sub", e, [a], [1])) < 1e-6
+    assert json.loads((result / "adapter_config.json").read_text())["target_parameters"] == ["mlp.experts.gate_up_proj"]
+    assert load_adapter(result).modules[name].shape == (E, 7, 5)
+
+
+# ---- options ---------------------------------------------------------------------------------------------------
+
+
+def test_several_anti_experts_each_with_its_strength(tmp_path: Path) -> None:
+    expert = build.lora(tmp_path / "e")
+    antis = [build.lora(tmp_path / f"a{seed}", rank=seed, seed=seed) for seed in (1, 2)]
+    result = run(expert, *antis, alpha=[0.5, 1.5])
+    assert oracle.relative_error(build.read_delta(result, Q), expected(Q, "ext-sub", [0.5, 1.5], expert, *antis)) < 1e-6
+    assert load_adapter(result).rank == 3 + 1 + 2
+
+
+@pytest.mark.parametrize("operation", sorted(extsub.OPERATIONS))
+def test_expert_minus_alpha_times_the_deficiency_is_the_result(tmp_path: Path, operation: str) -> None:
+    expert, anti_expert = build.lora(tmp_path / "e"), build.lora(tmp_path / "a", rank=2, seed=1)
+    d = build.read_delta(run(expert, anti_expert, operation=operation, alpha=0.7, deficiency=True), Q)
+    want = expected(Q, operation, [0.7], expert, anti_expert)
+    assert oracle.relative_error(build.read_delta(expert, Q) - 0.7 * d, want) < 1e-6
+
+
+def test_one_deficiency_adapter_has_one_strength(tmp_path: Path) -> None:
+    expert, *antis = (build.lora(tmp_path / name, seed=seed) for seed, name in enumerate("eab"))
+    with pytest.raises(ExtSubError, match="with different values of alpha, write one for each anti-expert"):
+        run(expert, *antis, alpha=[1, 2], deficiency=True)
+
+
+def test_truncation_reports_its_error(tmp_path: Path) -> None:
+    expert, anti_expert = build.lora(tmp_path / "e"), build.lora(tmp_path / "a", seed=1)
+    result = run(expert, anti_expert, rank=2)
+    record = json.loads((result / "extsub.json").read_text())
+    squared_error = squared_norm = 0.0
+    for name in SHAPES:
+        exact = expected(name, "ext-sub", [1], expert, anti_expert)
+        found = build.read_delta(result, name)
+        assert torch.linalg.matrix_rank(found) == 2
+        best = torch.linalg.svdvals(exact)[2:].square().sum().item()
+        assert (found - exact).square().sum().item() == pytest.approx(best, rel=1e-5)
+        squared_error, squared_norm = squared_error + best, squared_norm + exact.square().sum().item()
+    assert record["truncation"]["relative_error"] == pytest.approx((squared_error / squared_norm) ** 0.5, rel=1e-9)
+    assert record["rank"] == 2
+    exact = json.loads((run(expert, anti_expert, rank=99) / "extsub.json").read_text())
+    assert (exact["rank"], exact["truncation"]["relative_error"]) == (6, 0.0)
+
+
+def test_numbers_too_large_for_float16_are_kept_in_float32(tmp_path: Path) -> None:
+    """A row of the expert that is tiny beside the anti-expert's is amplified out of float16's range."""
+    expert, anti_expert = (build.factors(dtype=torch.float16, seed=seed) for seed in (0, 1))
+    expert[f"{PREFIX}{Q}.lora_B.weight"] *= 1e-3
+    anti_expert[f"{PREFIX}{Q}.lora_B.weight"] *= 2e4
+    build.write(tmp_path / "e", expert, build.lora_config())
+    build.write(tmp_path / "a", anti_expert, build.lora_config(lora_alpha=48))
+    result = run(tmp_path / "e", tmp_path / "a")
+    record = json.loads((result / "extsub.json").read_text())
+    assert record["dtype"] == "float32"
+    assert record["notes"] == ["stored as float32: some numbers do not fit float16"]
+    want = expected(Q, "ext-sub", [1], tmp_path / "e", tmp_path / "a")
+    assert oracle.relative_error(build.read_delta(result, Q), want) < 1e-6
+    with pytest.raises(
+        ExtSubError, match=r"q_proj.lora_B.weight has numbers too large for float16: choose --dtype float32"
+    ):
+        run(tmp_path / "e", tmp_path / "a", dtype="float16", output=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_numbers_too_small_for_float16_are_kept_in_float32(tmp_path: Path) -> None:
+    for name, seed in (("e", 0), ("a", 1)):
+        build.lora(tmp_path / name, seed=seed, dtype=torch.float16, lora_alpha=3e-6)
+    assert json.loads((run(tmp_path / "e", tmp_path / "a") / "extsub.json").read_text())["dtype"] == "float32"
+    with pytest.raises(ExtSubError, match="has only numbers too small for float16"):
+        run(tmp_path / "e", tmp_path / "a", dtype="float16")
+
+
+# ---- do they belong together? ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "written", "note"),
+    [
+        ("gpt2", "openai-community/gpt2", "gpt2", None),
+        ("a/Model", "a/model", "a/Model", None),
+        (None, "a/model", "a/model", "does not name its base model"),
+        (None, None, None, "no adapter names its base model"),
+        ("unsloth/m-bnb-4bit", "unsloth/m", "unsloth/m-bnb-4bit", "the bases differ in quantisation"),
+        ("/home/me/models/llama-7b", "huggyllama/llama-7b", "huggyllama/llama-7b", "by their last names"),
+    ],
+)
+def test_bases_that_mean_the_same(
+    tmp_path: Path, mine: str | None, theirs: str | None, written: str | None, note: str | None
+) -> None:
+    build.lora(tmp_path / "e", base_model_name_or_path=mine)
+    build.lora(tmp_path / "a", seed=1, base_model_name_or_path=theirs)
+    result = combine(load_adapter(tmp_path / "e"), load_adapter(tmp_path / "a"))
+    assert result.base == written
+    assert len(result.notes) == (note is not None)
+    assert note is None or note in result.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [("a/llama", "a/mistral"), ("a/model", "b/model"), ("/models/llama", "/models/mistral"), ("/models/x", "a/model")],
+)
+def test_bases_that_differ_are_refused_unless_the_user_knows_better(tmp_path: Path, mine: str, theirs: str) -> None:
+    build.lora(tmp_path / "e", base_model_name_or_path=mine)
+    build.lora(tmp_path / "a", seed=1, base_model_name_or_path=theirs)
+    with pytest.raises(ExtSubError, match=f"was trained on {mine} and .*/a on {theirs}: .* with --base-model"):
+        run(tmp_path / "e", tmp_path / "a")
+    result = run(tmp_path / "e", tmp_path / "a", base_model="owner/real")
+    assert json.loads((result / "adapter_config.json").read_text())["base_model_name_or_path"] == "owner/real"
+    assert "base_model: owner/real" in (result / "README.md").read_text()
+
+
+def test_a_local_base_is_not_hub_metadata(tmp_path: Path) -> None:
+    build.lora(tmp_path / "e"), build.lora(tmp_path / "a", seed=1)
+    card = (run(tmp_path / "e", tmp_path / "a", base_model="/models/llama") / "README.md").read_text()
+    assert "base_model" not in card.split("---")[1]
+
+
+def test_kinds_shapes_tasks_and_parameters_must_agree(tmp_path: Path) -> None:
+    expert = build.lora(tmp_path / "e")
+    for anti_expert, message in (
+        (build.ia3(tmp_path / "ia3"), "ia3 is a IA3 adapter and .*/e a LORA adapter: train both with the same kind"),
+        (
+            build.lora(tmp_path / "wide", {Q: (12, 9), V: (4, 9)}),
+            r"q_proj is linear 12 x 8 in .*/e and linear 12 x 9 in",
+        ),
+        (build.lora(tmp_path / "task", task_type="SEQ_2_SEQ_LM"), "e is for CAUSAL_LM and .*/task for SEQ_2_SEQ_LM"),
+        (
+            build.lora(tmp_path / "layers", layer_replication=[[0, 1]]),
+            r"layer_replication is None in .*/e and \[\[0, 1\]\]",
+        ),
+    ):
+        with pytest.raises(ExtSubError, match=message):
+            run(expert, anti_expert)
+
+
+def test_the_same_layers_under_two_names_are_not_taken_for_different_ones(tmp_path: Path) -> None:
+    old, new = ("language_model.model.layers.0.q_proj", "model.language_model.layers.0.q_proj")
+    expert = build.lora(tmp_path / "e", {old: (4, 4)})
+    anti_expert = build.lora(tmp_path / "a", {new: (4, 4)})
+    with pytest.raises(ExtSubError, match="name the same layers differently"):
+        run(expert, anti_expert, missing_modules="zero")
+
+
+def test_heads_stored_whole_are_kept_only_when_identical_or_asked_for(tmp_path: Path) -> None:
+    """A classifier's head starts at random, so two of them have no meaningful difference."""
+    key = f"{PREFIX}score.weight"
+    fields = {"task_type": "SEQ_CLS", "modules_to_save": None}  # as real configs: null, and the head is in the file
+    for name, seed, head in (("e", 0, 1.0), ("same", 1, 1.0), ("other", 1, 2.0)):
+        build.edit_tensors(build.lora(tmp_path / name, seed=seed, **fields), add={key: torch.full((2, 8), head)})
+    result = run(tmp_path / "e", tmp_path / "same")
+    assert load_file(result / "adapter_model.safetensors")[key].unique().tolist() == [1.0]
+    assert json.loads((result / "adapter_config.json").read_text())["modules_to_save"] == ["score"]
+    with pytest.raises(ExtSubError, match=r"score.weight is stored whole .* pass --modules-to-save expert"):
+        run(tmp_path / "e", tmp_path / "other")
+    result = run(tmp_path / "e", tmp_path / "other", modules_to_save="expert")
+    assert load_file(result / "adapter_model.safetensors")[key].unique().tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "targets"),
+    [
+        ({}, ["q_proj", "v_proj"]),
+        ({"target_modules": ["v_proj", "q_proj", "not_there"]}, ["q_proj", "v_proj"]),
+        ({"target_modules": "all-linear"}, ["q_proj", "v_proj"]),
+        ({"target_modules": ".*_proj"}, [Q, V]),
+        ({"target_modules": None}, [Q, V]),
+        ({"layers_to_transform": [0]}, [Q, V]),
+    ],
+)
+def test_targets_are_short_names_only_where_those_are_sure(
+    tmp_path: Path, fields: dict[str, object], targets: list[str]
+) -> None:
+    for name, seed in (("e", 0), ("a", 1)):
+        build.lora(tmp_path / name, seed=seed, **fields)
+    config = json.loads((run(tmp_path / "e", tmp_path / "a") / "adapter_config.json").read_text())
+    assert config["target_modules"] == targets
+
+
+def test_a_zero_expert_is_refused_and_a_zero_anti_expert_noted(tmp_path: Path) -> None:
+    expert, zero = build.lora(tmp_path / "e"), build.lora(tmp_path / "zero")
+    nothing = {key: torch.zeros_like(t) for key, t in build.factors().items() if "lora_B" in key}
+    build.edit_tensors(zero, add=nothing)
+    with pytest.raises(ExtSubError, match="zero is zero in every row: it was never trained"):
+        run(zero, expert)
+    assert not (tmp_path / "result").exists()
+    record = json.loads((run(expert, zero) / "extsub.json").read_text())
+    assert record["notes"] == ["zero is zero in every row, so it changes nothing"]
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
+    expert, anti_expert = build.lora(tmp_path / "e"), build.lora(tmp_path / "a", seed=1)
+    one, other = (run(expert, anti_expert, output=tmp_path / name) for name in ("one", "other"))
+    for path in one.iterdir():
+        assert path.read_bytes() == (other / path.name).read_bytes(), path.name
+
+
+def test_a_written_adapter_loads_and_combines_again(tmp_path: Path) -> None:
+    """Saving what was loaded keeps its meaning, with the scaling folded in."""
+    source = build.lora(tmp_path / "e", rank=4, lora_alpha=12, use_rslora=True)
+    save_adapter(load_adapter(source), tmp_path / "copy")
+    assert oracle.relative_error(build.read_delta(tmp_path / "copy", Q), build.read_delta(source, Q, 6.0)) < 1e-6
+    run(run(source, build.lora(tmp_path / "a", seed=1)), tmp_path / "copy", output=tmp_path / "again")

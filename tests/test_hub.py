@@ -1,0 +1,160 @@
+"""Hub ids, against a stand-in for the hub on this machine: real downloads, real errors, one commit for all files."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import build
+from extsub import ExtSubError, combine, load_adapter, save_adapter
+
+COMMIT, OLD = "c" * 40, "0" * 40
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """Repositories are folders below ``root``; ``old`` is an earlier revision of every one."""
+
+    root: Path
+    asked: list[str]
+
+    def do_HEAD(self) -> None:
+        self.answer(body=False)
+
+    def do_GET(self) -> None:
+        self.answer(body=True)
+
+    def answer(self, body: bool) -> None:
+        self.asked.append(self.path)
+        parts = self.path.partition("?")[0].strip("/").split("/")
+        if parts[:2] == ["api", "models"]:  # /api/models/owner/name/tree/revision: the list of files
+            folder = self.root / parts[2] / parts[3]
+            files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+            listing = [
+                {"type": "file", "path": str(path.relative_to(folder)), "size": path.stat().st_size, "oid": "0"}
+                for path in files
+            ]
+            self.reply(200, json.dumps(listing).encode(), body)
+            return
+        owner, name, _, revision, *path = parts
+        if owner == "gated":
+            self.reply(403, b"", body, **{"X-Error-Code": "GatedRepo"})
+        elif not (self.root / owner / name).is_dir():
+            self.reply(404, b"", body, **{"X-Error-Code": "RepoNotFound"})
+        elif revision not in ("main", "old", COMMIT, OLD):
+            self.reply(404, b"", body, **{"X-Error-Code": "RevisionNotFound"})
+        elif not (file := self.root.joinpath(owner, name, *path)).is_file():
+            self.reply(404, b"", body, **{"X-Error-Code": "EntryNotFound"})
+        else:
+            commit = OLD if revision in ("old", OLD) else COMMIT
+            content = file.read_bytes()
+            self.reply(200, content, body, ETag=f'"{hash(content):x}"', **{"X-Repo-Commit": commit})
+
+    def reply(self, status: int, content: bytes, body: bool, **headers: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
+    handler = type("Handler", (Hub,), {"root": tmp_path / "hub", "asked": []})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    build.lora(handler.root / "ann" / "expert")
+    build.lora(handler.root / "ann" / "anti", seed=1)
+    url = f"http://127.0.0.1:{server.server_port}"
+    from huggingface_hub import constants, hf_api
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(hf_api.api, "endpoint", url)
+    yield handler
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_both_files_come_from_one_commit_and_nothing_else_is_fetched(hub: type[Hub], tmp_path: Path) -> None:
+    (hub.root / "ann" / "expert" / "training_args.bin").write_bytes(b"private")
+    (hub.root / "ann" / "expert" / "model.safetensors").write_bytes(b"the whole base model")
+    expert = load_adapter("ann/expert@old")
+    save_adapter(combine(expert, load_adapter("ann/anti")), tmp_path / "out")
+    record = json.loads((tmp_path / "out" / "extsub.json").read_text())
+    assert [(given["name"], given["commit"]) for given in record["inputs"]] == [
+        ("ann/expert", OLD),
+        ("ann/anti", COMMIT),
+    ]
+    fetched = {path for path in hub.asked if path.startswith("/ann/expert/")}
+    assert fetched == {f"/ann/expert/resolve/old/{CONFIG}", f"/ann/expert/resolve/{OLD}/{WEIGHTS}"}
+
+
+def test_a_subfolder_of_a_repository(hub: type[Hub]) -> None:
+    build.lora(hub.root / "ann" / "many" / "checkpoints" / "last", rank=2)
+    adapter = load_adapter("ann/many/checkpoints/last@main")
+    assert adapter.rank == 2
+    assert adapter.source
+    assert (adapter.source.hub_id, adapter.source.commit) == ("ann/many/checkpoints/last", COMMIT)
+
+
+def test_a_local_folder_wins_and_says_so(hub: type[Hub], tmp_path: Path) -> None:
+    build.lora(tmp_path / "ann" / "expert", rank=5)
+    adapter = load_adapter("ann/expert")
+    assert adapter.rank == 5
+    assert adapter.notes == ("ann/expert is a local folder here; the hub was not asked",)
+    assert not hub.asked
+
+
+def test_stray_weights_beside_the_adapter_are_noticed_on_the_hub_too(hub: type[Hub]) -> None:
+    (hub.root / "ann" / "expert" / "non_lora_trainables.bin").write_bytes(b"")
+    with pytest.raises(ExtSubError, match="non_lora_trainables.bin lies beside the adapter"):
+        load_adapter("ann/expert")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ann/none", "ann/none: no such folder here and no such repository on the hub, or it is private"),
+        ("ann/expert@new", "ann/expert@new: the hub repository has no revision new"),
+        ("gated/model", "gated/model: access is gated: ask for it on its hub page"),
+        ("ann/bare", "ann/bare: the hub repository has no adapter_config.json: it is not a PEFT adapter"),
+        ("ann/half", "ann/half: neither adapter_model.safetensors nor adapter_model.bin is there"),
+        ("a" * 97 + "/x", "the hub answered with an error"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_sentence(hub: type[Hub], name: str, message: str) -> None:
+    (hub.root / "ann" / "bare").mkdir()
+    (build.lora(hub.root / "ann" / "half") / WEIGHTS).unlink()
+    with pytest.raises(ExtSubError, match=message) as caught:
+        load_adapter(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_offline_the_cache_serves_what_it_has(hub: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    load_adapter("ann/expert")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    asked = len(hub.asked)
+    adapter = load_adapter("ann/expert")
+    assert adapter.source
+    assert adapter.source.commit == COMMIT
+    with pytest.raises(ExtSubError, match="ann/anti: no such folder here, and it is not in the cache of the hub"):
+        load_adapter("ann/anti")
+    assert len(hub.asked) == asked

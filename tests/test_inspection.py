@@ -1,0 +1,91 @@
+"""What inspect says, against dense matrices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import build
+import extsub
+import oracle
+from build import Q, V
+from extsub.inspection import AdapterInfo, PairInfo
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    return build.lora(tmp_path / "e"), build.lora(tmp_path / "a", rank=2, seed=1)
+
+
+def test_figures_of_a_pair_are_those_of_the_dense_matrices(pair: tuple[Path, Path]) -> None:
+    info = extsub.inspect(*pair)
+    assert isinstance(info, PairInfo)
+    found = {module.name: module for module in info.modules}
+    for name in (Q, V):
+        e, a = (build.read_delta(folder, name) for folder in pair)
+        cosine = (oracle.unit(e) * oracle.unit(a)).sum(1)
+        shared = a - oracle.deficiency(e, a)
+        module = found[name]
+        assert module.expert_norm == pytest.approx(e.norm().item(), rel=1e-9)
+        assert module.anti_norm == pytest.approx(a.norm().item(), rel=1e-9)
+        assert module.ratio == pytest.approx((a.norm() / e.norm()).item(), rel=1e-9)
+        assert module.mean_row_cosine == pytest.approx(cosine.mean().item(), rel=1e-7)
+        assert module.shared_energy == pytest.approx((shared.norm() ** 2 / a.norm() ** 2).item(), rel=1e-7)
+        assert module.largest_row_ratio == pytest.approx((a.norm(dim=1) / e.norm(dim=1)).max().item(), rel=1e-9)
+
+
+def test_modules_on_one_side_only_and_zero_rows(tmp_path: Path) -> None:
+    expert = build.lora(tmp_path / "e", {Q: (12, 8)})
+    build.edit_tensors(expert, add={f"{build.PREFIX}{Q}.lora_B.weight": torch.zeros(12, 3)})
+    info = extsub.inspect(expert, build.lora(tmp_path / "a", seed=1))
+    assert isinstance(info, PairInfo)
+    q, v = sorted(info.modules, key=lambda module: module.name)
+    assert (q.expert_norm, q.ratio, q.mean_row_cosine, q.zero_expert_rows) == (0, None, None, 12)
+    assert (v.expert_norm, v.ratio, v.zero_expert_rows) == (0, None, 4)
+    assert "e lacks 1 of the modules of a" in info.notes[0]
+
+
+def test_a_damaged_number_is_a_problem_not_a_crash(tmp_path: Path) -> None:
+    build.edit_tensors(
+        build.lora(tmp_path / "a"), add={f"{build.PREFIX}{Q}.lora_A.weight": torch.full((3, 8), torch.nan)}
+    )
+    info = extsub.inspect(tmp_path / "a")
+    assert isinstance(info, AdapterInfo)
+    assert info.problem
+    assert "lora_A.weight holds NaN or infinity" in info.problem
+    assert info.to_dict()["can_be_combined"] is False
+
+
+@pytest.mark.parametrize("make", [build.lora, build.ia3, build.prefix])
+def test_every_kind(tmp_path: Path, make) -> None:
+    info = extsub.inspect(make(tmp_path / "x"))
+    assert isinstance(info, AdapterInfo)
+    assert (info.problem, info.base, info.dtype) == (None, "made-up/tiny", "float32")
+    assert extsub.inspect(tmp_path / "x", make(tmp_path / "y", seed=3)).to_dict()["modules"]
+
+
+def test_a_plot_shows_every_layer_and_module(tmp_path: Path) -> None:
+    from extsub.plot import plot_pair
+
+    shapes = {f"model.layers.{layer}.self_attn.{m}": (4, 4) for layer in range(20) for m in ("q_proj", "v_proj")}
+    shapes |= {"lm_head": (6, 4)}
+    fields = {"target_modules": ["q_proj", "v_proj", "lm_head"]}
+    info = extsub.inspect(
+        build.lora(tmp_path / "e", shapes, **fields), build.lora(tmp_path / "a", shapes, seed=1, **fields)
+    )
+    assert isinstance(info, PairInfo)
+    plot_pair(info, tmp_path / "one.svg")
+    plot_pair(info, tmp_path / "other.svg")
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "other.svg").read_bytes(), "the same bytes every time"
+    text = (tmp_path / "one.svg").read_text()
+    for label in (
+        "self_attn.q_proj",
+        "self_attn.v_proj",
+        "lm_head",
+        "mean row cosine",
+        "norm ratio |a| / |e|",
+        "layer",
+    ):
+        assert f"<!-- {label} -->" in text
