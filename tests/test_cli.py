@@ -94,7 +94,10 @@ def test_help_loads_neither_torch_nor_anything_heavy(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert "combine" in done.stdout
     assert "inspect" in done.stdout
-    code = "import sys\nfrom extsub import cli\ntry: cli.main(['combine', '--help'])\nexcept SystemExit: print(*sys.modules)"
+    code = (
+        "import sys\nfrom extsub import cli\n"
+        "try: cli.main(['combine', '--help'])\nexcept SystemExit: print(*sys.modules)"
+    )
     loaded = start(tmp_path, "-c", code).stdout.split()
     assert "cyclopts" in loaded
     assert not {"torch", "safetensors", "huggingface_hub", *HEAVY} & set(loaded)

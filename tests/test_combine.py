@@ -62,7 +62,7 @@ def test_any_ranks_scalings_and_dtypes(
         assert (build.read_delta(result, name) - want).norm() <= TOLERANCE[stored] * size
 
 
-def test_the_A_factors_pass_through_bit_for_bit(tmp_path: Path) -> None:
+def test_factors_a_pass_through_bit_for_bit(tmp_path: Path) -> None:
     expert, anti_expert = build.lora(tmp_path / "e"), build.lora(tmp_path / "a", seed=1, rank=2)
     A = load_file(run(expert, anti_expert) / "adapter_model.safetensors")[f"{PREFIX}{Q}.lora_A.weight"]
     stacked = [

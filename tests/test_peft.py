@@ -20,7 +20,7 @@ from extsub import OPERATIONS, combine, load_adapter, save_adapter
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
-# peft 0.21 asks transformers 5.23 under an old name. Every other warning is an error: "Found missing adapter keys" is one.
+# peft 0.21 asks transformers 5.23 under an old name. Every other warning is an error, e.g. "Found missing adapter keys"
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 
 OPERATION, ALPHA = "ext-sub", 0.8
@@ -153,7 +153,9 @@ CASES = {
     "some layers only": (llama, *[lora(target_modules=["q_proj"], layers_to_transform=[1])] * 2),
     "Conv1D": (gpt2, *[lora(target_modules=["c_attn", "c_proj"], fan_in_fan_out=True, r=r) for r in (3, 2)]),
     "embedding and head": (llama, *[lora(target_modules=["embed_tokens", "lm_head", "q_proj"], r=r) for r in (3, 2)]),
-    "convolution and attention": (vision, *[lora(target_modules=["conv", "attention"], task_type=None, r=r) for r in (3, 2)]),
+    "convolution and attention": (
+        vision, *[lora(target_modules=["conv", "attention"], task_type=None, r=r) for r in (3, 2)]
+    ),
     "AdaLoRA": (llama, adalora(4), adalora(3)),
     "AdaLoRA against LoRA": (llama, adalora(4), lora(target_modules=["q_proj"])),
     "both MoE parameters": (

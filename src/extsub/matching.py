@@ -141,14 +141,14 @@ def _pair(
         if mine != theirs:
             if missing_modules == "error":
                 raise ExtSubError(
-                    f"{_difference(expert, anti_expert, 'name')}: train both on the same target modules, or pass --missing-modules zero to count an "
-                    "absent change as zero"
+                    f"{_difference(expert, anti_expert, 'name')}: train both on the same target modules, or pass "
+                    "--missing-modules zero to count an absent change as zero"
                 )
             notes.append(f"{_difference(expert, anti_expert, 'label')}; absent changes count as zero")
             if not mine & theirs:
                 notes.append(
-                    f"{expert.label} and {anti_expert.label} have no module in common: unless that is what you want, one "
-                    "of them names its modules differently"
+                    f"{expert.label} and {anti_expert.label} have no module in common: unless that is what you want, "
+                    "one of them names its modules differently"
                 )
     pairs = {name: (expert.modules.get(name), [a.modules.get(name) for a in anti_experts]) for name in union}
     for name, (mine, others) in pairs.items():

@@ -1,0 +1,37 @@
+# make demo and make test each work alone on a fresh machine: they create .venv, install and run.
+PYTHON ?= python3
+VENV ?= .venv
+# Further options for pip, e.g. PyTorch's index of builds without CUDA on Linux without a GPU:
+#   make demo PIP_EXTRA="--extra-index-url https://download.pytorch.org/whl/cpu"
+PIP_EXTRA ?=
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint types check bench clean
+
+demo: $(READY)
+	$(BIN)/python examples/miniature.py
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/ty check --python $(VENV) src
+
+check: lint types test
+
+bench: $(READY)
+	$(BIN)/python benchmarks/combine.py
+
+clean:
+	rm -rf $(VENV) demo
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_EXTRA) -c constraints.txt -e '.[dev]'
+	@touch $@
