@@ -121,6 +121,14 @@ def test_a_local_folder_wins_and_says_so(hub: type[Hub], tmp_path: Path) -> None
     assert not hub.asked
 
 
+def test_a_slip_in_a_local_name_does_not_wait_for_the_hub(hub: type[Hub], tmp_path: Path) -> None:
+    (tmp_path / "ann").mkdir()
+    with pytest.raises(ExtSubError, match="ann/expert: no such folder in ann; if you mean the hub's, write ann/expert@main"):
+        load_adapter("ann/expert")
+    assert not hub.asked
+    assert load_adapter("ann/expert@main").rank == 3
+
+
 def test_stray_weights_beside_the_adapter_are_noticed_on_the_hub_too(hub: type[Hub]) -> None:
     (hub.root / "ann" / "expert" / "non_lora_trainables.bin").write_bytes(b"")
     with pytest.raises(ExtSubError, match="non_lora_trainables.bin lies beside the adapter"):

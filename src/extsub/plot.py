@@ -35,11 +35,10 @@ def plot_pair(info: PairInfo, path: Path) -> None:
         figure = matplotlib.figure.Figure(figsize=(width, 2 * height), layout="constrained")
         above, below = figure.subplots(2, 1)
         ratios = [[_log2(_value(cells, kind, layer, "ratio")) for layer in layers] for kind in kinds]
-        limit = max((abs(v) for row in ratios for v in row if not math.isnan(v)), default=1.0) or 1.0
+        limit = max(_largest(ratios), 1.0)  # a factor of 2 at least: less than that hardly differs
         _heat_map(figure, above, ratios, kinds, layers, limit, "PuOr_r", "norm ratio |a| / |e|", _power_of_two)
         cosines = [[_value(cells, kind, layer, "mean_row_cosine") for layer in layers] for kind in kinds]
-        limit = max((abs(v) for row in cosines for v in row if not math.isnan(v)), default=1.0)
-        limit = max(limit, 0.1)  # below that, what differs is noise
+        limit = max(_largest(cosines), 0.1)  # below that, what differs is noise
         _heat_map(figure, below, cosines, kinds, layers, limit, "RdBu_r", "mean row cosine", "{:.2f}".format)
         above.set_title(f"{_title(info.anti_expert)} (a) against {_title(info.expert)} (e)", loc="left", fontsize=10)
         below.set_xlabel("layer")
@@ -78,8 +77,13 @@ def _log2(value: float) -> float:
     return math.log2(value) if value > 0 else math.nan
 
 
+def _largest(values: list[list[float]]) -> float:
+    return max((abs(value) for row in values for value in row if not math.isnan(value)), default=0.0)
+
+
 def _power_of_two(exponent: float) -> str:
-    return f"{2**exponent:.2g}"
+    value = 2**exponent
+    return f"{value:.2f}" if 0.1 <= value < 10 else f"{value:.2g}"
 
 
 def _heat_map(

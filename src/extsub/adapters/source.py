@@ -40,6 +40,8 @@ def find_adapter(name: str) -> Source:
     hub_id = HUB_ID.fullmatch(name)
     if not hub_id or name.startswith(".") or ".." in Path(name).parts:
         raise ExtSubError(f"{name}: no such folder, and not a hub id (owner/name or owner/name@revision)")
+    if folder.parent.is_dir() and not hub_id["revision"]:  # a slip, most likely: do not wait for the hub to say so
+        raise ExtSubError(f"{name}: no such folder in {folder.parent}; if you mean the hub's, write {name}@main")
     return _on_hub(name, hub_id["repo"], hub_id["subfolder"].strip("/"), hub_id["revision"])
 
 
