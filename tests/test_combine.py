@@ -323,12 +323,11 @@ def test_numbers_too_large_for_float16_are_kept_in_float32(tmp_path: Path) -> No
     result = run(tmp_path / "e", tmp_path / "a")
     record = json.loads((result / "extsub.json").read_text())
     assert record["dtype"] == "float32"
-    assert record["notes"] == ["stored as float32: some numbers do not fit float16"]
+    assert record["notes"][0] == "stored as float32: some numbers do not fit float16"
+    assert "so small beside the anti-expert's that their direction may be noise" in record["notes"][1]
     want = expected(Q, "ext-sub", [1], tmp_path / "e", tmp_path / "a")
     assert oracle.relative_error(build.read_delta(result, Q), want) < 1e-6
-    with pytest.raises(
-        ExtSubError, match=r"q_proj.lora_B.weight has numbers too large for float16: choose --dtype float32"
-    ):
+    with pytest.raises(ExtSubError, match=r"q_proj has numbers too large for float16: choose --dtype float32"):
         run(tmp_path / "e", tmp_path / "a", dtype="float16", output=tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
@@ -337,7 +336,7 @@ def test_numbers_too_small_for_float16_are_kept_in_float32(tmp_path: Path) -> No
     for name, seed in (("e", 0), ("a", 1)):
         build.lora(tmp_path / name, seed=seed, dtype=torch.float16, lora_alpha=3e-6)
     assert json.loads((run(tmp_path / "e", tmp_path / "a") / "extsub.json").read_text())["dtype"] == "float32"
-    with pytest.raises(ExtSubError, match="has only numbers too small for float16"):
+    with pytest.raises(ExtSubError, match="has rows too small for float16"):
         run(tmp_path / "e", tmp_path / "a", dtype="float16")
 
 
@@ -471,3 +470,107 @@ def test_a_written_adapter_loads_and_combines_again(tmp_path: Path) -> None:
     save_adapter(load_adapter(source), tmp_path / "copy")
     assert oracle.relative_error(build.read_delta(tmp_path / "copy", Q), build.read_delta(source, Q, 6.0)) < 1e-6
     run(run(source, build.lora(tmp_path / "a", seed=1)), tmp_path / "copy", output=tmp_path / "again")
+
+
+# ---- what a hostile review found -------------------------------------------------------------------------------
+
+
+def test_multihead_attention_takes_its_patterns_from_the_module(tmp_path: Path) -> None:
+    """PEFT nests the output projection inside the module that the config names."""
+    names = {"attn": (12, 4), "attn.base_layer.out_proj": (4, 4)}
+    build.lora(
+        tmp_path / "e", names, target_modules=["attn"], alpha_pattern={"attn": 30}, rank_pattern={"attn": 3}, r=9
+    )
+    modules = load_adapter(tmp_path / "e").modules
+    assert {name: (m.rank, m.scaling) for name, m in modules.items()} == dict.fromkeys(names, (3, 10.0))
+
+
+def test_exactly_opposite_adapters_pass_verification(tmp_path: Path) -> None:
+    """The same adapter with its sign flipped: the paper's formula is 0/0 and rounding noise has no direction."""
+    expert = build.lora(tmp_path / "e", lora_alpha=8)
+    anti_expert = build.lora(tmp_path / "a", lora_alpha=-7)
+    result = run(expert, anti_expert)
+    assert oracle.relative_error(build.read_delta(result, Q), (1 + 7 / 8) * build.read_delta(expert, Q)) < 1e-6
+
+
+def test_a_tiny_row_is_kept_and_its_amplification_reported(tmp_path: Path) -> None:
+    tensors = build.factors()
+    tensors[f"{PREFIX}{Q}.lora_B.weight"][0] *= 1e-20
+    expert = build.write(tmp_path / "e", tensors, build.lora_config())
+    anti_expert = build.lora(tmp_path / "a", seed=1)
+    record = json.loads((run(expert, anti_expert) / "extsub.json").read_text())
+    assert record["largest_amplification"]["factor"] > 1e18
+    assert "direction may be noise" in record["notes"][-1]
+    want = expected(Q, "ext-sub", [1], expert, anti_expert)
+    assert torch.allclose(build.read_delta(tmp_path / "result", Q)[0], want[0], rtol=1e-5)
+
+
+def test_one_row_that_float16_would_lose_is_enough_for_float32(tmp_path: Path) -> None:
+    for name, seed in (("e", 0), ("a", 1)):
+        tensors = build.factors(dtype=torch.float16, seed=seed)
+        tensors[f"{PREFIX}{Q}.lora_B.weight"][5] = 1e-4
+        build.write(tmp_path / name, tensors, build.lora_config(lora_alpha=0.02))
+    expert, anti_expert = tmp_path / "e", tmp_path / "a"
+    result = run(expert, anti_expert)
+    assert json.loads((result / "extsub.json").read_text())["dtype"] == "float32"
+    want = expected(Q, "ext-sub", [1], expert, anti_expert)
+    assert torch.allclose(build.read_delta(result, Q)[5], want[5], rtol=1e-5)
+
+
+def test_numbers_out_of_every_range_are_refused(tmp_path: Path) -> None:
+    expert, anti_expert = build.lora(tmp_path / "e"), build.lora(tmp_path / "a", seed=1)
+    with pytest.raises(ExtSubError, match="has numbers too large for float32: lower alpha, or check the adapters"):
+        run(expert, anti_expert, alpha=1e290)
+
+
+def test_layers_renamed_in_part_are_not_united(tmp_path: Path) -> None:
+    same = "layers.0.attn.q_proj"
+    expert = build.lora(tmp_path / "e", {same: (4, 4), "layers.0.block_sparse_moe.down_proj": (4, 4)})
+    anti_expert = build.lora(tmp_path / "a", {same: (4, 4), "layers.0.mlp.down_proj": (4, 4)})
+    with pytest.raises(ExtSubError, match="name the same layers differently"):
+        run(expert, anti_expert, missing_modules="zero")
+
+
+def test_ia3_targets_stay_apart_where_a_short_name_means_both(tmp_path: Path) -> None:
+    """A module that multiplies inputs in one layer and outputs in another."""
+    vectors = {"layers.0.dense": (1, 6), "layers.1.dense": (6, 1)}
+    fields = {"target_modules": ["dense"], "feedforward_modules": r".*0\.dense"}
+    for name, seed in (("e", 0), ("a", 1)):
+        build.ia3(tmp_path / name, seed, vectors, **fields)
+    config = json.loads((run(tmp_path / "e", tmp_path / "a") / "adapter_config.json").read_text())
+    assert config["target_modules"] == ["layers.0.dense", "layers.1.dense"]
+    assert config["feedforward_modules"] == ["layers.0.dense"]
+
+
+def test_the_deficiency_of_classifiers_keeps_the_head_that_peft_asks_for(tmp_path: Path) -> None:
+    key = f"{PREFIX}score.weight"
+    for name, seed in (("e", 0), ("a", 1)):
+        head = {key: torch.full((2, 8), float(seed))}
+        build.edit_tensors(build.lora(tmp_path / name, seed=seed, task_type="SEQ_CLS"), add=head)
+    result = run(tmp_path / "e", tmp_path / "a", deficiency=True, modules_to_save="expert")
+    assert not load_file(result / "adapter_model.safetensors")[key].any()
+
+
+def test_base_weights_under_embeddings_must_agree_between_all(tmp_path: Path) -> None:
+    """PEFT stores them beside adapted embeddings; two anti-experts that differ were trained on different bases."""
+    keys = [f"{PREFIX}embed_tokens.lora_embedding_{factor}" for factor in "AB"]
+    for name, base in (("e", None), ("a", 1.0), ("b", 2.0)):
+        tensors = dict(zip(keys, (torch.randn(3, 11), torch.randn(6, 3)), strict=True))
+        if base:
+            tensors[f"{PREFIX}embed_tokens.base_layer.weight"] = torch.full((11, 6), base)
+        build.write(tmp_path / name, tensors, build.lora_config(target_modules=["embed_tokens"]))
+    with pytest.raises(ExtSubError, match="store different base weights under .*embed_tokens.base_layer.weight"):
+        run(tmp_path / "e", tmp_path / "a", tmp_path / "b")
+    notes = combine(load_adapter(tmp_path / "e"), load_adapter(tmp_path / "a")).notes
+    assert notes == ("a: 1 base weights under adapted embeddings count as unchanged and are left out",)
+
+
+def test_what_servers_cannot_do_is_said(tmp_path: Path) -> None:
+    expert, anti_expert = build.lora(tmp_path / "e", rank=300), build.lora(tmp_path / "a", rank=300, seed=1)
+    serve = json.loads((run(expert, anti_expert) / "extsub.json").read_text())["serve"]
+    assert serve == {"problem": "vLLM takes rank 512 at most, and this is 600: combine with --rank 512"}
+    assert "vllm" not in (tmp_path / "result" / "README.md").read_text()
+    for name, seed in (("h", 0), ("i", 1)):
+        build.lora(tmp_path / name, {"lm_head": (9, 8)}, seed=seed, target_modules=["lm_head"])
+    record = json.loads((run(tmp_path / "h", tmp_path / "i") / "extsub.json").read_text())
+    assert "not every server applies adapters of embeddings and heads" in record["notes"][0]

@@ -57,7 +57,10 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
         ({"rank_pattern": {"(": 3}}, r"rank_pattern has '\(', which is no regular expression"),
         ({"rank_pattern": {"q_proj": "a"}}, "q_proj in adapter_config.json must be a whole number above 0, found 'a'"),
         ({"target_modules": [3]}, "target_modules in adapter_config.json must be a list of names"),
-        ({"base_model_name_or_path": 3}, "base_model_name_or_path in adapter_config.json must be a string, found 3"),
+        (
+            {"base_model_name_or_path": 3},
+            "base_model_name_or_path in adapter_config.json must be a string on one line, found 3",
+        ),
         ({"r": 4}, "has rank 3 .* where adapter_config.json says 4"),
         ({"peft_type": None}, "adapter_config.json has no peft_type: if this is a LoRA adapter, add"),
         ({"peft_type": "lora"}, "peft_type is 'lora', expected one of LORA, ADALORA, IA3, PREFIX_TUNING"),
@@ -349,3 +352,82 @@ def test_a_module_name_never_becomes_a_path(tmp_path: Path) -> None:
     save_adapter(combine(load_adapter(tmp_path / "e"), load_adapter(tmp_path / "a")), tmp_path / "out" / "result")
     assert sorted(path.name for path in tmp_path.parent.iterdir()) == before
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["result"]
+
+
+# ---- what a hostile review found -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("extra", [PREFIX, "module."])
+def test_a_repeated_prefix_is_dropped_where_all_keys_have_it_and_refused_otherwise(tmp_path: Path, extra: str) -> None:
+    """Accepted as it is, it would give an adapter that PEFT loads without any effect."""
+    tensors = {PREFIX + extra + key.removeprefix(PREFIX): tensor for key, tensor in build.factors().items()}
+    adapter = load_adapter(build.write(tmp_path / "all", tensors, build.lora_config()))
+    assert set(adapter.modules) == {Q, V}
+    mixed = tensors | {f"{PREFIX}x.lora_A.weight": torch.ones(3, 2), f"{PREFIX}x.lora_B.weight": torch.ones(2, 3)}
+    with pytest.raises(ExtSubError, match="repeats its prefix, and not all keys do"):
+        load_adapter(build.write(tmp_path / "some", mixed, build.lora_config()))
+
+
+def test_a_base_weight_under_a_plain_layer_is_stray(tmp_path: Path) -> None:
+    build.edit_tensors(build.lora(tmp_path / "a"), add={f"{PREFIX}{Q}.base_layer.weight": torch.ones(12, 8)})
+    with pytest.raises(ExtSubError, match="it would overwrite a weight of the base model"):
+        load_adapter(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ('{"peft_type": []}', r"peft_type in adapter_config.json must be a string, found \[\]"),
+        ('{"peft_type": "LORA", "r": 3, "lora_alpha": 1%s}' % ("0" * 400), "lora_alpha in adapter_config.json must be"),
+        ('{"peft_type": "LORA", "r": %s}' % ("1" * 5000), "is not valid JSON"),
+        (
+            '{"peft_type": "LORA", "r": 3, "lora_alpha": 3, "base_model_name_or_path": "a\\nb"}',
+            "must be a string on one",
+        ),
+    ],
+)
+def test_numbers_and_names_that_nobody_means(tmp_path: Path, config: str, message: str) -> None:
+    folder = build.lora(tmp_path / "a")
+    (folder / CONFIG).write_text(config)
+    with pytest.raises(ExtSubError, match=message):
+        load_adapter(folder)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG])
+def test_a_broken_link_as_in_a_damaged_cache(tmp_path: Path, name: str) -> None:
+    folder = build.lora(tmp_path / "a")
+    (folder / name).unlink()
+    (folder / name).symlink_to(tmp_path / "gone")
+    with pytest.raises(ExtSubError, match=f"{name} cannot be read: No such file or directory"):
+        load_adapter(folder)
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (1, 1), (3,)])
+def test_adaloras_e_must_fit(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    tensors = {f"{PREFIX}{Q}.lora_A": torch.ones(3, 8), f"{PREFIX}{Q}.lora_B": torch.ones(12, 3)}
+    tensors[f"{PREFIX}{Q}.lora_E"] = torch.ones(shape)
+    with pytest.raises(ExtSubError, match=r"lora_E has shape .*, expected \[3, 1\]"):
+        load_adapter(build.write(tmp_path / "a", tensors, build.lora_config(peft_type="ADALORA", init_r=3)))
+
+
+def test_a_pickle_of_parameters_or_sparse_tensors(tmp_path: Path) -> None:
+    folder = build.lora(tmp_path / "a")
+    tensors = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    torch.save({key: torch.nn.Parameter(tensor) for key, tensor in tensors.items()}, folder / "adapter_model.bin")
+    assert not load_adapter(folder).modules[Q].read().terms[0].A.requires_grad
+    torch.save({key: tensor.to_sparse() for key, tensor in tensors.items()}, folder / "adapter_model.bin")
+    with pytest.raises(ExtSubError, match="expected one of F64, F32, F16, BF16, dense"):
+        load_adapter(folder)
+
+
+def test_numbers_whose_squares_overflow_float64(tmp_path: Path) -> None:
+    tensors = {key: tensor.double() * 1e300 for key, tensor in build.factors().items()}
+    with pytest.raises(ExtSubError, match="squares are infinite even in float64"):
+        load_adapter(build.write(tmp_path / "a", tensors, build.lora_config())).modules[Q].read().row_norms()
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "~nobody-at-all/x"])
+def test_names_that_no_system_takes(name: str) -> None:
+    with pytest.raises(ExtSubError, match="no such folder"):
+        load_adapter(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -226,3 +227,40 @@ def test_staging_does_not_follow_what_it_finds(tmp_path: Path) -> None:
     with staging.staged(tmp_path / "out") as folder:
         (folder / "README.md").write_text("new")
     assert precious.read_text() == "x"
+
+
+# ---- what a hostile review found -------------------------------------------------------------------------------
+
+
+def test_what_is_in_the_way_of_staging_is_never_emptied(tmp_path: Path, result: Adapter) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "data.txt").write_text("precious")
+    (tmp_path / ".out.partial").symlink_to(victim)
+    with pytest.raises(ExtSubError, match=r".out.partial is in the way: remove it"):
+        save_adapter(result, tmp_path / "out")
+    (tmp_path / ".out.partial").unlink()
+    shutil.copytree(victim, tmp_path / ".out.partial")
+    with pytest.raises(ExtSubError, match=r".out.partial holds files that extsub did not write, first data.txt"):
+        save_adapter(result, tmp_path / "out")
+    assert (tmp_path / ".out.partial" / "data.txt").read_text() == "precious"
+    assert (victim / "data.txt").read_text() == "precious"
+
+
+def test_overwrite_does_not_replace_a_trained_adapter(tmp_path: Path, result: Adapter) -> None:
+    """PEFT writes files of the same names; only extsub writes extsub.json."""
+    trained = build.lora(tmp_path / "trained", seed=7)
+    with pytest.raises(ExtSubError, match=r"trained was not written by extsub \(it has no extsub.json\)"):
+        save_adapter(result, trained, overwrite=True)
+
+
+def test_outputs_that_are_no_names(tmp_path: Path, result: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    save_adapter(result, ".")
+    assert len(names(tmp_path / "here")) == 4
+    save_adapter(result, tmp_path / "not-made" / ".." / "out")
+    assert names(tmp_path) == ["a", "e", "here", "out"]
+    for name in ("x" * 300, "~nobody-at-all/x"):
+        with pytest.raises(ExtSubError, match="the output cannot be written"):
+            save_adapter(result, name)

@@ -116,6 +116,8 @@ class Delta:
             return torch.zeros(self.shape[:-1], dtype=torch.float64)
         A = term.A.double()
         gram = A @ A.mT
+        if not gram.isfinite().all():
+            raise ExtSubError("an adapter holds numbers whose squares are infinite even in float64: it is damaged")
         spectrum = torch.linalg.eigvalsh(gram)
         if (spectrum[..., 0] > GRAM_LIMIT * spectrum[..., -1]).all():
             squares = [((b := block.double()) @ gram).mul_(b).sum(-1) for _, block in term.blocks()]

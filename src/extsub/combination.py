@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from extsub.adapters.adapter import Adapter, Module, Source, smallest_common_dtype
+from extsub.adapters.layouts import Conv, Embedding, Experts
 from extsub.algebra import (
     OPERATIONS,
     Delta,
@@ -30,6 +31,9 @@ from extsub.matching import Match, match
 from extsub.verification import verify
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+LARGE_AMPLIFICATION = 1000
+"""Real adapters were seen to reach 80; beyond this a row of the expert is noise more likely than not."""
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes for --max-lora-rank."""
@@ -75,6 +79,8 @@ def combine(
         raise ExtSubError("at least one anti-expert is needed")
     if rank is not None and (rank < 1 or expert.kind != "LORA"):
         raise ExtSubError(f"rank must be above 0 and is for LoRA only, found {rank} for {expert.kind}")
+    if base_model is not None and not (base_model and base_model.isprintable()):
+        raise ExtSubError(f"base_model must be a hub id or a folder, found {base_model!r}")
     alphas = spread_alpha(alpha, len(anti_experts))
     if deficiency and len(set(alphas)) > 1:
         raise ExtSubError(
@@ -92,7 +98,7 @@ def combine(
         settings=matched.settings,
         targets=matched.targets,
         saved=expert.saved,
-        copies={} if deficiency else matched.copies,
+        copies=matched.copies,
         notes=tuple(matched.notes),
         origin=origin,
     )
@@ -229,13 +235,17 @@ class Combination:
             "serve": self._serve(),
         }
 
-    def _serve(self) -> dict[str, str] | None:
-        """What servers must be told. They take LoRA only."""
-        if self.expert.kind != "LORA" or self.matched.copies:
-            return None
+    def _serve(self) -> dict[str, str]:
+        """The flag that vLLM needs, or why it cannot serve the result."""
+        if self.expert.kind != "LORA":
+            return {"problem": f"servers take LoRA only, not {self.expert.kind}"}
+        if self.matched.copies:
+            return {"problem": "servers take no tensors stored whole"}
         rank = max(self.module(name).rank for name in self.matched.modules)
         fits = next((allowed for allowed in VLLM_RANKS if allowed >= rank), None)
-        return {"vllm": f"--max-lora-rank {fits}" if fits else f"(rank {rank} is above its limit 512: use --rank 512)"}
+        if fits is None:
+            return {"problem": f"vLLM takes rank 512 at most, and this is {rank}: combine with --rank 512"}
+        return {"vllm": f"--max-lora-rank {fits}"}
 
     def _zero_anti_rows(self) -> list[int]:
         return [sum(rows) for rows in zip(*(figures.zero_anti_rows for figures in self.seen.values()), strict=True)]
@@ -261,7 +271,22 @@ class Combination:
         notes = []
         if self.dtype == "auto" and dtype != self.dtypes[0]:
             notes.append(f"stored as float32: some numbers do not fit {str(self.dtypes[0]).removeprefix('torch.')}")
+        rows = sum(figures.rows for figures in self.seen.values())
         for adapter, zero_rows in zip(self.anti_experts, self._zero_anti_rows(), strict=True):
-            if zero_rows == sum(figures.rows for figures in self.seen.values()):
+            if zero_rows == rows:
                 notes.append(f"{adapter.label} is zero in every row, so it changes nothing")
+        if max(figures.amplification for figures in self.seen.values()) > LARGE_AMPLIFICATION:
+            notes.append(
+                "some rows of the expert are so small beside the anti-expert's that their direction may be noise, "
+                "and it is amplified: see the largest amplification"
+            )
+        layouts = {type(expert.layout if expert else None) for expert, _ in self.matched.modules.values()}
+        if Experts in layouts:
+            notes.append("servers differ in how they read fused MoE parameters: compare outputs before you rely on one")
+        if Embedding in layouts or any(name.rpartition(".")[2] == "lm_head" for name in self.matched.modules):
+            notes.append(
+                "not every server applies adapters of embeddings and heads (llama.cpp refuses those of tied heads)"
+            )
+        if Conv in layouts:
+            notes.append("servers of language models do not apply adapters of convolutions")
         return notes

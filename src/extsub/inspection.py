@@ -37,7 +37,7 @@ class AdapterInfo:
     tensors: int
     parameters: int
     bytes: int
-    dtype: str
+    dtype: str | None
     problem: str | None
     """Why it cannot be combined, or None where it can."""
 
@@ -122,43 +122,58 @@ def compare(expert: Adapter, anti_expert: Adapter, *, base_model: str | None = N
 
 
 def _describe(source: Source) -> AdapterInfo:
-    """From the decoded adapter where it decodes, from the bare file where it does not."""
+    """From the decoded adapter where it decodes, from the bare files where it does not."""
     config = read_config(source.config, source.name)
-    file = open_tensors(source.weights, source.name)
+    try:
+        tensors = open_tensors(source.weights, source.name).info
+    except ExtSubError:
+        tensors = {}  # decoding says why
+    modules: list[ModuleInfo] = []
+    notes: list[str] = []
+    problem = None
     try:
         adapter = decode(source)
-        for module in adapter.modules.values():
-            module.read()  # finds NaN
+        zero = [name for name, module in adapter.modules.items() if not module.read().row_norms().any()]  # finds NaN
     except ExtSubError as error:
         problem = str(error)
-        modules, notes = [], []
     else:
-        problem = None
-        modules, notes = _modules(adapter), list(adapter.notes)
+        modules = [ModuleInfo(name, m.shape, m.rank, m.scaling) for name, m in adapter.modules.items()]
+        notes = [*adapter.notes, *_oddities(adapter, zero)]
     kind, base, task_type = (config.get(name) for name in ("peft_type", "base_model_name_or_path", "task_type"))
+    dtypes = [info.dtype for info in tensors.values()]
     return AdapterInfo(
         name=source.name,
         kind=kind,
         base=base,
         task_type=task_type,
         commit=source.commit,
-        tensors=len(file.info),
-        parameters=sum(math.prod(info.shape) for info in file.info.values()),
+        tensors=len(tensors),
+        parameters=sum(math.prod(info.shape) for info in tensors.values()),
         bytes=source.weights.stat().st_size,
-        dtype=str(smallest_common_dtype([info.dtype for info in file.info.values()])).removeprefix("torch."),
+        dtype=str(smallest_common_dtype(dtypes)).removeprefix("torch.") if dtypes else None,
         problem=problem,
         modules=modules,
         notes=notes,
     )
 
 
+def _oddities(adapter: Adapter, zero: list[str]) -> list[str]:
+    """What is legal and yet surprising."""
+    notes = []
+    if len(zero) == len(adapter.modules):
+        notes.append("every row is zero: it is refused as an expert, and changes nothing as an anti-expert")
+    elif zero:
+        notes.append(f"{len(zero)} of {len(adapter.modules)} modules are zero (never trained?), first {zero[0]}")
+    if adapter.kind == "PREFIX_TUNING":
+        notes.append("a prefix is no change of a weight: arithmetic on it is the paper's heuristic")
+    if adapter.copies:
+        notes.append(f"{len(adapter.copies)} tensors are stored whole (heads, vocabulary): see --modules-to-save")
+    return notes
+
+
 def _summary(adapter: Adapter) -> AdapterInfo:
     assert adapter.source
     return _describe(adapter.source)
-
-
-def _modules(adapter: Adapter) -> list[ModuleInfo]:
-    return [ModuleInfo(name, m.shape, m.rank, m.scaling) for name, m in adapter.modules.items()]
 
 
 def _compare(name: str, expert: Module | None, anti_expert: Module | None) -> ModuleComparison:

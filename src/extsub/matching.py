@@ -5,6 +5,7 @@ Works on what adapters say of themselves; no number is read here, except where t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,8 @@ def match(
         if base_model is None:
             base = _same_base(expert, anti_expert, base or expert.base, notes)
         _same_settings(expert, anti_expert, notes)
-        _same_base_layers(expert, anti_expert)
+    for one, other in itertools.combinations((expert, *anti_experts), 2):
+        _same_base_layers(one, other)
     if base is None:
         notes.append("no adapter names its base model, so only shapes were compared: pass --base-model to name it")
     modules = _pair(expert, anti_experts, missing_modules, notes)
@@ -136,9 +138,8 @@ def _pair(
     union = sorted(set(expert.modules).union(*(anti_expert.modules for anti_expert in anti_experts)))
     for anti_expert in anti_experts:
         mine, theirs = set(expert.modules), set(anti_expert.modules)
-        if not mine & theirs:
-            _refuse_renamed(expert, anti_expert)
         if mine != theirs:
+            _refuse_renamed(expert, anti_expert)
             if missing_modules == "error":
                 raise ExtSubError(
                     f"{_difference(expert, anti_expert, 'name')}: train both on the same target modules, or pass "
@@ -180,10 +181,13 @@ def _difference(expert: Adapter, anti_expert: Adapter, call: str) -> str:
 
 
 def _refuse_renamed(expert: Adapter, anti_expert: Adapter) -> None:
-    """Disjoint names that a known renaming makes equal are the same layers, and must not be taken for others."""
-    mine, theirs = set(expert.modules), set(anti_expert.modules)
+    """Names that a known renaming makes equal are the same layers, and must not be taken for others."""
+    only_mine, only_theirs = (
+        set(one.modules) - set(other.modules) for one, other in ((expert, anti_expert), (anti_expert, expert))
+    )
     for old, new in _RENAMES:
-        if {name.replace(old, new) for name in mine} & {name.replace(old, new) for name in theirs}:
+        renamed = {name.replace(old, new) for name in only_mine} & {name.replace(old, new) for name in only_theirs}
+        if renamed:
             raise ExtSubError(
                 f"{expert.name} and {anti_expert.name} name the same layers differently ({old}... against {new}...): "
                 "they were saved with different versions of transformers; load and save one of them with the other's"
@@ -205,10 +209,10 @@ def _copies(expert: Adapter, anti_experts: Sequence[Adapter], policy: str, notes
     if not keys:
         return {}
     if policy == "expert":
-        notes.append(
-            f"{len(expert.copies)} tensors stored whole are the expert's, unchanged, and those of anti-experts are "
-            "left out: the result loads in PEFT only"
-        )
+        if expert.copies:
+            notes.append(f"{len(expert.copies)} tensors stored whole are the expert's: the result loads in PEFT only")
+        left_out = len(keys) if not expert.copies else sum(len(anti_expert.copies) for anti_expert in anti_experts)
+        notes.append(f"{left_out} tensors stored whole in anti-experts are left out")
         return expert.copies
     for anti_expert in anti_experts:
         for key in sorted(keys):

@@ -76,8 +76,8 @@ def _truncation(truncation: dict[str, Any]) -> str:
 
 
 def _serve(output: Path, record: dict[str, Any]) -> str:
-    if record["serve"] is None:
-        return "PEFT or transformers; servers take LoRA only"
+    if "problem" in record["serve"]:
+        return f"no: {record['serve']['problem']}"
     base = record["base_model"] or "BASE_MODEL"
     name = output.resolve().name
     return f"vllm serve {base} --enable-lora {record['serve']['vllm']} --lora-modules {name}={output}"
@@ -91,16 +91,22 @@ def print_adapter(info: AdapterInfo) -> None:
     rows = {
         "task": info.task_type,
         "commit": info.commit,
-        "size": f"{info.tensors} tensors, {info.parameters:,} parameters, {info.dtype}, {_size(info.bytes)}",
+        "size": f"{info.tensors} tensors, {info.parameters:,} parameters, {info.dtype}, {_size(info.bytes)}"
+        if info.dtype
+        else _size(info.bytes),
         "modules": _kinds(info) if info.modules else None,
         "rank": _range(ranks) if info.kind in ("LORA", "ADALORA") and ranks else None,
         "scaling": _range(scalings) if info.kind in ("LORA", "ADALORA") and scalings else None,
-        "combine": f"no: {info.problem}" if info.problem else "yes, exactly",
+        "combine": f"no: {info.problem}" if info.problem else _can(info),
     }
     for name, value in rows.items():
         if value:
             print(f"  {name:10} {value}")
     _print_notes(info.notes)
+
+
+def _can(info: AdapterInfo) -> str:
+    return "yes, by the paper's heuristic" if info.kind == "PREFIX_TUNING" else "yes, exactly"
 
 
 def _kinds(info: AdapterInfo) -> str:

@@ -44,9 +44,9 @@ def _text(adapter: Adapter, record: dict[str, Any]) -> str:
         "```",
         "",
     ]
-    if record.get("serve"):
-        command = f"vllm serve {base} --enable-lora {record['serve']['vllm']} --lora-modules NAME=THIS_FOLDER"
-        lines += ["```console", f"$ {command}", "```", ""]
+    if "vllm" in record.get("serve", {}):
+        flags = f"--enable-lora {record['serve']['vllm']} --lora-modules NAME=THIS_FOLDER"
+        lines += ["```console", f"$ vllm serve {adapter.base or 'BASE_MODEL'} {flags}", "```", ""]
     if record["notes"]:
         lines += ["## Notes", "", *(f"- {note}" for note in record["notes"]), ""]
     lines += ["Full figures, hashes and versions: `extsub.json`.", ""]

@@ -6,7 +6,6 @@ understood, is empty, or the adapter is refused.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Set
 from typing import Any
 
@@ -19,6 +18,9 @@ COMMON_FIELDS = frozenset(
     "peft_type task_type base_model_name_or_path revision inference_mode auto_mapping peft_version runtime_config "
     "target_modules exclude_modules layers_to_transform layers_pattern fan_in_fan_out modules_to_save".split()
 )
+
+LARGEST = 1e300
+"""Beyond this no number in a config is meant."""
 
 _SOFT_TOKENS = "its soft tokens are absolute and have no common origin to subtract from"
 _ABSOLUTE = "it stores absolute values, and what it adds is known only with the base model's weights"
@@ -52,6 +54,8 @@ def kind_of(config: Mapping[str, Any], where: str) -> str:
     kind = config.get("peft_type")
     if kind is None:
         raise ExtSubError(f"{where}: adapter_config.json has no peft_type{_other_library(config)}")
+    if not isinstance(kind, str):
+        raise ExtSubError(f"{where}: peft_type in adapter_config.json must be a string, found {kind!r}")
     if kind in SUPPORTED_KINDS:
         return kind
     if kind in REFUSED_KINDS:
@@ -94,7 +98,7 @@ def whole_number(config: Mapping[str, Any], name: str, where: str) -> int:
 def number(config: Mapping[str, Any], name: str, where: str) -> float:
     """A field that must be a finite number."""
     value = config.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
         found = f"found {value!r}" if name in config else "it is missing"
         raise ExtSubError(f"{where}: {name} in adapter_config.json must be a number, {found}")
     return float(value)
@@ -111,8 +115,8 @@ def flag(config: Mapping[str, Any], name: str, where: str) -> bool:
 def text(config: Mapping[str, Any], name: str, where: str) -> str | None:
     """A field that must be a string or null."""
     value = config.get(name)
-    if value is not None and not isinstance(value, str):
-        raise ExtSubError(f"{where}: {name} in adapter_config.json must be a string, found {value!r}")
+    if value is not None and (not isinstance(value, str) or not value.isprintable()):
+        raise ExtSubError(f"{where}: {name} in adapter_config.json must be a string on one line, found {value!r}")
     return value or None
 
 

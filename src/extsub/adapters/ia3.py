@@ -61,8 +61,11 @@ def decode(config: Mapping[str, Any], file: TensorFile, source: Source) -> Adapt
 
 def encode(adapter: Adapter) -> dict[str, Any]:
     """The smallest adapter_config.json that says what this adapter is."""
-    targets = written_targets(adapter)
     inputs = [name for name, module in adapter.modules.items() if getattr(module.layout, "feedforward", False)]
+    outputs = [name for name in adapter.modules if name not in inputs]
+    targets = written_targets(adapter)
+    if any(matches(target, i) and matches(target, o) for target in targets for i in inputs for o in outputs):
+        targets = sorted(adapter.modules)  # a short name cannot mean both
     config = {
         "peft_type": "IA3",
         "base_model_name_or_path": adapter.base,

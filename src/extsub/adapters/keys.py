@@ -73,7 +73,7 @@ def sort_keys(
     for clean, key in _clean(list(keys), where, result.notes).items():
         name = clean.removeprefix(PREFIX)
         suffix = next((end for end in suffixes if name.endswith(f".{end}")), None)
-        if not clean.startswith(PREFIX):
+        if not clean.startswith(PREFIX) or name.startswith((PREFIX, "module.")):
             unknown.append(key)
         elif suffix:
             result.modules.setdefault(name.removesuffix(f".{suffix}"), {})[suffix] = key
@@ -85,14 +85,14 @@ def sort_keys(
             result.copies[clean] = key
         else:
             unknown.append(key)
-    stray = [key for clean, key in result.base_layers.items() if _adapted_by(clean) not in result.modules]
+    stray = [key for clean, key in result.base_layers.items() if not _under_embedding(clean, result)]
     if unknown or stray:
         raise ExtSubError(_explain(sorted(unknown + stray), where))
     if not result.modules:
         raise ExtSubError(f"{where}: none of its {len(keys)} tensors belongs to an adapter of its peft_type")
     if result.base_layers:
         result.notes.append(
-            f"{len(result.base_layers)} unchanged base weights stored beside adapted embeddings are left out"
+            f"{len(result.base_layers)} base weights under adapted embeddings count as unchanged and are left out"
         )
     return result
 
@@ -104,9 +104,10 @@ def _clean(keys: list[str], where: str, notes: list[str]) -> dict[str, str]:
         if all(wrapper in key for key in clean):
             clean = {key.replace(wrapper, ""): original for key, original in clean.items()}
             notes.append(f"all keys carry {wrapper!r}, which was dropped")
-    if all(key.startswith(f"module.{PREFIX}") for key in clean):
-        clean = {key.removeprefix("module."): original for key, original in clean.items()}
-        notes.append("all keys carry 'module.', which was dropped")
+    for extra, kept in ((f"module.{PREFIX}", PREFIX), (f"{PREFIX}module.", PREFIX), (PREFIX + PREFIX, PREFIX)):
+        if all(key.startswith(extra) for key in clean):
+            clean = {kept + key.removeprefix(extra): original for key, original in clean.items()}
+            notes.append(f"all keys start with {extra!r}, read as {kept!r}")
     if any(".default" in key for key in clean):
         clean = {re.sub(r"\.default(?=\.|$)", "", key): original for key, original in clean.items()}
         notes.append("keys carry the adapter name '.default', which was dropped")
@@ -115,8 +116,11 @@ def _clean(keys: list[str], where: str, notes: list[str]) -> dict[str, str]:
     return clean
 
 
-def _adapted_by(base_layer_key: str) -> str:
-    return base_layer_key.removeprefix(PREFIX).removesuffix(".base_layer.weight")
+def _under_embedding(base_layer_key: str, keys: Keys) -> bool:
+    """Whether PEFT stores this base weight of its own accord: that of an adapted embedding or head."""
+    name = base_layer_key.removeprefix(PREFIX).removesuffix(".base_layer.weight")
+    suffixes = keys.modules.get(name, {})
+    return "lora_embedding_A" in suffixes or (bool(suffixes) and name.rpartition(".")[2] in VOCABULARY)
 
 
 def _is_copy(name: str, saved: Collection[str]) -> bool:
@@ -135,6 +139,9 @@ def _explain(keys: list[str], where: str) -> str:
             f"{where}: {len(keys)} keys do not start with {PREFIX!r} ({examples}): the file was not saved by PEFT's "
             "save_pretrained; save it so, or rename the keys"
         )
+    doubled = [key for key in keys if key.startswith((PREFIX + PREFIX, f"{PREFIX}module."))]
+    if doubled:
+        return f"{where}: {doubled[0]} repeats its prefix, and not all keys do: save the adapter with save_pretrained"
     for mark, reason in _OTHER_ADAPTERS + _BASE_TENSORS:
         found = [key for key in keys if mark in key]
         if found:

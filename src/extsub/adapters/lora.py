@@ -51,9 +51,9 @@ REFUSED_FIELDS = {
 
 # Initialisations that leave the base weights alone, so that B @ A is the whole change.
 PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
-CHANGING_INITS = (
-    "it changed the base weights when training began, so B @ A is not the whole change: save the adapter again with "
-    "save_pretrained(..., path_initial_model_for_weight_conversion=...), which converts it to plain LoRA"
+CHANGED_BASE = "it changed the base weights when training began, so B @ A is not the whole change"
+CONVERT = (
+    "save the adapter again with save_pretrained(..., path_initial_model_for_weight_conversion=...), which converts it"
 )
 
 
@@ -100,6 +100,16 @@ def encode(adapter: Adapter) -> dict[str, Any]:
     return config | adapter.settings
 
 
+def _why_not(init: Any) -> str:
+    """Why an adapter with this initialisation cannot be combined, and what to do where something can be done."""
+    known = str(init).partition("_niter_")[0]
+    if known in ("pissa", "olora", "corda"):
+        return f"{CHANGED_BASE}: {CONVERT}"
+    if known in ("loftq", "lora_ga"):
+        return CHANGED_BASE
+    return "extsub does not know it, and it may have changed the base weights"
+
+
 class _Reader:
     """Reads modules of one file under one config."""
 
@@ -115,7 +125,7 @@ class _Reader:
             )
         init = config.get("init_lora_weights")
         if init not in PLAIN_INITS or (init in (0, 1) and not isinstance(init, bool)):
-            raise ExtSubError(f"{where}: init_lora_weights is {init!r}: {CHANGING_INITS}")
+            raise ExtSubError(f"{where}: init_lora_weights is {init!r}: {_why_not(init)}")
         self.rank_pattern = {} if self.adalora else self._pattern("rank_pattern")
         self.alpha_pattern = self._pattern("alpha_pattern")
         self.rslora = fields.flag(config, "use_rslora", where)
@@ -159,14 +169,22 @@ class _Reader:
         A_key, B_key, E_key = self._roles(name, keys)
         A, B = self.file.info[A_key], self.file.info[B_key]
         experts = self._expert_parameters(name)
-        candidates = {self._rank_and_scaling(parameter) for parameter in experts or [name]}
+        # MultiheadAttention keeps its output projection inside the module that the config names
+        names = experts or [name.partition(".base_layer.")[0]]
+        candidates = {self._rank_and_scaling(parameter) for parameter in names}
         if len(candidates) > 1:
             raise ExtSubError(
                 f"{self.where}: rank_pattern or alpha_pattern gives the parameters of {name} different values, and the "
                 "file does not say which tensor is whose"
             )
         (r, scaling) = candidates.pop()
-        r = A.shape[0] if self.adalora else r
+        if E_key:
+            r = A.shape[0]
+            if self.file.info[E_key].shape != (r, 1):
+                raise ExtSubError(
+                    f"{self.where}: {E_key} has shape {list(self.file.info[E_key].shape)}, expected [{r}, 1]: "
+                    "the file is damaged"
+                )
         layout, rank = self._layout(name, keys, A.shape, B.shape, r, bool(experts))
 
         def read() -> Delta:

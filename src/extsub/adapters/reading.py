@@ -74,13 +74,16 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
     def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return _unique(pairs, where, path.name)
 
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ExtSubError(f"{where}: {path.name} cannot be read: {error.strerror}") from error
     _refuse_lfs_pointer(content, path, where)
     try:
         config = json.loads(
             content.decode("utf-8"), object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant
         )
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, a number of thousands of digits
         raise ExtSubError(f"{where}: {path.name} is not valid JSON ({error}): save the adapter again") from error
     if not isinstance(config, dict):
         raise ExtSubError(f"{where}: {path.name} holds a JSON {type(config).__name__}, expected an object")
@@ -93,8 +96,11 @@ def open_tensors(path: Path, where: str) -> TensorFile:
     Raises:
         ExtSubError: the file is damaged, holds code, or holds anything but floating-point tensors.
     """
-    with path.open("rb") as file:
-        start = file.read(len(LFS_POINTER))
+    try:
+        with path.open("rb") as opened:
+            start = opened.read(len(LFS_POINTER))
+    except OSError as error:
+        raise ExtSubError(f"{where}: {path.name} cannot be read: {error.strerror}") from error
     _refuse_lfs_pointer(start, path, where)
     file = _open_safetensors(path, where) if path.suffix == ".safetensors" else _open_pickle(path, where)
     if not file.info:
@@ -157,10 +163,11 @@ def _open_pickle(path: Path, where: str) -> TensorFile:
                 f"{where}: {path.name} holds a {type(tensor).__name__} under {key!r}, expected a flat set of tensors: "
                 "save the adapter with save_pretrained"
             )
-        if tensor.dtype not in DTYPES.values():
-            raise ExtSubError(f"{where}: {key} is stored as {tensor.dtype}, expected one of {', '.join(DTYPES)}")
+        if tensor.dtype not in DTYPES.values() or tensor.layout != torch.strided or tensor.device.type != "cpu":
+            found = f"{tensor.dtype} ({tensor.layout}, {tensor.device})"
+            raise ExtSubError(f"{where}: {key} is stored as {found}, expected one of {', '.join(DTYPES)}, dense")
     info = {key: TensorInfo(tensor.dtype, tuple(tensor.shape)) for key, tensor in content.items()}
-    return TensorFile(info, content.__getitem__, where)
+    return TensorFile(info, lambda key: content[key].detach(), where)
 
 
 def _unique(pairs: list[tuple[str, Any]], where: str, file: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ adapter; what was written is read again and checked before it appears under its 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -24,7 +25,6 @@ from extsub.adapters.load import decode
 from extsub.adapters.reading import DTYPES
 from extsub.adapters.source import CONFIG, SAFETENSORS
 from extsub.adapters.staging import check_output, staged
-from extsub.algebra import Delta
 from extsub.errors import ExtSubError
 from extsub.parallel import in_order
 
@@ -54,10 +54,13 @@ def save_adapter(
     Raises:
         ExtSubError: the output exists, the disk refuses, or a number does not fit the dtype.
     """
-    output = Path(output).expanduser()
     sources = [adapter.source] if adapter.source else []
     sources += adapter.origin.sources() if adapter.origin else []
-    check_output(output, [source.folder for source in sources], overwrite)
+    try:
+        output = _plain_path(output)
+        check_output(output, [source.folder for source in sources], overwrite)
+    except (OSError, RuntimeError) as error:  # a name too long, ~nobody
+        raise ExtSubError(f"the output cannot be written: {error}") from error
     with staged(output) as folder:
         dtype, size = _write_tensors(adapter, folder / SAFETENSORS, output, progress)
         _write_json(folder / CONFIG, ENCODERS[adapter.kind](adapter))
@@ -77,6 +80,12 @@ def save_adapter(
         _write_json(folder / PROVENANCE, record)
         (folder / "README.md").write_text(model_card(adapter, record), encoding="utf-8")
     return record
+
+
+def _plain_path(path: str | PathLike[str]) -> Path:
+    """Without ~ and .., as short as it was given where that has a last name."""
+    plain = Path(os.path.normpath(Path(path).expanduser()))
+    return plain if plain.name not in ("", "..") else Path(os.path.abspath(plain))  # noqa: PTH100 (resolve() follows links)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -125,26 +134,35 @@ def _module_part(name: str, module: Module, rank: int, dtype: torch.dtype) -> _P
 
     def make() -> dict[str, Tensor]:
         delta = module.read()
-        factors = delta.factors(dtype, rank) if layout.factored else delta.factors()
-        tensors = {key: tensor.to(dtype) for key, tensor in layout.pack(name, *factors).items()}
+        if layout.factored:
+            B, A = delta.factors(dtype, rank)
+            _check_range(B, lambda: delta.factors(rank=rank)[0], name)
+            _check_range(A, lambda: delta.factors(rank=rank)[1], name)
+            return layout.pack(name, B, A)
+        exact = layout.pack(name, *delta.factors())
+        tensors = {key: tensor.to(dtype) for key, tensor in exact.items()}
         for key, tensor in tensors.items():
-            _check_range(tensor, key, delta)
+            _check_range(tensor, lambda key=key: exact[key], name)
         return tensors
 
     return _Part(name, specs, make)
 
 
-def _check_range(tensor: Tensor, key: str, delta: Delta) -> None:
-    """Raises RangeError where rounding to the storage dtype made a number infinite, or all of them lose digits."""
-    if not tensor.numel():
+def _check_range(stored: Tensor, exact: Callable[[], Tensor], name: str) -> None:
+    """Raises RangeError where rounding to the storage dtype made a number infinite, or left a row without digits."""
+    if not stored.numel():
         return
-    limits = torch.finfo(tensor.dtype)
-    largest = max(abs(bound.item()) for bound in tensor.aminmax())
-    name = str(tensor.dtype).removeprefix("torch.")
-    if not largest <= limits.max:
-        raise RangeError(f"{key} has numbers too large for {name}: choose --dtype float32")
-    if largest < limits.smallest_normal and delta.row_norms().any():
-        raise RangeError(f"{key} has only numbers too small for {name}: choose --dtype float32")
+    limits = torch.finfo(stored.dtype)
+    dtype = str(stored.dtype).removeprefix("torch.")
+    advice = "choose --dtype float32" if stored.dtype != torch.float32 else "lower alpha, or check the adapters"
+    low, high = (bound.item() for bound in stored.aminmax())
+    if not max(abs(low), abs(high)) <= limits.max:
+        raise RangeError(f"{name} has numbers too large for {dtype}: {advice}")
+    if stored.dtype == torch.float16:  # the only one whose smallest numbers adapters come near
+        largest = stored.abs().amax(-1)
+        small = largest < limits.smallest_normal / 16  # 6 of 11 bits are left
+        if small.any() and exact().abs().amax(-1)[small].any():
+            raise RangeError(f"{name} has rows too small for {dtype}: {advice}")
 
 
 def _write_safetensors(path: Path, parts: list[_Part], output: Path, progress: Progress) -> int:

@@ -32,10 +32,14 @@ def find_adapter(name: str) -> Source:
     Raises:
         ExtSubError: nothing is there, or what is there is not one unsharded PEFT adapter.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(name).expanduser()
+        is_folder, exists = folder.is_dir(), folder.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, ~nobody, a null byte
+        raise ExtSubError(f"{name[:80]}: no such folder ({error})") from error
+    if is_folder:
         return _in_folder(name, folder)
-    if folder.exists():
+    if exists:
         raise ExtSubError(f"{name} is a file: give the folder that holds {CONFIG} and the weights")
     hub_id = HUB_ID.fullmatch(name)
     if not hub_id or name.startswith(".") or ".." in Path(name).parts:

@@ -17,7 +17,8 @@ try:
 except ImportError:  # Windows: no lock, so two runs into one folder are not told apart
     fcntl = None
 
-OUR_FILES = frozenset({"adapter_config.json", "adapter_model.safetensors", "README.md", "extsub.json"})
+MARK = "extsub.json"
+OUR_FILES = frozenset({MARK, "adapter_config.json", "adapter_model.safetensors", "README.md"})
 
 
 def check_output(output: Path, inputs: Iterable[Path], overwrite: bool) -> None:
@@ -39,6 +40,8 @@ def check_output(output: Path, inputs: Iterable[Path], overwrite: bool) -> None:
     existing = {path.name for path in output.iterdir()} if output.exists() else set()
     if existing and not overwrite:
         raise ExtSubError(f"{output} already exists: choose another output, or pass --overwrite to replace it")
+    if existing and MARK not in existing:
+        raise ExtSubError(f"{output} was not written by extsub (it has no {MARK}): choose another output")
     if foreign := sorted(existing - OUR_FILES):
         raise ExtSubError(f"{output} holds files that extsub did not write, first {foreign[0]}: choose another output")
 
@@ -80,16 +83,21 @@ def _make_parents(output: Path) -> list[Path]:
 @contextlib.contextmanager
 def _locked(folder: Path, output: Path) -> Generator[None]:
     """Make ``folder`` empty and ours. A lock dies with its process, so one without a lock is litter of a killed run."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ExtSubError(f"{folder} is in the way: remove it")
     folder.mkdir(exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY) if fcntl else None
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW) if fcntl else None
     try:
         if fcntl and handle is not None:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise ExtSubError(f"{output} is being written by another run: wait for it") from error
-        for left_over in folder.iterdir():
-            left_over.unlink()
+        left_over = sorted(folder.iterdir())
+        if foreign := [path.name for path in left_over if path.name not in OUR_FILES]:
+            raise ExtSubError(f"{folder} holds files that extsub did not write, first {foreign[0]}: move it away")
+        for path in left_over:
+            path.unlink()
         yield
     finally:
         if handle is not None:
@@ -113,8 +121,9 @@ def _fsync(path: Path) -> None:
 
 
 def _publish(folder: Path, output: Path) -> None:
-    replaced = output.with_name(f".{output.name}.replaced")
     if output.exists():
+        # Between the two renames a kill leaves the old output under this name, whole.
+        replaced = output.with_name(f".{output.name}.replaced")
         shutil.rmtree(replaced, ignore_errors=True)
         output.rename(replaced)
         try:
