@@ -90,7 +90,7 @@ class Delta:
             place = slice(start, start := start + term.B.shape[-1])
             for rows, b in term.blocks():
                 weights = term.weights[..., rows, None] if isinstance(term.weights, Tensor) else term.weights
-                B[..., rows, place] = b.double() * weights
+                B[..., rows, place] = _double(b) * weights
             A[..., place, :] = term.A
         return B, A
 
@@ -114,13 +114,14 @@ class Delta:
         (term,) = self.terms if len(self.terms) == 1 else Delta.product(*self.factors()).terms
         if not self.rank:
             return torch.zeros(self.shape[:-1], dtype=torch.float64)
-        A = term.A.double()
+        A = _double(term.A)
         gram = A @ A.mT
         if not gram.isfinite().all():
             raise ExtSubError("an adapter holds numbers whose squares are infinite even in float64: it is damaged")
         spectrum = torch.linalg.eigvalsh(gram)
         if (spectrum[..., 0] > GRAM_LIMIT * spectrum[..., -1]).all():
-            squares = [((b := block.double()) @ gram).mul_(b).sum(-1) for _, block in term.blocks()]
+            # (A A^T) b^T and not b (A A^T): with the long dimension contiguous the product is twice as fast.
+            squares = [(gram @ (b := _double(block).mT)).mul_(b).sum(-2) for _, block in term.blocks()]
             norms = torch.cat(squares, -1).sqrt_()
         else:
             # Rows of A are nearly parallel, and A A^T squares that. With A^T = Q R, |b A| = |b R^T|: slower, exact.
@@ -134,6 +135,11 @@ class Delta:
         """Inner product of each row with the same row of ``other``, (..., rows) float64."""
         (B, A), (other_B, other_A) = self.factors(), other.factors()
         return ((B @ (A @ other_A.mT)) * other_B).sum(-1)
+
+
+def _double(tensor: Tensor) -> Tensor:
+    """In float64, exactly. Half precision goes by way of float32, for which torch has twice as fast a conversion."""
+    return tensor.float().double() if tensor.itemsize < 4 else tensor.double()
 
 
 class Truncation(NamedTuple):
