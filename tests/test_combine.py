@@ -574,3 +574,16 @@ def test_what_servers_cannot_do_is_said(tmp_path: Path) -> None:
         build.lora(tmp_path / name, {"lm_head": (9, 8)}, seed=seed, target_modules=["lm_head"])
     record = json.loads((run(tmp_path / "h", tmp_path / "i") / "extsub.json").read_text())
     assert "not every server applies adapters of embeddings and heads" in record["notes"][0]
+
+
+def test_a_row_that_cancels_is_zero_for_the_verification_too(tmp_path: Path) -> None:
+    """Parallel rows of A and opposite numbers in B: what is left is float64's rounding, not a direction."""
+    tensors = {key: tensor.double() for key, tensor in build.factors({Q: SHAPES[Q]}, rank=2).items()}
+    A, B = (tensors[f"{PREFIX}{Q}.lora_{factor}.weight"] for factor in "AB")
+    A[1] = A[0] / 3
+    B[1:, 1] = -3 * B[1:, 0]
+    expert = build.write(tmp_path / "e", tensors, build.lora_config(2))
+    anti_expert = build.lora(tmp_path / "a", {Q: SHAPES[Q]}, seed=1)
+    record = json.loads((run(expert, anti_expert) / "extsub.json").read_text())
+    assert record["zero_rows"]["expert"] == 11
+    assert record["largest_amplification"]["factor"] < 1e3

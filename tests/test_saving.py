@@ -264,3 +264,12 @@ def test_outputs_that_are_no_names(tmp_path: Path, result: Adapter, monkeypatch:
     for name in ("x" * 300, "~nobody-at-all/x"):
         with pytest.raises(ExtSubError, match="the output cannot be written"):
             save_adapter(result, name)
+
+
+def test_an_overwrite_killed_between_its_renames_is_undone(tmp_path: Path, result: Adapter) -> None:
+    save_adapter(result, tmp_path / "out")
+    (tmp_path / "out").rename(tmp_path / ".out.replaced")
+    with pytest.raises(ExtSubError, match="out already exists"):
+        save_adapter(result, tmp_path / "out")
+    assert names(tmp_path) == ["a", "e", "out"]
+    assert load_adapter(tmp_path / "out").rank == 6

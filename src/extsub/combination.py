@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from extsub.adapters.adapter import Adapter, Module, Source, smallest_common_dtype
 from extsub.adapters.layouts import Conv, Embedding, Experts
@@ -121,7 +122,9 @@ class ModuleFigures:
     """What was seen while one module was combined."""
 
     rows: int
-    zero_expert_rows: int
+    zero_expert_rows: Tensor
+    """Which rows of the expert have no direction, counted over MoE experts."""
+
     zero_anti_rows: list[int]
     amplification: float
     """The largest factor on a row of the expert."""
@@ -201,7 +204,7 @@ class Combination:
         truncated = truncate(delta, self.rank) if self.rank else Truncation(delta, 0.0, 0.0)
         self.seen[name] = ModuleFigures(
             rows=weights.expert.numel(),
-            zero_expert_rows=int(weights.zero_expert_rows.sum()),
+            zero_expert_rows=weights.zero_expert_rows.flatten().nonzero()[:, 0],
             zero_anti_rows=[int(rows.sum()) for rows in weights.zero_anti_rows],
             amplification=float(weights.expert.abs().max()),
             squared_error=truncated.squared_error,
@@ -213,7 +216,7 @@ class Combination:
         """Raises ExtSubError where the expert changes nothing at all: there is nothing to improve."""
         seen = self.seen.values()
         rows = sum(figures.rows for figures in seen)
-        zero_rows = sum(figures.zero_expert_rows for figures in seen)
+        zero_rows = sum(len(figures.zero_expert_rows) for figures in seen)
         if zero_rows == rows:
             raise ExtSubError(f"{self.expert.name} is zero in every row: it was never trained, or its B was not saved")
         largest = max(self.seen, key=lambda name: self.seen[name].amplification)

@@ -85,7 +85,7 @@ def save_adapter(
 def _plain_path(path: str | PathLike[str]) -> Path:
     """Without ~ and .., as short as it was given where that has a last name."""
     plain = Path(os.path.normpath(Path(path).expanduser()))
-    return plain if plain.name not in ("", "..") else Path(os.path.abspath(plain))  # noqa: PTH100 (resolve() follows links)
+    return plain if plain.name not in ("", "..") else Path(os.path.normpath(Path.cwd() / plain))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -37,6 +37,8 @@ def check_output(output: Path, inputs: Iterable[Path], overwrite: bool) -> None:
         raise ExtSubError(f"{output} is a symbolic link: give the folder itself")
     if output.exists() and not output.is_dir():
         raise ExtSubError(f"{output} is a file: choose another output")
+    if (replaced := _replaced(output)).is_dir() and not output.exists():
+        replaced.rename(output)  # a run was killed between its two renames: undo the first
     existing = {path.name for path in output.iterdir()} if output.exists() else set()
     if existing and not overwrite:
         raise ExtSubError(f"{output} already exists: choose another output, or pass --overwrite to replace it")
@@ -120,10 +122,14 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
+def _replaced(output: Path) -> Path:
+    """Where the old output is between the two renames of an overwrite."""
+    return output.with_name(f".{output.name}.replaced")
+
+
 def _publish(folder: Path, output: Path) -> None:
     if output.exists():
-        # Between the two renames a kill leaves the old output under this name, whole.
-        replaced = output.with_name(f".{output.name}.replaced")
+        replaced = _replaced(output)
         shutil.rmtree(replaced, ignore_errors=True)
         output.rename(replaced)
         try:
