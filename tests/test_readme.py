@@ -1,0 +1,58 @@
+"""What the README shows is what happens: its commands run, its printed summary and its Python are the real ones."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import build
+from conftest import Command, start
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[str]:
+    found = re.findall(r"^\$ extsub (.*?)(?:\s+#.*)?$", "\n".join(blocks("console")), re.MULTILINE)
+    assert len(found) >= 8
+    return found
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_runs(command: str, extsub: Command, tmp_path: Path) -> None:
+    for seed, name in enumerate(("expert", "anti", "anti-expert", "anti-1", "anti-2")):
+        build.lora(tmp_path / name, seed=seed, rank=20, base_model_name_or_path="owner/name")
+    done = extsub(*command.split())
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def without_numbers(text: str) -> str:
+    return re.sub(r"[\d.,]+(e-\d+)?", "#", text)
+
+
+def test_the_demo_works_and_the_summary_is_its_own(tmp_path: Path) -> None:
+    demo = start(tmp_path, str(ROOT / "examples" / "miniature.py"), "demo")
+    assert demo.returncode == 0, demo.stderr
+    assert "PEFT and the formula differ by" in demo.stdout
+    assert (tmp_path / "demo" / "expert-against-anti-expert.png").stat().st_size > 10_000
+    shown = next(block for block in blocks("console") if "--output better/" in block)
+    command, _, output = shown.partition("\n")
+    done = start(tmp_path / "demo", "-m", *command.removeprefix("$ ").split())
+    # the module with the largest amplification may be another with another version of torch
+    assert without_numbers(done.stdout).split("(model")[0] == without_numbers(output).split("(model")[0]
+    assert without_numbers(done.stdout).split("verified")[1] == without_numbers(output).split("verified")[1]
+
+
+def test_the_python_runs(tmp_path: Path) -> None:
+    for seed, name in enumerate(("expert", "anti-expert")):
+        build.lora(tmp_path / name, seed=seed)
+    (code,) = blocks("python")
+    done = start(tmp_path, "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("6 {'rows': 8, ")
