@@ -152,3 +152,12 @@ def test_inspect_a_pair_as_table_json_and_picture(extsub: Command, tmp_path: Pat
     ratios = [module["ratio"] for module in info["modules"]]
     assert ratios == sorted(ratios, reverse=True), "worst first"
     assert (tmp_path / "pair.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("pair")
+def test_a_truncated_result_says_what_was_verified(extsub: Command) -> None:
+    lines = extsub("combine", "e", "a", "-o", "out", "--rank", "2").stdout.splitlines()
+    (truncation,) = [line for line in lines if line.startswith("  truncation")]
+    (verified,) = [line for line in lines if line.startswith("  verified")]
+    assert "relative error" in truncation
+    assert verified.endswith("before truncation; the file is as far from that as reported")

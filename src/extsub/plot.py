@@ -39,7 +39,7 @@ def plot_pair(info: PairInfo, path: Path) -> None:
         _heat_map(figure, above, ratios, kinds, layers, limit, "PuOr_r", "norm ratio |a| / |e|", _power_of_two)
         cosines = [[_value(cells, kind, layer, "mean_row_cosine") for layer in layers] for kind in kinds]
         limit = max(_largest(cosines), 0.1)  # below that, what differs is noise
-        _heat_map(figure, below, cosines, kinds, layers, limit, "RdBu_r", "mean row cosine", "{:.2f}".format)
+        _heat_map(figure, below, cosines, kinds, layers, limit, "RdBu_r", "mean row cosine", _two_digits)
         above.set_title(f"{_title(info.anti_expert)} (a) against {_title(info.expert)} (e)", loc="left", fontsize=10)
         below.set_xlabel("layer")
         try:
@@ -79,6 +79,10 @@ def _log2(value: float) -> float:
 
 def _largest(values: list[list[float]]) -> float:
     return max((abs(value) for row in values for value in row if not math.isnan(value)), default=0.0)
+
+
+def _two_digits(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}"  # + 0.0: no minus before zero
 
 
 def _power_of_two(exponent: float) -> str:

@@ -44,7 +44,7 @@ def print_record(output: Path, record: dict[str, Any]) -> None:
         "zero rows": _zero_rows(record),
         "amplification": _amplification(record["largest_amplification"]),
         "truncation": _truncation(record["truncation"]) if record["truncation"] else None,
-        "verified": _verified(record["verification"]),
+        "verified": _verified(record),
         "serve": _serve(output, record),
     }
     for name, value in rows.items():
@@ -63,9 +63,12 @@ def _amplification(largest: dict[str, Any]) -> str:
     return f"expert rows are scaled by {largest['factor']:.3g} at most ({largest['module']})"
 
 
-def _verified(verification: dict[str, Any]) -> str:
-    error = verification["largest_relative_error"]
-    return f"{verification['rows']:,} rows against the dense formula, largest relative error {error:.1e}"
+def _verified(record: dict[str, Any]) -> str:
+    verification, truncation = record["verification"], record["truncation"]
+    error = f"largest relative error {verification['largest_relative_error']:.1e}"
+    if truncation and truncation["relative_error"]:
+        error += " before truncation; the file is as far from that as reported"
+    return f"{verification['rows']:,} rows against the dense formula, {error}"
 
 
 def _truncation(truncation: dict[str, Any]) -> str:
