@@ -49,6 +49,9 @@ REFUSED_FIELDS = {
     "enable_lora": "MergedLinear of PEFT 0.2 stores grouped factors",
 }
 
+PARAMETER_ORDER = ("down_proj", "gate_up_proj")
+"""The fused parameters of MoE layers, as PEFT nests its wrappers around them: the last one registered is outermost."""
+
 # Initialisations that leave the base weights alone, so that B @ A is the whole change.
 PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 CHANGED_BASE = "it changed the base weights when training began, so B @ A is not the whole change"
@@ -219,7 +222,11 @@ class _Reader:
         while path.endswith(".base_layer"):
             path = path.removesuffix(".base_layer")
         owners = [(target.rpartition(".")[0], target.rpartition(".")[2]) for target in self.parameters]
-        return [f"{path}.{leaf}" for owner, leaf in owners if path == owner or path.endswith(f".{owner}")]
+        leaves = {leaf for owner, leaf in owners if path == owner or path.endswith(f".{owner}")}
+        if leaves <= set(PARAMETER_ORDER):  # then the nesting says which one it is
+            depth = (len(name) - len(path)) // len(".base_layer")
+            leaves = [leaf for leaf in PARAMETER_ORDER if leaf in leaves][depth : depth + 1]
+        return [f"{path}.{leaf}" for leaf in sorted(leaves)]
 
     def _rank_and_scaling(self, name: str) -> tuple[int, float]:
         """As PEFT resolves them: the first pattern that matches the end of the name wins."""
