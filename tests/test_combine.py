@@ -587,3 +587,15 @@ def test_a_row_that_cancels_is_zero_for_the_verification_too(tmp_path: Path) -> 
     record = json.loads((run(expert, anti_expert) / "extsub.json").read_text())
     assert record["zero_rows"]["expert"] == 11
     assert record["largest_amplification"]["factor"] < 1e3
+
+
+def test_the_task_is_that_of_whichever_adapter_names_one(tmp_path: Path) -> None:
+    expert, named, other = (
+        build.lora(tmp_path / name, seed=seed, task_type=task)
+        for seed, (name, task) in enumerate((("e", None), ("a", "CAUSAL_LM"), ("b", "SEQ_2_SEQ_LM")))
+    )
+    result = combine(load_adapter(expert), load_adapter(named))
+    assert result.settings["task_type"] == "CAUSAL_LM"
+    assert result.notes == ("not every adapter names its task_type; taken to be CAUSAL_LM",)
+    with pytest.raises(ExtSubError, match="a is for CAUSAL_LM and .*/b for SEQ_2_SEQ_LM"):
+        combine(load_adapter(expert), load_adapter(named), load_adapter(other))

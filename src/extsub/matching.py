@@ -70,7 +70,7 @@ def match(
     return Match(
         base=base,
         modules=modules,
-        settings=expert.settings,
+        settings=expert.settings | {"task_type": _task([expert, *anti_experts], notes)},
         targets=_targets([expert, *anti_experts], set(modules)),
         copies=_copies(expert, anti_experts, modules_to_save, notes),
         notes=notes,
@@ -99,15 +99,21 @@ def _same_base(expert: Adapter, anti_expert: Adapter, base: str | None, notes: l
     )
 
 
+def _task(adapters: Sequence[Adapter], notes: list[str]) -> str | None:
+    """The one task of all that name one."""
+    named = [(adapter, task) for adapter in adapters if (task := adapter.settings["task_type"])]
+    for adapter, task in named[1:]:
+        if task != named[0][1]:
+            raise ExtSubError(
+                f"{named[0][0].name} is for {named[0][1]} and {adapter.name} for {task}: train both for the same task"
+            )
+    if 0 < len(named) < len(adapters):
+        notes.append(f"not every adapter names its task_type; taken to be {named[0][1]}")
+    return named[0][1] if named else None
+
+
 def _same_settings(expert: Adapter, anti_expert: Adapter, notes: list[str]) -> None:
     mine, theirs = expert.settings, anti_expert.settings
-    if mine["task_type"] != theirs["task_type"]:
-        if mine["task_type"] and theirs["task_type"]:
-            raise ExtSubError(
-                f"{expert.name} is for {mine['task_type']} and {anti_expert.name} for {theirs['task_type']}: "
-                "train both for the same task"
-            )
-        notes.append(f"only one adapter names its task_type; {expert.label}'s is kept ({mine['task_type']})")
     for name in ("target_parameters", "layer_replication"):
         if mine.get(name) != theirs.get(name):
             raise ExtSubError(
