@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from extsub.combination import combine
     from extsub.errors import ExtSubError
     from extsub.inspection import inspect
+    from extsub.training.plan import plan_training
+    from extsub.training.settings import TrainingSettings
+    from extsub.training.train import train
 
 __all__ = [
     "OPERATIONS",
@@ -28,6 +31,7 @@ __all__ = [
     "Delta",
     "ExtSubError",
     "Operation",
+    "TrainingSettings",
     "add",
     "amplify",
     "combine",
@@ -35,8 +39,10 @@ __all__ = [
     "ext_sub",
     "inspect",
     "load_adapter",
+    "plan_training",
     "save_adapter",
     "subtract",
+    "train",
 ]
 
 _HOMES = {
@@ -47,6 +53,9 @@ _HOMES = {
     "combination": ("combine",),
     "errors": ("ExtSubError",),
     "inspection": ("inspect",),
+    "training.plan": ("plan_training",),
+    "training.settings": ("TrainingSettings",),
+    "training.train": ("train",),
 }
 
 

@@ -4,14 +4,17 @@ quick and no command loads what it does not need."""
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.config import Yaml
 
 from extsub.errors import ExtSubError
+from extsub.training.settings import TrainingSettings
 
 app = App(
     name="extsub",
@@ -19,10 +22,10 @@ app = App(
     help_format="plaintext",
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
+    default_parameter=Parameter(negative=()),  # no --no-overwrite
 )
 
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print the result as JSON.")]
-Flag = Parameter(negative="")
+Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
 
 
 @app.command
@@ -33,14 +36,14 @@ def combine(
     *more: str,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     operation: Literal["ext-sub", "subtract", "add", "contrast", "amplify"] = "ext-sub",
-    alpha: Annotated[list[float] | None, Parameter(negative="")] = None,
+    alpha: list[float] | None = None,
     rank: int | None = None,
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto",
     missing_modules: Literal["error", "zero"] = "error",
     modules_to_save: Literal["error", "expert"] = "error",
     base_model: str | None = None,
-    deficiency: Annotated[bool, Flag] = False,
-    overwrite: Annotated[bool, Flag] = False,
+    deficiency: bool = False,
+    overwrite: bool = False,
     as_json: Json = False,
 ) -> None:
     """Subtract from EXPERT what only ANTI_EXPERT does, and write the result as an ordinary adapter.
@@ -142,6 +145,51 @@ def inspect(
         terminal.print_adapter(info)
 
 
+@app.command
+def train(
+    settings: Annotated[TrainingSettings, Parameter(name="*")],
+    *,
+    config: Path | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    as_json: Json = False,
+) -> None:
+    """Train an adapter on instruction data: an expert on good examples, an anti-expert on bad ones.
+
+    Several GPUs or machines: accelerate launch -m extsub train ... The defaults are the authors' (train_peft.sh).
+
+    Parameters
+    ----------
+    config
+        A YAML file with any of these settings; what is given here as well wins.
+    resume
+        Continue an interrupted run; start if there is none.
+    dry_run
+        Check everything and print the plan: steps, tokens, parameters, memory, an example. Loads no weights.
+    """
+    from extsub import terminal
+    from extsub.training.plan import plan_training
+    from extsub.training.train import train
+
+    terminal.quieten_libraries()
+    tokenising = terminal.chunks("tokenising")
+    if dry_run:
+        plan = plan_training(settings, tokenising).to_dict()
+        _print_json(plan) if as_json else terminal.print_plan(plan)
+        return
+    record = train(settings, resume=resume, progress=tokenising)
+    if not _is_main_process():
+        return
+    if as_json:
+        _print_json({"output": str(settings.output), **record})
+    else:
+        terminal.print_training(settings.output, record)
+
+
+def _is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _print_json(content: dict[str, Any]) -> None:
     print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
 
@@ -150,14 +198,15 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command. Exit code 0: done; 2: something the user can fix, in one sentence; 1: a bug, with traceback."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        tokens = _spread_alpha(sys.argv[1:] if arguments is None else arguments)
+        tokens = _spread_fields(_spread_alpha(sys.argv[1:] if arguments is None else arguments))
+        app["train"].config = _recipe(tokens)
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         _fail(f"{' '.join(str(error).split())} Run 'extsub --help'.", 2)
     except ExtSubError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing was written", 130)
+    except KeyboardInterrupt as error:
+        _fail(f"interrupted; {error.args[0] if error.args else 'nothing was written'}", 130)
     sys.exit(0)
 
 
@@ -178,6 +227,30 @@ def _spread_alpha(tokens: list[str]) -> list[str]:
     return result
 
 
+def _spread_fields(tokens: list[str]) -> list[str]:
+    """``--field output=answer`` to ``--field.output=answer``, which is how cyclopts spells an entry of a mapping."""
+    result: list[str] = []
+    for token in tokens:
+        if result and result[-1] == "--field" and "=" in token:
+            result[-1] = f"--field.{token}"
+        elif token.startswith("--field="):
+            result.append(f"--field.{token.removeprefix('--field=')}")
+        else:
+            result.append(token)
+    return result
+
+
+def _recipe(tokens: list[str]) -> list[Yaml]:
+    """The file that ``--config`` names. A name in it that is no setting is an error."""
+    for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
+        name = following if token == "--config" else token.removeprefix("--config=")
+        if name != token:
+            if not Path(name).is_file():
+                raise ExtSubError(f"--config {name}: no such file")
+            return [Yaml(name, use_commands_as_keys=False)]
+    return []
+
+
 def _is_number(token: str) -> bool:
     try:
         float(token)
@@ -191,5 +264,6 @@ def _terminate(_signal: int, _frame: object) -> NoReturn:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"Error: {message}", file=sys.stderr)
+    if os.environ.get("LOCAL_RANK", "0") == "0":  # once for each machine
+        print(f"Error: {message}", file=sys.stderr)
     sys.exit(code)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,82 @@ def progress(doing: str) -> Progress:
         return iter(track(names, doing, console=console, transient=True, disable=not sys.stderr.isatty()))
 
     return track
+
+
+def chunks(doing: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
+    """A bar over so many chunks of work, on standard error."""
+
+    def track(work: Iterable[Any], total: int) -> Iterable[Any]:
+        from rich.progress import track
+
+        console = Console(stderr=True)
+        return track(work, doing, total=total, console=console, transient=True, disable=not _watched())
+
+    return track
+
+
+def _watched() -> bool:
+    return sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"
+
+
+def quieten_libraries() -> None:
+    """transformers and TRL say much that is for their own users; what ours should know, extsub says."""
+    import logging
+    import warnings
+
+    from transformers.utils import logging as transformers_logging
+
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    transformers_logging.set_verbosity_error()
+    for name in ("trl", "accelerate", "datasets", "torch.distributed"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if not _watched():
+        transformers_logging.disable_progress_bar()
+
+
+def print_plan(plan: dict[str, Any]) -> None:
+    """What ``extsub train --dry-run`` found."""
+    data, memory = plan["data"], plan["memory_estimate"]
+    print(f"{plan['kind']} adapter for {plan['model']}")
+    devices = f" on {plan['processes']} processes" if plan["processes"] > 1 else ""
+    shared = f"{plan['accumulation']} x {plan['micro_batch_size']} rows{devices} a step"
+    parts = ", ".join(f"{name} {_size(size)}" for name, size in memory.items() if name != "together")
+    share = plan["trainable_parameters"] / plan["base_parameters"]
+    rows = {
+        "data": f"{data['name']}: {data['rows']:,} rows, longest {plan['longest']:,} tokens",
+        "packed": f"into {plan['packed_rows']:,} rows" if plan["packed_rows"] else None,
+        "steps": f"{plan['steps']:,}; {shared}",
+        "tokens": f"{plan['tokens_per_epoch']:,} an epoch, {plan['learnt_tokens_per_epoch']:,} of them learnt, "
+        f"{plan['padding']:.1%} padding beside",
+        "parameters": f"{plan['trainable_parameters']:,} trained ({share:.2%} of {plan['base_parameters']:,})",
+        "memory": f"about {_size(memory['together'])} a device, {plan['dtype']}: {parts}",
+        "masked": repr(plan["example"]["masked"]),
+        "learnt": repr(plan["example"]["learnt"]),
+    }
+    for name, value in rows.items():
+        if value:
+            print(f"  {name:10} {value}")
+    _print_notes(plan["notes"])
+
+
+def print_training(output: Path, record: dict[str, Any]) -> None:
+    """The summary of a trained adapter."""
+    plan = record["plan"]
+    speed = f" ({record['tokens_per_second']:,.0f} tokens/s)" if record["tokens_per_second"] else ""
+    engine = f", {record['distributed']} on {plan['processes']} processes" if plan["processes"] > 1 else ""
+    resumed = f", resumed after step {record['resumed_from_step']}" if record["resumed_from_step"] else ""
+    print(f"{output}: {plan['kind']} adapter for {plan['model']}")
+    print(f"  {'steps':10} {plan['steps']:,} in {_duration(record['seconds'])}{speed}{engine}{resumed}")
+    print(f"  {'loss':10} {record['first_loss']:.4f} at first, {record['last_loss']:.4f} at last: {output}/loss.png")
+    print(f"  {'parameters':10} {plan['trainable_parameters']:,}")
+    _print_notes(plan["notes"])
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def print_record(output: Path, record: dict[str, Any]) -> None:

@@ -12,17 +12,18 @@ PIPELINES = {"CAUSAL_LM": "text-generation", "SEQ_CLS": "text-classification", "
 
 def model_card(adapter: Adapter, record: dict[str, Any]) -> str:
     """README.md for the folder, from the provenance ``record``."""
-    return f"---\n{_metadata(adapter)}---\n\n{_text(adapter, record)}"
+    kind = {"LORA": "lora", "IA3": "ia3", "PREFIX_TUNING": "prefix-tuning"}[adapter.kind]
+    return f"---\n{metadata(adapter.base, kind, adapter.settings.get('task_type'))}---\n\n{_text(adapter, record)}"
 
 
-def _metadata(adapter: Adapter) -> str:
+def metadata(base: str | None, kind: str, task_type: str | None) -> str:
+    """The lines between the dashes that the hub reads."""
     lines = []
-    if base := hub_id(adapter.base):
+    if base := hub_id(base):
         lines += [f"base_model: {base}", "base_model_relation: adapter"]
     lines += ["library_name: peft"]
-    if pipeline := PIPELINES.get(adapter.settings.get("task_type") or ""):
+    if pipeline := PIPELINES.get(task_type or ""):
         lines += [f"pipeline_tag: {pipeline}"]
-    kind = {"LORA": "lora", "IA3": "ia3", "PREFIX_TUNING": "prefix-tuning"}[adapter.kind]
     lines += ["tags:", *(f"- {tag}" for tag in ("extsub", "ext-sub", "peft", kind))]
     return "".join(f"{line}\n" for line in lines)
 

@@ -19,6 +19,8 @@ except ImportError:  # Windows: no lock, so two runs into one folder are not tol
 
 MARK = "extsub.json"
 OUR_FILES = frozenset({MARK, "adapter_config.json", "adapter_model.safetensors", "README.md"})
+TRAINING_FILES = frozenset({"training.json", "loss.png", "runs"})
+"""what lies beside a trained adapter, too"""
 
 
 def check_output(output: Path, inputs: Iterable[Path], overwrite: bool) -> None:
@@ -33,12 +35,7 @@ def check_output(output: Path, inputs: Iterable[Path], overwrite: bool) -> None:
             raise ExtSubError(f"{output} is also an input: choose another output")
         if theirs in ours.parents or ours in theirs.parents:
             raise ExtSubError(f"{output} and the input {folder} lie inside one another: choose another output")
-    if output.is_symlink():
-        raise ExtSubError(f"{output} is a symbolic link: give the folder itself")
-    if output.exists() and not output.is_dir():
-        raise ExtSubError(f"{output} is a file: choose another output")
-    if (replaced := _replaced(output)).is_dir() and not output.exists():
-        replaced.rename(output)  # a run was killed between its two renames: undo the first
+    check_place(output)
     existing = {path.name for path in output.iterdir()} if output.exists() else set()
     if existing and not overwrite:
         raise ExtSubError(f"{output} already exists: choose another output, or pass --overwrite to replace it")
@@ -46,6 +43,20 @@ def check_output(output: Path, inputs: Iterable[Path], overwrite: bool) -> None:
         raise ExtSubError(f"{output} was not written by extsub (it has no {MARK}): choose another output")
     if foreign := sorted(existing - OUR_FILES):
         raise ExtSubError(f"{output} holds files that extsub did not write, first {foreign[0]}: choose another output")
+
+
+def check_place(output: Path) -> None:
+    """Refuse what is no folder; undo the first of the two renames if a run was killed between them.
+
+    Raises:
+        ExtSubError: the output is a link or a file.
+    """
+    if output.is_symlink():
+        raise ExtSubError(f"{output} is a symbolic link: give the folder itself")
+    if output.exists() and not output.is_dir():
+        raise ExtSubError(f"{output} is a file: choose another output")
+    if (replaced := _replaced(output)).is_dir() and not output.exists():
+        replaced.rename(output)
 
 
 @contextlib.contextmanager
@@ -59,7 +70,9 @@ def staged(output: Path) -> Generator[Path]:
     folder = output.with_name(f".{output.name}.partial")
     try:
         created = _make_parents(output)
-        with _locked(folder, output):
+        _make_folder(folder)
+        with locked(folder, output):
+            _clear(folder)
             try:
                 yield folder
                 _sync(folder)
@@ -82,28 +95,43 @@ def _make_parents(output: Path) -> list[Path]:
     return missing[::-1]
 
 
-@contextlib.contextmanager
-def _locked(folder: Path, output: Path) -> Generator[None]:
-    """Make ``folder`` empty and ours. A lock dies with its process, so one without a lock is litter of a killed run."""
+def _make_folder(folder: Path) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ExtSubError(f"{folder} is in the way: remove it")
     folder.mkdir(exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW) if fcntl else None
+
+
+@contextlib.contextmanager
+def locked(folder: Path, output: Path) -> Generator[None]:
+    """Hold ``folder``, in which ``output`` is made, alone. A lock dies with its process, so a killed run leaves none.
+
+    Raises:
+        ExtSubError: another run holds it.
+    """
+    if not fcntl:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        if fcntl and handle is not None:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ExtSubError(f"{output} is being written by another run: wait for it") from error
-        left_over = sorted(folder.iterdir())
-        if foreign := [path.name for path in left_over if path.name not in OUR_FILES]:
-            raise ExtSubError(f"{folder} holds files that extsub did not write, first {foreign[0]}: move it away")
-        for path in left_over:
-            path.unlink()
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ExtSubError(f"{output} is being written by another run: wait for it") from error
         yield
     finally:
-        if handle is not None:
-            os.close(handle)
+        os.close(handle)
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a killed run left, and nothing of anybody else's."""
+    left_over = sorted(folder.iterdir())
+    if foreign := [path.name for path in left_over if path.name not in OUR_FILES | TRAINING_FILES]:
+        raise ExtSubError(f"{folder} holds files that extsub did not write, first {foreign[0]}: move it away")
+    for path in left_over:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _sync(folder: Path) -> None:

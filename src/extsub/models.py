@@ -1,0 +1,141 @@
+"""A base model and its tokenizer, from a folder or the hub: named, checked, loaded. No remote code is run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from extsub.errors import ExtSubError, require
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+HUB_ID = re.compile(r"(?P<repo>([\w.-]+/)?[\w.-]+)(@(?P<revision>[\w./-]+))?")
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """Where a model is: an absolute folder, or a hub id with perhaps a revision."""
+
+    name: str
+    revision: str | None = None
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """for every ``from_pretrained``"""
+        return {"pretrained_model_name_or_path": self.name, "revision": self.revision, "trust_remote_code": False}
+
+
+def find_model(name: str) -> ModelName:
+    """A folder becomes absolute, so that an adapter that names it as its base can be loaded from anywhere.
+
+    Raises:
+        ExtSubError: neither a folder nor the shape of a hub id.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return ModelName(str(folder.resolve()))
+    hub_id = HUB_ID.fullmatch(name)
+    if folder.exists() or not hub_id or name.startswith("."):
+        raise ExtSubError(f"{name}: no such folder, and no model of the hub (owner/name or owner/name@revision)")
+    if "/" in name and folder.parent.is_dir() and not hub_id["revision"]:  # a slip, most likely
+        raise ExtSubError(f"{name}: no such folder in {folder.parent}; if you mean the hub's model, write {name}@main")
+    return ModelName(hub_id["repo"], hub_id["revision"])
+
+
+def load_config(model: ModelName) -> PretrainedConfig:
+    """The architecture, without weights.
+
+    Raises:
+        ExtSubError: it is not there, cannot be reached, needs code of its own, or is no causal language model.
+    """
+    transformers = require("transformers", "train")
+    with _explained(model.name):
+        config = transformers.AutoConfig.from_pretrained(**model.arguments)
+    if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
+        raise ExtSubError(f"{model.name}: {config.model_type} is no causal language model")
+    return config
+
+
+def load_tokenizer(model: ModelName, config: PretrainedConfig) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, with one of its own tokens for padding: nothing is added, so no vocabulary grows.
+
+    Raises:
+        ExtSubError: there is none, it is not a fast one, it has no end token, or it has more tokens than the model.
+    """
+    transformers = require("transformers", "train")
+    with _explained(model.name, "tokenizer"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(**model.arguments)
+    if not tokenizer.is_fast:
+        raise ExtSubError(f"{model.name}: no fast tokenizer (tokenizer.json): convert it with transformers")
+    if tokenizer.eos_token_id is None:
+        raise ExtSubError(f"{model.name}: the tokenizer names no end token (eos_token), so no answer could end")
+    size = config.get_text_config().vocab_size
+    if tokenizer.eos_token_id >= size:
+        raise ExtSubError(
+            f"{model.name}: the end token has id {tokenizer.eos_token_id}, and the model {size} tokens: "
+            "the tokenizer belongs to another model"
+        )
+    # Which one hardly matters: padding is masked by position. Often [PAD] was added after the model was made.
+    if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= size:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_model(model: ModelName, dtype: torch.dtype, quantize: str | None = None) -> PreTrainedModel:
+    """The model with its weights: the whole of it on this process's device when quantised, otherwise on the CPU.
+
+    Args:
+        quantize: ``4bit`` (NF4, double quantisation, QLoRA's) or ``8bit``, by bitsandbytes.
+
+    Raises:
+        ExtSubError: the weights cannot be loaded.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    arguments: dict[str, Any] = {"dtype": dtype}
+    if quantize:
+        require("bitsandbytes", "quantize")
+        if quantize == "4bit":
+            how = BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=dtype,
+                bnb_4bit_quant_storage=dtype,  # one dtype for all, or FSDP cannot shard it
+            )
+        else:
+            how = BitsAndBytesConfig(load_in_8bit=True)
+        arguments["quantization_config"] = how
+        arguments["device_map"] = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
+    with _explained(model.name, "weights"):
+        return AutoModelForCausalLM.from_pretrained(**model.arguments, **arguments)
+
+
+def positions(config: PretrainedConfig) -> int | None:
+    """The longest sequence that the model allows, in tokens; None where it has no limit."""
+    return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+@contextmanager
+def _explained(name: str, what: str = "model") -> Generator[None]:
+    """Errors of transformers and of the hub, in one sentence."""
+    from huggingface_hub import errors as hub
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except hub.GatedRepoError as error:
+        raise ExtSubError(f"{name}: access is gated: ask for it on its hub page, then run 'hf auth login'") from error
+    except (OSError, ValueError, KeyError, SafetensorError, hub.HFValidationError) as error:
+        text = " ".join(str(error).split())
+        if "trust_remote_code" in text:
+            text = "it needs code of its own, and extsub runs no remote code"
+        raise ExtSubError(f"{name}: the {what} could not be loaded: {text[:300]}") from error

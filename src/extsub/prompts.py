@@ -1,0 +1,88 @@
+"""The text around a question: the one place where a prompt is written. Knows strings and chat templates.
+
+<|user|>
+{instruction} {input}
+<|assistant|>
+{answer}</s>
+"""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+from extsub.errors import ExtSubError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Template = Literal["extsub", "chat", "none"]
+TEMPLATES: tuple[Template, ...] = get_args(Template)
+ROLES = ("system", "user", "assistant")
+
+
+class Turn(NamedTuple):
+    """One message of a conversation."""
+
+    role: str
+    content: str
+
+
+def user_turn(instruction: str, input: str = "") -> Turn:
+    """An Alpaca instruction as one message; an empty input leaves no trace."""
+    return Turn("user", f"{instruction} {input}" if input else instruction)
+
+
+def render_prompt(turns: Sequence[Turn], template: Template, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Everything before the answer.
+
+    Args:
+        turns: the conversation so far, the user's question last.
+        template: ``extsub`` (the authors' ``train_peft.py``), the tokenizer's ``chat`` template, or ``none``.
+
+    Raises:
+        ExtSubError: the tokenizer has no chat template or refuses the conversation, or ``none`` is given several turns.
+    """
+    if template == "chat":
+        return _apply_chat_template(turns, tokenizer, add_generation_prompt=True)
+    if template == "none":
+        if len(turns) != 1:
+            raise ExtSubError("--template none takes a prompt as it is, so it cannot join several messages: use chat")
+        return turns[0].content
+    # An earlier answer ends as the model was trained to end it.
+    ends = {"assistant": tokenizer.eos_token or ""}
+    said = [f"<|{turn.role}|>\n{turn.content}{ends.get(turn.role, '')}\n" for turn in turns]
+    return "".join([*said, "<|assistant|>\n"])
+
+
+def render(
+    turns: Sequence[Turn], answer: str, template: Template, tokenizer: PreTrainedTokenizerBase
+) -> tuple[str, str]:
+    """(prompt, what follows it). A chat template writes its own end of turn; elsewhere the end token is still to add.
+
+    Raises:
+        ExtSubError: as ``render_prompt``.
+    """
+    prompt = render_prompt(turns, template, tokenizer)
+    if template != "chat":
+        return prompt, answer
+    text = _apply_chat_template([*turns, Turn("assistant", answer)], tokenizer, add_generation_prompt=False)
+    if tokenizer.eos_token and text.rstrip().endswith(tokenizer.eos_token):
+        text = text.rstrip()  # the newline that some templates put after the end token
+    # Templates may write an answer otherwise than they ask for it (an empty <think>, say): keep what they share.
+    prompt = os.path.commonprefix([prompt, text])  # noqa: RUF071  these are texts, not paths
+    return prompt, text[len(prompt) :]
+
+
+def _apply_chat_template(turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase, add_generation_prompt: bool) -> str:
+    if not tokenizer.chat_template:
+        raise ExtSubError("--template chat: the tokenizer of this model has no chat template: use --template extsub")
+    from jinja2 import TemplateError
+
+    messages = [turn._asdict() for turn in turns]
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+    except TemplateError as error:
+        raise ExtSubError(f"--template chat: the tokenizer's chat template refuses a conversation: {error}") from error
+    return str(text)

@@ -1,0 +1,90 @@
+"""The folder in which an unfinished run keeps what it needs to go on: ``OUTPUT/checkpoints``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from extsub.adapters.staging import check_place
+from extsub.errors import ExtSubError
+
+FOLDER = "checkpoints"
+SETTINGS = "settings.json"
+TRAINER_STATE = "trainer_state.json"
+"""the last file of a checkpoint that transformers writes"""
+
+MAY_DIFFER = {"output", "micro_batch_size", "gradient_checkpointing", "checkpoint_steps", "report_to"}
+"""settings that leave the result as it is, up to rounding"""
+
+
+def last_checkpoint(output: Path) -> Path | None:
+    """The newest one that was written to its end."""
+    found = [path for path in (output / FOLDER).glob("checkpoint-*") if step(path) is not None]
+    return max(found, key=lambda path: step(path) or 0, default=None)
+
+
+def step(checkpoint: Path) -> int | None:
+    """How many steps were done; None if the checkpoint is incomplete."""
+    try:
+        return int(json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))["global_step"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def check_output(output: Path, resume: bool) -> None:
+    """Refuse what another run left, unless it is to be continued.
+
+    Raises:
+        ExtSubError: the output exists, or holds an unfinished run and ``resume`` is not set.
+    """
+    check_place(output)
+    if not output.exists():
+        return
+    inside = {path.name for path in output.iterdir()}
+    if inside - {FOLDER}:
+        raise ExtSubError(f"{output} already exists: choose another output, or remove it")
+    checkpoint = last_checkpoint(output)
+    if checkpoint and not resume:
+        done = step(checkpoint)
+        raise ExtSubError(f"{output} holds a run that stopped after step {done}: pass --resume, or remove the folder")
+
+
+def begin(output: Path, identity: dict[str, Any]) -> Path | None:
+    """Start a run, or find where to continue one. Called by the main process.
+
+    Args:
+        identity: settings and what they stand for (the data's hash), as JSON values.
+
+    Returns:
+        the checkpoint to continue from, if there is one
+
+    Raises:
+        ExtSubError: the checkpoint belongs to another run.
+    """
+    folder = output / FOLDER
+    checkpoint = last_checkpoint(output)
+    if checkpoint is None:
+        for path in folder.iterdir():  # not the folder itself: it is locked
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        (folder / SETTINGS).write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+        return None
+    before = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    for name in sorted(identity.keys() | before.keys()):
+        if identity.get(name) != before.get(name) and name not in MAY_DIFFER:
+            raise ExtSubError(
+                f"--resume: {name} was {before.get(name)!r} when the run in {output} began, and is now "
+                f"{identity.get(name)!r}: give the same settings and data, or remove the folder"
+            )
+    return checkpoint
+
+
+def abandon(output: Path) -> Path | None:
+    """After a run ended early: keep what can be continued, and nothing else. Returns the checkpoint."""
+    checkpoint = last_checkpoint(output)
+    if checkpoint is None:
+        shutil.rmtree(output / FOLDER, ignore_errors=True)
+        if output.is_dir() and not any(output.iterdir()):
+            output.rmdir()
+    return checkpoint

@@ -1,0 +1,231 @@
+"""What a run will be, known before any weight is loaded: data, steps, tokens, parameters, memory."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from extsub.data import Data, load_data
+from extsub.errors import ExtSubError, require
+from extsub.models import ModelName, find_model, load_config, load_tokenizer, positions
+from extsub.training.encoding import Encoded, Progress, encode
+from extsub.training.kinds import parameters, sketch
+from extsub.training.order import LengthOrderedBatches
+from extsub.training.settings import PROMPT_LEARNING, TrainingSettings
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+BYTES = {"4bit": 0.55, "8bit": 1.05}
+"""for each parameter of a quantised base: its bits and its share of scales"""
+FEW_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that was prepared. ``to_dict`` has the figures; the rest is what the run itself needs."""
+
+    settings: TrainingSettings
+    model: ModelName
+    config: PretrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+    data: Data
+    rows: Encoded
+    dataset: Dataset
+    """``rows``, packed if so set"""
+    order: LengthOrderedBatches
+    dtype: torch.dtype
+    processes: int
+    micro_batch: int
+    accumulation: int
+    steps: int
+    trainable: int
+    base: int
+    """parameters"""
+
+    @property
+    def tokens(self) -> int:
+        """of one epoch, without padding"""
+        return sum(self.rows.lengths)
+
+    @property
+    def learnt(self) -> int:
+        """tokens of one epoch that the loss is taken on"""
+        return self.tokens - sum(self.rows.answers)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """what a user should know about the data, in sentences"""
+        notes, kept = list(self.data.notes), self.settings.max_length
+        if self.rows.truncated:
+            notes.append(
+                f"{self.rows.truncated:,} rows are longer than {kept} tokens and lose their end (--max-length)"
+            )
+        if self.rows.dropped:
+            notes.append(f"{self.rows.dropped:,} of them are left out: their prompt alone fills {kept} tokens")
+        if self.micro_batch < self.settings.micro_batch_size and len(self.order.lengths) > self.micro_batch:
+            notes.append(f"{self.micro_batch} rows at once on each device, so that {self.settings.batch_size} divide")
+        if self.steps < FEW_STEPS:
+            notes.append(f"{self.steps} steps teach little: lower --batch-size, or raise --epochs or --learning-rate")
+        return tuple(notes)
+
+    def example(self) -> tuple[str, str]:
+        """(what is masked, what is learnt) of the first row, as the model sees it."""
+        row, start = self.rows.tokens[0], self.rows.answers[0]
+        return str(self.tokenizer.decode(row[:start])), str(self.tokenizer.decode(row[start:]))
+
+    def memory(self) -> dict[str, int]:
+        """An estimate in bytes for one device.
+
+        A layer's activations are 34 bytes for each token and hidden unit in 16 bits (Korthikanti et al. 2022, eq. 2,
+        without the attention matrix, which no current kernel keeps).
+        """
+        config, precision = self.config.get_text_config(), self.dtype.itemsize
+        longest = max(self.order.lengths) + (
+            self.settings.virtual_tokens if self.settings.kind in PROMPT_LEARNING else 0
+        )
+        units = self.micro_batch * longest * config.hidden_size
+        layers = config.num_hidden_layers
+        if self.settings.gradient_checkpointing:  # the inputs of all layers, and one layer at a time
+            activations = units * precision * layers + units * 17 * precision
+        else:
+            activations = units * 17 * precision * layers
+        parts = {
+            "base model": int(self.base * BYTES.get(self.settings.quantize or "", precision)),
+            "adapter, gradients, AdamW": self.trainable * 4 * 4,
+            "activations": activations,
+        }
+        return {**parts, "together": sum(parts.values())}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures, as JSON values."""
+        masked, learnt = self.example()
+        return {
+            "model": self.model.name,
+            "kind": self.settings.kind,
+            "data": {
+                "name": self.data.name,
+                "sha256": self.data.sha256,
+                "rows": len(self.rows.tokens),
+                "empty_answers": self.data.empty_answers,
+                "duplicates": self.data.duplicates,
+                "truncated": self.rows.truncated,
+                "dropped": self.rows.dropped,
+            },
+            "steps": self.steps,
+            "processes": self.processes,
+            "micro_batch_size": self.micro_batch,
+            "accumulation": self.accumulation,
+            "packed_rows": len(self.order.lengths) if self.settings.packing else None,
+            "tokens_per_epoch": self.tokens,
+            "learnt_tokens_per_epoch": self.learnt,
+            "padding": self.order.padded(self.micro_batch) / self.tokens - 1 if not self.settings.packing else 0.0,
+            "longest": max(self.order.lengths),
+            "trainable_parameters": self.trainable,
+            "base_parameters": self.base,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "memory_estimate": self.memory(),
+            "example": {"masked": masked, "learnt": learnt},
+            "notes": list(self.notes),
+        }
+
+
+def plan_training(settings: TrainingSettings, progress: Progress | None = None) -> Plan:
+    """Check everything that can be checked without weights: the data first, then the model's architecture.
+
+    Raises:
+        ExtSubError: the data, the model, the tokenizer, or how they fit, is at fault.
+    """
+    require("trl", "train")
+    data = load_data(settings.data, settings.field)
+    model = find_model(settings.model)
+    config = load_config(model)
+    trainable, base = parameters(sketch(settings, config))
+    tokenizer = load_tokenizer(model, config)
+    arguments: dict[str, Callable] = {"progress": progress} if progress else {}
+    rows = encode(data.examples, tokenizer, settings.template, settings.max_length, **arguments)
+    _check_length(settings, config, rows)
+    _check_vocabulary(settings, config, rows)
+    dataset = _dataset(settings, rows)
+    lengths = [len(row) for row in dataset["input_ids"]] if settings.packing else rows.lengths
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    micro_batch, accumulation = _share(settings, processes)
+    order = LengthOrderedBatches(lengths, settings.batch_size, micro_batch * processes, settings.seed)
+    return Plan(
+        settings=settings,
+        model=model,
+        config=config,
+        tokenizer=tokenizer,
+        data=data,
+        rows=rows,
+        dataset=dataset,
+        order=order,
+        dtype=_dtype(settings),
+        processes=processes,
+        micro_batch=micro_batch,
+        accumulation=accumulation,
+        steps=_steps(settings, len(lengths)),
+        trainable=trainable,
+        base=base,
+    )
+
+
+def _steps(settings: TrainingSettings, rows: int) -> int:
+    in_epoch = -(-rows // settings.batch_size)
+    return max(1, math.ceil(settings.epochs * in_epoch))
+
+
+def _share(settings: TrainingSettings, processes: int) -> tuple[int, int]:
+    """(rows that a device takes at once, how often before a step), so that every step has ``batch_size`` rows."""
+    rows, rest = divmod(settings.batch_size, processes)
+    if rest or not rows:
+        raise ExtSubError(
+            f"--batch-size {settings.batch_size} cannot be shared by {processes} processes: use a multiple"
+        )
+    micro_batch = max(size for size in range(1, min(settings.micro_batch_size, rows) + 1) if rows % size == 0)
+    return micro_batch, rows // micro_batch
+
+
+def _check_length(settings: TrainingSettings, config: PretrainedConfig, rows: Encoded) -> None:
+    longest, allowed = max(rows.lengths), positions(config)
+    virtual = settings.virtual_tokens if settings.kind in PROMPT_LEARNING else 0
+    if allowed is not None and longest + virtual > allowed:
+        extra = f" and {virtual} virtual tokens" if virtual else ""
+        raise ExtSubError(
+            f"{settings.data}: the longest row has {longest} tokens{extra}, and {settings.model} allows {allowed}: "
+            f"pass --max-length {allowed - virtual} or less"
+        )
+
+
+def _check_vocabulary(settings: TrainingSettings, config: PretrainedConfig, rows: Encoded) -> None:
+    highest, size = max(map(max, rows.tokens)), config.get_text_config().vocab_size
+    if highest >= size:
+        raise ExtSubError(
+            f"{settings.model}: the tokenizer makes token {highest} of {settings.data}, and the model has {size}: "
+            "the tokenizer belongs to another model"
+        )
+
+
+def _dataset(settings: TrainingSettings, rows: Encoded) -> Dataset:
+    from datasets import Dataset, disable_progress_bars
+
+    dataset = Dataset.from_dict({"input_ids": rows.tokens, "labels": rows.labels})
+    if not settings.packing:
+        return dataset
+    from trl.data_utils import pack_dataset
+
+    disable_progress_bars()  # half a second's work
+    return pack_dataset(dataset, settings.max_length, "bfd")
+
+
+def _dtype(settings: TrainingSettings) -> torch.dtype:
+    import torch
+
+    if settings.dtype != "auto":
+        return getattr(torch, settings.dtype)
+    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32

@@ -1,0 +1,95 @@
+"""What lies beside a trained adapter: ``training.json``, the model card, and the picture of the loss."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from extsub.adapters.card import metadata
+from extsub.adapters.source import CONFIG, SAFETENSORS
+
+if TYPE_CHECKING:
+    from extsub.training.plan import Plan
+    from extsub.training.progress import Watch
+    from extsub.training.trainer import Trainer
+
+RECORD = "training.json"
+PICTURE = "loss.png"
+LIBRARIES = ("extsub", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "safetensors")
+
+
+def identity(plan: Plan) -> dict[str, Any]:
+    """What must be the same for a run to be continued."""
+    settings = json.loads(json.dumps(asdict(plan.settings), default=str))
+    return {**settings, "model": plan.model.name, "data": plan.data.sha256, "dtype": str(plan.dtype)}
+
+
+def training_record(plan: Plan, trainer: Trainer, watch: Watch, resumed_from: Path | None) -> dict[str, Any]:
+    """Settings, versions, data, figures, and the loss of every step, as JSON values."""
+    from extsub.training.checkpoints import step
+
+    losses = [
+        {"step": one["step"], "loss": one["loss"], "learning_rate": one["learning_rate"], "gradient": one["grad_norm"]}
+        for one in trainer.state.log_history
+        if "loss" in one
+    ]
+    seconds, done = watch.seconds, trainer.state.global_step - watch.first_step
+    return {
+        "settings": json.loads(json.dumps(asdict(plan.settings), default=str)),
+        "plan": plan.to_dict(),
+        "base_commit": getattr(plan.config, "_commit_hash", None),
+        "distributed": trainer.accelerator.distributed_type.value,
+        "device": trainer.accelerator.device.type,
+        "resumed_from_step": step(resumed_from) if resumed_from else None,
+        "first_loss": losses[0]["loss"],
+        "last_loss": losses[-1]["loss"],
+        "seconds": seconds,
+        "tokens_per_second": watch.tokens_per_step * done / seconds if seconds else None,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "losses": losses,
+    }
+
+
+def write_adapter(folder: Path, saved: Path, record: dict[str, Any]) -> None:
+    """Fill ``folder`` with the adapter that transformers saved, and what says how it was made."""
+    from extsub.training.curve import plot_losses
+
+    shutil.copyfile(saved / SAFETENSORS, folder / SAFETENSORS)
+    config = json.loads((saved / CONFIG).read_text(encoding="utf-8"))
+    for name in ("target_modules", "feedforward_modules"):  # sets to PEFT: in an order that differs from run to run
+        if isinstance(config.get(name), list):
+            config[name].sort()
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    if (runs := saved.parent / "runs").is_dir():  # tensorboard's
+        shutil.copytree(runs, folder / "runs")
+    (folder / RECORD).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(_card(record), encoding="utf-8")
+    plot_losses(record, folder / PICTURE)
+
+
+def _card(record: dict[str, Any]) -> str:
+    settings, plan = record["settings"], record["plan"]
+    base = plan["model"]
+    rows = {
+        "data": f"{Path(plan['data']['name']).name}, {plan['data']['rows']:,} rows, SHA-256 "
+        f"`{plan['data']['sha256'][:16]}`",
+        "prompt": f"`{settings['template']}` template; the loss is on the answer and its end token",
+        "steps": f"{plan['steps']:,} of {settings['batch_size']} rows, {settings['epochs']:g} epochs",
+        "learning rate": f"{settings['learning_rate']:g}, linear, {settings['warmup']:.0%} warm-up",
+        "trainable parameters": f"{plan['trainable_parameters']:,}",
+        "loss": f"{record['first_loss']:.4f} at first, {record['last_loss']:.4f} at last",
+        "seed": settings["seed"],
+    }
+    lines = ["---", metadata(base, settings["kind"], "CAUSAL_LM").rstrip(), "---", ""]
+    lines += [f"A {settings['kind']} adapter for {base}, trained by extsub {record['versions']['extsub']}.", ""]
+    lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items()), ""]
+    lines += ["![loss by step](loss.png)", "", f"All settings, versions and figures: `{RECORD}`.", "", "## Use", ""]
+    lines += ["```python", "from peft import PeftModel", "from transformers import AutoModelForCausalLM", ""]
+    lines += [f'model = AutoModelForCausalLM.from_pretrained("{base}")']
+    lines += ['model = PeftModel.from_pretrained(model, "this folder")', "```", ""]
+    return "\n".join(lines)

@@ -1,0 +1,206 @@
+"""From a plan to an adapter on disk: one run of TRL's SFTTrainer, resumable, all or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from extsub.adapters.staging import locked, staged
+from extsub.errors import ExtSubError
+from extsub.models import load_model
+from extsub.training import checkpoints
+from extsub.training.encoding import MASKED, Progress
+from extsub.training.kinds import peft_config
+from extsub.training.plan import Plan, plan_training
+from extsub.training.record import identity, training_record, write_adapter
+from extsub.training.settings import PROMPT_LEARNING, TrainingSettings
+
+if TYPE_CHECKING:
+    from trl import SFTConfig
+
+    from extsub.training.trainer import Trainer
+
+MOST_CHECKPOINTS = 2
+"""one may be half written when the power fails"""
+
+
+def train(settings: TrainingSettings, *, resume: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+    """Train one adapter and write it to ``settings.output``: an ordinary PEFT adapter, a model card, ``training.json``
+    and ``loss.png``.
+
+    Under ``accelerate launch`` or ``torchrun`` every process calls this. The same settings and data give the same
+    adapter, also when a run was interrupted and resumed (bit by bit on a CPU), and on any number of processes up to
+    rounding and the places of dropout.
+
+    Args:
+        resume: continue an interrupted run from its last checkpoint; start if there is none.
+        progress: wraps the chunks of rows while they are tokenised.
+
+    Returns:
+        what ``training.json`` holds
+
+    Raises:
+        ExtSubError: settings, data, model or output are at fault, memory or disk is too small, or the loss is NaN.
+    """
+    if _is_main():
+        checkpoints.check_output(settings.output, resume)
+    plan = plan_training(settings, progress)
+    with _working(settings.output), _out_of_memory_explained(plan):
+        start = checkpoints.begin(settings.output, identity(plan)) if _is_main() else None
+        arguments = _arguments(plan)  # before the model: DeepSpeed ZeRO-3 must be known when weights are loaded
+        trainer = _trainer(plan, arguments)
+        if not _is_main() and resume:
+            start = checkpoints.last_checkpoint(settings.output)
+        watch = _watch(trainer, plan)
+        try:
+            trainer.train(resume_from_checkpoint=str(start) if start else None)
+        finally:
+            watch.close()
+        final = settings.output / checkpoints.FOLDER / "final"
+        trainer.save_model(str(final))  # gathers the weights where an engine has shared them out
+        record = training_record(plan, trainer, watch, start)
+        if _is_main():
+            with staged(settings.output) as folder:
+                write_adapter(folder, final, record)
+        return record
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextlib.contextmanager
+def _working(output: Path) -> Generator[None]:
+    """Hold the checkpoints alone; whatever ends the run early, leave only what can be continued."""
+    if not _is_main():
+        yield
+        return
+    folder = output / checkpoints.FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExtSubError(f"{folder} could not be made: {error.strerror}: choose another output") from error
+    try:
+        with locked(folder, output):
+            try:
+                yield
+            except BaseException as error:
+                checkpoint = checkpoints.abandon(output)
+                if isinstance(error, KeyboardInterrupt) and checkpoint:
+                    said = f"step {checkpoints.step(checkpoint)} is saved in {output}: continue with --resume"
+                    raise KeyboardInterrupt(said) from error
+                raise
+    finally:
+        for empty in (folder, output):  # never began
+            with contextlib.suppress(OSError):
+                empty.rmdir()
+
+
+def _arguments(plan: Plan) -> SFTConfig:
+    import torch
+    from trl import SFTConfig
+
+    settings, on_gpu = plan.settings, torch.cuda.is_available()
+    return SFTConfig(
+        output_dir=str(settings.output / checkpoints.FOLDER),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=plan.micro_batch,
+        gradient_accumulation_steps=plan.accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=settings.warmup,  # a part of all steps, below 1
+        weight_decay=settings.weight_decay,
+        seed=settings.seed,
+        bf16=plan.dtype == torch.bfloat16,
+        fp16=plan.dtype == torch.float16,
+        use_cpu=not on_gpu and not torch.backends.mps.is_available(),
+        gradient_checkpointing=settings.gradient_checkpointing,
+        packing=settings.packing,
+        max_length=settings.max_length if settings.packing else None,  # rows are cut already
+        dataset_kwargs={"skip_prepare_dataset": True},
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=settings.checkpoint_steps,
+        save_total_limit=MOST_CHECKPOINTS,
+        report_to=list(settings.report_to) or "none",
+        disable_tqdm=True,
+        dataloader_pin_memory=on_gpu,
+        ddp_find_unused_parameters=False,
+    )
+
+
+def _trainer(plan: Plan, arguments: SFTConfig) -> Trainer:
+    import torch
+    from transformers import PrinterCallback
+
+    from extsub.training.trainer import Trainer
+
+    settings = plan.settings
+    if torch.cuda.device_count() > 1 and plan.processes == 1 and arguments.n_gpu > 1:
+        raise ExtSubError(
+            f"{torch.cuda.device_count()} GPUs are visible to one process: start with 'accelerate launch -m extsub "
+            "train ...' to use all of them, or set CUDA_VISIBLE_DEVICES to one"
+        )
+    dataset = plan.dataset
+    if len(plan.order) > len(plan.order.lengths):  # what fills the last batch: one token, nothing to learn
+        filler = {"input_ids": [plan.tokenizer.eos_token_id], "labels": [MASKED], "seq_lengths": [1]}
+        dataset = dataset.add_item({name: filler[name] for name in dataset.column_names})
+    config = peft_config(settings)
+    config.revision = plan.model.revision
+    trainer = Trainer(
+        model=load_model(plan.model, plan.dtype, settings.quantize),
+        args=arguments,
+        train_dataset=dataset,
+        processing_class=plan.tokenizer,
+        peft_config=config,
+        order=plan.order,
+    )
+    trainer.remove_callback(PrinterCallback)
+    _check_engine(settings, trainer)
+    return trainer
+
+
+def _check_engine(settings: TrainingSettings, trainer: Trainer) -> None:
+    """What was asked for is what runs: accelerate turns FSDP into DDP without a word where there is no GPU."""
+    found = trainer.accelerator.distributed_type.value
+    for variable, engine in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DEEPSPEED")):
+        if os.environ.get(variable, "false").lower() in ("true", "1") and found != engine:
+            raise ExtSubError(f"{engine} was asked for, and accelerate runs {found}: {engine} needs GPUs here")
+    plugin = trainer.accelerator.state.deepspeed_plugin if found == "DEEPSPEED" else None
+    shared_out = found == "FSDP" or (plugin is not None and plugin.zero_stage == 3)
+    if shared_out and settings.kind in PROMPT_LEARNING:
+        raise ExtSubError(f"{settings.kind} cannot be gathered from ZeRO-3 or FSDP: use ZeRO-2, or train lora or ia3")
+
+
+def _watch(trainer: Trainer, plan: Plan) -> Any:
+    from extsub.training.progress import Watch
+
+    watch = Watch(plan.tokens * plan.settings.epochs / plan.steps)
+    trainer.add_callback(watch)
+    return watch
+
+
+@contextlib.contextmanager
+def _out_of_memory_explained(plan: Plan) -> Generator[None]:
+    import torch
+
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+        known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+        if not known:
+            raise
+        settings, ways = plan.settings, []
+        if plan.micro_batch > 1:
+            ways.append(f"--micro-batch-size {plan.micro_batch // 2}")
+        if settings.kind != "prefix" and not settings.gradient_checkpointing:
+            ways.append("--gradient-checkpointing")
+        ways.append(f"--max-length {max(plan.order.lengths) // 2}")
+        if not settings.quantize:
+            ways.append("--quantize 4bit")
+        needed = plan.memory()["together"] / 1e9
+        raise ExtSubError(f"out of memory (about {needed:.1f} GB are needed): try {', or '.join(ways)}") from error

@@ -1,0 +1,58 @@
+"""TRL's SFTTrainer, with what it lacks here: checkpoints that hold all that is trained, and our order of rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from trl import SFTTrainer
+
+from extsub.errors import ExtSubError
+
+TRAINABLE = "trainable_state.safetensors"
+
+
+class Trainer(SFTTrainer):
+    """An ``SFTTrainer`` for data that is tokenised, in an order that is decided."""
+
+    def __init__(self, *args: Any, order: torch.utils.data.Sampler[int], **kwargs: Any) -> None:
+        self._order = order
+        super().__init__(*args, **kwargs)
+
+    def _send_telemetry(self) -> None:
+        """TRL would report model type, GPU and data format to the hub. Nobody who trains with extsub asked for that."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
+        return self._order
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """PEFT keeps the virtual tokens, but not the network that makes them (prefix with projection, p-tuning)."""
+        super()._save(output_dir, state_dict)
+        if self.args.should_save and state_dict is None:  # DeepSpeed and FSDP keep all weights in their own files
+            save_file(self._trainable(), Path(output_dir or str(self.args.output_dir)) / TRAINABLE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        saved, ours = load_file(Path(resume_from_checkpoint) / TRAINABLE), self._trainable()
+        if saved.keys() != ours.keys():
+            raise ExtSubError(f"--resume: {resume_from_checkpoint} holds other weights than this run trains")
+        for name, tensor in ours.items():
+            tensor.copy_(saved[name])
+
+    def _trainable(self) -> dict[str, torch.Tensor]:
+        assert self.model is not None
+        return {name: one.detach() for name, one in self.model.named_parameters() if one.requires_grad}
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, SafetensorError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+                raise
+            where = f"{self.args.output_dir}/checkpoint-{self.state.global_step}"
+            reason = str(error).splitlines()[0]
+            raise ExtSubError(
+                f"{where} could not be saved: {reason}; free the disk, then continue with --resume"
+            ) from (error)
