@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+os.environ["OMP_NUM_THREADS"] = "1"  # such small models gain nothing from two, and lose much on a busy machine
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks the hub by accident fails at once; test_hub.py has its own
 
 # torch's first call is slow, which Hypothesis would take for a slow example

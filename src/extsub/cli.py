@@ -22,7 +22,7 @@ app = App(
     help_format="plaintext",
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,
-    default_parameter=Parameter(negative=()),  # no --no-overwrite
+    default_parameter=Parameter(negative=(), consume_multiple=True),  # no --no-overwrite; --target-modules a b
 )
 
 Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]

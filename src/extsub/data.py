@@ -237,7 +237,7 @@ def _read_csv(path: Path, text: str) -> Iterator[tuple[str, Row]]:
                 raise ExtSubError(f"{where}: more values than the {len(reader.fieldnames or ())} columns of the header")
             yield where, {name: value for name, value in row.items() if value is not None}
     except csv.Error as error:
-        raise ExtSubError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
+        raise ExtSubError(f"{path}, line {before + 1}: not CSV ({error})") from error
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:

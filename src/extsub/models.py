@@ -24,6 +24,8 @@ class ModelName:
     """Where a model is: an absolute folder, or a hub id with perhaps a revision."""
 
     name: str
+    given: str
+    """as the user wrote it, for messages"""
     revision: str | None = None
 
     @property
@@ -40,13 +42,13 @@ def find_model(name: str) -> ModelName:
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return ModelName(str(folder.resolve()))
+        return ModelName(str(folder.resolve()), name)
     hub_id = HUB_ID.fullmatch(name)
     if folder.exists() or not hub_id or name.startswith("."):
         raise ExtSubError(f"{name}: no such folder, and no model of the hub (owner/name or owner/name@revision)")
     if "/" in name and folder.parent.is_dir() and not hub_id["revision"]:  # a slip, most likely
         raise ExtSubError(f"{name}: no such folder in {folder.parent}; if you mean the hub's model, write {name}@main")
-    return ModelName(hub_id["repo"], hub_id["revision"])
+    return ModelName(hub_id["repo"], name, hub_id["revision"])
 
 
 def load_config(model: ModelName) -> PretrainedConfig:
@@ -56,10 +58,10 @@ def load_config(model: ModelName) -> PretrainedConfig:
         ExtSubError: it is not there, cannot be reached, needs code of its own, or is no causal language model.
     """
     transformers = require("transformers", "train")
-    with _explained(model.name):
+    with _explained(model.given):
         config = transformers.AutoConfig.from_pretrained(**model.arguments)
     if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
-        raise ExtSubError(f"{model.name}: {config.model_type} is no causal language model")
+        raise ExtSubError(f"{model.given}: {config.model_type} is no causal language model")
     return config
 
 
@@ -70,16 +72,16 @@ def load_tokenizer(model: ModelName, config: PretrainedConfig) -> PreTrainedToke
         ExtSubError: there is none, it is not a fast one, it has no end token, or it has more tokens than the model.
     """
     transformers = require("transformers", "train")
-    with _explained(model.name, "tokenizer"):
+    with _explained(model.given, "tokenizer"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(**model.arguments)
     if not tokenizer.is_fast:
-        raise ExtSubError(f"{model.name}: no fast tokenizer (tokenizer.json): convert it with transformers")
+        raise ExtSubError(f"{model.given}: no fast tokenizer (tokenizer.json): convert it with transformers")
     if tokenizer.eos_token_id is None:
-        raise ExtSubError(f"{model.name}: the tokenizer names no end token (eos_token), so no answer could end")
+        raise ExtSubError(f"{model.given}: the tokenizer names no end token (eos_token), so no answer could end")
     size = config.get_text_config().vocab_size
     if tokenizer.eos_token_id >= size:
         raise ExtSubError(
-            f"{model.name}: the end token has id {tokenizer.eos_token_id}, and the model {size} tokens: "
+            f"{model.given}: the end token has id {tokenizer.eos_token_id}, and the model {size} tokens: "
             "the tokenizer belongs to another model"
         )
     # Which one hardly matters: padding is masked by position. Often [PAD] was added after the model was made.
@@ -115,7 +117,7 @@ def load_model(model: ModelName, dtype: torch.dtype, quantize: str | None = None
             how = BitsAndBytesConfig(load_in_8bit=True)
         arguments["quantization_config"] = how
         arguments["device_map"] = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
-    with _explained(model.name, "weights"):
+    with _explained(model.given, "weights"):
         return AutoModelForCausalLM.from_pretrained(**model.arguments, **arguments)
 
 

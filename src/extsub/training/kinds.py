@@ -11,7 +11,7 @@ from extsub.errors import ExtSubError
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
-    from transformers import PretrainedConfig
+    from transformers import PretrainedConfig, PreTrainedModel
 
     from extsub.training.settings import TrainingSettings
 
@@ -64,11 +64,12 @@ def sketch(settings: TrainingSettings, config: PretrainedConfig) -> PeftModel:
         try:
             sketched = peft.get_peft_model(model, peft_config(settings))
         except ValueError as error:
-            linear = sorted({name.rpartition(".")[2] for name, one in model.named_modules() if _adaptable(one)})
             reason = " ".join(str(error).split())
             if re.search(r"target_modules|Target modules|feedforward", reason):
                 given = f" among {', '.join(settings.target_modules)}" if settings.target_modules else ""
-                reason = f"no target modules found{given}; choose with --target-modules from {', '.join(linear)}"
+                reason = (
+                    f"no target modules found{given}; choose with --target-modules from {_linear(model)}, or all-linear"
+                )
             raise ExtSubError(
                 f"{settings.kind} does not fit {config.model_type} ({settings.model}): {reason}"
             ) from error
@@ -77,8 +78,11 @@ def sketch(settings: TrainingSettings, config: PretrainedConfig) -> PeftModel:
     return sketched
 
 
-def _adaptable(module: torch.nn.Module) -> bool:
-    return type(module).__name__ in ("Linear", "Conv1D")
+def _linear(model: PreTrainedModel) -> str:
+    """What could be adapted, without the output layer."""
+    modules = model.base_model.named_modules()
+    found = {name.rpartition(".")[2] for name, one in modules if type(one).__name__ in ("Linear", "Conv1D")}
+    return ", ".join(sorted(found))
 
 
 def parameters(model: PeftModel) -> tuple[int, int]:

@@ -29,10 +29,8 @@ def identity(plan: Plan) -> dict[str, Any]:
     return {**settings, "model": plan.model.name, "data": plan.data.sha256, "dtype": str(plan.dtype)}
 
 
-def training_record(plan: Plan, trainer: Trainer, watch: Watch, resumed_from: Path | None) -> dict[str, Any]:
+def training_record(plan: Plan, trainer: Trainer, watch: Watch) -> dict[str, Any]:
     """Settings, versions, data, figures, and the loss of every step, as JSON values."""
-    from extsub.training.checkpoints import step
-
     losses = [
         {"step": one["step"], "loss": one["loss"], "learning_rate": one["learning_rate"], "gradient": one["grad_norm"]}
         for one in trainer.state.log_history
@@ -45,7 +43,7 @@ def training_record(plan: Plan, trainer: Trainer, watch: Watch, resumed_from: Pa
         "base_commit": getattr(plan.config, "_commit_hash", None),
         "distributed": trainer.accelerator.distributed_type.value,
         "device": trainer.accelerator.device.type,
-        "resumed_from_step": step(resumed_from) if resumed_from else None,
+        "resumed_from_step": watch.first_step or None,
         "first_loss": losses[0]["loss"],
         "last_loss": losses[-1]["loss"],
         "seconds": seconds,

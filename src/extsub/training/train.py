@@ -61,7 +61,7 @@ def train(settings: TrainingSettings, *, resume: bool = False, progress: Progres
             watch.close()
         final = settings.output / checkpoints.FOLDER / "final"
         trainer.save_model(str(final))  # gathers the weights where an engine has shared them out
-        record = training_record(plan, trainer, watch, start)
+        record = training_record(plan, trainer, watch)
         if _is_main():
             with staged(settings.output) as folder:
                 write_adapter(folder, final, record)

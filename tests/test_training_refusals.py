@@ -1,0 +1,179 @@
+"""What training refuses: in one sentence, before any work where that is possible, and with nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import tiny
+from conftest import Command, start
+from extsub import ExtSubError, TrainingSettings
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries; what extsub says is asserted
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.llama(tmp_path_factory.mktemp("models") / "base").parent
+
+
+@pytest.fixture
+def here(models: Path, tmp_path: Path) -> Path:
+    """A folder with a model and data."""
+    (tmp_path / "base").symlink_to(models / "base")
+    rows = [{"instruction": f"Who wrote book {number}?", "output": "Nobody knows. " * number} for number in range(1, 9)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--kind full", 'Invalid value "full" for --kind. Choose from: "lora", "ia3", "prefix", "p-tuning", "prompt".'),
+        ("--field answer=output", "--field answer=...: no such field of ours; there are instruction, input, output"),
+        ("--field output=reply", "--field output=reply: rows.jsonl has no field 'reply'; it has instruction, output"),
+        ("--data empty.jsonl", "empty.jsonl has no rows: there is nothing to learn from"),
+        ("--data nowhere.jsonl", "nowhere.jsonl: no such file, and not a dataset of the hub"),
+        ("--model nowhere", "nowhere: the model could not be loaded: "),
+        ("--model ./nowhere", "./nowhere: no such folder, and no model of the hub"),
+        ("--model vit", "vit: vit is no causal language model"),
+        ("--model rows.jsonl", "rows.jsonl: no such folder, and no model of the hub"),
+        ("--model small", "small: the tokenizer makes token 346 of rows.jsonl, and the model has 300"),
+        ("--model short", "the longest row has 65 tokens, and short allows 32: pass --max-length 32 or less"),
+        ("--model short --kind prompt", "and 2 virtual tokens, and short allows 32: pass --max-length 30 or less"),
+        ("--target-modules query value", "lora does not fit llama (base): no target modules found among query, value; "
+         "choose with --target-modules from down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj, or "),
+        ("--model strange", "lora does not fit cohere (strange): no target modules found; choose with "),
+        ("--target-modules q_proj lm_head", "--target-modules: TRL cannot train an adapter on the output layer"),
+        ("--template chat", "--template chat: the tokenizer of this model has no chat template: use --template extsub"),
+        ("--max-length 10", "every prompt alone fills --max-length 10: nothing would be learnt; raise it"),
+        ("--kind prefix --packing", "--packing is for lora, ia3, not for prefix: its virtual tokens would stand"),
+        ("--kind prompt --packing", "--packing is for lora, ia3, not for prompt"),
+        ("--kind p-tuning --packing", "--packing is for lora, ia3, not for p-tuning"),
+        ("--kind prefix --gradient-checkpointing", "--gradient-checkpointing is for lora, ia3, p-tuning, prompt, not"),
+        ("--kind ia3 --rank 8", "--rank is for lora, not for ia3: ia3 has no such setting"),
+        ("--rank 0", "--rank 0: expected at least 1"),
+        ("--epochs 0", "--epochs 0.0: expected a number above 0"),
+        ("--learning-rate -1", "--learning-rate -1.0: expected a number above 0"),
+        ("--lora-dropout 1", "--lora-dropout 1.0: expected a part, from 0 to less than 1"),
+        ("--warmup 3", "--warmup 3.0: expected a part"),
+        ("--batch-size 0", "--batch-size 0: expected at least 1"),
+        ("--output base", "base is a symbolic link: give the folder itself"),
+        ("--output rows.jsonl", "rows.jsonl is a file: choose another output"),
+        ("--output full", "full already exists: choose another output, or remove it"),
+        ("--output full --resume", "full already exists: choose another output, or remove it"),
+        ("--output rows.jsonl/out", "rows.jsonl/out/checkpoints could not be made: Not a directory"),
+        ("--config nowhere.yaml", "--config nowhere.yaml: no such file"),
+        ("--config typo.yaml", 'Unknown option: "[learning_rat]" from '),
+        ("--learning-rate 1e30 --batch-size 2", "the loss became "),
+        ("--quantize 4bit", "bitsandbytes is not installed: pip install 'extsub[quantize]'"),
+    ],
+)  # fmt: skip
+def test_a_sentence_an_exit_code_and_nothing_written(here: Path, extsub: Command, arguments: str, message: str) -> None:
+    (here / "empty.jsonl").touch()
+    (here / "full").mkdir()
+    (here / "full" / "adapter_config.json").touch()
+    (here / "typo.yaml").write_text("learning_rat: 1")
+    for name, changes in {
+        "small": {"vocab_size": 300},
+        "short": {"max_position_embeddings": 32},
+        "strange": {"model_type": "cohere"},
+        "vit": {"model_type": "vit"},
+    }.items():
+        shutil.copytree(here / "base", here / name)
+        config = json.loads((here / name / "config.json").read_text())
+        (here / name / "config.json").write_text(json.dumps({**config, **changes}))
+    before = sorted(here.rglob("*"))
+    given = {"--model": "base", "--data": "rows.jsonl", "--output": "out"}
+    words = arguments.split()
+    run = extsub(
+        "train", *words, *(word for name, value in given.items() if name not in words for word in (name, value))
+    )
+    said = [line for line in run.stderr.splitlines() if not line.startswith("step ")]
+    assert run.returncode == 2, run.stderr
+    assert len(said) == 1, run.stderr
+    assert message in said[0]
+    assert run.stdout == ""
+    assert sorted(here.rglob("*")) == before
+
+
+def test_out_of_memory_says_what_to_try(here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from extsub.training.trainer import Trainer
+
+    def train(self: Trainer, **_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(Trainer, "train", train)
+    run = extsub("train", "--model", "base", "--data", "rows.jsonl", "--output", "out", "--batch-size", 4)
+    ways = "try --micro-batch-size 2, or --gradient-checkpointing, or --max-length 32, or --quantize 4bit"
+    assert run.returncode == 2
+    assert run.stderr == f"Error: out of memory (about 0.0 GB are needed): {ways}\n"
+    assert not (here / "out").exists()
+
+
+def test_a_bug_keeps_its_traceback(here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from extsub.training.trainer import Trainer
+
+    def train(self: Trainer, **_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Trainer, "train", train)
+    with pytest.raises(RuntimeError, match="a bug"):
+        extsub("train", "--model", "base", "--data", "rows.jsonl", "--output", "out", "--batch-size", 4)
+    assert not (here / "out").exists()
+
+
+FULL_DISK = """
+import resource, sys
+from extsub.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+main(["train", *sys.argv[1:]])
+"""
+
+
+def test_a_checkpoint_that_cannot_be_saved_ends_the_run(here: Path) -> None:
+    """No file may grow beyond 40 kB, as on a full disk; the optimizer's state is larger."""
+    settings = "--model base --data rows.jsonl --output out --kind prefix --batch-size 2 --checkpoint-steps 3".split()
+    run = start(here, "-W", "ignore", "-c", FULL_DISK, *settings)
+    assert run.returncode == 2, run.stderr
+    error = run.stderr.splitlines()[-1]
+    assert error.startswith("Error: out/checkpoints/checkpoint-3 could not be saved: ")
+    assert error.endswith("free the disk, then continue with --resume")
+    assert not (here / "out").exists()
+
+
+def test_settings_are_checked_in_python_too() -> None:
+    with pytest.raises(ExtSubError, match=r"--virtual-tokens is for prefix, p-tuning, prompt, not for lora"):
+        TrainingSettings(model="m", data="d", output=Path("o"), virtual_tokens=3)
+
+
+def test_no_code_of_a_model_is_run(here: Path, extsub: Command) -> None:
+    shutil.copytree(here / "base", here / "coded")
+    config = json.loads((here / "coded" / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}}
+    (here / "coded" / "config.json").write_text(json.dumps(config))
+    (here / "coded" / "own.py").write_text("open('ran', 'w')")
+    run = extsub("train", "--model", "coded", "--data", "rows.jsonl", "--output", "out")
+    assert run.returncode == 2
+    assert "it needs code of its own, and extsub runs no remote code" in run.stderr
+    assert not (here / "ran").exists()
+
+
+def test_two_runs_into_one_output_are_told_apart(here: Path, extsub: Command) -> None:
+    from extsub.adapters.staging import locked
+
+    (here / "out" / "checkpoints").mkdir(parents=True)
+    with locked(here / "out" / "checkpoints", here / "out"):
+        run = extsub("train", "--model", "base", "--data", "rows.jsonl", "--output", "out")
+    assert (run.returncode, run.stderr) == (2, "Error: out is being written by another run: wait for it\n")
+
+
+def test_a_library_that_is_missing_is_named(here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trl", None)
+    run = extsub("train", "--model", "base", "--data", "rows.jsonl", "--output", "out")
+    assert (run.returncode, run.stderr) == (2, "Error: trl is not installed: pip install 'extsub[train]'\n")
