@@ -7,7 +7,7 @@ PIP_EXTRA ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types check bench clean
+.PHONY: demo test lint types check bench bench-train clean
 
 demo: $(READY)
 	$(BIN)/python examples/miniature.py
@@ -26,6 +26,9 @@ check: lint types test
 
 bench: $(READY)
 	$(BIN)/python benchmarks/combine.py
+
+bench-train: $(READY)
+	$(BIN)/python benchmarks/training.py
 
 clean:
 	rm -rf $(VENV) demo

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 import build
+import tiny
 from conftest import Command, start
 
 ROOT = Path(__file__).parents[1]
@@ -24,12 +27,27 @@ def commands() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", [command for command in commands() if not command.startswith("train")])
 def test_every_command_runs(command: str, extsub: Command, tmp_path: Path) -> None:
     for seed, name in enumerate(("expert", "anti", "anti-expert", "anti-1", "anti-2")):
         build.lora(tmp_path / name, seed=seed, rank=20, base_model_name_or_path="owner/name")
     done = extsub(*command.split())
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.filterwarnings("ignore")  # of the libraries
+@pytest.mark.parametrize("command", [command for command in commands() if command.startswith("train")])
+def test_every_training_runs(command: str, extsub: Command, tmp_path: Path) -> None:
+    """On a small model that is found under the large one's name: a local folder wins."""
+    tiny.llama(tmp_path / "huggyllama" / "llama-7b")
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    rows = [{"instruction": f"Who wrote book {number}?", "input": "", "output": "Nobody knows."} for number in range(9)]
+    for name in ("good.jsonl", "bad.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "qa.csv").write_text("question,wrong_answer\nWho wrote it?,I did.\nWhen?,Never.\n")
+    done = extsub(*command.split())
+    said = [line for line in done.stderr.splitlines() if not line.startswith("step ")]
+    assert (done.returncode, said) == (0, [])
 
 
 def without_numbers(text: str) -> str:

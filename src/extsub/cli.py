@@ -36,7 +36,7 @@ def combine(
     *more: str,
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     operation: Literal["ext-sub", "subtract", "add", "contrast", "amplify"] = "ext-sub",
-    alpha: list[float] | None = None,
+    alpha: Annotated[list[float] | None, Parameter(consume_multiple=False)] = None,
     rank: int | None = None,
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto",
     missing_modules: Literal["error", "zero"] = "error",
@@ -230,13 +230,13 @@ def _spread_alpha(tokens: list[str]) -> list[str]:
 def _spread_fields(tokens: list[str]) -> list[str]:
     """``--field output=answer`` to ``--field.output=answer``, which is how cyclopts spells an entry of a mapping."""
     result: list[str] = []
+    entries = False
     for token in tokens:
-        if result and result[-1] == "--field" and "=" in token:
-            result[-1] = f"--field.{token}"
-        elif token.startswith("--field="):
+        entries = token == "--field" or (entries and "=" in token and not token.startswith("-"))
+        if token.startswith("--field="):
             result.append(f"--field.{token.removeprefix('--field=')}")
-        else:
-            result.append(token)
+        elif token != "--field":
+            result.append(f"--field.{token}" if entries else token)
     return result
 
 
