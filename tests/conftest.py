@@ -49,7 +49,7 @@ def extsub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
     return run
 
 
-def start(folder: Path, *python: str) -> subprocess.CompletedProcess[str]:
+def start(folder: Path, *python: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs a Python of its own in ``folder``."""
-    command = [sys.executable, *python]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    command, variables = [sys.executable, *python], {**os.environ, **environment}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False, env=variables)

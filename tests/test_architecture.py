@@ -29,7 +29,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "training": (
         {"adapters", "data", "models", "prompts", "errors"},
         {"torch", "safetensors", "trl", "transformers", "rich"},
-        {"peft", "datasets", "tokenizers", "matplotlib"},
+        {"peft", "datasets", "tokenizers", "matplotlib", "deepspeed"},
     ),
     "terminal": ({"adapters", "inspection"}, {"rich"}, {"transformers"}),
     "cli": ({"errors", "training"}, {"cyclopts"}, {"extsub"}),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import build
+from conftest import start
 from extsub import ExtSubError, combine, load_adapter, save_adapter
 
 COMMIT, OLD = "c" * 40, "0" * 40
@@ -32,15 +33,22 @@ class Hub(http.server.BaseHTTPRequestHandler):
     def answer(self, body: bool) -> None:
         self.asked.append(self.path)
         parts = self.path.partition("?")[0].strip("/").split("/")
-        if parts[:2] == ["api", "models"]:  # /api/models/owner/name/tree/revision: the list of files
+        if parts[0] == "api":  # /api/models/owner/name/tree/revision: the list of files
+            if len(parts) < 4 or not (self.root / parts[2] / parts[3]).is_dir():
+                self.reply(404, b"{}", body, **{"X-Error-Code": "RepoNotFound"})
+                return
             folder = self.root / parts[2] / parts[3]
             files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
             listing = [
                 {"type": "file", "path": str(path.relative_to(folder)), "size": path.stat().st_size, "oid": "0"}
                 for path in files
             ]
-            self.reply(200, json.dumps(listing).encode(), body)
+            about = {"id": f"{parts[2]}/{parts[3]}", "sha": COMMIT, "private": False, "tags": [], "downloads": 0}
+            about["siblings"] = [{"rfilename": one["path"]} for one in listing]
+            self.reply(200, json.dumps(listing if "tree" in parts else about).encode(), body)
             return
+        if parts[0] == "datasets":
+            parts = parts[1:]
         owner, name, _, revision, *path = parts
         if owner == "gated":
             self.reply(403, b"", body, **{"X-Error-Code": "GatedRepo"})
@@ -168,3 +176,40 @@ def test_offline_the_cache_serves_what_it_has(hub: type[Hub], monkeypatch: pytes
     with pytest.raises(ExtSubError, match="ann/anti: no such folder here, and it is not in the cache of the hub"):
         load_adapter("ann/anti")
     assert len(hub.asked) == asked
+
+
+DATASETS = """
+import sys
+from extsub.data import load_data
+from extsub.errors import ExtSubError
+for name in sys.argv[1:]:
+    try:
+        print(load_data(name).examples)
+    except ExtSubError as error:
+        print(error)
+"""
+
+
+def test_a_dataset_of_the_hub_is_read(hub: type[Hub], tmp_path: Path) -> None:
+    """In a process of its own: the datasets library settles where the hub is when it is imported."""
+    folder = hub.root / "ann" / "talk"
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").write_text(
+        '{"instruction": "Who?", "output": "I."}\n{"instruction": "b", "output": "c"}\n'
+    )
+    (hub.root / "ann" / "coded").mkdir()
+    (hub.root / "ann" / "coded" / "coded.py").write_text("open('ran', 'w')")  # of the kind that used to be run
+    from huggingface_hub import constants
+
+    where = {"HF_ENDPOINT": constants.ENDPOINT, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
+    run = start(
+        tmp_path, "-W", "ignore", "-c", DATASETS, "ann/talk", "ann/talk@main", "ann/nothing", "ann/coded", **where
+    )
+    rows = "[Example(turns=(Turn(role='user', content='Who?'),), answer='I.'), "
+    assert len(run.stdout.splitlines()) == 4, run.stderr
+    first, second, third, fourth = run.stdout.splitlines()
+    assert first == second
+    assert first.startswith(rows), run.stderr
+    assert third.startswith("ann/nothing: no dataset could be loaded from the hub: ")
+    assert "Dataset scripts are no longer supported" in fourth
+    assert not (tmp_path / "ran").exists()

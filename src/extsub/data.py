@@ -261,7 +261,7 @@ def _from_hub(name: str) -> Iterator[tuple[str, Row]]:
     datasets = require("datasets", "train")
     try:
         dataset = datasets.load_dataset(hub_id["repo"], split="train", revision=hub_id["revision"])
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise ExtSubError(f"{name}: no dataset could be loaded from the hub: {str(error).splitlines()[0]}") from error
     for number, row in enumerate(dataset, start=1):
         yield f"{name}, row {number}", row

@@ -49,8 +49,9 @@ def train(settings: TrainingSettings, *, resume: bool = False, progress: Progres
         checkpoints.check_output(settings.output, resume)
     plan = plan_training(settings, progress)
     with _working(settings.output), _out_of_memory_explained(plan):
-        start = checkpoints.begin(settings.output, identity(plan)) if _is_main() else None
         arguments = _arguments(plan)  # before the model: DeepSpeed ZeRO-3 must be known when weights are loaded
+        ours = {**identity(plan), "engine": _engine(plan, arguments)}
+        start = checkpoints.begin(settings.output, ours) if _is_main() else None
         trainer = _trainer(plan, arguments)
         if not _is_main() and resume:
             start = checkpoints.last_checkpoint(settings.output)
@@ -60,6 +61,8 @@ def train(settings: TrainingSettings, *, resume: bool = False, progress: Progres
         finally:
             watch.close()
         final = settings.output / checkpoints.FOLDER / "final"
+        if fsdp := getattr(trainer.accelerator.state, "fsdp_plugin", None):  # with any other, save_model writes nothing
+            fsdp.set_state_dict_type("FULL_STATE_DICT")
         trainer.save_model(str(final))  # gathers the weights where an engine has shared them out
         record = training_record(plan, trainer, watch)
         if _is_main():
@@ -133,6 +136,17 @@ def _arguments(plan: Plan) -> SFTConfig:
     )
 
 
+def _engine(plan: Plan, arguments: SFTConfig) -> str:
+    """Whose checkpoints a run writes. DeepSpeed's fit only the stage and the number of processes that wrote them."""
+    if arguments.deepspeed_plugin is not None:
+        return f"DeepSpeed ZeRO-{arguments.deepspeed_plugin.zero_stage} on {plan.processes} processes"
+    return "FSDP" if _asked_for("ACCELERATE_USE_FSDP") else "torch"
+
+
+def _asked_for(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() in ("true", "1")
+
+
 def _trainer(plan: Plan, arguments: SFTConfig) -> Trainer:
     import torch
     from transformers import PrinterCallback
@@ -145,6 +159,8 @@ def _trainer(plan: Plan, arguments: SFTConfig) -> Trainer:
             f"{torch.cuda.device_count()} GPUs are visible to one process: start with 'accelerate launch -m extsub "
             "train ...' to use all of them, or set CUDA_VISIBLE_DEVICES to one"
         )
+    if _asked_for("ACCELERATE_USE_FSDP") and not torch.accelerator.is_available():  # FSDP 1 fails, FSDP 2 becomes DDP
+        raise ExtSubError("FSDP was asked for, and it needs GPUs: leave it out, or use DeepSpeed ZeRO")
     dataset = plan.dataset
     if len(plan.order) > len(plan.order.lengths):  # what fills the last batch: one token, nothing to learn
         filler = {"input_ids": [plan.tokenizer.eos_token_id], "labels": [MASKED], "seq_lengths": [1]}
@@ -168,7 +184,7 @@ def _check_engine(settings: TrainingSettings, trainer: Trainer) -> None:
     """What was asked for is what runs: accelerate turns FSDP into DDP without a word where there is no GPU."""
     found = trainer.accelerator.distributed_type.value
     for variable, engine in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DEEPSPEED")):
-        if os.environ.get(variable, "false").lower() in ("true", "1") and found != engine:
+        if _asked_for(variable) and found != engine:
             raise ExtSubError(f"{engine} was asked for, and accelerate runs {found}: {engine} needs GPUs here")
     plugin = trainer.accelerator.state.deepspeed_plugin if found == "DEEPSPEED" else None
     shared_out = found == "FSDP" or (plugin is not None and plugin.zero_stage == 3)

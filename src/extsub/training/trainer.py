@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,12 @@ class Trainer(SFTTrainer):
     def __init__(self, *args: Any, order: torch.utils.data.Sampler[int], **kwargs: Any) -> None:
         self._order = order
         super().__init__(*args, **kwargs)
+        quantized = getattr(self.model, "is_loaded_in_4bit", False) or getattr(self.model, "is_loaded_in_8bit", False)
+        if quantized and not self.is_fsdp_enabled:  # TRL trains in bfloat16 there, which loses most small steps
+            assert self.model is not None
+            for one in self.model.parameters():
+                if one.requires_grad:
+                    one.data = one.data.float()
 
     def _send_telemetry(self) -> None:
         """TRL would report model type, GPU and data format to the hub. Nobody who trains with extsub asked for that."""
@@ -30,11 +38,35 @@ class Trainer(SFTTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """PEFT keeps the virtual tokens, but not the network that makes them (prefix with projection, p-tuning)."""
+        if self.is_deepspeed_enabled:
+            with self._float32() as full:  # every process takes part
+                super()._save(output_dir, full)
+            return
         super()._save(output_dir, state_dict)
-        if self.args.should_save and state_dict is None:  # DeepSpeed and FSDP keep all weights in their own files
+        if self.args.should_save and state_dict is None:  # FSDP keeps all weights in its own files
             save_file(self._trainable(), Path(output_dir or str(self.args.output_dir)) / TRAINABLE)
 
+    @contextlib.contextmanager
+    def _float32(self) -> Generator[dict[str, torch.Tensor]]:
+        """DeepSpeed trains float32 copies of weights that the model has in 16 bits: the copies are the adapter."""
+        from deepspeed.utils import safe_get_full_fp32_param  # ty: ignore[import-not-found]  an optional engine
+
+        assert self.model is not None
+        ours = {name: one for name, one in self.model.named_parameters() if one.requires_grad}
+        full = {name: safe_get_full_fp32_param(one).detach().clone() for name, one in ours.items()}
+        before = {name: one.data for name, one in ours.items()}
+        try:
+            for name, one in ours.items():  # PEFT computes virtual tokens from the model itself
+                one.data = full[name]
+            yield full
+        finally:
+            for name, one in ours.items():
+                one.data = before[name]
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
         saved, ours = load_file(Path(resume_from_checkpoint) / TRAINABLE), self._trainable()
         if saved.keys() != ours.keys():
             raise ExtSubError(f"--resume: {resume_from_checkpoint} holds other weights than this run trains")
@@ -44,6 +76,11 @@ class Trainer(SFTTrainer):
     def _trainable(self) -> dict[str, torch.Tensor]:
         assert self.model is not None
         return {name: one.detach() for name, one in self.model.named_parameters() if one.requires_grad}
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """The last file of the other processes: the checkpoint counts as complete only after all have theirs."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         try:
