@@ -32,7 +32,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"peft", "datasets", "tokenizers", "matplotlib", "deepspeed"},
     ),
     "terminal": ({"adapters", "inspection"}, {"rich"}, {"transformers"}),
-    "cli": ({"errors", "training"}, {"cyclopts"}, {"extsub"}),
+    "cli": ({"errors", "training"}, {"cyclopts"}, {"extsub", "yaml"}),
     "__init__": ({"adapters", "algebra", "combination", "errors", "inspection", "training"}, set(), {"extsub"}),
     "__main__": ({"cli"}, set(), set()),
 }

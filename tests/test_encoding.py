@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -105,6 +104,13 @@ def test_what_a_template_cannot_do_is_said() -> None:
     tokenizer.chat_template = "{{ raise_exception('no system role') }}"
     with pytest.raises(ExtSubError, match="the tokenizer's chat template refuses a conversation: no system role"):
         render_prompt(turns, "chat", tokenizer)
+    for rewriting in (  # the question stands elsewhere once it is answered; the answer is left out
+        "{% for m in messages %}{% if loop.last %}# {% endif %}{{ m.content }}{% endfor %}",
+        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}</s>{% endif %}{% endfor %}",
+    ):
+        tokenizer.chat_template = rewriting
+        with pytest.raises(ExtSubError, match="the tokenizer's chat template writes a question otherwise once it is"):
+            encode([Example(turns[:1], "b")], tokenizer, "chat", 100)
     with pytest.raises(ExtSubError, match="every prompt alone fills --max-length 5"):
         encode(examples(3), TOKENIZER, "extsub", 5)
 
@@ -148,8 +154,3 @@ def test_padding_is_what_a_loop_counts() -> None:
     order = LengthOrderedBatches([5, 1, 4, 2, 3], batch=4, multiple=2, seed=1)
     rows = [order.lengths[row] for row in order if row < 5]
     assert order.padded(2) == 2 * rows[0] + 2 * rows[2] + rows[4]
-
-
-def test_the_fixture_is_a_folder_as_the_hub_has_them(tmp_path: Path) -> None:
-    names = {path.name for path in tiny.llama(tmp_path / "base").iterdir()}
-    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= names

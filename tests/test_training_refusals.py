@@ -68,8 +68,25 @@ def here(models: Path, tmp_path: Path) -> Path:
         ("--output full", "full already exists: choose another output, or remove it"),
         ("--output full --resume", "full already exists: choose another output, or remove it"),
         ("--output rows.jsonl/out", "rows.jsonl/out/checkpoints could not be made: Not a directory"),
-        ("--config nowhere.yaml", "--config nowhere.yaml: no such file"),
-        ("--config typo.yaml", 'Unknown option: "[learning_rat]" from '),
+        ("--config nowhere.yaml", "--config nowhere.yaml: no such file or directory"),
+        ("--config typo.yaml", "--config typo.yaml: learning_rat is no setting of extsub train; see "),
+        ("--config train.yaml", "--config train.yaml: train is no setting of extsub train"),
+        ("--config list.yaml", "--config list.yaml: expected settings with their values (rank: 8)"),
+        ("--config bad.yaml", "--config bad.yaml: not YAML (mapping values are not allowed here"),
+        ("--config base", "--config base: is a directory"),
+        ("--seed -1", "--seed -1: expected 0 to 4294967295"),
+        ("--report-to nosuch", "--report-to nosuch: unknown or not installed; found "),
+        ("--output .", "output '.': give the name of a folder to make"),
+        ("--output mine", "mine/checkpoints was not written by extsub (it has no settings.json)"),
+        ("--target-modules q_proj qv_proj", "--target-modules qv_proj: base has no such module; choose from "),
+        ("--target-modules all-linear q_proj", "--target-modules all-linear already means all of them: give it alone"),
+        ("--kind ia3 --target-modules q_proj --feedforward-modules down_proj", "ia3 does not fit llama (base): "),
+        ("--kind ia3 --target-modules q_proj --feedforward-modules zzz", "ia3 does not fit llama (base): "),
+        ("--model bert", "bert: bert sees both sides of a token, so it cannot be trained so"),
+        ("--model falcon --kind prefix", "prefix does not fit falcon (falcon): its attention keeps keys and "),
+        ("--kind prompt --virtual-tokens 999", "--virtual-tokens 999: base allows 256 tokens, these included"),
+        ("--batch-size 8 --epochs 1", "8 rows make 1 step of 8, and the warm-up takes it: nothing would be learnt"),
+        ("--output deep/down/out --learning-rate 1e30 --batch-size 2", "the loss became "),
         ("--learning-rate 1e30 --batch-size 2", "the loss became "),
         ("--quantize 4bit", "bitsandbytes is not installed: pip install 'extsub[quantize]'"),
     ],
@@ -78,16 +95,28 @@ def test_a_sentence_an_exit_code_and_nothing_written(here: Path, extsub: Command
     (here / "empty.jsonl").touch()
     (here / "full").mkdir()
     (here / "full" / "adapter_config.json").touch()
-    (here / "typo.yaml").write_text("learning_rat: 1")
+    for name, recipe in {
+        "typo": "learning_rat: 1",
+        "train": "train: {rank: 8}",
+        "list": "[1]",
+        "bad": "a: : b",
+    }.items():
+        (here / f"{name}.yaml").write_text(recipe)
+    (here / "mine" / "checkpoints").mkdir(parents=True)
+    (here / "mine" / "checkpoints" / "epoch1.ckpt").touch()
     for name, changes in {
         "small": {"vocab_size": 300},
         "short": {"max_position_embeddings": 32},
         "strange": {"model_type": "cohere"},
         "vit": {"model_type": "vit"},
+        "bert": {"model_type": "bert"},
     }.items():
         shutil.copytree(here / "base", here / name)
         config = json.loads((here / name / "config.json").read_text())
         (here / name / "config.json").write_text(json.dumps({**config, **changes}))
+    shutil.copytree(here / "base", here / "falcon")
+    shape = {"vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    (here / "falcon" / "config.json").write_text(json.dumps({"model_type": "falcon", "multi_query": True, **shape}))
     before = sorted(here.rglob("*"))
     given = {"--model": "base", "--data": "rows.jsonl", "--output": "out"}
     words = arguments.split()
@@ -145,6 +174,15 @@ def test_a_checkpoint_that_cannot_be_saved_ends_the_run(here: Path) -> None:
     assert error.startswith("Error: out/checkpoints/checkpoint-3 could not be saved: ")
     assert error.endswith("free the disk, then continue with --resume")
     assert not (here / "out").exists()
+
+
+def test_an_adapter_that_became_infinite_is_not_written(here: Path, extsub: Command) -> None:
+    """No loss is taken after the last step, so the weights themselves are looked at."""
+    given = ("--model", "base", "--data", "rows.jsonl", "--output", "out", "--warmup", 0, "--epochs", 1)
+    run = extsub("train", *given, "--learning-rate", 1e39)
+    assert run.returncode == 2
+    assert "Error: the last step made base_model.model.model.layers.0.self_attn." in run.stderr
+    assert {path.name for path in (here / "out").iterdir()} == {"checkpoints"}
 
 
 def test_settings_are_checked_in_python_too() -> None:

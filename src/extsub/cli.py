@@ -7,11 +7,12 @@ import json
 import os
 import signal
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
-from cyclopts.config import Yaml
+from cyclopts.config import Dict
 
 from extsub.errors import ExtSubError
 from extsub.training.settings import TrainingSettings
@@ -205,8 +206,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _fail(f"{' '.join(str(error).split())} Run 'extsub --help'.", 2)
     except ExtSubError as error:
         _fail(str(error), 2)
+    except BrokenPipeError:  # the reader of a pipe had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except KeyboardInterrupt as error:
         _fail(f"interrupted; {error.args[0] if error.args else 'nothing was written'}", 130)
+    except SystemExit as error:
+        _fail(f"terminated; {error.args[1] if len(error.args) > 1 else 'nothing was written'}", 143)
     sys.exit(0)
 
 
@@ -240,15 +246,31 @@ def _spread_fields(tokens: list[str]) -> list[str]:
     return result
 
 
-def _recipe(tokens: list[str]) -> list[Yaml]:
-    """The file that ``--config`` names. A name in it that is no setting is an error."""
+def _recipe(tokens: list[str]) -> list[Dict]:
+    """The settings in the file that ``--config`` names. A name in it that is no setting is an error."""
     for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
         name = following if token == "--config" else token.removeprefix("--config=")
         if name != token:
-            if not Path(name).is_file():
-                raise ExtSubError(f"--config {name}: no such file")
-            return [Yaml(name, use_commands_as_keys=False)]
+            return [Dict(_read_recipe(Path(name)), use_commands_as_keys=False)]
     return []
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExtSubError(f"--config {path}: {getattr(error, 'strerror', 'not UTF-8').lower()}") from error
+    except yaml.YAMLError as error:
+        raise ExtSubError(f"--config {path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content or {}, dict):
+        raise ExtSubError(f"--config {path}: expected settings with their values (rank: 8)")
+    known = {one.name for one in fields(TrainingSettings)}
+    recipe = {str(name).replace("-", "_"): value for name, value in (content or {}).items()}
+    if unknown := sorted(recipe.keys() - known):
+        raise ExtSubError(f"--config {path}: {unknown[0]} is no setting of extsub train; see extsub train --help")
+    return {name: value for name, value in recipe.items() if value is not None}
 
 
 def _is_number(token: str) -> bool:
@@ -260,10 +282,10 @@ def _is_number(token: str) -> bool:
 
 
 def _terminate(_signal: int, _frame: object) -> NoReturn:
-    sys.exit(143)  # an exception, so that the unfinished output is removed
+    raise SystemExit(143)  # an exception, so that the unfinished output is removed
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    if os.environ.get("LOCAL_RANK", "0") == "0":  # once for each machine
-        print(f"Error: {message}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")
+    print("Error: " + ("" if rank == "0" else f"process {rank}: ") + message, file=sys.stderr)
     sys.exit(code)

@@ -148,6 +148,14 @@ def _text(row: Row, name: str, optional: bool = False) -> str:
         return ""
     if not isinstance(value, str):
         raise _BadRowError(f"{name} is {_describe(value)}, expected text")
+    return _whole(value, name)
+
+
+def _whole(value: str, name: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise _BadRowError(f"{name} holds half a character (a lone surrogate)") from error
     return value
 
 
@@ -164,9 +172,10 @@ def _conversation(messages: object) -> Example:
         role, content = (message.get("role"), message.get("content")) if isinstance(message, Mapping) else (None, None)
         if role not in ROLES or not isinstance(content, str):
             raise _BadRowError(f"a message needs a role ({', '.join(ROLES)}) and its content as text")
-        turns.append(Turn(role, content))
-    if turns[-1].role != "assistant" or turns[-2].role == "assistant":
-        raise _BadRowError("the last message, and only that, must be the assistant's answer to a question")
+        turns.append(Turn(role, _whole(content, "a message")))
+    question, answer = turns[-2:]
+    if answer.role != "assistant" or question.role != "user" or not question.content.strip():
+        raise _BadRowError("the last two messages must be a question of the user and the assistant's answer")
     return Example(tuple(turns[:-1]), turns[-1].content)
 
 
@@ -203,39 +212,55 @@ def _read_lines(path: Path, text: str) -> Iterator[tuple[str, Any]]:
         if line.strip():
             try:
                 yield f"{path}, line {number}", json.loads(line)
-            except ValueError as error:
-                raise ExtSubError(f"{path}, line {number}: not JSON ({error})") from error
+            except (ValueError, RecursionError) as error:
+                hint = ": expected one row on each line, or a list of rows" if number == 1 else ""
+                raise ExtSubError(f"{path}, line {number}: not JSON ({error}){hint}") from error
 
 
 def _read_json(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     """A list of rows, decoded one by one to know the line of each."""
-    decoder, blank = json.JSONDecoder(), re.compile(r"[\s,]*")
-    position, line, counted = text.index("[") + 1, 1, 0
+    decoder, blank = json.JSONDecoder(), re.compile(r"\s*")
+    position, line, counted, first = text.index("[") + 1, 1, 0, True
+
+    def skip(position: int) -> int:
+        space = blank.match(text, position)
+        return space.end() if space else position
+
     while True:
-        separator = blank.match(text, position)
-        position = separator.end() if separator else position
-        line, counted = line + text.count("\n", counted, position), position
+        position = skip(position)
         if text[position : position + 1] == "]":
             if rest := text[position + 1 :].strip():
-                raise ExtSubError(f"{path}, line {line}: not JSON (more text after the list: {rest[:20]!r})")
+                raise ExtSubError(f"{path}: not JSON (more text after the list: {rest[:20]!r})")
             return
+        if not first and text[position : position + 1] == ",":
+            position = skip(position + 1)
+        elif not first:
+            line += text.count("\n", counted, position)
+            raise ExtSubError(f"{path}, line {line}: not JSON (expected a comma or the end of the list)")
+        line, counted, first = line + text.count("\n", counted, position), position, False
         try:
             row, position = decoder.raw_decode(text, position)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ExtSubError(f"{path}, line {line}: not JSON ({error})") from error
         yield f"{path}, line {line}", row
 
 
 def _read_csv(path: Path, text: str) -> Iterator[tuple[str, Row]]:
     csv.field_size_limit(2**31 - 1)  # the default, 128 KiB, is less than a long answer
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    before = 1
+    reader, header, before = csv.reader(io.StringIO(text, newline=""), strict=True), None, 0
     try:
         for row in reader:
             where, before = f"{path}, line {before + 1}", reader.line_num
-            if None in row:
-                raise ExtSubError(f"{where}: more values than the {len(reader.fieldnames or ())} columns of the header")
-            yield where, {name: value for name, value in row.items() if value is not None}
+            if not row:  # an empty line
+                continue
+            if header is None:
+                header = row
+                if twice := [name for name in header if header.count(name) > 1]:
+                    raise ExtSubError(f"{where}: two columns are called {twice[0]!r}")
+            elif len(row) != len(header):
+                raise ExtSubError(f"{where}: {len(row)} values under the {len(header)} columns of the header")
+            else:
+                yield where, dict(zip(header, row, strict=True))
     except csv.Error as error:
         raise ExtSubError(f"{path}, line {before + 1}: not CSV ({error})") from error
 
@@ -244,10 +269,10 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
     parquet = require("pyarrow.parquet", "train")
     arrow = require("pyarrow", "train")
     try:
-        table = parquet.read_table(path)
-    except (arrow.ArrowInvalid, OSError) as error:
+        rows = parquet.read_table(path).to_pylist()
+    except (arrow.ArrowException, OSError, ValueError) as error:
         raise ExtSubError(f"{path}: not Parquet ({str(error).splitlines()[0]})") from error
-    for number, row in enumerate(table.to_pylist(), start=1):
+    for number, row in enumerate(rows, start=1):
         yield f"{path}, row {number}", row
 
 

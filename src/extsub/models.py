@@ -62,6 +62,8 @@ def load_config(model: ModelName) -> PretrainedConfig:
         config = transformers.AutoConfig.from_pretrained(**model.arguments)
     if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
         raise ExtSubError(f"{model.given}: {config.model_type} is no causal language model")
+    if type(config) in transformers.AutoModelForMaskedLM._model_mapping and not getattr(config, "is_decoder", True):
+        raise ExtSubError(f"{model.given}: {config.model_type} sees both sides of a token, so it cannot be trained so")
     return config
 
 

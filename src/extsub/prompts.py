@@ -62,7 +62,7 @@ def render(
     """(prompt, what follows it). A chat template writes its own end of turn; elsewhere the end token is still to add.
 
     Raises:
-        ExtSubError: as ``render_prompt``.
+        ExtSubError: as ``render_prompt``, or the chat template rewrites the question when there is an answer.
     """
     prompt = render_prompt(turns, template, tokenizer)
     if template != "chat":
@@ -72,6 +72,11 @@ def render(
         text = text.rstrip()  # the newline that some templates put after the end token
     # Templates may write an answer otherwise than they ask for it (an empty <think>, say): keep what they share.
     prompt = os.path.commonprefix([prompt, text])  # noqa: RUF071  these are texts, not paths
+    if turns[-1].content.strip() not in prompt or not text[len(prompt) :].strip():
+        raise ExtSubError(
+            "--template chat: the tokenizer's chat template writes a question otherwise once it is answered, so the "
+            "answer cannot be told apart: use --template extsub"
+        )
     return prompt, text[len(prompt) :]
 
 
@@ -83,6 +88,6 @@ def _apply_chat_template(turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBa
     messages = [turn._asdict() for turn in turns]
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
-    except TemplateError as error:
+    except (TemplateError, TypeError) as error:
         raise ExtSubError(f"--template chat: the tokenizer's chat template refuses a conversation: {error}") from error
     return str(text)

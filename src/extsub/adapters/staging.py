@@ -49,8 +49,10 @@ def check_place(output: Path) -> None:
     """Refuse what is no folder; undo the first of the two renames if a run was killed between them.
 
     Raises:
-        ExtSubError: the output is a link or a file.
+        ExtSubError: the output is a link or a file, or has no name.
     """
+    if not output.name:
+        raise ExtSubError(f"output {str(output)!r}: give the name of a folder to make")
     if output.is_symlink():
         raise ExtSubError(f"{output} is a symbolic link: give the folder itself")
     if output.exists() and not output.is_dir():
@@ -69,7 +71,7 @@ def staged(output: Path) -> Generator[Path]:
     created: list[Path] = []
     folder = output.with_name(f".{output.name}.partial")
     try:
-        created = _make_parents(output)
+        created = make_parents(output)
         _make_folder(folder)
         with locked(folder, output):
             _clear(folder)
@@ -81,18 +83,24 @@ def staged(output: Path) -> Generator[Path]:
                 shutil.rmtree(folder, ignore_errors=True)
                 raise
     except BaseException as error:
-        for parent in reversed(created):
-            with contextlib.suppress(OSError):
-                parent.rmdir()
+        remove_empty(created)
         if isinstance(error, OSError):
             raise ExtSubError(f"{output} could not be written: {error.strerror or error}; nothing was kept") from error
         raise
 
 
-def _make_parents(output: Path) -> list[Path]:
+def make_parents(output: Path) -> list[Path]:
+    """The folders above ``output``. Returns those that were not there, outermost first."""
     missing = [parent for parent in output.parents if not parent.exists()]
     output.parent.mkdir(parents=True, exist_ok=True)
     return missing[::-1]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Undo ``make_parents``, as far as nothing is in them."""
+    for folder in reversed([*folders]):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _make_folder(folder: Path) -> None:

@@ -29,7 +29,7 @@ def step(checkpoint: Path) -> int | None:
     """How many steps were done; None if the checkpoint is incomplete."""
     try:
         return int(json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))["global_step"])
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -37,7 +37,7 @@ def check_output(output: Path, resume: bool) -> None:
     """Refuse what another run left, unless it is to be continued.
 
     Raises:
-        ExtSubError: the output exists, or holds an unfinished run and ``resume`` is not set.
+        ExtSubError: the output exists, or holds what is not ours, or an unfinished run and ``resume`` is not set.
     """
     check_place(output)
     if not output.exists():
@@ -45,6 +45,9 @@ def check_output(output: Path, resume: bool) -> None:
     inside = {path.name for path in output.iterdir()}
     if inside - {FOLDER}:
         raise ExtSubError(f"{output} already exists: choose another output, or remove it")
+    left = {path.name for path in (output / FOLDER).glob("*")}
+    if left and SETTINGS not in left:
+        raise ExtSubError(f"{output / FOLDER} was not written by extsub (it has no {SETTINGS}): choose another output")
     checkpoint = last_checkpoint(output)
     if checkpoint and not resume:
         done = step(checkpoint)

@@ -11,6 +11,7 @@ from extsub.errors import ExtSubError
 from extsub.prompts import Template, render
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
@@ -82,6 +83,19 @@ def encode(
     if not tokens:
         raise ExtSubError(f"every prompt alone fills --max-length {max_length}: nothing would be learnt; raise it")
     return Encoded(tokens, answers, truncated, len(examples) - len(tokens))
+
+
+def to_dataset(rows: Encoded, packed_length: int | None) -> Dataset:
+    """Rows as TRL takes them, several in one of at most ``packed_length`` tokens if so asked."""
+    from datasets import Dataset, disable_progress_bars
+
+    dataset = Dataset.from_dict({"input_ids": rows.tokens, "labels": rows.labels})
+    if packed_length is None:
+        return dataset
+    from trl.data_utils import pack_dataset
+
+    disable_progress_bars()  # half a second's work
+    return pack_dataset(dataset, packed_length, "bfd")
 
 
 def _first_token(encoding: Encoding, start: int, stop: int) -> int:

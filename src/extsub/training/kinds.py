@@ -61,21 +61,47 @@ def sketch(settings: TrainingSettings, config: PretrainedConfig) -> PeftModel:
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
+        linear = _linear(model)
         try:
             sketched = peft.get_peft_model(model, peft_config(settings))
         except ValueError as error:
             reason = " ".join(str(error).split())
-            if re.search(r"target_modules|Target modules|feedforward", reason):
+            if re.search(r"target_modules|Target modules", reason):
                 given = f" among {', '.join(settings.target_modules)}" if settings.target_modules else ""
-                reason = (
-                    f"no target modules found{given}; choose with --target-modules from {_linear(model)}, or all-linear"
-                )
+                reason = f"no target modules found{given}; choose with --target-modules from {linear}, or all-linear"
             raise ExtSubError(
                 f"{settings.kind} does not fit {config.model_type} ({settings.model}): {reason}"
             ) from error
     if hasattr(model.get_output_embeddings(), "base_layer"):
         raise ExtSubError("--target-modules: TRL cannot train an adapter on the output layer (lm_head): leave it out")
+    _check_targets(settings, sketched, linear)
+    if settings.kind == "prefix":
+        _check_prefix(settings, sketched, config)
     return sketched
+
+
+def _check_prefix(settings: TrainingSettings, model: PeftModel, config: PretrainedConfig) -> None:
+    """PEFT makes keys and values of a shape that some kinds of attention (multi-query, latent) do not keep."""
+    try:
+        model(input_ids=torch.zeros(1, 2, dtype=torch.long, device="meta"))
+    except RuntimeError as error:  # others are of operations that need numbers
+        if "Sizes of tensors must match" in str(error):
+            raise ExtSubError(
+                f"prefix does not fit {config.model_type} ({settings.model}): its attention keeps keys and values of "
+                "another shape than PEFT makes; train lora instead"
+            ) from error
+
+
+def _check_targets(settings: TrainingSettings, model: PeftModel, linear: str) -> None:
+    """PEFT is content when one of several names is found."""
+    adapted = [name for name, one in model.named_modules() if hasattr(one, "base_layer")]
+    for option, names in (
+        ("--target-modules", settings.target_modules),
+        ("--feedforward-modules", settings.feedforward_modules),
+    ):
+        for wanted in names or ():
+            if wanted != "all-linear" and not any(f".{name}".endswith(f".{wanted}") for name in adapted):
+                raise ExtSubError(f"{option} {wanted}: {settings.model} has no such module; choose from {linear}")
 
 
 def _linear(model: PreTrainedModel) -> str:

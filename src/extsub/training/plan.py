@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 from extsub.data import Data, load_data
 from extsub.errors import ExtSubError, require
 from extsub.models import ModelName, find_model, load_config, load_tokenizer, positions
-from extsub.training.encoding import Encoded, Progress, encode
+from extsub.training.encoding import Encoded, Progress, encode, to_dataset
 from extsub.training.kinds import parameters, sketch
 from extsub.training.order import LengthOrderedBatches
 from extsub.training.settings import PROMPT_LEARNING, TrainingSettings
 
 if TYPE_CHECKING:
     import torch
-    from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 BYTES = {"4bit": 0.55, "8bit": 1.05}
@@ -36,8 +35,6 @@ class Plan:
     tokenizer: PreTrainedTokenizerBase
     data: Data
     rows: Encoded
-    dataset: Dataset
-    """``rows``, packed if so set"""
     order: LengthOrderedBatches
     dtype: torch.dtype
     processes: int
@@ -142,6 +139,7 @@ def plan_training(settings: TrainingSettings, progress: Progress | None = None) 
         ExtSubError: the data, the model, the tokenizer, or how they fit, is at fault.
     """
     require("trl", "train")
+    _check_reporting(settings)
     data = load_data(settings.data, settings.field)
     model = find_model(settings.model)
     config = load_config(model)
@@ -151,8 +149,10 @@ def plan_training(settings: TrainingSettings, progress: Progress | None = None) 
     rows = encode(data.examples, tokenizer, settings.template, settings.max_length, **arguments)
     _check_length(settings, config, rows)
     _check_vocabulary(settings, config, rows)
-    dataset = _dataset(settings, rows)
-    lengths = [len(row) for row in dataset["input_ids"]] if settings.packing else rows.lengths
+    lengths = rows.lengths
+    if settings.packing:
+        lengths = [len(row) for row in to_dataset(rows, settings.max_length)["input_ids"]]
+    steps = _steps(settings, len(lengths))
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     micro_batch, accumulation = _share(settings, processes)
     order = LengthOrderedBatches(lengths, settings.batch_size, micro_batch * processes, settings.seed)
@@ -163,21 +163,35 @@ def plan_training(settings: TrainingSettings, progress: Progress | None = None) 
         tokenizer=tokenizer,
         data=data,
         rows=rows,
-        dataset=dataset,
         order=order,
         dtype=_dtype(settings),
         processes=processes,
         micro_batch=micro_batch,
         accumulation=accumulation,
-        steps=_steps(settings, len(lengths)),
+        steps=steps,
         trainable=trainable,
         base=base,
     )
 
 
+def _check_reporting(settings: TrainingSettings) -> None:
+    from transformers.integrations import get_available_reporting_integrations
+
+    installed = get_available_reporting_integrations()
+    for name in settings.report_to:
+        if name not in (*installed, "none"):
+            raise ExtSubError(f"--report-to {name}: unknown or not installed; found {', '.join(installed) or 'none'}")
+
+
 def _steps(settings: TrainingSettings, rows: int) -> int:
     in_epoch = -(-rows // settings.batch_size)
-    return max(1, math.ceil(settings.epochs * in_epoch))
+    steps = max(1, math.ceil(settings.epochs * in_epoch))
+    if math.ceil(settings.warmup * steps) >= steps:
+        raise ExtSubError(
+            f"{rows:,} rows make {steps} step of {settings.batch_size}, and the warm-up takes it: nothing would be "
+            "learnt; lower --batch-size, or pass --warmup 0"
+        )
+    return steps
 
 
 def _share(settings: TrainingSettings, processes: int) -> tuple[int, int]:
@@ -194,6 +208,8 @@ def _share(settings: TrainingSettings, processes: int) -> tuple[int, int]:
 def _check_length(settings: TrainingSettings, config: PretrainedConfig, rows: Encoded) -> None:
     longest, allowed = max(rows.lengths), positions(config)
     virtual = settings.virtual_tokens if settings.kind in PROMPT_LEARNING else 0
+    if allowed is not None and virtual >= allowed:
+        raise ExtSubError(f"--virtual-tokens {virtual}: {settings.model} allows {allowed} tokens, these included")
     if allowed is not None and longest + virtual > allowed:
         extra = f" and {virtual} virtual tokens" if virtual else ""
         raise ExtSubError(
@@ -209,18 +225,6 @@ def _check_vocabulary(settings: TrainingSettings, config: PretrainedConfig, rows
             f"{settings.model}: the tokenizer makes token {highest} of {settings.data}, and the model has {size}: "
             "the tokenizer belongs to another model"
         )
-
-
-def _dataset(settings: TrainingSettings, rows: Encoded) -> Dataset:
-    from datasets import Dataset, disable_progress_bars
-
-    dataset = Dataset.from_dict({"input_ids": rows.tokens, "labels": rows.labels})
-    if not settings.packing:
-        return dataset
-    from trl.data_utils import pack_dataset
-
-    disable_progress_bars()  # half a second's work
-    return pack_dataset(dataset, settings.max_length, "bfd")
 
 
 def _dtype(settings: TrainingSettings) -> torch.dtype:

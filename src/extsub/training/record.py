@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 import shutil
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors.torch import load_file
+
 from extsub.adapters.card import metadata
 from extsub.adapters.source import CONFIG, SAFETENSORS
+from extsub.errors import ExtSubError
 
 if TYPE_CHECKING:
     from extsub.training.plan import Plan
@@ -25,20 +28,24 @@ LIBRARIES = ("extsub", "torch", "transformers", "peft", "trl", "accelerate", "da
 
 def identity(plan: Plan) -> dict[str, Any]:
     """What must be the same for a run to be continued."""
-    settings = json.loads(json.dumps(asdict(plan.settings), default=str))
-    return {**settings, "model": plan.model.name, "data": plan.data.sha256, "dtype": str(plan.dtype)}
+    return {**plan.settings.to_dict(), "model": plan.model.name, "data": plan.data.sha256, "dtype": str(plan.dtype)}
 
 
 def training_record(plan: Plan, trainer: Trainer, watch: Watch) -> dict[str, Any]:
     """Settings, versions, data, figures, and the loss of every step, as JSON values."""
     losses = [
-        {"step": one["step"], "loss": one["loss"], "learning_rate": one["learning_rate"], "gradient": one["grad_norm"]}
+        {
+            "step": one["step"],
+            "loss": one["loss"],
+            "learning_rate": one["learning_rate"],
+            "gradient": _finite(one.get("grad_norm", math.nan)),  # float16 overflows now and then, and skips the step
+        }
         for one in trainer.state.log_history
         if "loss" in one
     ]
     seconds, done = watch.seconds, trainer.state.global_step - watch.first_step
     return {
-        "settings": json.loads(json.dumps(asdict(plan.settings), default=str)),
+        "settings": plan.settings.to_dict(),
         "plan": plan.to_dict(),
         "base_commit": getattr(plan.config, "_commit_hash", None),
         "distributed": trainer.accelerator.distributed_type.value,
@@ -53,10 +60,20 @@ def training_record(plan: Plan, trainer: Trainer, watch: Watch) -> dict[str, Any
     }
 
 
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
 def write_adapter(folder: Path, saved: Path, record: dict[str, Any]) -> None:
-    """Fill ``folder`` with the adapter that transformers saved, and what says how it was made."""
+    """Fill ``folder`` with the adapter that transformers saved, and what says how it was made.
+
+    Raises:
+        ExtSubError: the adapter holds NaN or infinite numbers.
+    """
     from extsub.training.curve import plot_losses
 
+    if broken := [name for name, one in load_file(saved / SAFETENSORS).items() if not one.isfinite().all()]:
+        raise ExtSubError(f"the last step made {broken[0]} NaN or infinite: lower --learning-rate and begin anew")
     shutil.copyfile(saved / SAFETENSORS, folder / SAFETENSORS)
     config = json.loads((saved / CONFIG).read_text(encoding="utf-8"))
     for name in ("target_modules", "feedforward_modules"):  # sets to PEFT: in an order that differs from run to run

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from extsub.errors import ExtSubError
 
@@ -135,15 +135,23 @@ class TrainingSettings:
         for name, part in (("warmup", self.warmup), ("lora_dropout", self.lora_dropout)):
             if not 0 <= part < 1:
                 raise ExtSubError(f"{option(name)} {part}: expected a part, from 0 to less than 1")
+        if not 0 <= self.seed < 2**32:
+            raise ExtSubError(f"--seed {self.seed}: expected 0 to 4294967295")
         if not 0 <= self.weight_decay < math.inf:
             raise ExtSubError(f"--weight-decay {self.weight_decay}: expected 0 or more")
         if not self.lora_alpha > 0:
             raise ExtSubError(f"--lora-alpha {self.lora_alpha}: expected a number above 0")
+        if self.target_modules and "all-linear" in self.target_modules and len(self.target_modules) > 1:
+            raise ExtSubError("--target-modules all-linear already means all of them: give it alone")
         defaults = {one.name: one.default for one in fields(self)}
         for name, kinds in OWN.items():
             if self.kind not in kinds and getattr(self, name) != defaults[name]:
                 reason = WHY_NOT.get(name, f"{self.kind} has no such setting")
                 raise ExtSubError(f"{option(name)} is for {', '.join(kinds)}, not for {self.kind}: {reason}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {**asdict(self), "output": str(self.output)}
 
 
 WHY_NOT = {

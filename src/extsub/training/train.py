@@ -8,11 +8,11 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extsub.adapters.staging import locked, staged
+from extsub.adapters.staging import locked, make_parents, remove_empty, staged
 from extsub.errors import ExtSubError
 from extsub.models import load_model
 from extsub.training import checkpoints
-from extsub.training.encoding import MASKED, Progress
+from extsub.training.encoding import MASKED, Progress, to_dataset
 from extsub.training.kinds import peft_config
 from extsub.training.plan import Plan, plan_training
 from extsub.training.record import identity, training_record, write_adapter
@@ -66,9 +66,20 @@ def train(settings: TrainingSettings, *, resume: bool = False, progress: Progres
         trainer.save_model(str(final))  # gathers the weights where an engine has shared them out
         record = training_record(plan, trainer, watch)
         if _is_main():
-            with staged(settings.output) as folder:
-                write_adapter(folder, final, record)
+            _write(settings.output, final, record)
         return record
+
+
+def _write(output: Path, saved: Path, record: dict[str, Any]) -> None:
+    try:
+        with staged(output) as folder:
+            write_adapter(folder, saved, record)
+    except ExtSubError as error:
+        if isinstance(error.__cause__, OSError):  # the disk
+            raise ExtSubError(
+                f"{error}; the training is done: free the disk, then pass --resume to write it"
+            ) from error
+        raise
 
 
 def _is_main() -> bool:
@@ -81,25 +92,23 @@ def _working(output: Path) -> Generator[None]:
     if not _is_main():
         yield
         return
-    folder = output / checkpoints.FOLDER
+    folder, created = output / checkpoints.FOLDER, []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ExtSubError(f"{folder} could not be made: {error.strerror}: choose another output") from error
-    try:
+        created = make_parents(folder)
+        folder.mkdir(exist_ok=True)
         with locked(folder, output):
             try:
                 yield
             except BaseException as error:
                 checkpoint = checkpoints.abandon(output)
-                if isinstance(error, KeyboardInterrupt) and checkpoint:
+                if isinstance(error, (KeyboardInterrupt, SystemExit)) and checkpoint:
                     said = f"step {checkpoints.step(checkpoint)} is saved in {output}: continue with --resume"
-                    raise KeyboardInterrupt(said) from error
+                    raise type(error)(*error.args, said) from error
                 raise
+    except OSError as error:
+        raise ExtSubError(f"{folder} could not be made: {error.strerror}: choose another output") from error
     finally:
-        for empty in (folder, output):  # never began
-            with contextlib.suppress(OSError):
-                empty.rmdir()
+        remove_empty([*created, folder])
 
 
 def _arguments(plan: Plan) -> SFTConfig:
@@ -124,6 +133,7 @@ def _arguments(plan: Plan) -> SFTConfig:
         packing=settings.packing,
         max_length=settings.max_length if settings.packing else None,  # rows are cut already
         dataset_kwargs={"skip_prepare_dataset": True},
+        router_aux_loss_coef=0.0,  # the loss is on the answer alone, also for mixtures of experts
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="steps",
@@ -161,12 +171,12 @@ def _trainer(plan: Plan, arguments: SFTConfig) -> Trainer:
         )
     if _asked_for("ACCELERATE_USE_FSDP") and not torch.accelerator.is_available():  # FSDP 1 fails, FSDP 2 becomes DDP
         raise ExtSubError("FSDP was asked for, and it needs GPUs: leave it out, or use DeepSpeed ZeRO")
-    dataset = plan.dataset
+    config = peft_config(settings)
+    config.revision = plan.model.revision
+    dataset = to_dataset(plan.rows, settings.max_length if settings.packing else None)
     if len(plan.order) > len(plan.order.lengths):  # what fills the last batch: one token, nothing to learn
         filler = {"input_ids": [plan.tokenizer.eos_token_id], "labels": [MASKED], "seq_lengths": [1]}
         dataset = dataset.add_item({name: filler[name] for name in dataset.column_names})
-    config = peft_config(settings)
-    config.revision = plan.model.revision
     trainer = Trainer(
         model=load_model(plan.model, plan.dtype, settings.quantize),
         args=arguments,
@@ -207,8 +217,8 @@ def _out_of_memory_explained(plan: Plan) -> Generator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-        known = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
-        if not known:
+        known = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+        if type(error) is RuntimeError and not any(reason in str(error) for reason in known):
             raise
         settings, ways = plan.settings, []
         if plan.micro_batch > 1:

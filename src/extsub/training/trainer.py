@@ -92,4 +92,4 @@ class Trainer(SFTTrainer):
             reason = str(error).splitlines()[0]
             raise ExtSubError(
                 f"{where} could not be saved: {reason}; free the disk, then continue with --resume"
-            ) from (error)
+            ) from error
