@@ -14,6 +14,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ ANSWERS = ("right_answer", "hallucinated_answer")
 
 
 def main(source: Path, folder: Path) -> None:
+    warnings.filterwarnings("ignore", category=FutureWarning)  # peft asks transformers under old names
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     shutil.rmtree(folder, ignore_errors=True)

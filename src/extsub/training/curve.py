@@ -20,7 +20,7 @@ def plot_losses(record: dict[str, Any], path: Path) -> None:
         loss.plot(steps, losses, color="tab:blue", linewidth=1.5, marker="o", markersize=4)
     else:
         loss.plot(steps, losses, color="0.75", linewidth=1, label="each step")
-        loss.plot(steps, smoothed(losses), color="tab:blue", linewidth=2, label="mean of the last tenth of the run")
+        loss.plot(steps, smoothed(losses), color="tab:blue", linewidth=2, label="running mean, over a tenth of the run")
         loss.legend(frameon=False)
     loss.set_ylabel("loss on answers")
     loss.set_title(f"{Path(record['plan']['data']['name']).name}: {settings['kind']}, {total:,} steps", fontsize=10)

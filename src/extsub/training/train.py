@@ -96,19 +96,26 @@ def _working(output: Path) -> Generator[None]:
     try:
         created = make_parents(folder)
         folder.mkdir(exist_ok=True)
-        with locked(folder, output):
-            try:
-                yield
-            except BaseException as error:
-                checkpoint = checkpoints.abandon(output)
-                if isinstance(error, (KeyboardInterrupt, SystemExit)) and checkpoint:
-                    said = f"step {checkpoints.step(checkpoint)} is saved in {output}: continue with --resume"
-                    raise type(error)(*error.args, said) from error
-                raise
     except OSError as error:
+        remove_empty(created)
         raise ExtSubError(f"{folder} could not be made: {error.strerror}: choose another output") from error
+    try:
+        with locked(folder, output), _unfinished_work_kept(output):
+            yield
     finally:
         remove_empty([*created, folder])
+
+
+@contextlib.contextmanager
+def _unfinished_work_kept(output: Path) -> Generator[None]:
+    try:
+        yield
+    except BaseException as error:
+        checkpoint = checkpoints.abandon(output)
+        if isinstance(error, (KeyboardInterrupt, SystemExit)) and checkpoint:
+            said = f"step {checkpoints.step(checkpoint)} is saved in {output}: continue with --resume"
+            raise type(error)(*error.args, said) from error
+        raise
 
 
 def _arguments(plan: Plan) -> SFTConfig:
