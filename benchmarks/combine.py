@@ -17,19 +17,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import Any, TypeVar
+from typing import Any
 
 from contenders import CONTENDERS, MODULES, WEIGHTS, Measurement, Pair, bare, error, measure
+from machine import apart, processor
 from made_up import SHAPES, Shape, make_adapter
-
-Result = TypeVar("Result")
 
 LAYERS = {
     "7b": {"peft_svd": 1},
@@ -99,7 +95,7 @@ def main() -> None:
     arguments = parser.parse_args()
     skipped = dict.fromkeys(CONTENDERS.keys() - {"floor", *arguments.contenders}, 0)
     layers = {name: LAYERS[name] | skipped for name in arguments.shapes}
-    baseline = _apart(bare)
+    baseline = apart(bare)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         tables = {
@@ -122,12 +118,6 @@ def main() -> None:
     print(text, end="")
 
 
-def _apart(function: Callable[..., Result], *arguments: object) -> Result:
-    """The function's result from a fresh process. This one stays small: a child's peak starts at its parent's."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(function, *arguments).result()
-
-
 def _table(shape: Shape, layers: dict[str, int], folder: Path, runs: int, baseline: int) -> list[Row]:
     """Measure the contenders with so many layers (all, where not said) in turns."""
     pairs = {
@@ -141,10 +131,10 @@ def _table(shape: Shape, layers: dict[str, int], folder: Path, runs: int, baseli
         for name, pair in pairs.items():
             if run and max(measured[name][0].seconds.values()) > SLOW:
                 continue
-            measured[name].append(_apart(measure, name, pair))
+            measured[name].append(apart(measure, name, pair))
             _progress(f"{shape.name}, {pair.shape.layers} layers, run {run + 1}: {measured[name][-1].seconds}")
             if name not in errors:
-                errors[name] = _apart(error, name, pair)
+                errors[name] = apart(error, name, pair)
             shutil.rmtree(pair.output)
             os.sync()
     shutil.rmtree(folder)
@@ -187,7 +177,7 @@ def _pair(shape: Shape, folder: Path) -> Pair:
     if not place.exists():
         _progress(f"making a pair of {shape.name}, {shape.layers} layers")
         for seed, adapter in enumerate((pair.expert, pair.anti_expert)):
-            _apart(make_adapter, shape, adapter, seed)
+            apart(make_adapter, shape, adapter, seed)
         os.sync()
     return pair
 
@@ -199,7 +189,7 @@ def _growth(folder: Path, runs: int, baseline: int) -> dict[int, Row]:
     measured: dict[int, list[Measurement]] = {count: [] for count in layers}
     for run in range(runs):
         for pair in pairs:
-            measured[pair.shape.layers].append(_apart(measure, "extsub", pair))
+            measured[pair.shape.layers].append(apart(measure, "extsub", pair))
             _progress(f"growth, {pair.shape.layers} layers, run {run + 1}")
             shutil.rmtree(pair.output)
             os.sync()
@@ -258,17 +248,7 @@ def _markdown(tables: dict[str, list[Row]], growth: dict[int, Row], start_up: di
 def _machine() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     versions = ", ".join(f"{package} {version(package)}" for package in ("extsub", "torch", "safetensors", "peft"))
-    return f"{_processor()}, {cores} cores; Python {platform.python_version()}, {versions}."
-
-
-def _processor() -> str:
-    if (info := Path("/proc/cpuinfo")).exists():
-        names = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        if names:
-            return names[0]
-    return platform.processor() or platform.machine()
+    return f"{processor()}, {cores} cores; Python {platform.python_version()}, {versions}."
 
 
 def _megabytes(size: float) -> str:

@@ -16,15 +16,12 @@ import math
 import os
 import platform
 import random
-import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from itertools import chain
-from multiprocessing import get_context
 from operator import truediv
 from pathlib import Path
 from statistics import mean, median
@@ -41,6 +38,7 @@ from trl import SFTConfig, SFTTrainer
 from extsub import TrainingSettings, train
 from extsub.data import load_data
 from extsub.training.encoding import MASKED, encode
+from machine import apart, processor
 
 SMALL = {"vocab_size": 1000, "hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 4}
 LARGE = {"vocab_size": 32_000, "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22}
@@ -224,8 +222,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         small, many, large = (Path(scratch) / name for name in ("small", "many", "large"))
         text = [_machine(), "### Training: 3.5 M parameters, float32, CPU"]
-        text += [_table(_apart(make, small, SMALL, arguments.rows), _rounds(training, CONTENDERS, small, runs))]
-        lengths = _apart(make, many, SMALL, arguments.tokenise_rows)
+        text += [_table(apart(make, small, SMALL, arguments.rows), _rounds(training, CONTENDERS, small, runs))]
+        lengths = apart(make, many, SMALL, arguments.tokenise_rows)
         measured = _rounds(tokenising, (AUTHORS, TRL, EXTSUB), many, runs)
         text += ["### Tokenising", _table(lengths, measured)]
         if len({run.did for runs in measured.values() for run in runs}) > 1:
@@ -233,21 +231,16 @@ def main() -> None:
         text += ["### Training: 1.1 B parameters, bfloat16, GPU", *([] if ON_GPU else ["Not measured: no GPU here."])]
         if ON_GPU:
             os.environ["CUDA_VISIBLE_DEVICES"] = "0"
-            text += [_table(_apart(make, large, LARGE, arguments.rows), _rounds(training, CONTENDERS, large, runs))]
+            text += [_table(apart(make, large, LARGE, arguments.rows), _rounds(training, CONTENDERS, large, runs))]
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text("\n\n".join([*text, NOTES]) + "\n", encoding="utf-8")
     print(arguments.output.read_text(encoding="utf-8"), end="")
 
 
-def _apart(function: Callable[..., Any], *arguments: object) -> Any:
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        return process.submit(function, *arguments).result()
-
-
 def _rounds(function: Callable[[str, Path], Run], names: Iterable[str], place: Path, runs: int) -> dict[str, list[Run]]:
     measured: dict[str, list[Run]] = {name: [] for name in names}
     for name in [*measured] * runs:
-        measured[name].append(_apart(function, name, place))
+        measured[name].append(apart(function, name, place))
         print(name, measured[name][-1], file=sys.stderr, flush=True)
     return measured
 
@@ -268,10 +261,8 @@ def _table(lengths: list[int], measured: dict[str, list[Run]]) -> str:
 
 
 def _machine() -> str:
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.exists() else [platform.machine()]
     versions = [f"{name} {version(name)}" for name in ("extsub", "torch", "transformers", "trl", "peft", "tokenizers")]
-    return f"{names[0]}, {os.cpu_count()} cores; Python {platform.python_version()}, {', '.join(versions)}."
+    return f"{processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, {', '.join(versions)}."
 
 
 if __name__ == "__main__":

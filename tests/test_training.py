@@ -21,6 +21,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import SFTTrainer
 
 import tiny
 from conftest import Command
@@ -28,6 +29,7 @@ from extsub import ExtSubError, TrainingSettings, load_adapter, plan_training, t
 from extsub.training.kinds import peft_config
 from extsub.training.order import LengthOrderedBatches
 from extsub.training.progress import Watch
+from extsub.training.trainer import Trainer
 
 KINDS = ("lora", "ia3", "prefix", "p-tuning", "prompt")
 WORDS = "what is the capital of france paris who wrote book when river named it said nobody knows".split()
@@ -144,6 +146,16 @@ def test_the_adapter_is_the_one_that_a_plain_loop_trains(base: Path, data: Path,
         f"{kind}/{name}"
         for name in ("README.md", "adapter_config.json", "adapter_model.safetensors", "loss.png", "training.json")
     }
+
+
+@pytest.mark.parametrize("kind", ["lora", "p-tuning"])
+def test_the_loss_on_a_cpu_is_that_of_trl(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Trained, kind: str
+) -> None:
+    """TRL's is what runs on a GPU."""
+    monkeypatch.setattr(Trainer, "compute_loss", SFTTrainer.compute_loss)
+    train(settings(base, data, tmp_path / kind, kind=kind))
+    assert difference(trained(kind).output, tmp_path / kind) < 2e-5
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -202,6 +202,17 @@ def test_no_code_of_a_model_is_run(here: Path, extsub: Command) -> None:
     assert not (here / "ran").exists()
 
 
+def test_fsdp_does_not_turn_into_something_else(here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """accelerate runs FSDP as DDP where there is no GPU, without a word."""
+    if torch.accelerator.is_available():
+        pytest.skip("there is a GPU")
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    run = extsub("train", "--model", "base", "--data", "rows.jsonl", "--output", "out", "--batch-size", 4)
+    assert run.returncode == 2
+    assert run.stderr == "Error: FSDP was asked for, and it needs GPUs: leave it out, or use DeepSpeed ZeRO\n"
+    assert not (here / "out").exists()
+
+
 def test_two_runs_into_one_output_are_told_apart(here: Path, extsub: Command) -> None:
     from extsub.adapters.staging import locked
 

@@ -31,7 +31,7 @@ class Watch(TrainerCallback):
         self._begun, self.first_step = time.perf_counter(), state.global_step
         if state.is_world_process_zero and sys.stderr.isatty():
             columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, TextColumn("{task.fields[said]}"), console=Console(stderr=True))
+            self._bar = Progress(*columns, TextColumn("left  {task.fields[said]}"), console=Console(stderr=True))
             self._bar.add_task("training", total=state.max_steps, completed=state.global_step, said="")
             self._bar.start()
 
