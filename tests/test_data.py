@@ -149,6 +149,7 @@ def test_wrong_types_are_counted_with_what_else_is_wrong(tmp_path: Path) -> None
     ("fields", "message"),
     [
         ({"answer": "output"}, "--field answer=...: no such field of ours; there are instruction, input, output,"),
+        ({"prompt": "input"}, "--field prompt=input: does not go with instruction and output"),
         ({"output": "reply"}, "--field output=reply: {name} has no field 'reply'; it has instruction, input, output"),
     ],
 )

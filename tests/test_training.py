@@ -286,7 +286,8 @@ def test_an_incomplete_checkpoint_is_passed_over(
 def test_an_unfinished_run_is_continued_only_on_request_and_only_as_it_began(
     base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = settings(base, data, tmp_path / "a")
+    own = {"field": {"output": "output"}, "target_modules": ("q_proj", "o_proj")}
+    chosen = settings(base, data, tmp_path / "a", **own)
     with monkeypatch.context() as patched:
         patched.setattr(Watch, "on_log", _stopping_at(5))
         with pytest.raises(_StopError):
@@ -296,12 +297,12 @@ def test_an_unfinished_run_is_continued_only_on_request_and_only_as_it_began(
     ):
         train(chosen)
     with pytest.raises(ExtSubError, match=r"--resume: seed was 42 when the run in .* began, and is now 43"):
-        train(settings(base, data, tmp_path / "a", seed=43), resume=True)
+        train(settings(base, data, tmp_path / "a", seed=43, **own), resume=True)
     other = tmp_path / "other.jsonl"
     other.write_text(data.read_text() * 2)
     with pytest.raises(ExtSubError, match=r"--resume: data was "):
-        train(settings(base, other, tmp_path / "a"), resume=True)
-    assert train(settings(base, data, tmp_path / "a", micro_batch_size=2), resume=True)["resumed_from_step"] == 4
+        train(settings(base, other, tmp_path / "a", **own), resume=True)
+    assert train(settings(base, data, tmp_path / "a", micro_batch_size=2, **own), resume=True)["resumed_from_step"] == 4
     with pytest.raises(ExtSubError, match=r"already exists: choose another output, or remove it"):
         train(chosen, resume=True)
 

@@ -73,6 +73,7 @@ def here(models: Path, tmp_path: Path) -> Path:
         ("--config train.yaml", "--config train.yaml: train is no setting of extsub train"),
         ("--config list.yaml", "--config list.yaml: expected settings with their values (rank: 8)"),
         ("--config bad.yaml", "--config bad.yaml: not YAML (mapping values are not allowed here"),
+        ("--config half.yaml", "--config half.yaml: batch_size is 12.5, expected a whole number"),
         ("--config base", "--config base: is a directory"),
         ("--seed -1", "--seed -1: expected 0 to 4294967295"),
         ("--report-to nosuch", "--report-to nosuch: unknown or not installed; found "),
@@ -99,6 +100,7 @@ def test_a_sentence_an_exit_code_and_nothing_written(here: Path, extsub: Command
         "typo": "learning_rat: 1",
         "train": "train: {rank: 8}",
         "list": "[1]",
+        "half": "batch_size: 12.5",
         "bad": "a: : b",
     }.items():
         (here / f"{name}.yaml").write_text(recipe)
@@ -145,14 +147,17 @@ def test_out_of_memory_says_what_to_try(here: Path, extsub: Command, monkeypatch
     assert not (here / "out").exists()
 
 
-def test_a_bug_keeps_its_traceback(here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", [RuntimeError, NotImplementedError, torch.AcceleratorError])
+def test_a_bug_keeps_its_traceback(
+    here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch, kind: type[RuntimeError]
+) -> None:
     from extsub.training.trainer import Trainer
 
     def train(self: Trainer, **_: object) -> None:
-        raise RuntimeError("a bug")
+        raise kind("a bug")
 
     monkeypatch.setattr(Trainer, "train", train)
-    with pytest.raises(RuntimeError, match="a bug"):
+    with pytest.raises(kind, match="a bug"):
         extsub("train", "--model", "base", "--data", "rows.jsonl", "--output", "out", "--batch-size", 4)
     assert not (here / "out").exists()
 

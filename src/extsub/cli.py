@@ -170,7 +170,7 @@ def train(
     """
     from extsub import terminal
     from extsub.training.plan import plan_training
-    from extsub.training.train import train
+    from extsub.training.train import is_main_process, train
 
     terminal.quieten_libraries()
     tokenising = terminal.chunks("tokenising")
@@ -179,16 +179,12 @@ def train(
         _print_json(plan) if as_json else terminal.print_plan(plan)
         return
     record = train(settings, resume=resume, progress=tokenising)
-    if not _is_main_process():
+    if not is_main_process():
         return
     if as_json:
         _print_json({"output": str(settings.output), **record})
     else:
         terminal.print_training(settings.output, record)
-
-
-def _is_main_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _print_json(content: dict[str, Any]) -> None:
@@ -266,10 +262,13 @@ def _read_recipe(path: Path) -> dict[str, Any]:
         raise ExtSubError(f"--config {path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content or {}, dict):
         raise ExtSubError(f"--config {path}: expected settings with their values (rank: 8)")
-    known = {one.name for one in fields(TrainingSettings)}
+    known = {one.name: one.type for one in fields(TrainingSettings)}
     recipe = {str(name).replace("-", "_"): value for name, value in (content or {}).items()}
-    if unknown := sorted(recipe.keys() - known):
+    if unknown := sorted(recipe.keys() - known.keys()):
         raise ExtSubError(f"--config {path}: {unknown[0]} is no setting of extsub train; see extsub train --help")
+    for name, value in recipe.items():
+        if known[name] == "int" and isinstance(value, float):  # cyclopts would cut it off
+            raise ExtSubError(f"--config {path}: {name} is {value}, expected a whole number")
     return {name: value for name, value in recipe.items() if value is not None}
 
 

@@ -123,6 +123,9 @@ def _choose_format(name: str, first: tuple[str, Row], fields: dict[str, str]) ->
             raise ExtSubError(f"--field {ours}={theirs}: {name} has no field {theirs!r}; it has {there}")
     for wanted in sorted(FORMATS, key=lambda wanted: -len(set(wanted) & set(fields))):  # what the user named, first
         if all(fields.get(ours, ours) in row for ours in wanted):
+            unused = sorted(set(fields) - {*wanted, *(["input"] if "instruction" in wanted else [])})
+            if unused:
+                raise ExtSubError(f"--field {unused[0]}={fields[unused[0]]}: does not go with {' and '.join(wanted)}")
             return wanted
     raise ExtSubError(
         f"{where}: expected instruction and output (and perhaps input), or prompt and completion, or messages; found "

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 BYTES = {"4bit": 0.55, "8bit": 1.05}
-"""for each parameter of a quantised base: its bits and its share of scales"""
+"""for each parameter of a quantised base: its bits, and roughly its share of scales"""
 FEW_STEPS = 10
 LAYER = 29
 """numbers that a layer keeps for each token and hidden unit"""
@@ -83,8 +83,8 @@ class Plan:
 
         A layer keeps 29 numbers for each token and hidden unit: measured on Llamas of hidden size 512 on a CPU, where
         the estimate was within an eighth of the growth of memory for 1 to 8 rows of 506 tokens (a third short with
-        gradient checkpointing). Korthikanti et al.
-        (2022, eq. 2) count 17 for GPT's plainer layers with a fused attention.
+        gradient checkpointing). Korthikanti et al. (2022, eq. 2) count 17 for GPT's plainer layers with a fused
+        attention. The bytes of a quantised base are not measured.
         """
         config, precision = self.config.get_text_config(), self.dtype.itemsize
         virtual = self.settings.virtual_tokens if self.settings.kind in PROMPT_LEARNING else 0

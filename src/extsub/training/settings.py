@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -104,7 +105,7 @@ class TrainingSettings:
     """Load the base model in 4 or 8 bits (QLoRA; needs bitsandbytes)."""
 
     gradient_checkpointing: bool = False
-    """Compute activations twice to keep fewer: less memory, a third slower."""
+    """Compute activations twice to keep fewer: less memory, slower."""
 
     checkpoint_steps: int = 50
     """Save what --resume needs after as many steps; the last two are kept."""
@@ -150,8 +151,8 @@ class TrainingSettings:
                 raise ExtSubError(f"{option(name)} is for {', '.join(kinds)}, not for {self.kind}: {reason}")
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {**asdict(self), "output": str(self.output)}
+        """As JSON values: what a file gives back when it is read again."""
+        return json.loads(json.dumps({**asdict(self), "output": str(self.output)}))
 
 
 WHY_NOT = {

@@ -45,15 +45,15 @@ def train(settings: TrainingSettings, *, resume: bool = False, progress: Progres
     Raises:
         ExtSubError: settings, data, model or output are at fault, memory or disk is too small, or the loss is NaN.
     """
-    if _is_main():
+    if is_main_process():
         checkpoints.check_output(settings.output, resume)
     plan = plan_training(settings, progress)
     with _working(settings.output), _out_of_memory_explained(plan):
         arguments = _arguments(plan)  # before the model: DeepSpeed ZeRO-3 must be known when weights are loaded
         ours = {**identity(plan), "engine": _engine(plan, arguments)}
-        start = checkpoints.begin(settings.output, ours) if _is_main() else None
+        start = checkpoints.begin(settings.output, ours) if is_main_process() else None
         trainer = _trainer(plan, arguments)
-        if not _is_main() and resume:
+        if not is_main_process() and resume:
             start = checkpoints.last_checkpoint(settings.output)
         watch = _watch(trainer, plan)
         try:
@@ -65,7 +65,7 @@ def train(settings: TrainingSettings, *, resume: bool = False, progress: Progres
             fsdp.set_state_dict_type("FULL_STATE_DICT")
         trainer.save_model(str(final))  # gathers the weights where an engine has shared them out
         record = training_record(plan, trainer, watch)
-        if _is_main():
+        if is_main_process():
             _write(settings.output, final, record)
         return record
 
@@ -82,14 +82,15 @@ def _write(output: Path, saved: Path, record: dict[str, Any]) -> None:
         raise
 
 
-def _is_main() -> bool:
+def is_main_process() -> bool:
+    """Whether this process is the one that speaks and writes."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextlib.contextmanager
 def _working(output: Path) -> Generator[None]:
     """Hold the checkpoints alone; whatever ends the run early, leave only what can be continued."""
-    if not _is_main():
+    if not is_main_process():
         yield
         return
     folder, created = output / checkpoints.FOLDER, []
@@ -223,9 +224,10 @@ def _out_of_memory_explained(plan: Plan) -> Generator[None]:
 
     try:
         yield
-    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-        known = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
-        if type(error) is RuntimeError and not any(reason in str(error) for reason in known):
+    except (RuntimeError, MemoryError) as error:
+        known = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")  # plain RuntimeErrors
+        memory = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        if not memory and not any(reason in str(error) for reason in known):
             raise
         settings, ways = plan.settings, []
         if plan.micro_batch > 1:
