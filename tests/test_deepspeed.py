@@ -14,7 +14,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import random
 import subprocess
 import sys
 import time
@@ -32,7 +31,6 @@ if importlib.util.find_spec("deepspeed") is None:  # its import prints, and warn
     pytest.skip("deepspeed is not installed: see the head of this file", allow_module_level=True)
 
 CONFIGS = Path(__file__).parents[1] / "examples" / "accelerate"
-WORDS = "what is the capital of france paris who wrote book when river named it said nobody knows".split()
 PATIENCE = 900
 """seconds; nearly all of them for compiling"""
 
@@ -50,12 +48,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """41 rows: neither batches nor processes divide them."""
-    path = tmp_path_factory.mktemp("data") / "rows.json"
-    random.seed(0)
-    said = [[" ".join(random.choices(WORDS, k=random.randint(1, 20))) for _ in range(2)] for _ in range(41)]
-    path.write_text(json.dumps([{"instruction": question, "output": answer} for question, answer in said]))
-    return path
+    return tiny.instructions(tmp_path_factory.mktemp("data") / "rows.jsonl")
 
 
 def settings(base: Path, data: Path, output: Path, **changes: object) -> TrainingSettings:

@@ -7,7 +7,6 @@ import functools
 import json
 import math
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -32,7 +31,6 @@ from extsub.training.progress import Watch
 from extsub.training.trainer import Trainer
 
 KINDS = ("lora", "ia3", "prefix", "p-tuning", "prompt")
-WORDS = "what is the capital of france paris who wrote book when river named it said nobody knows".split()
 QUICK = {"batch_size": 12, "learning_rate": 1e-2, "epochs": 3, "checkpoint_steps": 2, "max_length": 80}
 
 pytestmark = [
@@ -49,15 +47,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """41 rows: neither batches nor processes divide them."""
-    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
-    random.seed(0)
-    with path.open("w") as file:
-        for number in range(41):
-            said = [" ".join(random.choices(WORDS, k=random.randint(1, 20))) for _ in range(2)]
-            row = {"instruction": said[0], "input": "" if number % 3 else "so", "output": said[1]}
-            file.write(json.dumps(row) + "\n")
-    return path
+    return tiny.instructions(tmp_path_factory.mktemp("data") / "rows.jsonl")
 
 
 Trained = Callable[[str], TrainingSettings]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +15,18 @@ TEXT = (
     "<|user|>\nWhat is the capital of France? \n<|assistant|>\nParis is the capital of France.",
     "Who wrote the book? When was the river named? It is said that nobody knows the answer to the question.",
 )
+WORDS = "what is the capital of france paris who wrote book when river named it said nobody knows".split()
+
+
+def instructions(path: Path) -> Path:
+    """41 rows, a line each: neither batches nor processes divide them."""
+    random.seed(0)
+    with path.open("w") as file:
+        for number in range(41):
+            said = [" ".join(random.choices(WORDS, k=random.randint(1, 20))) for _ in range(2)]
+            row = {"instruction": said[0], "input": "" if number % 3 else "so", "output": said[1]}
+            file.write(json.dumps(row) + "\n")
+    return path
 
 
 def tokenizer(texts: Iterable[str] = TEXT, size: int = 400) -> PreTrainedTokenizerFast:
