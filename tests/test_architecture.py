@@ -24,16 +24,29 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "inspection": ({"adapters", "matching", "errors"}, set(), set()),
     "plot": ({"inspection", "errors"}, {"matplotlib"}, set()),
     "prompts": ({"errors"}, set(), {"jinja2", "transformers"}),
-    "data": ({"prompts", "errors"}, set(), set()),
+    "processes": (set(), set(), set()),
+    "rows": ({"errors"}, set(), set()),
+    "data": ({"prompts", "rows", "errors"}, set(), set()),
+    "tokens": (set(), set(), {"tokenizers", "transformers"}),
     "models": ({"errors"}, set(), {"torch", "transformers", "huggingface_hub", "safetensors"}),
     "training": (
-        {"adapters", "data", "models", "prompts", "errors"},
+        {"adapters", "data", "models", "processes", "prompts", "tokens", "errors"},
         {"torch", "safetensors", "trl", "transformers", "rich"},
-        {"peft", "datasets", "tokenizers", "matplotlib", "deepspeed"},
+        {"peft", "datasets", "matplotlib", "deepspeed"},
     ),
-    "terminal": ({"adapters", "inspection"}, {"rich"}, {"transformers"}),
-    "cli": ({"errors", "training"}, {"cyclopts"}, {"extsub", "yaml"}),
-    "__init__": ({"adapters", "algebra", "combination", "errors", "inspection", "training"}, set(), {"extsub"}),
+    "evaluation": (
+        {"adapters", "data", "models", "prompts", "rows", "tokens", "errors"},
+        {"torch", "numpy"},
+        {"accelerate", "lm_eval", "peft", "rouge_score", "sacrebleu", "transformers"},
+    ),
+    "results_table": ({"evaluation"}, {"rich"}, set()),
+    "terminal": ({"adapters", "inspection", "processes"}, {"rich"}, {"transformers"}),
+    "cli": ({"errors", "evaluation", "processes", "training"}, {"cyclopts"}, {"extsub", "yaml"}),
+    "__init__": (
+        {"adapters", "algebra", "combination", "errors", "evaluation", "inspection", "training"},
+        set(),
+        {"extsub"},
+    ),
     "__main__": ({"cli"}, set(), set()),
 }
 
@@ -86,7 +99,9 @@ def test_lora_alpha_and_r_live_only_where_lora_is_read_and_explained() -> None:
 def test_every_public_name_is_there_and_documented() -> None:
     operations = {"OPERATIONS", "Operation", "Delta", "ext_sub", "subtract", "add", "contrast", "amplify"}
     verbs = {"load_adapter", "combine", "save_adapter", "inspect", "plan_training", "train"}
-    assert set(extsub.__all__) == {"Adapter", "ExtSubError", "TrainingSettings"} | operations | verbs
+    verbs |= {"evaluate", "generate", "compare"}
+    settings = {"TrainingSettings", "EvaluationSettings", "GenerationSettings"}
+    assert set(extsub.__all__) == {"Adapter", "ExtSubError"} | settings | operations | verbs
     for name in extsub.__all__:
         assert getattr(extsub, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

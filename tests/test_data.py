@@ -91,7 +91,7 @@ def test_empty_answers_are_left_out_and_duplicates_kept_and_both_are_counted(tmp
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("d.jsonl", "", "d.jsonl has no rows: there is nothing to learn from"),
+        ("d.jsonl", "", "d.jsonl has no rows: give one that has"),
         ("d.json", "[]", "d.json has no rows"),
         ("d.csv", "instruction,output\n", "d.csv has no rows"),
         ("d.jsonl", '{"instruction": "a", "output": "b"}\n\n{"instruction": "a",', "d.jsonl, line 3: not JSON"),
@@ -109,7 +109,7 @@ def test_empty_answers_are_left_out_and_duplicates_kept_and_both_are_counted(tmp
         ("d.jsonl", '{"instruction": "a", "output": "b"}\n{"instruction": "a"}', "line 2: output is missing; correct"),
         ("d.jsonl", '{"instruction": " ", "output": "b"}', "line 1: instruction is empty; correct or remove it"),
         ("d.jsonl", '{"instruction": "a", "output": ""}', "every answer is empty, first "),
-        ("d.jsonl", '{"messages": "hi"}', "line 1: messages is no list of two or more messages"),
+        ("d.jsonl", '{"messages": "hi"}', "line 1: messages is no list of messages"),
         ("d.jsonl", '{"messages": [{"role": "user", "content": "a"}, {"role": "bot", "content": "b"}]}',
          "a message needs a role (system, user, assistant) and its content as text"),
         ("d.jsonl", '{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]}',

@@ -37,7 +37,7 @@ def here(models: Path, tmp_path: Path) -> Path:
         ("--kind full", 'Invalid value "full" for --kind. Choose from: "lora", "ia3", "prefix", "p-tuning", "prompt".'),
         ("--field answer=output", "--field answer=...: no such field of ours; there are instruction, input, output"),
         ("--field output=reply", "--field output=reply: rows.jsonl has no field 'reply'; it has instruction, output"),
-        ("--data empty.jsonl", "empty.jsonl has no rows: there is nothing to learn from"),
+        ("--data empty.jsonl", "empty.jsonl has no rows: give one that has"),
         ("--data nowhere.jsonl", "nowhere.jsonl: no such file, and not a dataset of the hub"),
         ("--model nowhere", "nowhere: the model could not be loaded: "),
         ("--model ./nowhere", "./nowhere: no such folder, and no model of the hub"),

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from extsub.algebra import OPERATIONS, Delta, Operation, add, amplify, contrast, ext_sub, subtract
     from extsub.combination import combine
     from extsub.errors import ExtSubError
+    from extsub.evaluation.compare import compare
+    from extsub.evaluation.evaluate import evaluate
+    from extsub.evaluation.generate import generate
+    from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
     from extsub.inspection import inspect
     from extsub.training.plan import plan_training
     from extsub.training.settings import TrainingSettings
@@ -29,14 +33,19 @@ __all__ = [
     "OPERATIONS",
     "Adapter",
     "Delta",
+    "EvaluationSettings",
     "ExtSubError",
+    "GenerationSettings",
     "Operation",
     "TrainingSettings",
     "add",
     "amplify",
     "combine",
+    "compare",
     "contrast",
+    "evaluate",
     "ext_sub",
+    "generate",
     "inspect",
     "load_adapter",
     "plan_training",
@@ -52,6 +61,10 @@ _HOMES = {
     "algebra": ("OPERATIONS", "Delta", "Operation", "add", "amplify", "contrast", "ext_sub", "subtract"),
     "combination": ("combine",),
     "errors": ("ExtSubError",),
+    "evaluation.compare": ("compare",),
+    "evaluation.evaluate": ("evaluate",),
+    "evaluation.generate": ("generate",),
+    "evaluation.settings": ("EvaluationSettings", "GenerationSettings"),
     "inspection": ("inspect",),
     "training.plan": ("plan_training",),
     "training.settings": ("TrainingSettings",),

@@ -15,6 +15,8 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict
 
 from extsub.errors import ExtSubError
+from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
+from extsub.processes import is_main_process
 from extsub.training.settings import TrainingSettings
 
 app = App(
@@ -170,7 +172,7 @@ def train(
     """
     from extsub import terminal
     from extsub.training.plan import plan_training
-    from extsub.training.train import is_main_process, train
+    from extsub.training.train import train
 
     terminal.quieten_libraries()
     tokenising = terminal.chunks("tokenising")
@@ -185,6 +187,85 @@ def train(
         _print_json({"output": str(settings.output), **record})
     else:
         terminal.print_training(settings.output, record)
+
+
+@app.command
+def evaluate(
+    *tasks: str,
+    settings: Annotated[EvaluationSettings, Parameter(name="*")] = EvaluationSettings(),  # noqa: B008  frozen
+    as_json: Json = False,
+) -> None:
+    """Measure a model, or adapters on it: truthfulness, hallucination, toxicity, repetition, ability.
+
+    Several GPUs or machines: accelerate launch -m extsub evaluate ... An interrupted run goes on where it stopped.
+
+    Parameters
+    ----------
+    tasks
+        truthfulqa-mc, truthfulqa-binary, truthfulqa-gen, halueval-qa, halueval-dialogue, halueval-summarization,
+        toxicity, repetition, perplexity, drift, ability.
+    """
+    from extsub import terminal
+    from extsub.evaluation.evaluate import evaluate
+    from extsub.results_table import print_results
+
+    terminal.quieten_libraries()
+    results = evaluate(tasks, settings, progress=terminal.items)
+    if not is_main_process():
+        return
+    if as_json:
+        _print_json({"results": results})
+    else:
+        print_results(results, list(dict.fromkeys(tasks)))
+
+
+@app.command
+def generate(
+    settings: Annotated[GenerationSettings, Parameter(name="*")],
+    *,
+    as_json: Json = False,
+) -> None:
+    """Greedy answers of a model, or of an adapter on it, to a file of prompts; an interrupted run goes on.
+
+    Several GPUs or machines: accelerate launch -m extsub generate ...
+    """
+    from extsub import terminal
+    from extsub.evaluation.generate import generate
+
+    terminal.quieten_libraries()
+    record = generate(settings, progress=terminal.items)
+    if not is_main_process():
+        return
+    if as_json:
+        _print_json({"output": str(settings.output), **record})
+    else:
+        terminal.print_generation(settings.output, record)
+
+
+@app.command
+def compare(*results: Path, markdown: bool = False, seed: int = 0, as_json: Json = False) -> None:
+    """Lay runs side by side: how they differ from the first, item by item, and whether that could be chance.
+
+    Parameters
+    ----------
+    results
+        Folders that extsub evaluate wrote, or their results.json.
+    markdown
+        Print a Markdown table.
+    seed
+        Of the intervals and tests.
+    """
+    from extsub.evaluation.compare import compare
+    from extsub.evaluation.compare import markdown as to_markdown
+    from extsub.results_table import print_comparison
+
+    comparison = compare(*results, seed=seed)
+    if as_json:
+        _print_json(comparison.to_dict())
+    elif markdown:
+        print(to_markdown(comparison), end="")
+    else:
+        print_comparison(comparison)
 
 
 def _print_json(content: dict[str, Any]) -> None:

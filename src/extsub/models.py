@@ -58,7 +58,7 @@ def load_config(model: ModelName) -> PretrainedConfig:
         ExtSubError: it is not there, cannot be reached, needs code of its own, or is no causal language model.
     """
     transformers = require("transformers", "train")
-    with _explained(model.given):
+    with explained(model.given):
         config = transformers.AutoConfig.from_pretrained(**model.arguments)
     if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
         raise ExtSubError(f"{model.given}: {config.model_type} is no causal language model")
@@ -74,7 +74,7 @@ def load_tokenizer(model: ModelName, config: PretrainedConfig) -> PreTrainedToke
         ExtSubError: there is none, it is not a fast one, it has no end token, or it has more tokens than the model.
     """
     transformers = require("transformers", "train")
-    with _explained(model.given, "tokenizer"):
+    with explained(model.given, "tokenizer"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(**model.arguments)
     if not tokenizer.is_fast:
         raise ExtSubError(f"{model.given}: no fast tokenizer (tokenizer.json): convert it with transformers")
@@ -119,8 +119,44 @@ def load_model(model: ModelName, dtype: torch.dtype, quantize: str | None = None
             how = BitsAndBytesConfig(load_in_8bit=True)
         arguments["quantization_config"] = how
         arguments["device_map"] = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
-    with _explained(model.given, "weights"):
+    with explained(model.given, "weights"):
         return AutoModelForCausalLM.from_pretrained(**model.arguments, **arguments)
+
+
+def choose_dtype(name: Dtype) -> torch.dtype:
+    """``auto`` is bfloat16 on a GPU that has it, float32 elsewhere."""
+    import torch
+
+    if name != "auto":
+        return getattr(torch, name)
+    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
+
+
+@contextmanager
+def output_only_at(model: PreTrainedModel, wanted: torch.Tensor) -> Generator[None]:
+    """Inside, ``model(...).logits`` has only the positions ``wanted`` (rows, tokens), as (positions, vocabulary).
+
+    The output layer is given their states and nothing else; virtual tokens may stand before all others.
+    """
+
+    def choose(_: Any, states: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        return (states[0][:, -wanted.shape[1] :][wanted],)
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(choose)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch found too little memory, on a GPU or not."""
+    import torch
+
+    known = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")  # plain RuntimeErrors
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(reason in str(error) for reason in known)
+    )
 
 
 def positions(config: PretrainedConfig) -> int | None:
@@ -129,7 +165,7 @@ def positions(config: PretrainedConfig) -> int | None:
 
 
 @contextmanager
-def _explained(name: str, what: str = "model") -> Generator[None]:
+def explained(name: str, what: str = "model") -> Generator[None]:
     """Errors of transformers and of the hub, in one sentence."""
     from huggingface_hub import errors as hub
     from safetensors import SafetensorError

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,15 @@ from rich.console import Console
 from rich.table import Table
 
 from extsub.adapters.save import Progress
+from extsub.processes import is_main_process
 
 if TYPE_CHECKING:
     from extsub.inspection import AdapterInfo, PairInfo
 
 MOST_ROWS = 20
 """of a table; --json has all"""
+SECONDS = 20
+"""between two lines of progress, where nobody looks"""
 
 
 def progress(doing: str) -> Progress:
@@ -45,8 +48,57 @@ def chunks(doing: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
     return track
 
 
+def items(doing: str, total: int, done: int) -> Callable[[int], None]:
+    """A bar over items with their rate and the time left; where nobody looks, a line now and then."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:,.1f} a second" if task.speed else "")
+
+    if not is_main_process() or total == done:
+        return lambda _: None
+    if not sys.stderr.isatty():
+        return _lines(doing, total, done)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    name = bar.add_task(doing, total=total, completed=done)
+    bar.start()
+
+    def advance(number: int) -> None:
+        bar.advance(name, number)
+        if bar.finished:
+            bar.stop()
+
+    return advance
+
+
+def _lines(doing: str, total: int, done: int) -> Callable[[int], None]:
+    begun, first = time.perf_counter(), done
+    spoken = begun
+
+    def advance(number: int) -> None:
+        nonlocal done, spoken
+        done, now = min(total, done + number), time.perf_counter()
+        if now - spoken >= SECONDS:
+            rate, spoken = (done - first) / (now - begun), now
+            left = _duration((total - done) / rate)
+            print(f"{doing}: {done:,} of {total:,}, {rate:,.1f} a second, {left} left", file=sys.stderr, flush=True)
+
+    return advance
+
+
 def _watched() -> bool:
-    return sys.stderr.isatty() and os.environ.get("RANK", "0") == "0"
+    return sys.stderr.isatty() and is_main_process()
 
 
 def quieten_libraries() -> None:
@@ -59,7 +111,7 @@ def quieten_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     transformers_logging.set_verbosity_error()
-    for name in ("trl", "accelerate", "datasets", "torch.distributed"):
+    for name in ("trl", "accelerate", "datasets", "torch.distributed", "lm_eval", "httpx", "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if not _watched():
         transformers_logging.disable_progress_bar()
@@ -101,6 +153,15 @@ def print_training(output: Path, record: dict[str, Any]) -> None:
     print(f"  {'loss':10} {record['first_loss']:.4f} at first, {record['last_loss']:.4f} at last: {output}/loss.png")
     print(f"  {'parameters':10} {plan['trainable_parameters']:,}")
     _print_notes(plan["notes"])
+
+
+def print_generation(output: Path, record: dict[str, Any]) -> None:
+    """The summary of generated answers."""
+    print(f"{output}: {record['prompts']:,} answers in {_duration(record['seconds'])}")
+    if record["unfinished"]:
+        print(f"  note: {record['unfinished']:,} reached --max-new-tokens and stop there")
+    if record["shortened"]:
+        print(f"  note: {record['shortened']:,} prompts were too long and lost their beginning")
 
 
 def _duration(seconds: float) -> str:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from extsub.data import Example
 from extsub.errors import ExtSubError
 from extsub.prompts import Template, render
+from extsub.tokens import encode_pairs
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
 MASKED = -100
@@ -66,14 +66,7 @@ def encode(
     for chunk in progress(chunks, -(-len(examples) // CHUNK)):
         rendered = [render(example.turns, example.answer, template, tokenizer) for example in chunk]
         # A chat template writes the tokens at both ends itself.
-        batch = tokenizer(
-            [prompt + answer for prompt, answer in rendered],
-            add_special_tokens=template != "chat",
-            return_attention_mask=False,
-            verbose=False,  # no warning about lengths: we cut
-        )
-        for (prompt, answer), row, encoding in zip(rendered, batch["input_ids"], batch.encodings, strict=True):
-            start = _first_token(encoding, len(prompt), len(prompt) + len(answer))
+        for row, start in encode_pairs(rendered, tokenizer, special_tokens=template != "chat"):
             if template != "chat" and row[-1] != end:
                 row.append(end)
             truncated += len(row) > max_length
@@ -96,12 +89,3 @@ def to_dataset(rows: Encoded, packed_length: int | None) -> Dataset:
 
     disable_progress_bars()  # half a second's work
     return pack_dataset(dataset, packed_length, "bfd")
-
-
-def _first_token(encoding: Encoding, start: int, stop: int) -> int:
-    """Of those that hold characters ``start`` to ``stop`` of the text; spaces may belong to no token."""
-    for position in range(start, stop):
-        token = encoding.char_to_token(position)
-        if token is not None:
-            return token
-    return len(encoding.ids)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from extsub.data import Data, load_data
 from extsub.errors import ExtSubError, require
-from extsub.models import ModelName, find_model, load_config, load_tokenizer, positions
+from extsub.models import ModelName, choose_dtype, find_model, load_config, load_tokenizer, positions
 from extsub.training.encoding import Encoded, Progress, encode, to_dataset
 from extsub.training.kinds import parameters, sketch
 from extsub.training.order import LengthOrderedBatches
@@ -166,7 +166,7 @@ def plan_training(settings: TrainingSettings, progress: Progress | None = None) 
         data=data,
         rows=rows,
         order=order,
-        dtype=_dtype(settings),
+        dtype=choose_dtype(settings.dtype),
         processes=processes,
         micro_batch=micro_batch,
         accumulation=accumulation,
@@ -227,11 +227,3 @@ def _check_vocabulary(settings: TrainingSettings, config: PretrainedConfig, rows
             f"{settings.model}: the tokenizer makes token {highest} of {settings.data}, and the model has {size}: "
             "the tokenizer belongs to another model"
         )
-
-
-def _dtype(settings: TrainingSettings) -> torch.dtype:
-    import torch
-
-    if settings.dtype != "auto":
-        return getattr(torch, settings.dtype)
-    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from extsub.adapters.staging import locked, make_parents, remove_empty, staged
 from extsub.errors import ExtSubError
-from extsub.models import load_model
+from extsub.models import is_out_of_memory, load_model
+from extsub.processes import is_main_process
 from extsub.training import checkpoints
 from extsub.training.encoding import MASKED, Progress, to_dataset
 from extsub.training.kinds import peft_config
@@ -80,11 +81,6 @@ def _write(output: Path, saved: Path, record: dict[str, Any]) -> None:
                 f"{error}; the training is done: free the disk, then pass --resume to write it"
             ) from error
         raise
-
-
-def is_main_process() -> bool:
-    """Whether this process is the one that speaks and writes."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 @contextlib.contextmanager
@@ -220,14 +216,10 @@ def _watch(trainer: Trainer, plan: Plan) -> Any:
 
 @contextlib.contextmanager
 def _out_of_memory_explained(plan: Plan) -> Generator[None]:
-    import torch
-
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        known = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")  # plain RuntimeErrors
-        memory = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-        if not memory and not any(reason in str(error) for reason in known):
+        if not is_out_of_memory(error):
             raise
         settings, ways = plan.settings, []
         if plan.micro_batch > 1:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from trl import SFTTrainer
 
 from extsub.errors import ExtSubError
+from extsub.models import output_only_at
 from extsub.training.encoding import MASKED
 
 TRAINABLE = "trainable_state.safetensors"
@@ -47,15 +48,10 @@ class Trainer(SFTTrainer):
         labels = inputs["labels"][:, 1:]
         learnt = labels != MASKED
 
-        def choose(_: Any, states: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-            return (states[0][:, -labels.shape[1] - 1 : -1][learnt],)  # virtual tokens stand before all others
-
+        wanted = torch.nn.functional.pad(learnt, (0, 1))  # a token is learnt from the state before it
         others = {name: one for name, one in inputs.items() if name != "labels"}
-        hook = self.accelerator.unwrap_model(model).get_output_embeddings().register_forward_pre_hook(choose)
-        try:
+        with output_only_at(self.accelerator.unwrap_model(model), wanted):
             logits = model(**others, use_cache=False).logits  # (learnt tokens, vocabulary)
-        finally:
-            hook.remove()
         total = torch.nn.functional.cross_entropy(logits.float(), labels[learnt], reduction="sum")
         # DDP averages over processes what is already divided by the tokens of all of them.
         return total / num_items_in_batch * self.accelerator.num_processes

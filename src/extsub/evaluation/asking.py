@@ -1,0 +1,89 @@
+"""Questions to whoever answers: the model in this process, or one on a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from extsub.evaluation.decoding import Answer, generate_answers
+from extsub.evaluation.scoring import Scored, score
+from extsub.evaluation.sequences import Request
+from extsub.evaluation.server import Server
+from extsub.prompts import Turn, continuation, render_prompt
+
+if TYPE_CHECKING:
+    from extsub.evaluation.language_model import LanguageModel
+    from extsub.evaluation.settings import Asking
+
+
+class Question(NamedTuple):
+    """A conversation that ends with the user, and answers to choose from."""
+
+    turns: Sequence[Turn]
+    choices: tuple[str, ...] = ()
+
+
+class Choice(NamedTuple):
+    """How likely the answers to one question are."""
+
+    prompt: str
+    scored: Scored
+
+    @property
+    def totals(self) -> list[float]:
+        """log-likelihoods, in nats"""
+        return [one.total for one in self.scored.likelihoods]
+
+    @property
+    def tokens(self) -> list[int]:
+        """that were scored in each answer"""
+        return [one.tokens for one in self.scored.likelihoods]
+
+
+def choose(
+    model: LanguageModel, questions: Mapping[int, Question], settings: Asking, end_token: bool = False
+) -> Iterator[tuple[int, Choice]]:
+    """The log-likelihood of every choice.
+
+    Args:
+        end_token: score the end token after each choice too.
+    """
+    requests = {
+        index: Request(
+            render_prompt(question.turns, settings.prompt, model.tokenizer),
+            tuple(continuation(one, settings.prompt) for one in question.choices),
+        )
+        for index, question in questions.items()
+    }
+    special = settings.prompt != "chat"
+    for scored in score(model, requests, end_token=end_token, special_tokens=special, batch_size=settings.rows_at_once):
+        yield scored.index, Choice(requests[scored.index].prompt, scored)
+
+
+def answer(
+    respondent: LanguageModel | Server,
+    questions: Mapping[int, Sequence[Turn]],
+    settings: Asking,
+    max_new_tokens: int,
+) -> Iterator[tuple[str | None, Answer]]:
+    """(prompt as the model read it, greedy answer) of every question; a server renders chat prompts itself."""
+    if isinstance(respondent, Server):
+        yield from respondent.answers(questions, settings.prompt, max_new_tokens)
+        return
+    tokenizer = respondent.tokenizer
+    prompts = {index: render_prompt(turns, settings.prompt, tokenizer) for index, turns in questions.items()}
+    for one in generate_answers(
+        respondent,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        special_tokens=settings.prompt != "chat",
+        batch_size=settings.rows_at_once,
+    ):
+        yield prompts[one.index], one._replace(text=tidy(one.text, settings))
+
+
+def tidy(text: str, settings: Asking) -> str:
+    """An answer without what a base model goes on to say after it: with ``qa``, the next question."""
+    if settings.prompt == "qa":
+        text = text.partition("\n\nQ:")[0].partition("\nQ:")[0]
+    return text.strip()

@@ -1,0 +1,88 @@
+"""Work in batches: longest items first, so that little is padding and too little memory shows early; a batch that does
+not fit is halved, and so are all after it."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from extsub.errors import ExtSubError
+from extsub.models import is_out_of_memory
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AUTO_ROWS = 64
+AUTO_TOKENS = 16_384
+"""padded tokens at once"""
+AUTO_OUTPUTS = 2**28
+"""numbers of the output layer at once: a gigabyte in float32"""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What one item takes in a batch."""
+
+    rows: int
+    tokens: int
+    """of its longest row"""
+    outputs: int = 0
+    """numbers of the output layer"""
+
+
+class Batches(Generic[Item, Result]):
+    """Runs ``work`` on batches of items. ``size`` is the number of rows at once; None finds one that fits."""
+
+    def __init__(
+        self, work: Callable[[list[Item], int], list[Result]], size_of: Callable[[Item], Size], size: int | None
+    ) -> None:
+        self._work, self._size_of = work, size_of
+        self._rows, self._auto = size or AUTO_ROWS, size is None
+
+    def run(self, items: Sequence[Item]) -> Iterator[Result]:
+        """Results as they come: not in the order of the items.
+
+        Raises:
+            ExtSubError: even one row does not fit into memory.
+        """
+        waiting = sorted(items, key=lambda item: -self._size_of(item).tokens)
+        while waiting:
+            batch = waiting[: self._fitting(waiting)]
+            try:
+                results = self._work(batch, self._rows)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._halve(error, self._size_of(batch[0]))
+                continue
+            del waiting[: len(batch)]
+            yield from results
+
+    def _fitting(self, items: list[Item]) -> int:
+        """How many of the first items make a batch; at least one."""
+        longest, rows, outputs = self._size_of(items[0]).tokens, 0, 0
+        for number, item in enumerate(items):
+            size = self._size_of(item)
+            rows, outputs = rows + size.rows, outputs + size.outputs
+            too_much = self._auto and (rows * longest > AUTO_TOKENS or outputs > AUTO_OUTPUTS)
+            if number and (rows > self._rows or too_much):
+                return number
+        return len(items)
+
+    def _halve(self, error: BaseException, size: Size) -> None:
+        if self._rows == 1:
+            raise ExtSubError(
+                f"out of memory with one row of {size.tokens:,} tokens: use --dtype bfloat16, or a larger machine"
+            ) from error
+        self._rows = self._rows // 2
+        _free_memory()
+
+
+def _free_memory() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,191 @@
+"""Runs side by side: how they differ, item by item, and whether that could be chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from extsub.errors import ExtSubError
+from extsub.evaluation.statistics import Difference, Score, difference
+from extsub.evaluation.store import RESULTS, read_items, read_results
+from extsub.evaluation.task import scores_of
+from extsub.evaluation.tasks import TASKS
+
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure of one task in all runs; the differences are from the first run."""
+
+    task: str
+    metric: str
+    better: str | None
+    figures: tuple[dict[str, Any] | None, ...]
+    differences: tuple[Difference | None, ...]
+
+    def verdict(self, run: int) -> str:
+        """``better``, ``worse``, ``no difference``, or empty where nobody can say."""
+        found = self.differences[run]
+        if self.better is None or found is None or found.p is None:
+            return ""
+        if found.p >= SIGNIFICANT or not found.value:
+            return "no difference"
+        return "better" if (found.value > 0) == (self.better == "higher") else "worse"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several runs; the first is the one that the others are compared with."""
+
+    names: tuple[str, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values: ``tasks.<task>.<metric>`` has for each run a figure and its difference from the first."""
+        tasks: dict[str, dict[str, Any]] = {}
+        for line in self.lines:
+            runs = []
+            for run, (figure, found) in enumerate(zip(line.figures, line.differences, strict=True)):
+                entry: dict[str, Any] = {"figure": figure}
+                if found is not None:
+                    entry["difference"] = {**found._asdict(), "ci95": list(found.ci95), "verdict": line.verdict(run)}
+                runs.append(entry)
+            tasks.setdefault(line.task, {})[line.metric] = runs
+        return {"runs": list(self.names), "tasks": tasks, "notes": list(self.notes)}
+
+
+def compare(*results: str | Path, seed: int = 0) -> Comparison:
+    """Compare folders that ``evaluate`` wrote, each with the first, on the items that both have.
+
+    The difference has a 95 % interval (paired bootstrap over items) and a two-sided p: exact (McNemar) where items are
+    right or wrong, otherwise from random sign flips of the items' differences (``statistics.difference``).
+
+    Args:
+        results: folders, or their ``results.json``.
+        seed: of bootstrap and test.
+
+    Raises:
+        ExtSubError: a folder holds no results, two are the same, or the data of a task differs.
+    """
+    folders = [_folder(one) for one in results]
+    if len(folders) < 2:
+        raise ExtSubError("compare needs two or more folders of results")
+    if len(set(folders)) < len(folders):
+        raise ExtSubError("compare: the same folder is given twice")
+    found = [read_results(folder) for folder in folders]
+    for folder, one in zip(folders, found, strict=True):
+        if not one:
+            raise ExtSubError(f"{folder}: no {RESULTS} in it; give a folder that extsub evaluate wrote")
+    tasks = [task for task in TASKS if sum(task in one["tasks"] for one in found) > 1]
+    if not tasks:
+        raise ExtSubError(f"the runs have no task in common: {'; '.join(', '.join(one['tasks']) for one in found)}")
+    lines, notes = [], []
+    for task in tasks:
+        notes += _notes(task, folders, found)
+        lines += _lines(task, folders, found, seed)
+    return Comparison(_names(folders), tuple(lines), tuple(notes))
+
+
+def _folder(given: str | Path) -> Path:
+    path = Path(given).expanduser()
+    path = path.parent if path.name == RESULTS else path
+    if not path.is_dir():
+        raise ExtSubError(f"{given}: no such folder of results")
+    return path.resolve()
+
+
+def _names(folders: Sequence[Path]) -> tuple[str, ...]:
+    """As short as they differ."""
+    for parts in range(1, max(len(folder.parts) for folder in folders)):
+        names = ["/".join(folder.parts[-parts:]) for folder in folders]
+        if len(set(names)) == len(names):
+            return tuple(names)
+    return tuple(map(str, folders))
+
+
+def _notes(task: str, folders: Sequence[Path], found: Sequence[dict[str, Any]]) -> list[str]:
+    """Raises where two runs cannot be compared; says where they were asked otherwise."""
+    identities = [one["runs"][task]["identity"] if task in one["runs"] else None for one in found]
+    first = next(one for one in identities if one)
+    notes = []
+    for folder, identity in zip(folders, identities, strict=True):
+        if identity is None:
+            notes.append(f"{folder.name} was not evaluated on {task}")
+        elif identity["data"] != first["data"]:
+            raise ExtSubError(f"{folder}: {task} was evaluated on other data: evaluate both on the same file")
+        else:
+            other = [name for name in identity if name not in ("model", "seed") and identity[name] != first[name]]
+            notes += [f"{folder.name}, {task}: {name} is {identity[name]!r}, not {first[name]!r}" for name in other]
+    return notes
+
+
+def _lines(task: str, folders: Sequence[Path], found: Sequence[dict[str, Any]], seed: int) -> list[Line]:
+    items = [_scores(folder, task) if task in one["tasks"] else {} for folder, one in zip(folders, found, strict=True)]
+    lines = []
+    for metric in dict.fromkeys(metric for one in found for metric in one["tasks"].get(task, {})):
+        measure = TASKS[task].measure(metric)
+        if measure.control:  # of the data, which is the same
+            continue
+        figures = tuple(one["tasks"].get(task, {}).get(metric) for one in found)
+        first: dict[Any, Score] = {key: scores.get(metric) for key, scores in items[0].items()}
+        differences: list[Difference | None] = [None]
+        for other, figure in zip(items[1:], figures[1:], strict=True):
+            common = [key for key in first if key in other] if figures[0] and figure else []
+            pairs = [first[key] for key in common], [other[key].get(metric) for key in common]
+            differences.append(difference(*pairs, measure, seed) if common else None)
+        lines.append(Line(task, metric, measure.better, figures, tuple(differences)))
+    return lines
+
+
+def _scores(folder: Path, task: str) -> dict[Any, Any]:
+    """The scores of every item, or of every sample of it."""
+    rows = read_items(folder, task)
+    return {(index, place): one for index, row in rows.items() for place, one in enumerate(scores_of(row))}
+
+
+def markdown(comparison: Comparison) -> str:
+    """The comparison as a table for a README or an issue."""
+    first, *others = comparison.names
+    head = ["task", "metric", first, *(cell for name in others for cell in (name, "difference", "p"))]
+    rows = ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * (len(head) - 2)]
+    for line in comparison.lines:
+        cells = [line.task, line.metric, shown(line.figures[0])]
+        for run in range(1, len(comparison.names)):
+            cells += [shown(line.figures[run]), changed(line, run), probability(line.differences[run])]
+        rows.append("| " + " | ".join(cells) + " |")
+    notes = [f"- {note}" for note in (*EXPLANATION, *comparison.notes)]
+    return "\n".join([*rows, "", *notes, ""])
+
+
+EXPLANATION = (
+    "In brackets: 95 % intervals. Differences are from the first run, item by item; p is two-sided, and each line's by "
+    "itself: of twenty lines without any difference, one has p < 0.05.",
+)
+
+
+def shown(figure: dict[str, Any] | None) -> str:
+    """A figure with its interval."""
+    if figure is None:
+        return ""
+    low, high = figure["ci95"]
+    return f"{figure['value']:.4g} [{low:.3g}, {high:.3g}]"
+
+
+def changed(line: Line, run: int) -> str:
+    """A difference with its interval, and what it means."""
+    found = line.differences[run]
+    if found is None:
+        return ""
+    verdict = line.verdict(run)
+    return f"{found.value:+.3g} [{found.ci95[0]:+.2g}, {found.ci95[1]:+.2g}]" + (f" {verdict}" if verdict else "")
+
+
+def probability(found: Difference | None) -> str:
+    """p, as far as anybody needs it."""
+    if found is None or found.p is None:
+        return ""
+    return "<0.001" if found.p < 0.001 else f"{found.p:.3f}"

@@ -1,0 +1,147 @@
+"""Greedy answers to prompts, in batches that change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from extsub.errors import ExtSubError
+from extsub.evaluation.batches import Batches, Size
+
+if TYPE_CHECKING:
+    from extsub.evaluation.language_model import LanguageModel
+
+
+class Answer(NamedTuple):
+    """What was generated after one prompt."""
+
+    index: int
+    """of the prompt"""
+    text: str
+    finished: bool
+    """whether it ended by itself"""
+    shortened: bool = False
+    """whether the prompt lost its beginning"""
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    index: int
+    tokens: list[int]
+    shortened: bool
+
+
+def generate_answers(
+    model: LanguageModel,
+    prompts: Mapping[int, str],
+    *,
+    max_new_tokens: int,
+    special_tokens: bool = True,
+    batch_size: int | None = None,
+) -> Iterator[Answer]:
+    """The most likely next token, one after the other, until the end token; answers come as they are ready.
+
+    Padding is on the left, where batch equals single; soft prompts (prompt tuning, p-tuning) stand in front of the
+    padding, so that only prompts of equal length are batched for them. A prompt that is too long loses its beginning.
+
+    Args:
+        prompts: as the model reads them, each under its number.
+        max_new_tokens: at most so many for each answer.
+        special_tokens: let the tokenizer add its special tokens (a chat template writes them itself).
+        batch_size: prompts at once; found automatically if None.
+
+    Raises:
+        ExtSubError: the model has no room for so many new tokens, its numbers are no numbers, or memory is too small.
+    """
+    encoded = [_encode(model, index, text, max_new_tokens, special_tokens) for index, text in prompts.items()]
+
+    def work(items: list[_Prompt], rows_at_once: int) -> list[Answer]:
+        answers = []
+        for start in range(0, len(items), rows_at_once):
+            answers += _generate(model, items[start : start + rows_at_once], max_new_tokens)
+        return answers
+
+    batches = Batches(work, lambda item: Size(1, len(item.tokens) + max_new_tokens), batch_size)
+    for group in _alike(encoded) if model.is_soft_prompt else [encoded]:
+        yield from batches.run(group)
+
+
+def _encode(model: LanguageModel, index: int, text: str, max_new_tokens: int, special_tokens: bool) -> _Prompt:
+    tokenizer = model.tokenizer
+    tokens = tokenizer(text, add_special_tokens=special_tokens, verbose=False)["input_ids"]
+    if not tokens:
+        tokens = [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
+    room = len(tokens) if model.longest is None else model.longest - max_new_tokens
+    if room < 1:
+        raise ExtSubError(f"the model takes {model.longest:,} tokens in all: lower --max-new-tokens {max_new_tokens}")
+    if len(tokens) <= room:
+        return _Prompt(index, tokens, False)
+    kept = min(room - 1, 1 if tokens[0] in tokenizer.all_special_ids else 0)
+    return _Prompt(index, tokens[:kept] + tokens[len(tokens) - room + kept :], True)
+
+
+def _alike(prompts: list[_Prompt]) -> list[list[_Prompt]]:
+    """In groups of equal length, the longest first."""
+    groups: dict[int, list[_Prompt]] = {}
+    for prompt in prompts:
+        groups.setdefault(len(prompt.tokens), []).append(prompt)
+    return [groups[length] for length in sorted(groups, reverse=True)]
+
+
+def _generate(model: LanguageModel, prompts: list[_Prompt], max_new_tokens: int) -> list[Answer]:
+    from transformers import GenerationConfig
+
+    tokenizer = model.tokenizer
+    longest = max(len(prompt.tokens) for prompt in prompts)
+    gaps = [longest - len(prompt.tokens) for prompt in prompts]
+    filler = tokenizer.pad_token_id
+    ids = torch.tensor([[filler] * gap + prompt.tokens for gap, prompt in zip(gaps, prompts, strict=True)])
+    mask = torch.tensor([[0] * gap + [1] * len(prompt.tokens) for gap, prompt in zip(gaps, prompts, strict=True)])
+    ends = _ends(model)
+    settings = GenerationConfig(  # of the model's own settings (temperature, penalties) none: this is greedy
+        max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=sorted(ends), pad_token_id=filler
+    )
+    processors = [_Finite([prompt.index for prompt in prompts])]
+    with torch.inference_mode():
+        output = model.module.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            generation_config=settings,
+            logits_processor=processors,
+        )
+    # Whether the prompt is repeated depends on whether the model was given ids or embeddings (soft prompts).
+    repeated = torch.equal(output[:, :longest].cpu(), ids)
+    new = output[:, longest:] if repeated else output
+    answers = []
+    for prompt, tokens in zip(prompts, new.tolist(), strict=True):
+        end = next((place for place, token in enumerate(tokens) if token in ends), None)
+        text = str(tokenizer.decode(tokens[:end], skip_special_tokens=True))
+        answers.append(Answer(prompt.index, text, end is not None, prompt.shortened))
+    return answers
+
+
+def _ends(model: LanguageModel) -> set[int]:
+    """The tokens that end an answer: the tokenizer's, and those the model's own settings name (<|eot_id|>, say)."""
+    own = getattr(model.base.generation_config, "eos_token_id", None)
+    named = own if isinstance(own, list) else [own] if own is not None else []
+    return {model.tokenizer.eos_token_id, *named}
+
+
+class _Finite:
+    """Stops when a model gives NaN, which greedy decoding would take for its first token."""
+
+    def __init__(self, items: list[int]) -> None:
+        self._items = items
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        broken = scores.isnan().any(dim=-1)
+        if broken.any():
+            item = self._items[int(broken.nonzero()[0])]
+            raise ExtSubError(
+                f"item {item}: the model gives NaN: its weights or the adapter's are broken, or --dtype float16 "
+                "overflows (use bfloat16 or float32)"
+            )
+        return scores

@@ -1,0 +1,179 @@
+"""From tasks and models to results: asks what is not yet asked, saves item by item, writes the figures at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from extsub.errors import ExtSubError, require
+from extsub.evaluation import language_model
+from extsub.evaluation.run import Progress, Run, ask_all, judge, kept_when_interrupted, silent
+from extsub.evaluation.settings import EvaluationSettings
+from extsub.evaluation.sharing import Processes, processes
+from extsub.evaluation.statistics import figures
+from extsub.evaluation.store import RESULTS, Store, changed, read_items, read_results, working_in, write_whole
+from extsub.evaluation.subjects import Subject, subjects_of
+from extsub.evaluation.task import Items, Row, Task, data_of, limited, scores_of
+from extsub.evaluation.tasks import TASKS
+
+LIBRARIES = ("extsub", "torch", "transformers", "peft", "lm_eval", "sacrebleu", "rouge-score", "openai")
+SETTINGS = ("prompt", "limit", "seed", "dtype", "backend", "url")
+"""that change the figures of every task"""
+
+
+def evaluate(
+    tasks: Sequence[str], settings: EvaluationSettings, progress: Progress | None = None
+) -> list[dict[str, Any]]:
+    """Evaluate a model, or adapters one after the other, on ``tasks``.
+
+    Under ``accelerate launch`` every process calls this; the items are shared out, and the figures are the same. An
+    interrupted run goes on from its saved items when it is started again; a task that is complete is not repeated.
+
+    Args:
+        tasks: names of benchmarks (``TASKS``).
+        settings: the model, the data, and how to ask.
+        progress: shows how far it is.
+
+    Returns:
+        what ``results.json`` holds, for each model: ``tasks.<task>.<metric>`` is ``{value, ci95: [low, high], n}``,
+        ``runs.<task>`` says how it was made.
+
+    Raises:
+        ExtSubError: a task, the data, a model or the output is at fault, or memory or disk is too small.
+    """
+    chosen = _tasks(tasks, settings)
+    require("peft", "evaluate")
+    items = {task.name: task.read(settings, data_of(task, settings, tuple(TASKS))) for task in chosen}
+    with processes() as group, contextlib.ExitStack() as stack:
+        subjects = subjects_of(settings, settings.output)
+        if group.is_main:
+            for subject in subjects:
+                stack.enter_context(working_in(subject.folder))
+        runs = [_begin(task, items[task.name], subject, settings, group) for subject in subjects for task in chosen]
+        with kept_when_interrupted(runs):
+            ask_all(runs, subjects, settings, group, progress or silent)
+            for run in runs:
+                judge(run, settings, group, progress or silent)
+        group.wait()
+        if not group.is_main:
+            return []
+        return [_finish(subject, [run for run in runs if run.subject is subject], group) for subject in subjects]
+
+
+def _tasks(names: Sequence[str], settings: EvaluationSettings) -> list[Task]:
+    if not names:
+        raise ExtSubError(f"no task: name one or more of {', '.join(TASKS)}")
+    for name in names:
+        if name not in TASKS:
+            raise ExtSubError(f"{name}: no such task; there are {', '.join(TASKS)}")
+    chosen = [TASKS[name] for name in dict.fromkeys(names)]
+    for task in chosen:
+        if settings.backend == "openai" and task.needs != "answers":
+            possible = ", ".join(name for name, one in TASKS.items() if one.needs == "answers")
+            raise ExtSubError(
+                f"--backend openai gives answers, and {task.name} needs likelihoods or a tokenizer: over a server one "
+                f"can ask {possible}"
+            )
+    return chosen
+
+
+def _begin(task: Task, items: Items, subject: Subject, settings: EvaluationSettings, group: Processes) -> Run:
+    values = settings.to_dict()
+    identity = {
+        "task": task.name,
+        "data": items.sha256,
+        "model": subject.record,
+        **{name: values[name] for name in (*SETTINGS, *task.settings)},
+    }
+    store, rows = Store(subject.folder, task.name, group.rank), {}
+    if group.is_main:
+        rows = _done(task, subject, identity, settings) or store.begin(identity, settings.overwrite)
+    return Run(task, items, subject, store, identity, group.tell(rows), limited(items.items, settings))
+
+
+def _done(task: Task, subject: Subject, identity: dict[str, Any], settings: EvaluationSettings) -> dict[int, Row]:
+    """The rows of this very task if it is complete.
+
+    Raises:
+        ExtSubError: the folder holds figures of another model, or of this task with other settings.
+    """
+    if subject.folder is None:
+        return {}
+    results = read_results(subject.folder)
+    if not results or settings.overwrite:
+        return {}
+    if results["model"] != subject.record:
+        theirs = (results["model"].get("adapter") or {}).get("name") or results["model"].get("base")
+        raise ExtSubError(
+            f"{subject.folder} holds the results of another model ({theirs}): choose another output, or --overwrite"
+        )
+    if task.name not in results["runs"]:
+        return {}
+    if results["runs"][task.name]["identity"] != identity:
+        raise ExtSubError(
+            f"{subject.folder} holds {task.name} with {changed(results['runs'][task.name]['identity'], identity)}: "
+            "choose another output, or pass --overwrite"
+        )
+    return read_items(subject.folder, task.name)
+
+
+def _finish(subject: Subject, runs: list[Run], group: Processes) -> dict[str, Any]:
+    results = read_results(subject.folder) if subject.folder else {}
+    if results.get("model") != subject.record:
+        if subject.folder:
+            for task in results.get("runs", ()):  # of the model that is replaced
+                (subject.folder / f"{task}.jsonl").unlink(missing_ok=True)
+        results = {"model": subject.record, "tasks": {}, "runs": {}}
+    for run in runs:
+        name = run.task.name
+        if not run.seconds and name in results["runs"]:  # it was complete
+            continue
+        rows = [run.rows[index] for index in sorted(run.chosen)]
+        scores = [one for row in rows for one in scores_of(row)]
+        found = figures(scores, run.task.measure, run.identity["seed"])
+        results["tasks"][name] = {metric: figure.to_dict() for metric, figure in found.items()}
+        results["runs"][name] = _record(run, rows, group)
+        run.store.finish(rows)
+    if subject.folder:
+        text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
+        write_whole(subject.folder / RESULTS, text + "\n")
+        for run in runs:
+            run.store.forget()
+    return results
+
+
+def _record(run: Run, rows: list[Row], group: Processes) -> dict[str, Any]:
+    shortened = sum(bool(row.get("shortened")) for row in rows)
+    unfinished = sum(not row.get("finished", True) for row in rows)
+    notes = list(run.items.notes)
+    if shortened:
+        notes.append(f"{shortened:,} of {len(rows):,} prompts were too long and lost their beginning")
+    if unfinished:
+        notes.append(f"{unfinished:,} of {len(rows):,} answers reached --max-new-tokens and stop there")
+    adapter = run.subject.adapter
+    if adapter and adapter.template and adapter.template != run.identity["prompt"] and run.task.needs != "tokenizer":
+        notes.append(f"trained with --template {adapter.template}, asked with --prompt {run.identity['prompt']}")
+    return {
+        "identity": run.identity,
+        "data": run.items.data,
+        "items": len(rows),
+        "shortened": shortened,
+        "unfinished": unfinished,
+        "notes": notes,
+        "seconds": run.seconds,
+        "processes": group.count,
+        "device": language_model.device().type,
+        "versions": {"python": platform.python_version(), **_versions()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

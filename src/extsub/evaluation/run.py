@@ -1,0 +1,134 @@
+"""One task for one model: asks what is not yet asked, and saves each item as it is done."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from extsub.errors import ExtSubError
+from extsub.evaluation import language_model
+from extsub.evaluation.language_model import Base
+from extsub.evaluation.server import Server
+from extsub.evaluation.settings import Asking
+from extsub.evaluation.sharing import Processes
+from extsub.evaluation.store import Store
+from extsub.evaluation.subjects import Subject
+from extsub.evaluation.task import Items, Row, Task
+from extsub.models import load_config, load_tokenizer
+
+Progress = Callable[[str, int, int], Callable[[int], None]]
+"""(what is done, how many items, how many of them are done already) -> a function to call with each further number"""
+
+
+@dataclass
+class Run:
+    """What is known of the items of one task for one subject."""
+
+    task: Task
+    items: Items
+    subject: Subject
+    store: Store
+    identity: dict[str, Any]
+    rows: dict[int, Row]
+    chosen: dict[int, dict[str, Any]]
+    seconds: float = 0.0
+
+    @property
+    def unasked(self) -> dict[int, dict[str, Any]]:
+        """items that the model has not seen"""
+        return {index: item for index, item in self.chosen.items() if index not in self.rows}
+
+    @property
+    def unjudged(self) -> dict[int, Row]:
+        """rows without scores"""
+        return {index: row for index, row in self.rows.items() if "scores" not in row and "samples" not in row}
+
+
+@contextlib.contextmanager
+def kept_when_interrupted(runs: Sequence[Run]) -> Generator[None]:
+    """Say what was saved when somebody stops the work; let go of the files in any case."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as error:
+        done = sum(len(run.rows) for run in runs if run.subject.folder is not None)
+        if not done:
+            raise
+        raise type(error)(*error.args, f"{done:,} items are saved: the same command goes on from there") from error
+    finally:
+        for run in runs:
+            run.store.close()
+
+
+def ask_all(
+    runs: Sequence[Run], subjects: Sequence[Subject], settings: Asking, group: Processes, progress: Progress
+) -> None:
+    """Ask everyone what was not asked before; the base model is loaded once, and only if it is needed."""
+    if not any(run.unasked for run in runs):
+        return
+    if settings.backend == "openai":
+        assert settings.url  # settings see to that
+        server = Server(settings.url, str(settings.model), settings.rows_at_once)
+        for run in runs:
+            _ask(run, server, settings, group, progress)
+        return
+    name = language_model.base_of(settings.model, [one.adapter for one in subjects if one.adapter])
+    if all(run.task.needs == "tokenizer" for run in runs if run.unasked):
+        tokenizer = load_tokenizer(name, load_config(name))
+        for run in runs:
+            _ask(run, tokenizer, settings, group, progress)
+        return
+    base = language_model.load_base(name, settings.dtype)
+    for subject in subjects:
+        theirs = [run for run in runs if run.subject is subject and run.unasked]
+        if theirs:
+            _ask_subject(base, subject, theirs, settings, group, progress)
+
+
+def _ask_subject(
+    base: Base,
+    subject: Subject,
+    runs: list[Run],
+    settings: Asking,
+    group: Processes,
+    progress: Progress,
+) -> None:
+    reference = getattr(settings, "reference", None)
+    with base.with_adapter(subject.adapter, reference) as model:
+        for run in runs:
+            _ask(run, base.tokenizer if run.task.needs == "tokenizer" else model, settings, group, progress)
+
+
+def _ask(run: Run, respondent: Any, settings: Asking, group: Processes, progress: Progress) -> None:
+    if run.task.name == "ability" and group.count > 1:
+        raise ExtSubError("ability: lm-evaluation-harness would not share its items: start it on one process")
+    _collect(run, run.task.ask(respondent, group.share(run.unasked), settings), "", group, progress)
+
+
+def judge(run: Run, settings: Asking, group: Processes, progress: Progress) -> None:
+    """Score answers that have no scores yet; the model that gave them is put away by now."""
+    if run.task.judge and run.unjudged:
+        _collect(run, run.task.judge(group.share(run.unjudged), settings), " judged", group, progress)
+
+
+def _collect(run: Run, rows: Iterator[tuple[int, Row]], doing: str, group: Processes, progress: Progress) -> None:
+    """Save rows as they come, and learn those of the other processes."""
+    begun, ours = time.perf_counter(), {}
+    waiting = len(run.unjudged) if doing else len(run.unasked)
+    name = f"{run.subject.label}: {run.task.name}{doing}"
+    advance = progress(name, len(run.chosen), len(run.chosen) - waiting)
+    for index, row in rows:
+        ours[index] = {"index": index, **row}
+        run.rows[index] = ours[index]
+        run.store.add(run.identity, [ours[index]])
+        advance(group.count)
+    for theirs in group.gather(ours):
+        run.rows.update(theirs)
+    run.seconds += time.perf_counter() - begun
+
+
+def silent(_name: str, _total: int, _done: int) -> Callable[[int], None]:
+    """No progress is shown."""
+    return lambda _number: None

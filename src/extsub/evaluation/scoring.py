@@ -1,0 +1,201 @@
+"""How likely is a text after another? The one scorer of all likelihood benchmarks.
+
+What continuations share is read once: the words that all prompts begin with (six worked examples, say), then each
+prompt, then its continuations. The keys and values of what was read are kept and copied, so that a token is computed
+once for all that follows it. Where that saves little, or a model keeps something else than plain keys and values,
+every prompt is read again with each continuation. Both give the same numbers up to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from extsub.errors import ExtSubError
+from extsub.evaluation.batches import Batches, Size
+from extsub.evaluation.contexts import Context, beginning, read
+from extsub.evaluation.sequences import Encoded, Request, Row, before_targets, common_length, encode, pad
+from extsub.models import output_only_at
+
+if TYPE_CHECKING:
+    from extsub.evaluation.language_model import LanguageModel
+
+WORTH_SHARING = 0.8
+"""share the prompts if at most this part of the tokens is left to compute; copying keys and values takes time too"""
+WORTH_BEGINNING = 32
+"""tokens that all prompts must begin with before that is shared too"""
+CHUNK = 2**24
+"""numbers of the output layer that become float32 at once"""
+
+
+class Likelihood(NamedTuple):
+    """How likely a continuation is."""
+
+    total: float
+    """its log-likelihood, in nats"""
+    tokens: int
+    """that were scored: all that hold a part of it, and the end token if asked for"""
+
+
+class Scored(NamedTuple):
+    """The answer to one request."""
+
+    index: int
+    """of the request"""
+    likelihoods: tuple[Likelihood, ...]
+    """of its continuations"""
+    shortened: bool
+    """whether the prompt lost its beginning"""
+
+
+def score(
+    model: LanguageModel,
+    requests: Mapping[int, Request],
+    *,
+    end_token: bool = False,
+    special_tokens: bool = True,
+    batch_size: int | None = None,
+) -> Iterator[Scored]:
+    """The log-likelihood of every continuation after its prompt; answers come as they are ready, not in order.
+
+    A continuation is never cut: if it is too long together with its prompt, the prompt loses its beginning (and keeps
+    the tokenizer's first special token). Log-softmax is taken in float32, at the continuation's tokens only. Linear in
+    the number of tokens, apart from attention.
+
+    Args:
+        requests: prompts with their continuations, each under its number.
+        end_token: score the end token after each continuation too.
+        special_tokens: let the tokenizer add its special tokens (a chat template writes them itself).
+        batch_size: sequences at once; found automatically if None.
+
+    Raises:
+        ExtSubError: a continuation is empty or too long for the model, a likelihood is no number, or memory is too
+            small; the message names the request.
+    """
+    yield from score_rows(model, encode(model, requests, end_token, special_tokens), batch_size)
+
+
+def score_rows(model: LanguageModel, encoded: Sequence[Encoded], batch_size: int | None = None) -> Iterator[Scored]:
+    """``score`` for what is tokenised already.
+
+    Raises:
+        ExtSubError: a likelihood is no number, or memory is too small.
+    """
+    if model.shares_contexts and _is_worth_sharing(encoded):
+        yield from _score_shared(model, encoded, batch_size)
+        return
+
+    def work(items: list[Encoded], rows_at_once: int) -> list[Scored]:
+        rows = [row for item in items for row in item.rows]
+        totals: list[float] = []
+        for start in range(0, len(rows), rows_at_once):
+            chunk = rows[start : start + rows_at_once]
+            totals += _totals(answer_logits(model, chunk), chunk)
+        return _scored(items, totals)
+
+    yield from Batches(work, partial(size_of, model), batch_size).run(encoded)
+
+
+def answer_logits(model: LanguageModel, rows: Sequence[Row]) -> Tensor:
+    """Logits before every scored token of the rows, one after the other: (tokens, vocabulary)."""
+    ids, mask = pad([row.tokens[:-1] for row in rows], model)
+    with torch.inference_mode(), output_only_at(model.base, before_targets(rows, [0] * len(rows), ids)):
+        return model.module(input_ids=ids, attention_mask=mask.long(), use_cache=model.virtual_tokens > 0).logits
+
+
+def _score_shared(model: LanguageModel, encoded: Sequence[Encoded], batch_size: int | None) -> Iterator[Scored]:
+    whole = [item for item in encoded if not item.shortened]
+    for items in (whole, [item for item in encoded if item.shortened]):  # the shortened ones begin otherwise
+        if items:
+            yield from _score_alike(model, items, batch_size)
+
+
+def _score_alike(model: LanguageModel, encoded: Sequence[Encoded], batch_size: int | None) -> Iterator[Scored]:
+    common = _common_beginning(encoded)
+    with torch.inference_mode():
+        start = beginning(model)
+        if common:
+            start, _ = read(model, start, [0], [encoded[0].rows[0].tokens[:common]])
+
+    def work(items: list[Encoded], rows_at_once: int) -> list[Scored]:
+        with torch.inference_mode():
+            prompts = [item.rows[0].tokens[common : item.shared] for item in items]
+            context, _ = read(model, start, [0] * len(items), prompts)
+            parents = [number for number, item in enumerate(items) for _ in item.rows]
+            rows = [row for item in items for row in item.rows]
+            offsets = [item.shared for item in items for _ in item.rows]
+            totals: list[float] = []
+            for begin in range(0, len(rows), rows_at_once):
+                part = slice(begin, begin + rows_at_once)
+                totals += _totals(_continue(model, context, parents[part], rows[part], offsets[part]), rows[part])
+            return _scored(items, totals)
+
+    yield from Batches(work, partial(size_of, model), batch_size).run(encoded)
+
+
+def _continue(
+    model: LanguageModel, context: Context, parents: list[int], rows: list[Row], offsets: list[int]
+) -> Tensor:
+    """Logits before every scored token, as ``answer_logits``, of rows whose first ``offsets`` tokens were read."""
+    ends = [row.tokens[offset:-1] for row, offset in zip(rows, offsets, strict=True)]
+    ids, _ = pad(ends, model)
+    return read(model, context, parents, ends, before_targets(rows, offsets, ids))[1]
+
+
+def _is_worth_sharing(encoded: Sequence[Encoded]) -> bool:
+    every = sum(len(row.tokens) for item in encoded for row in item.rows)
+    saved = sum(item.shared * (len(item.rows) - 1) for item in encoded)
+    saved += _common_beginning(encoded) * (len(encoded) - 1)
+    return every - saved <= WORTH_SHARING * every
+
+
+def _common_beginning(encoded: Sequence[Encoded]) -> int:
+    """How many tokens all prompts begin with; 0 if they are too few to be read apart."""
+    if not encoded:
+        return 0
+    first = encoded[0].rows[0].tokens
+    limit = encoded[0].shared
+    for item in encoded[1:]:
+        limit = common_length(first, item.rows[0].tokens, min(limit, item.shared))
+    return limit if limit >= WORTH_BEGINNING else 0
+
+
+def size_of(model: LanguageModel, item: Encoded) -> Size:
+    """What an item takes in a batch."""
+    vocabulary = model.base.config.get_text_config().vocab_size
+    outputs = vocabulary * sum(len(row.targets) for row in item.rows)
+    return Size(len(item.rows), max(len(row.tokens) for row in item.rows), outputs)
+
+
+def _totals(logits: Tensor, rows: Sequence[Row]) -> list[float]:
+    """The log-likelihood of each row's targets, summed in float64."""
+    targets = torch.tensor([token for row in rows for token in row.targets], device=logits.device)
+    each = torch.cat([
+        torch.gather(part.float(), 1, wanted[:, None])[:, 0] - torch.logsumexp(part.float(), 1)
+        for part, wanted in in_chunks(logits, targets)
+    ])  # fmt: skip
+    return [part.sum().item() for part in each.double().split([len(row.targets) for row in rows])]
+
+
+def in_chunks(logits: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Parts of (tokens, vocabulary), small enough to become float32, with the same parts of others."""
+    rows = max(1, CHUNK // logits.shape[1])
+    return zip(logits.split(rows), *(other.split(rows) for other in others), strict=True)
+
+
+def _scored(items: Sequence[Encoded], totals: list[float]) -> list[Scored]:
+    results, remaining = [], iter(totals)
+    for item in items:
+        likelihoods = tuple(Likelihood(next(remaining), len(row.targets)) for row in item.rows)
+        if wrong := [one.total for one in likelihoods if not math.isfinite(one.total)]:
+            raise ExtSubError(
+                f"item {item.index}: the model gives {wrong[0]} as a log-likelihood: its weights or the "
+                "adapter's are broken, or --dtype float16 overflows (use bfloat16 or float32)"
+            )
+        results.append(Scored(item.index, likelihoods, item.shortened))
+    return results

@@ -1,0 +1,129 @@
+"""Prompts and their continuations as token ids, cut to what a model takes, and padded into tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from extsub.errors import ExtSubError
+from extsub.tokens import encode_pairs
+
+if TYPE_CHECKING:
+    from extsub.evaluation.language_model import LanguageModel
+
+
+CHUNK = 1024
+"""texts that are tokenised together: enough to keep every core busy"""
+
+
+class Request(NamedTuple):
+    """A prompt, and what may follow it."""
+
+    prompt: str
+    continuations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """Tokens of a prompt with one continuation, which begins at ``start``."""
+
+    tokens: list[int]
+    start: int
+
+    @property
+    def targets(self) -> list[int]:
+        """the tokens that are scored"""
+        return self.tokens[self.start :]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A request as tokens."""
+
+    index: int
+    rows: tuple[Row, ...]
+    shortened: bool
+
+    @property
+    def shared(self) -> int:
+        """How many tokens all rows begin with. The state before the first answer token is each row's own."""
+        limit = min(row.start for row in self.rows) - 1
+        first = self.rows[0].tokens
+        for row in self.rows[1:]:
+            limit = common_length(first, row.tokens, limit)
+        return limit
+
+
+def encode(
+    model: LanguageModel, requests: Mapping[int, Request], end_token: bool, special_tokens: bool
+) -> list[Encoded]:
+    """Requests as tokens, cut to the length that the model allows. Linear in the text.
+
+    Raises:
+        ExtSubError: a continuation is empty, or alone longer than the model allows.
+    """
+    pairs = [(index, request.prompt, one) for index, request in requests.items() for one in request.continuations]
+    rows: dict[int, list[Row]] = {index: [] for index in requests}
+    shortened = set()
+    for start in range(0, len(pairs), CHUNK):
+        chunk = pairs[start : start + CHUNK]
+        texts = [(prompt, continuation) for _, prompt, continuation in chunk]
+        for (index, _, _), (tokens, begin) in zip(
+            chunk, encode_pairs(texts, model.tokenizer, special_tokens), strict=True
+        ):
+            row, is_shortened = _row(model, index, tokens, begin, end_token)
+            rows[index].append(row)
+            if is_shortened:
+                shortened.add(index)
+    return [Encoded(index, tuple(rows[index]), index in shortened) for index in requests]
+
+
+def _row(model: LanguageModel, index: int, tokens: list[int], start: int, end_token: bool) -> tuple[Row, bool]:
+    """(tokens that fit, whether the prompt lost its beginning)."""
+    tokenizer = model.tokenizer
+    if end_token and (start == len(tokens) or tokens[-1] != tokenizer.eos_token_id):
+        tokens = [*tokens, tokenizer.eos_token_id]
+    if start == len(tokens):
+        raise ExtSubError(f"item {index}: the answer is empty: there is nothing to score; leave the item out")
+    if start == 0:  # nothing stands before the first token: let it follow what begins or ends a text
+        begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        tokens, start = [begin, *tokens], 1
+    too_many = 0 if model.longest is None else len(tokens) - model.longest
+    if too_many <= 0:
+        return Row(tokens, start), False
+    kept = 1 if tokens[0] in tokenizer.all_special_ids else 0
+    if start - too_many < 1:
+        raise ExtSubError(
+            f"item {index}: the answer alone has {len(tokens) - start:,} tokens, and the model takes "
+            f"{model.longest:,}: leave the item out, or use a model with a longer context"
+        )
+    return Row(tokens[:kept] + tokens[kept + too_many :], start - too_many), True
+
+
+def common_length(one: list[int], other: list[int], limit: int) -> int:
+    """How many tokens both begin with, at most ``limit``."""
+    limit = min(limit, len(one), len(other))
+    if one[:limit] == other[:limit]:
+        return limit
+    return next(place for place in range(limit) if one[place] != other[place])
+
+
+def pad(rows: Sequence[list[int]], model: LanguageModel) -> tuple[Tensor, Tensor]:
+    """(ids, whether a token stands there), padded on the right."""
+    longest = max(map(len, rows))
+    filler = model.tokenizer.pad_token_id
+    ids = torch.tensor([row + [filler] * (longest - len(row)) for row in rows], dtype=torch.long)
+    mask = torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in rows], dtype=torch.bool)
+    return ids.reshape(len(rows), longest).to(model.device), mask.reshape(len(rows), longest).to(model.device)
+
+
+def before_targets(rows: Sequence[Row], offsets: list[int], ids: Tensor) -> Tensor:
+    """(rows, tokens): the places from which the next token is scored."""
+    wanted = torch.zeros(ids.shape, dtype=torch.bool)
+    for number, (row, offset) in enumerate(zip(rows, offsets, strict=True)):
+        wanted[number, row.start - 1 - offset : len(row.tokens) - 1 - offset] = True
+    return wanted.to(ids.device)

@@ -1,0 +1,113 @@
+"""What can be said about an evaluation: one setting, one line of help. Checked here as far as no file is needed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from extsub.errors import ExtSubError
+from extsub.models import Dtype
+from extsub.prompts import Prompt
+
+Backend = Literal["transformers", "openai"]
+TRUTH_JUDGE = "allenai/truthfulqa-truth-judge-llama2-7B"
+INFO_JUDGE = "allenai/truthfulqa-info-judge-llama2-7B"
+TOXICITY_MODEL = "unitary/unbiased-toxic-roberta"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking:
+    """Who is asked, and how."""
+
+    model: str | None = None
+    """Base or merged model: a folder or hub id; unless given, the base that the adapter names. With --backend openai:
+    the name that the server knows."""
+    adapter: tuple[str, ...] = ()
+    """Adapter on it: a folder or hub id. Several to evaluate one after the other; none: the model itself."""
+    prompt: Prompt = "extsub"
+    """Text around a question: the authors' template, TruthfulQA's 6-shot qa, the tokenizer's chat template, or none."""
+    max_new_tokens: int | None = None
+    """Longest answer; unless given 500 for toxicity, 256 otherwise."""
+    batch_size: int | Literal["auto"] = "auto"
+    """Sequences at once; auto begins with many and halves when memory runs out."""
+    dtype: Dtype = "auto"
+    """Of the weights; auto is bfloat16 on a GPU that has it, else float32."""
+    field: dict[str, str] = field(default_factory=dict)
+    """What the data calls a field, for files of your own: --field instruction=question."""
+    backend: Backend = "transformers"
+    """openai: answers come from the server at --url."""
+    url: str | None = None
+    """OpenAI-compatible server, http://localhost:8000/v1 say; the key is in OPENAI_API_KEY if it needs one."""
+    overwrite: bool = False
+    """Replace what the output holds."""
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise ExtSubError(f"--max-new-tokens {self.max_new_tokens}: expected 1 or more")
+        if self.batch_size != "auto" and self.batch_size < 1:
+            raise ExtSubError(f"--batch-size {self.batch_size}: expected auto, or 1 or more")
+        if (self.backend == "openai") != (self.url is not None):
+            raise ExtSubError("--backend openai and --url belong together: give both, or neither")
+        if self.backend == "openai" and (self.model is None or self.adapter):
+            raise ExtSubError("--backend openai: name the model or adapter as the server knows it, with --model alone")
+
+    @property
+    def rows_at_once(self) -> int | None:
+        """the batch size; None where it is to be found"""
+        return None if self.batch_size == "auto" else int(self.batch_size)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return json.loads(json.dumps(asdict(self), default=str))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings(Asking):
+    """How to evaluate: a base model, or adapters on it, or a model on a server."""
+
+    data: tuple[str, ...] = ()
+    """File, folder of files or hub dataset; TASK=PATH for one task only. TruthfulQA and HaluEval come from the hub
+    unless given."""
+    output: Path | None = None
+    """Folder for results.json and items; with several adapters it gets a folder for each."""
+    limit: int | None = None
+    """So many items of each task only, drawn with the seed: the same ones for every model."""
+    seed: int = 0
+    """Of --limit and of the intervals."""
+    reference: str | None = None
+    """drift: the adapter to compare with; the base unless given."""
+    truth_judge: str = TRUTH_JUDGE
+    """truthfulqa-gen: model that says whether an answer is true, a folder or hub id; none: no judge."""
+    info_judge: str = INFO_JUDGE
+    """truthfulqa-gen: the same for whether it is informative."""
+    judge_url: str | None = None
+    """truthfulqa-gen: OpenAI-compatible server that knows the judges by these names."""
+    toxicity_model: str = TOXICITY_MODEL
+    """toxicity: classifier, a folder or hub id."""
+    lm_eval: tuple[str, ...] = ()
+    """ability: tasks of lm-evaluation-harness, mmlu,gsm8k say."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.limit is not None and self.limit < 1:
+            raise ExtSubError(f"--limit {self.limit}: expected 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationSettings(Asking):
+    """Prompts to answer."""
+
+    prompts: str
+    """A .json, .jsonl, .csv, .parquet or hub dataset with instruction (and input), prompt or messages; or lines of a
+    .txt."""
+    output: Path
+    """The .jsonl file to write: each row of the prompts with prompt and answer."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.adapter) > 1:
+            raise ExtSubError("generate asks one adapter at a time")
+        if self.output.suffix != ".jsonl":
+            raise ExtSubError(f"--output {self.output}: give the name of a .jsonl file")

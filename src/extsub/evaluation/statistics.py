@@ -1,0 +1,166 @@
+"""Figures with their uncertainty, from the scores of single items; and whether two runs differ.
+
+Every figure is a ratio of two sums over items: a mean has 1 below, a token-weighted mean the number of tokens. A score
+is a number (mean), a pair [above, below], or None where an item has none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Union
+
+import numpy as np
+
+Score = Union[float, Sequence[float], None]  # noqa: UP007  evaluated, also by Python 3.10
+Scores = Mapping[str, Score]
+
+DRAWS = 10_000
+"""resamples of a bootstrap, sign flips of a test"""
+FEWEST_DRAWS = 1_000
+NUMBERS = 2 * 10**7
+"""draws times items: beyond, fewer draws are made"""
+ROUNDING = 1e-5
+"""differences that are none: the same model in other batches gives them"""
+Z = 1.959963984540054
+"""the normal distribution's 97.5 % point"""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a figure means."""
+
+    better: Literal["higher", "lower"] | None = "higher"
+    """None: a control, or a description"""
+    control: bool = False
+    """made from the data alone"""
+    share: bool = False
+    """of items that are right: 0 or 1 for each"""
+    perplexity: bool = False
+    """the figure is exp of the ratio"""
+
+
+class Figure(NamedTuple):
+    """A value with its 95 % interval, in the unit of the score."""
+
+    value: float
+    ci95: tuple[float, float]
+    n: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"value": self.value, "ci95": list(self.ci95), "n": self.n}
+
+
+class Difference(NamedTuple):
+    """How a second run differs from a first, item by item."""
+
+    value: float
+    """second minus first"""
+    ci95: tuple[float, float]
+    p: float | None
+    """two-sided; None where the runs cannot be paired (other tokens)"""
+    n: int
+
+
+def figures(rows: Sequence[Scores], measure: Callable[[str], Measure], seed: int) -> dict[str, Figure]:
+    """The figure of every score: Wilson's interval for shares, a percentile bootstrap over items for the rest."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    above, below = _sums(rows, names)
+    low, high = np.nanpercentile(_resampled(above, below, seed), [2.5, 97.5], axis=0)
+    result = {}
+    for place, name in enumerate(names):
+        n = int((below[:, place] != 0).sum())
+        if not n:
+            continue
+        value = above[:, place].sum() / below[:, place].sum()
+        interval = (float(low[place]), float(high[place]))
+        if measure(name).share and _is_zero_or_one(above[:, place], below[:, place]):
+            interval = wilson(int(above[:, place].sum()), n)
+        if measure(name).perplexity:
+            value, interval = math.exp(value), (math.exp(interval[0]), math.exp(interval[1]))
+        result[name] = Figure(float(value), interval, n)
+    return result
+
+
+def difference(first: Sequence[Score], second: Sequence[Score], measure: Measure, seed: int) -> Difference:
+    """Two runs on the same items, in the same order; items that one of them lacks count for neither.
+
+    The interval is a paired bootstrap. The test is exact (McNemar's) where items are right or wrong, otherwise by
+    10,000 random sign flips of the items' differences (Fisher's randomisation).
+    """
+    pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
+    if not pairs:
+        return Difference(math.nan, (math.nan, math.nan), None, 0)
+    above, below = _sums([{"first": a, "second": b} for a, b in pairs], ["first", "second"])
+    transform = np.exp if measure.perplexity else lambda ratio: ratio
+    values = transform(above.sum(0) / below.sum(0))
+    draws = transform(_resampled(above, below, seed))
+    low, high = np.nanpercentile(draws[:, 1] - draws[:, 0], [2.5, 97.5])
+    paired = bool((below[:, 0] == below[:, 1]).all())
+    changes = above[:, 1] - above[:, 0]
+    changes[np.abs(changes) <= ROUNDING * np.abs(above).max()] = 0.0
+    p = _test(changes, seed) if paired else None
+    return Difference(float(values[1] - values[0]), (float(low), float(high)), p, len(pairs))
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson, 1927)."""
+    share, square = successes / n, Z * Z / n
+    middle = (share + square / 2) / (1 + square)
+    half = Z / (1 + square) * math.sqrt(share * (1 - share) / n + square / (4 * n))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _sums(rows: Sequence[Scores], names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(above, below), each (items, scores); 0 / 0 where an item has no such score."""
+    above, below = np.zeros((len(rows), len(names))), np.zeros((len(rows), len(names)))
+    for number, row in enumerate(rows):
+        for place, name in enumerate(names):
+            score = row.get(name)
+            if isinstance(score, Sequence):
+                above[number, place], below[number, place] = score
+            elif score is not None:
+                above[number, place], below[number, place] = score, 1.0
+    return above, below
+
+
+def _resampled(above: np.ndarray, below: np.ndarray, seed: int) -> np.ndarray:
+    """(draws, scores): the ratios of as many items, drawn with replacement."""
+    items, random = len(above), np.random.default_rng(seed)
+    draws = int(np.clip(NUMBERS // items, FEWEST_DRAWS, DRAWS))
+    at_once = max(1, NUMBERS // 10 // items)
+    results = []
+    for start in range(0, draws, at_once):
+        size = min(at_once, draws - start)
+        chosen = random.integers(items, size=(size, items)) + items * np.arange(size)[:, None]
+        counts = np.bincount(chosen.ravel(), minlength=size * items).reshape(size, items).astype(float)
+        with np.errstate(invalid="ignore"):
+            results.append((counts @ above) / (counts @ below))
+    return np.concatenate(results)
+
+
+def _is_zero_or_one(above: np.ndarray, below: np.ndarray) -> bool:
+    return bool(np.isin(below, (0.0, 1.0)).all() and np.isin(above, (0.0, 1.0)).all())
+
+
+def _test(differences: np.ndarray, seed: int) -> float:
+    """Two-sided p of "each item's difference could as well have the other sign"."""
+    differences = differences[differences != 0]
+    if not len(differences):
+        return 1.0
+    if np.isin(differences, (-1.0, 1.0)).all():
+        return _binomial(int(min((differences > 0).sum(), (differences < 0).sum())), len(differences))
+    random, observed = np.random.default_rng(seed), abs(differences.sum())
+    draws = int(np.clip(NUMBERS // len(differences), FEWEST_DRAWS, DRAWS))
+    extreme = 0
+    for _ in range(draws):
+        signs = random.integers(0, 2, len(differences)) * 2 - 1
+        extreme += abs(differences @ signs) >= observed * (1 - 1e-12)
+    return float((extreme + 1) / (draws + 1))
+
+
+def _binomial(fewer: int, n: int) -> float:
+    """Of n fair coins, at most ``fewer`` on either side."""
+    terms = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(fewer + 1)]
+    return min(1.0, 2 * math.fsum(math.exp(term - n * math.log(2)) for term in terms))

@@ -1,0 +1,209 @@
+"""Items on disk as they are done, so that an interrupted run goes on where it stopped; results when all are.
+
+DIR/results.json            figures of all tasks, and how they were made
+DIR/TASK.jsonl              one row for each item
+DIR/.TASK.RANK.partial      rows as they come, while the task runs; the first line says which run they belong to
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Generator, Iterable
+from pathlib import Path
+from typing import IO, Any
+
+from extsub.adapters.staging import check_place, locked, make_parents, remove_empty
+from extsub.errors import ExtSubError
+
+RESULTS = "results.json"
+
+
+class Store:
+    """The rows of one task in one folder; without a folder they are only held in memory."""
+
+    def __init__(self, folder: Path | None, task: str, rank: int, final: Path | None = None) -> None:
+        self._folder, self._task, self._rank, self._final = folder, task, rank, final
+        self._file: IO[str] | None = None
+
+    def begin(self, identity: dict[str, Any], overwrite: bool) -> dict[int, dict[str, Any]]:
+        """Rows that earlier runs of the same task left. Called by one process, before any other writes.
+
+        Raises:
+            ExtSubError: they left rows of another run, which are not to be replaced.
+        """
+        if self._folder is None:
+            return {}
+        rows: dict[int, dict[str, Any]] = {}
+        for path in self._partial():
+            lines = _complete_lines(path)
+            if lines and lines[0] != identity:
+                if not overwrite:
+                    raise ExtSubError(
+                        f"{self._folder} holds an interrupted run of {self._task} with {changed(lines[0], identity)}: "
+                        "choose another output, or pass --overwrite to give it up"
+                    )
+                lines = []
+            for row in lines[1:]:
+                rows[row["index"]] = {**rows.get(row["index"], {}), **row}
+        # One file again, under this process's name: their number may be another now.
+        self._collect(identity, rows)
+        return rows
+
+    def _collect(self, identity: dict[str, Any], rows: dict[int, dict[str, Any]]) -> None:
+        paths = self._partial()
+        if not rows:
+            for path in paths:
+                path.unlink()
+            return
+        assert self._folder is not None
+        whole = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in (identity, *rows.values()))
+        write_whole(self._path(0), whole)
+        for path in paths:
+            if path != self._path(0):
+                path.unlink()
+
+    def add(self, identity: dict[str, Any], rows: Iterable[dict[str, Any]]) -> None:
+        """Save rows that are done (again, with their scores)."""
+        if self._folder is None:
+            return
+        path = self._path(self._rank)
+        try:
+            if self._file is None:
+                is_new = not path.exists()
+                self._file = path.open("a", encoding="utf-8")
+                if is_new:
+                    self._file.write(json.dumps(identity, ensure_ascii=False) + "\n")
+            for row in rows:
+                self._file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise ExtSubError(
+                f"{path} could not be written: {error.strerror}; free the disk: the same command goes on from here"
+            ) from error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._file = None
+
+    def finish(self, rows: Iterable[dict[str, Any]]) -> None:
+        """All rows in order, in place of the partial files. Called by one process, after all have closed."""
+        if self._folder is None:
+            return
+        text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        write_whole(self._final or self._folder / f"{self._task}.jsonl", text)
+
+    def forget(self) -> None:
+        """Remove the partial files: the results are written."""
+        for path in self._partial():
+            path.unlink(missing_ok=True)
+
+    def _partial(self) -> list[Path]:
+        return [] if self._folder is None else sorted(self._folder.glob(f".{self._task}.*.partial"))
+
+    def _path(self, rank: int) -> Path:
+        assert self._folder is not None
+        return self._folder / f".{self._task}.{rank}.partial"
+
+
+def _complete_lines(path: Path) -> list[dict[str, Any]]:
+    """All but a last line that a kill cut off."""
+    lines = []
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
+
+
+def changed(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    """The first thing that two runs do not have in common."""
+    for name in ours:
+        if theirs.get(name) != ours[name]:
+            return f"another {name.replace('_', ' ')} ({theirs.get(name)!r}, now {ours[name]!r})"
+    return "other settings"
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """What ``results.json`` holds; nothing if there is none.
+
+    Raises:
+        ExtSubError: it was not written by extsub.
+    """
+    path = folder / RESULTS
+    if not path.exists():
+        return {}
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        results["tasks"], results["runs"], results["model"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExtSubError(f"{path} was not written by extsub evaluate: choose another folder") from error
+    return results
+
+
+def read_items(folder: Path, task: str) -> dict[int, dict[str, Any]]:
+    """The rows of a finished task, each under its index.
+
+    Raises:
+        ExtSubError: they are not there, or broken.
+    """
+    path = folder / f"{task}.jsonl"
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return {row["index"]: row for row in map(json.loads, filter(None, lines))}
+    except OSError as error:
+        raise ExtSubError(
+            f"{path}: {(error.strerror or 'cannot be read').lower()}; it lies beside results.json"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ExtSubError(f"{path} is broken: evaluate again, with --overwrite") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file at once: whoever reads it sees the old one or the new one.
+
+    Raises:
+        ExtSubError: the disk refuses.
+    """
+    partial = path.with_name(f".{path.name}.partial-write")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise ExtSubError(f"{path} could not be written: {error.strerror}; free the disk and try again") from error
+        raise
+
+
+@contextlib.contextmanager
+def working_in(folder: Path | None) -> Generator[None]:
+    """Hold the folder alone; take it away again if nothing is in it.
+
+    Raises:
+        ExtSubError: it cannot be made, or another run works in it.
+    """
+    if folder is None:
+        yield
+        return
+    check_place(folder)
+    created: list[Path] = []
+    try:
+        created = [*make_parents(folder), *([] if folder.exists() else [folder])]
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        remove_empty(created)
+        raise ExtSubError(f"{folder} could not be made: {error.strerror}: choose another output") from error
+    try:
+        with locked(folder, folder):
+            yield
+    finally:
+        remove_empty(created)

@@ -1,0 +1,72 @@
+"""Who is evaluated: a base model, an adapter on it, or a model on a server; and what identifies it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from extsub.errors import ExtSubError
+from extsub.evaluation import language_model
+from extsub.evaluation.language_model import AdapterName
+from extsub.evaluation.settings import Asking
+from extsub.models import load_config
+
+PROBE = 2**20
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is evaluated: the base, an adapter on it, or one on a server."""
+
+    label: str
+    adapter: AdapterName | None
+    folder: Path | None
+    record: dict[str, Any]
+
+
+def subjects_of(settings: Asking, output: Path | None) -> list[Subject]:
+    """Everyone that the settings name; with several adapters each has a folder of its own in ``output``.
+
+    Raises:
+        ExtSubError: an adapter or the base is not there, or two adapters have the same name.
+    """
+    adapters = [language_model.find(name) for name in settings.adapter]
+    labels = [one.source.label.rpartition("/")[2] for one in adapters]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise ExtSubError(f"two adapters are called {twice[0]}: evaluate them into outputs of their own")
+    if settings.backend == "openai":
+        record = {"base": None, "server": settings.url, "served_name": settings.model}
+        return [Subject(str(settings.model), None, output, record)]
+    base = language_model.base_of(settings.model, adapters)
+    config = load_config(base)
+    shown = Path(base.name).name if Path(base.name).is_dir() else base.name
+    known = {
+        "base": shown,
+        "base_commit": getattr(config, "_commit_hash", None),
+        "base_sha256": _fingerprint(base.name),
+    }
+    if not adapters:
+        return [Subject(shown, None, output, {**known, "adapter": None})]
+    subjects = []
+    for label, one in zip(labels, adapters, strict=True):
+        folder = output if len(adapters) == 1 or output is None else output / label
+        subjects.append(Subject(label, one, folder, {**known, "adapter": one.source.provenance(), "kind": one.kind}))
+    return subjects
+
+
+def _fingerprint(name: str) -> str | None:
+    """Tells a local model from another one in its place: sizes of its files, and a megabyte of each at three places."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return None  # the hub's commit identifies it
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.json")]):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}".encode())
+        with path.open("rb") as file:
+            for place in (0, size // 2, max(0, size - PROBE)):
+                file.seek(place)
+                digest.update(file.read(PROBE))
+    return digest.hexdigest()

@@ -1,0 +1,140 @@
+"""What a benchmark is: where its items come from, how a model is asked, what its figures mean."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from extsub.data import load_data, load_prompts
+from extsub.errors import ExtSubError
+from extsub.evaluation.settings import EvaluationSettings
+from extsub.evaluation.statistics import Measure, Scores
+from extsub.prompts import Turn
+
+Item = dict[str, Any]
+"""one question with what is needed to score it, as JSON values"""
+Row = dict[str, Any]
+"""an item with what the model made of it; its ``scores`` are what figures are made of"""
+
+
+@dataclass(frozen=True)
+class Items:
+    """The items of a task, each under its number in the data."""
+
+    items: dict[int, Item]
+    data: str
+    sha256: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """One benchmark."""
+
+    name: str
+    read: Callable[[EvaluationSettings, str | None], Items]
+    """(settings, data) -> items; ``data`` is None where the user gave none"""
+    ask: Callable[[Any, Mapping[int, Item], Any], Iterator[tuple[int, Row]]]
+    """(LanguageModel, Server or tokenizer, as it ``needs``; items; settings) -> rows as they are ready; one that needs
+    a judge has no ``scores`` yet"""
+    measures: Mapping[str, Measure]
+    needs: Literal["likelihoods", "answers", "tokenizer"]
+    judge: Callable[[Mapping[int, Row], Any], Iterator[tuple[int, Row]]] | None = None
+    """scores rows after the model was put away"""
+    others: Measure = field(default_factory=Measure)
+    """what scores mean whose names are known only when they are there"""
+    files: tuple[str, ...] = ()
+    """names under which its data lies in a folder"""
+    settings: tuple[str, ...] = field(default=())
+    """that change its figures, beside those that change all tasks'"""
+
+    def measure(self, name: str) -> Measure:
+        """What a score means."""
+        return self.measures.get(name, self.others)
+
+
+def data_of(task: Task, settings: EvaluationSettings, names: tuple[str, ...]) -> str | None:
+    """Which data ``--data`` gives a task.
+
+    Args:
+        names: all tasks, so that a slip in TASK=PATH is noticed.
+
+    Raises:
+        ExtSubError: TASK=PATH names no task, or a folder lacks the task's file.
+    """
+    common = None
+    for given in settings.data:
+        name, equals, path = given.partition("=")
+        if equals and not Path(given).exists():
+            if name not in names:
+                raise ExtSubError(f"--data {given}: {name} is no task; there are {', '.join(names)}")
+            if name == task.name:
+                return path
+        elif common is None:
+            common = given
+        else:
+            raise ExtSubError(f"--data {common} {given}: say which task has which, --data {task.name}={given}")
+    if common is not None and Path(common).expanduser().is_dir():
+        folder = Path(common).expanduser()
+        found = [folder / name for name in task.files if (folder / name).is_file()]
+        if not found:
+            expected = " or ".join(task.files) or "no file that this task knows by name"
+            raise ExtSubError(f"--data {common}: {task.name} expects {expected} in it; or say --data {task.name}=FILE")
+        return str(found[0])
+    return common
+
+
+def limited(items: dict[int, Item], settings: EvaluationSettings) -> dict[int, Item]:
+    """So many as ``--limit`` allows, drawn with the seed."""
+    if settings.limit is None or settings.limit >= len(items):
+        return items
+    chosen = sorted(random.Random(settings.seed).sample(sorted(items), settings.limit))
+    return {index: items[index] for index in chosen}
+
+
+def questions_of(data: str, settings: EvaluationSettings) -> Items:
+    """Prompts without answers, from a file or hub dataset.
+
+    Raises:
+        ExtSubError: as ``load_prompts``.
+    """
+    prompts = load_prompts(data, settings.field)
+    items: list[Item] = [{"turns": [list(turn) for turn in turns]} for turns in prompts.turns]
+    return Items(dict(enumerate(items)), data, prompts.sha256)
+
+
+def examples_of(data: str, settings: EvaluationSettings) -> Items:
+    """Questions with answers, from instruction data.
+
+    Raises:
+        ExtSubError: as ``load_data``.
+    """
+    found = load_data(data, settings.field)
+    items: list[Item] = [{"turns": [list(turn) for turn in one.turns], "answer": one.answer} for one in found.examples]
+    return Items(dict(enumerate(items)), data, found.sha256, found.notes)
+
+
+def conversation(item: Item) -> list[Turn]:
+    """The turns of an item, which JSON keeps as lists."""
+    return [Turn(*turn) for turn in item["turns"]]
+
+
+def scores_of(row: Row) -> list[Scores]:
+    """The scores of an item; of each of its samples where it holds several."""
+    return [sample["scores"] for sample in row["samples"]] if "samples" in row else [row["scores"]]
+
+
+def text_of(where: str, row: Mapping[str, Any], name: str) -> str:
+    """A field that must be a text.
+
+    Raises:
+        ExtSubError: it is missing, no text, or blank; the message says where.
+    """
+    value = row.get(name)
+    if not isinstance(value, str) or not value.strip():
+        found = "it is missing" if name not in row else f"found {value!r}"
+        raise ExtSubError(f"{where}: expected a text in {name!r}, {found[:80]}; correct or remove the row")
+    return value

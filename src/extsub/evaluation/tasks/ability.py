@@ -1,0 +1,86 @@
+"""General ability: any task of lm-evaluation-harness, on the model in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from extsub.errors import ExtSubError, require
+from extsub.evaluation.settings import EvaluationSettings
+from extsub.evaluation.statistics import Measure
+from extsub.evaluation.task import Item, Items, Row, Task
+
+if TYPE_CHECKING:
+    from extsub.evaluation.language_model import LanguageModel
+
+
+def _read(settings: EvaluationSettings, data: str | None) -> Items:
+    """One item for each task of the harness, which reads its own data.
+
+    ``--data`` may name a folder of task files (YAML), which are then the only ones known.
+    """
+    require("lm_eval", "ability")
+    if not settings.lm_eval:
+        raise ExtSubError("ability runs tasks of lm-evaluation-harness: name them, --lm-eval mmlu,gsm8k say")
+    names = [name.strip() for given in settings.lm_eval for name in given.split(",") if name.strip()]
+    return Items({index: {"task": name} for index, name in enumerate(names)}, data or "lm-evaluation-harness", "")
+
+
+def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings) -> Iterator[tuple[int, Row]]:
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    folder = settings.data[0].removeprefix("ability=") if settings.data else None
+    manager = TaskManager(include_path=folder, include_defaults=folder is None)
+    on_gpu = model.device.type == "cuda"
+    tokenizer: Any = model.tokenizer
+    harness = HFLM(
+        pretrained=model.module,
+        tokenizer=tokenizer,
+        batch_size=settings.rows_at_once or ("auto" if on_gpu else 16),
+        max_length=model.longest,
+    )
+    for index, item in items.items():
+        name = item["task"]
+        try:
+            found = simple_evaluate(
+                model=harness,
+                tasks=[name],
+                task_manager=manager,
+                limit=settings.limit,
+                bootstrap_iters=0,  # intervals are ours
+                apply_chat_template=settings.prompt == "chat",
+                random_seed=settings.seed,
+                numpy_random_seed=settings.seed,
+                torch_random_seed=settings.seed,
+                fewshot_random_seed=settings.seed,
+            )
+        except (KeyError, ValueError, OSError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise ExtSubError(f"--lm-eval {name}: lm-evaluation-harness cannot run it: {said}") from error
+        yield index, {"task": name, "samples": list(_samples(name, found["samples"]))}
+
+
+def _samples(name: str, found: Mapping[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+    """Each document's own scores. What is no number for a single document (a corpus BLEU, say) has none."""
+    for leaf, samples in found.items():
+        for one in samples:
+            ending = "" if one.get("filter", "none") == "none" else f",{one['filter']}"
+            scores = {
+                f"{name}/{metric}{ending}": float(one[metric])
+                for metric in one.get("metrics", ())
+                if isinstance(one.get(metric), (bool, int, float))
+            }
+            yield {"task": leaf, "document": one["doc_id"], "answers": one["filtered_resps"], "scores": scores}
+
+
+TASK = Task(
+    name="ability",
+    read=_read,
+    ask=_ask,
+    measures={},
+    others=Measure(share=True),
+    needs="likelihoods",
+    settings=("lm_eval",),
+)

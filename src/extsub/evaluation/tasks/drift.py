@@ -1,0 +1,82 @@
+"""How much else did an adapter change? KL divergence from the base, or from another adapter, on neutral prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from extsub.errors import ExtSubError
+from extsub.evaluation.batches import Batches
+from extsub.evaluation.language_model import LanguageModel, find, switched_to
+from extsub.evaluation.scoring import answer_logits, in_chunks, size_of
+from extsub.evaluation.sequences import Encoded, Request, encode
+from extsub.evaluation.settings import EvaluationSettings
+from extsub.evaluation.statistics import Measure
+from extsub.evaluation.task import Item, Items, Row, Task, conversation, examples_of, questions_of
+from extsub.prompts import continuation, render_prompt
+from extsub.rows import read_rows
+
+
+def _read(settings: EvaluationSettings, data: str | None) -> Items:
+    if data is None:
+        raise ExtSubError("drift needs neutral prompts, with answers or without: give them with --data")
+    if not settings.adapter:
+        raise ExtSubError("drift compares an adapter with its base, or with --reference: give --adapter")
+    return examples_of(data, settings) if _has_answers(data, settings) else questions_of(data, settings)
+
+
+def _has_answers(data: str, settings: EvaluationSettings) -> bool:
+    if data.endswith(".txt"):
+        return False
+    first = read_rows(data).rows[0][1]
+    return any(settings.field.get(name, name) in first for name in ("output", "completion")) or "messages" in first
+
+
+def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings) -> Iterator[tuple[int, Row]]:
+    """At every token of the answer and at the end token after it; without an answer, at its first token."""
+    reference = find(settings.reference) if settings.reference else None
+    requests = {
+        index: Request(
+            render_prompt(conversation(item), settings.prompt, model.tokenizer),
+            (continuation(item.get("answer", ""), settings.prompt),),
+        )
+        for index, item in items.items()
+    }
+    special = settings.prompt != "chat"
+
+    def work(batch: list[Encoded], _: int) -> list[tuple[int, Row]]:
+        rows = [item.rows[0] for item in batch]
+        ours = answer_logits(model, rows)
+        with switched_to(model, reference) as other:
+            theirs = answer_logits(other, rows)
+        each = torch.cat([_divergence(*parts) for parts in in_chunks(theirs, ours)]).double()
+        done = []
+        for item, part in zip(batch, each.split([len(row.targets) for row in rows]), strict=True):
+            if not part.isfinite().all():
+                raise ExtSubError(f"item {item.index}: the model or the reference gives NaN: their weights are broken")
+            scores = {"kl_first_token": part[0].item()}
+            if "answer" in items[item.index]:
+                scores["kl_per_token"] = [part.sum().item(), len(part)]
+            done.append((item.index, {**items[item.index], "shortened": item.shortened, "scores": scores}))
+        return done
+
+    encoded = encode(model, requests, end_token=True, special_tokens=special)
+    yield from Batches(work, lambda item: size_of(model, item), settings.rows_at_once).run(encoded)
+
+
+def _divergence(reference: Tensor, model: Tensor) -> Tensor:
+    """KL(reference || model) of each row of logits, in nats, in float32."""
+    reference, model = reference.float().log_softmax(-1), model.float().log_softmax(-1)
+    return (reference.exp() * (reference - model)).sum(-1)
+
+
+TASK = Task(
+    name="drift",
+    read=_read,
+    ask=_ask,
+    measures={name: Measure(better="lower") for name in ("kl_first_token", "kl_per_token")},
+    needs="likelihoods",
+    settings=("field", "reference"),
+)

@@ -1,0 +1,103 @@
+"""HaluEval (Li et al., EMNLP 2023): is the true text more likely than the hallucinated one?
+
+The Ext-Sub authors compare summed losses, which rewards short texts: beside their number stand the comparison by the
+mean of each token and of each character, and what one gets by length alone. As theirs, the score includes the end
+token, and the prompt holds the question (not HaluEval's ``knowledge``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+from extsub.errors import ExtSubError
+from extsub.evaluation.asking import Question, choose
+from extsub.evaluation.language_model import LanguageModel
+from extsub.evaluation.settings import EvaluationSettings
+from extsub.evaluation.statistics import Measure
+from extsub.evaluation.task import Item, Items, Row, Task, text_of
+from extsub.prompts import user_turn
+from extsub.rows import fields_of, read_rows
+
+HUB = "pminervini/HaluEval"
+
+FIELDS = {
+    "qa": ("question", "right_answer", "hallucinated_answer"),
+    "dialogue": ("dialogue_history", "right_response", "hallucinated_response"),
+    "summarization": ("document", "right_summary", "hallucinated_summary"),
+}
+
+
+def _read(kind: str, settings: EvaluationSettings, data: str | None) -> Items:
+    rows, sha256 = read_rows(data or HUB, None if data else kind, "train" if data else "data")
+    asked, right, hallucinated = FIELDS[kind]
+    items = {}
+    for index, (where, row) in enumerate(rows):
+        if not {asked, right, hallucinated} <= row.keys():
+            raise ExtSubError(
+                f"{where}: halueval-{kind} expects {asked}, {right} and {hallucinated}; found {fields_of(row)}"
+            )
+        items[index] = {
+            "question": text_of(where, row, asked),
+            "right": text_of(where, row, right),
+            "hallucinated": text_of(where, row, hallucinated),
+        }
+    return Items(items, data or HUB, sha256)
+
+
+def _ask(
+    kind: str, model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings
+) -> Iterator[tuple[int, Row]]:
+    ask = "Summarize the following document:\n" if kind == "summarization" else ""
+    questions = {
+        index: Question([user_turn(ask + item["question"])], (item["right"], item["hallucinated"]))
+        for index, item in items.items()
+    }
+    for index, choice in choose(model, questions, settings, end_token=True):
+        texts = questions[index].choices
+        yield (
+            index,
+            {
+                **items[index],
+                "prompt": choice.prompt,
+                "choices": texts,
+                "log_likelihoods": choice.totals,
+                "tokens": choice.tokens,
+                "shortened": choice.scored.shortened,
+                "scores": pair_scores(choice.totals, choice.tokens, [len(text) for text in texts]),
+            },
+        )
+
+
+def pair_scores(totals: list[float], tokens: list[int], characters: list[int]) -> dict[str, float]:
+    """Whether the first of two texts is more likely; and what its length alone says."""
+    return {
+        "accuracy_sum": float(totals[0] > totals[1]),
+        "accuracy_per_token": float(totals[0] / tokens[0] > totals[1] / tokens[1]),
+        "accuracy_per_character": float(totals[0] / characters[0] > totals[1] / characters[1]),
+        "chance": 0.5,
+        "longest": _greater(characters[0], characters[1]),
+        "shortest": _greater(characters[1], characters[0]),
+    }
+
+
+def _greater(one: int, other: int) -> float:
+    return 0.5 if one == other else float(one > other)
+
+
+def _task(kind: str) -> Task:
+    read: Callable[[EvaluationSettings, str | None], Items] = partial(_read, kind)
+    return Task(
+        name=f"halueval-{kind}",
+        read=read,
+        ask=partial(_ask, kind),
+        measures={
+            **{f"accuracy_{name}": Measure(share=True) for name in ("sum", "per_token", "per_character")},
+            **{name: Measure(better=None, control=True) for name in ("chance", "longest", "shortest")},
+        },
+        needs="likelihoods",
+        files=(f"{kind}_data.json", f"halueval_{kind}.jsonl", f"halueval_{kind}_sample.jsonl"),
+    )
+
+
+TASKS = tuple(_task(kind) for kind in FIELDS)

@@ -1,0 +1,71 @@
+"""How well a model predicts a text, or the answers of instruction data: exp of the mean loss of all tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from extsub.errors import ExtSubError
+from extsub.evaluation.asking import Question, choose
+from extsub.evaluation.language_model import LanguageModel
+from extsub.evaluation.scoring import score_rows
+from extsub.evaluation.sequences import Encoded
+from extsub.evaluation.sequences import Row as Tokens
+from extsub.evaluation.settings import EvaluationSettings
+from extsub.evaluation.statistics import Measure
+from extsub.evaluation.task import Item, Items, Row, Task, conversation, examples_of, text_of
+from extsub.rows import read_rows, read_text
+
+WINDOW = 2048
+"""tokens of a text that are read together, or what the model takes if that is less"""
+
+
+def _read(settings: EvaluationSettings, data: str | None) -> Items:
+    if data is None:
+        raise ExtSubError("perplexity needs a text or instruction file: give it with --data")
+    if data.endswith(".txt"):
+        text, sha256 = read_text(data)
+        parts = [part.strip() for part in text.split("\n\n")]
+        return Items(dict(enumerate({"text": part} for part in parts if part)), data, sha256)
+    rows, sha256 = read_rows(data)
+    if "text" in rows[0][1] and not settings.field:
+        return Items({index: {"text": text_of(*one, "text")} for index, one in enumerate(rows)}, data, sha256)
+    return examples_of(data, settings)
+
+
+def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings) -> Iterator[tuple[int, Row]]:
+    texts = {index: item["text"] for index, item in items.items() if "text" in item}
+    encoded = [Encoded(index, tuple(_windows(model, text)), False) for index, text in texts.items()]
+    for one in score_rows(model, encoded, settings.rows_at_once):
+        total = sum(part.total for part in one.likelihoods)
+        yield one.index, _row(items[one.index], total, sum(part.tokens for part in one.likelihoods))
+    questions = {
+        index: Question(conversation(item), (item["answer"],)) for index, item in items.items() if "turns" in item
+    }
+    for index, choice in choose(model, questions, settings, end_token=True):
+        row = _row(items[index], choice.totals[0], choice.tokens[0])
+        yield index, {**row, "prompt": choice.prompt, "shortened": choice.scored.shortened}
+
+
+def _row(item: Item, log_likelihood: float, tokens: int) -> Row:
+    scores = {"perplexity": [-log_likelihood, tokens]}
+    return {**item, "log_likelihood": log_likelihood, "tokens": tokens, "scores": scores}
+
+
+def _windows(model: LanguageModel, text: str) -> Iterator[Tokens]:
+    """Every token once: after the start token or, in later windows, after the last token of the window before."""
+    tokenizer = model.tokenizer
+    tokens = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    tokens, step = [begin, *tokens], min(WINDOW, model.longest or WINDOW) - 1
+    for start in range(0, len(tokens) - 1, step):
+        yield Tokens(tokens[start : start + step + 1], 1)
+
+
+TASK = Task(
+    name="perplexity",
+    read=_read,
+    ask=_ask,
+    measures={"perplexity": Measure(better="lower", perplexity=True)},
+    needs="likelihoods",
+    settings=("field",),
+)

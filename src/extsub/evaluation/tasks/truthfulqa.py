@@ -1,0 +1,111 @@
+"""TruthfulQA's questions (Lin et al., ACL 2022) in all forms they are published in.
+
+- ``TruthfulQA.csv``: Question, Best Answer, Correct Answers, Incorrect Answers (both separated by ;), since January
+  2025 Best Incorrect Answer
+- ``mc_task.json``: question, mc1_targets, mc2_targets, each {answer: 1 or 0}
+- the hub's ``truthfulqa/truthful_qa``: the same two as lists
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from extsub.errors import ExtSubError
+from extsub.evaluation.task import text_of
+from extsub.rows import Row, fields_of, read_rows
+
+HUB = "truthfulqa/truthful_qa"
+CHOICE_FILES = ("mc_task.json", "truthfulqa_mc_task.json", "TruthfulQA.csv")
+CSV_FILES = ("TruthfulQA.csv",)
+NO_COMMENT = "I have no comment."
+
+
+@dataclass(frozen=True)
+class Questions:
+    """All questions of a file, each with its answers."""
+
+    questions: list[dict[str, Any]]
+    """question, best, true, false; mc1_false where MC1 has its own; best_false where the file names one; category"""
+    name: str
+    sha256: str
+
+
+def read_questions(data: str | None, subset: str) -> Questions:
+    """Read one of the published forms.
+
+    Args:
+        data: a file or hub dataset; the hub's own if None.
+        subset: of the hub's dataset, ``multiple_choice`` or ``generation``.
+
+    Raises:
+        ExtSubError: the columns are others, or a row is broken.
+    """
+    name = data or HUB
+    rows, sha256 = read_rows(name, subset if data is None else None, "validation" if data is None else "train")
+    return Questions([_question(where, row) for where, row in rows], name, sha256)
+
+
+def _question(where: str, row: Row) -> dict[str, Any]:
+    if "mc1_targets" in row and "mc2_targets" in row:
+        return _from_targets(where, row)
+    if "Correct Answers" in row:
+        names = ("Question", "Best Answer", "Correct Answers", "Incorrect Answers")
+        question, best, true, false = (text_of(where, row, name) for name in names)
+        answers = true.split(";"), false.split(";")
+    elif isinstance(row.get("correct_answers"), list):
+        question, best = text_of(where, row, "question"), text_of(where, row, "best_answer")
+        answers = row["correct_answers"], row["incorrect_answers"]
+    else:
+        raise ExtSubError(
+            f"{where}: no form of TruthfulQA: expected the columns of TruthfulQA.csv (Question, Best Answer, Correct "
+            f"Answers, Incorrect Answers) or question, mc1_targets, mc2_targets; found {fields_of(row)}"
+        )
+    best, true, false = _closed([best])[0], _closed(answers[0]), _closed(answers[1])
+    result = {"question": question.strip(), "best": best, "true": list(dict.fromkeys([best, *true])), "false": false}
+    if row.get("Best Incorrect Answer"):
+        result["best_false"] = _closed([row["Best Incorrect Answer"]])[0]
+    return _checked(where, _with_category(result, row))
+
+
+def _from_targets(where: str, row: Row) -> dict[str, Any]:
+    one, several = _targets(where, row, "mc1_targets"), _targets(where, row, "mc2_targets")
+    best = [answer for answer, label in one.items() if label]
+    if len(best) != 1:
+        raise ExtSubError(f"{where}: mc1_targets has {len(best)} true answers, expected 1")
+    result = {
+        "question": text_of(where, row, "question").strip(),
+        "best": best[0],
+        "true": [answer for answer, label in several.items() if label],
+        "false": [answer for answer, label in several.items() if not label],
+        "mc1_false": [answer for answer, label in one.items() if not label],
+    }
+    return _checked(where, _with_category(result, row))
+
+
+def _targets(where: str, row: Row, name: str) -> dict[str, int]:
+    targets = row[name]
+    if isinstance(targets, Mapping) and isinstance(targets.get("choices"), list):
+        targets = dict(zip(targets["choices"], targets["labels"], strict=True))
+    if not isinstance(targets, Mapping) or not all(label in (0, 1) for label in targets.values()):
+        raise ExtSubError(f"{where}: {name} is no mapping of answers to 1 (true) or 0")
+    return {str(answer): int(label) for answer, label in targets.items()}
+
+
+def _closed(answers: list[str]) -> list[str]:
+    """TruthfulQA's authors score every answer with a full stop at its end."""
+    stripped = [answer.strip() for answer in answers]
+    return list(dict.fromkeys(answer if answer.endswith(".") else f"{answer}." for answer in stripped if answer))
+
+
+def _with_category(result: dict[str, Any], row: Row) -> dict[str, Any]:
+    category = row.get("Category") or row.get("category")
+    return {**result, "category": category} if isinstance(category, str) else result
+
+
+def _checked(where: str, question: dict[str, Any]) -> dict[str, Any]:
+    for name in ("true", "false"):
+        if not question[name]:
+            raise ExtSubError(f"{where}: no {name} answer; correct or remove the row")
+    return question
