@@ -7,13 +7,13 @@ PIP_EXTRA ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types check bench bench-train clean
+.PHONY: demo test lint types check bench bench-train bench-evaluate clean
 
 demo: $(READY)
 	$(BIN)/python examples/miniature.py
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -29,6 +29,9 @@ bench: $(READY)
 
 bench-train: $(READY)
 	$(BIN)/python benchmarks/training.py
+
+bench-evaluate: $(READY)
+	$(BIN)/python benchmarks/evaluation.py
 
 clean:
 	rm -rf $(VENV) demo

@@ -1,5 +1,5 @@
-"""Expert and anti-expert from HaluEval's question answering pairs, on a CPU in minutes: the public commands, and what
-they do to the loss of right and of hallucinated answers that were held out.
+"""Expert and anti-expert from HaluEval's question answering pairs, on a CPU in minutes, by the public commands: train,
+combine, evaluate on pairs that were held out, compare.
 
     python examples/halueval.py qa_data.jsonl [FOLDER]
 
@@ -14,25 +14,19 @@ import json
 import shutil
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from extsub.data import load_data
-from extsub.training.encoding import encode
-
 STEPS, ROWS, LENGTH = 400, 16, 128
 """of the base model's training"""
-ANSWERS = ("right_answer", "hallucinated_answer")
+HELD_OUT = ["--data", "held-out.jsonl"]
 
 
 def main(source: Path, folder: Path) -> None:
-    warnings.filterwarnings("ignore", category=FutureWarning)  # peft asks transformers under old names
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     shutil.rmtree(folder, ignore_errors=True)
@@ -41,7 +35,7 @@ def main(source: Path, folder: Path) -> None:
     for name, part in (("train", rows[len(rows) // 5 :]), ("held-out", rows[: len(rows) // 5])):
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part), encoding="utf-8")
     print(f"{len(rows)} questions, {len(rows) // 5} of them held out; the base model learns to read for {STEPS} steps")
-    model, tokenizer = make_base(folder)
+    make_base(folder)
 
     common = ["--model", "base", "--data", "train.jsonl", "--field", "instruction=question"]
     common += ["--batch-size", "16", "--learning-rate", "1e-3", "--epochs", "4"]
@@ -50,14 +44,13 @@ def main(source: Path, folder: Path) -> None:
     extsub(folder, "combine", "expert", "anti-expert", "--output", "result")
     extsub(folder, "combine", "expert", "anti-expert", "--operation", "subtract", "--output", "subtracted")
 
-    print("\nLoss of held-out answers, nats per token")
-    print(f"{'':14}{'right':>8}{'hallucinated':>15}{'difference':>13}")
-    for name in ("base", "expert", "anti-expert", "result", "subtracted"):
-        adapted = model if name == "base" else PeftModel.from_pretrained(model, folder / name)
-        right, hallucinated = (loss(adapted, tokenizer, folder / "held-out.jsonl", answer) for answer in ANSWERS)
-        print(f"{name:14}{right:8.3f}{hallucinated:15.3f}{hallucinated - right:13.3f}")
-        if isinstance(adapted, PeftModel):
-            model = adapted.unload()
+    adapters = ["--adapter", "expert", "anti-expert", "result", "subtracted"]
+    extsub(folder, "evaluate", "halueval-qa", *HELD_OUT, "--model", "base", "--output", "results/base")
+    extsub(folder, "evaluate", "halueval-qa", *HELD_OUT, *adapters, "--output", "results")
+    for answer in ("right_answer", "hallucinated_answer"):
+        fields = ["--field", "instruction=question", f"output={answer}"]
+        extsub(folder, "evaluate", "perplexity", *HELD_OUT, *fields, *adapters, "--output", f"results-{answer}")
+    extsub(folder, "compare", *(f"results/{name}" for name in ("expert", "result", "subtracted")))
 
 
 def extsub(folder: Path, *arguments: str) -> None:
@@ -66,7 +59,7 @@ def extsub(folder: Path, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "extsub", *arguments], cwd=folder, check=True)
 
 
-def make_base(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+def make_base(folder: Path) -> None:
     """A Llama of 1.2 million parameters and its tokenizer, trained on what the training rows say apart from answers."""
     rows = [json.loads(line) for line in (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()]
     texts = [f"<|user|>\n{row['question']}\n<|assistant|>\n{row['knowledge']}</s>" for row in rows]
@@ -105,19 +98,6 @@ def make_base(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
             print(f"  step {step + 1}: loss {reading.item():.3f}", flush=True)
     model.save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
-    return model.eval(), tokenizer
-
-
-def loss(model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, data: Path, answer: str) -> float:
-    """Mean over all tokens of the answers, and their end tokens."""
-    examples = load_data(str(data), {"instruction": "question", "output": answer}).examples
-    rows, total, count = encode(examples, tokenizer, "extsub", 1024), 0.0, 0
-    for tokens, labels, start in zip(rows.tokens, rows.labels, rows.answers, strict=True):
-        with torch.no_grad():
-            mean = model(input_ids=torch.tensor([tokens]), labels=torch.tensor([labels])).loss
-        total += mean.item() * (len(tokens) - start)
-        count += len(tokens) - start
-    return total / count
 
 
 if __name__ == "__main__":

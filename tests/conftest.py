@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,30 @@ def extsub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
         return subprocess.CompletedProcess(arguments, exited.value.code, output, errors)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What evaluations need, made once: a base model with adapters, a classifier, data."""
+    import quiz
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return quiz.everything(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture
+def here(made: Path, tmp_path: Path) -> Path:
+    """A folder where all that lies."""
+    for path in made.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    return tmp_path
+
+
+@pytest.fixture
+def evaluate(here: Path, extsub: Command) -> Command:
+    """Runs ``extsub evaluate`` on words, where everything that was made is at hand."""
+    return lambda words: extsub("evaluate", *words.split())
 
 
 def start(folder: Path, *python: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -27,7 +27,10 @@ def commands() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("command", [command for command in commands() if not command.startswith("train")])
+ASKING = ("evaluate", "generate", "compare")
+
+
+@pytest.mark.parametrize("command", [one for one in commands() if not one.startswith(("train", *ASKING))])
 def test_every_command_runs(command: str, extsub: Command, tmp_path: Path) -> None:
     for seed, name in enumerate(("expert", "anti", "anti-expert", "anti-1", "anti-2")):
         build.lora(tmp_path / name, seed=seed, rank=20, base_model_name_or_path="owner/name")
@@ -48,6 +51,41 @@ def test_every_training_runs(command: str, extsub: Command, tmp_path: Path) -> N
     done = extsub(*command.split())
     said = [line for line in done.stderr.splitlines() if not line.startswith("step ")]
     assert (done.returncode, said) == (0, [])
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the README's evaluations need: a small model and classifier under the large ones' names, adapters, data."""
+    folder = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        tiny.llama(Path("huggyllama/llama-7b"), max_position_embeddings=1024)
+        tiny.classifier(Path("unitary/unbiased-toxic-roberta"))
+        for seed, name in enumerate(("expert", "better")):
+            tiny.lora(Path(name), Path("huggyllama/llama-7b"), seed)
+    data = folder / "data"
+    data.mkdir()
+    (data / "TruthfulQA.csv").write_text(
+        "Question,Best Answer,Correct Answers,Incorrect Answers\n"
+        "Who wrote it?,Nobody knows,Nobody knows; It is not known,I did; The king; Paris\n"
+        "When?,Long ago,Long ago,Never; Now\n"
+    )
+    pairs = [{"question": f"Who {n}?", "right_answer": "Nobody.", "hallucinated_answer": "The king."} for n in range(5)]
+    (data / "qa_data.json").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    rows = [{"instruction": f"Who wrote book {number}?", "output": "Nobody knows."} for number in range(5)]
+    (data / "toxic_test.json").write_text(json.dumps(rows))
+    (folder / "good.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")  # of the libraries
+@pytest.mark.parametrize("command", [one for one in commands() if one.startswith(ASKING)])
+def test_every_evaluation_runs(command: str, extsub: Command, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of the README: a comparison needs the results before it."""
+    monkeypatch.chdir(world)
+    done = extsub(*command.split())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip()
 
 
 def without_numbers(text: str) -> str:

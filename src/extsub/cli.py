@@ -243,7 +243,9 @@ def generate(
 
 
 @app.command
-def compare(*results: Path, markdown: bool = False, seed: int = 0, as_json: Json = False) -> None:
+def compare(
+    *results: Path, markdown: bool = False, plot: Path | None = None, seed: int = 0, as_json: Json = False
+) -> None:
     """Lay runs side by side: how they differ from the first, item by item, and whether that could be chance.
 
     Parameters
@@ -252,6 +254,8 @@ def compare(*results: Path, markdown: bool = False, seed: int = 0, as_json: Json
         Folders that extsub evaluate wrote, or their results.json.
     markdown
         Print a Markdown table.
+    plot
+        Draw every score with its interval and its controls into this .png or .svg.
     seed
         Of the intervals and tests.
     """
@@ -260,6 +264,10 @@ def compare(*results: Path, markdown: bool = False, seed: int = 0, as_json: Json
     from extsub.results_table import print_comparison
 
     comparison = compare(*results, seed=seed)
+    if plot is not None:
+        from extsub.evaluation.picture import plot_comparison
+
+        plot_comparison(comparison, plot)
     if as_json:
         _print_json(comparison.to_dict())
     elif markdown:

@@ -119,8 +119,15 @@ def load_model(model: ModelName, dtype: torch.dtype, quantize: str | None = None
             how = BitsAndBytesConfig(load_in_8bit=True)
         arguments["quantization_config"] = how
         arguments["device_map"] = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
-    with explained(model.given, "weights"):
-        return AutoModelForCausalLM.from_pretrained(**model.arguments, **arguments)
+    try:
+        with explained(model.given, "weights"):
+            return AutoModelForCausalLM.from_pretrained(**model.arguments, **arguments)
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise ExtSubError(
+            f"{model.given}: the weights have other shapes than config.json says: are both whole?"
+        ) from error
 
 
 def choose_dtype(name: Dtype) -> torch.dtype:

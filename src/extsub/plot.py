@@ -7,13 +7,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extsub.errors import ExtSubError, require
 from extsub.inspection import AdapterInfo, ModuleComparison, PairInfo
+from extsub.pictures import check_picture, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SUFFIXES = (".png", ".svg")
 MOST_LABELLED_LAYERS = 16
 """Up to here a number fits into a cell."""
 
@@ -24,15 +23,15 @@ def plot_pair(info: PairInfo, path: Path) -> None:
     Raises:
         ExtSubError: ``path`` is neither .png nor .svg or cannot be written, or matplotlib is missing.
     """
-    if path.suffix.lower() not in SUFFIXES:
-        raise ExtSubError(f"{path}: a plot is a .png or .svg file, found {path.suffix or 'no ending'!r}")
-    matplotlib = require("matplotlib", "plot")
-    require("matplotlib.figure", "plot")
+    check_picture(path)
+    import matplotlib
+    from matplotlib.figure import Figure
+
     kinds, layers, cells = _grid(info.modules)
     width, height = 3.2 + 0.3 * max(len(layers), 12), 1.9 + 0.3 * len(kinds)
     # A figure of its own, without pyplot: no window, no global state, and the same bytes every time.
     with matplotlib.rc_context({"svg.hashsalt": "extsub", "font.size": 9}):
-        figure = matplotlib.figure.Figure(figsize=(width, 2 * height), layout="constrained")
+        figure = Figure(figsize=(width, 2 * height), layout="constrained")
         above, below = figure.subplots(2, 1)
         ratios = [[_log2(_value(cells, kind, layer, "ratio")) for layer in layers] for kind in kinds]
         limit = max(_largest(ratios), 1.0)  # a factor of 2 at least: less than that hardly differs
@@ -42,10 +41,7 @@ def plot_pair(info: PairInfo, path: Path) -> None:
         _heat_map(figure, below, cosines, kinds, layers, limit, "RdBu_r", "mean row cosine", _two_digits)
         above.set_title(f"{_title(info.anti_expert)} (a) against {_title(info.expert)} (e)", loc="left", fontsize=10)
         below.set_xlabel("layer")
-        try:
-            figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
-        except OSError as error:
-            raise ExtSubError(f"{path} could not be written: {error.strerror}") from error
+        save_picture(figure, path)
 
 
 def _title(adapter: AdapterInfo) -> str:

@@ -52,7 +52,9 @@ def user_turn(instruction: str, input: str = "") -> Turn:
     return Turn("user", f"{instruction} {input}" if input else instruction)
 
 
-def render_prompt(turns: Sequence[Turn], template: Prompt, tokenizer: PreTrainedTokenizerBase | None) -> str:
+def render_prompt(
+    turns: Sequence[Turn], template: Prompt, tokenizer: PreTrainedTokenizerBase | None, option: str = "--template"
+) -> str:
     """Everything before the answer.
 
     Args:
@@ -60,6 +62,7 @@ def render_prompt(turns: Sequence[Turn], template: Prompt, tokenizer: PreTrained
         template: ``extsub`` (the authors' ``train_peft.py``), TruthfulQA's ``qa`` preset, the tokenizer's ``chat``
             template, or ``none``.
         tokenizer: of the model; None where it is on a server, which is asked without a chat template then.
+        option: which the template was given with, for messages.
 
     Raises:
         ExtSubError: the tokenizer has no chat template or refuses the conversation, or ``none`` or ``qa`` is given
@@ -67,10 +70,10 @@ def render_prompt(turns: Sequence[Turn], template: Prompt, tokenizer: PreTrained
     """
     if template == "chat":
         assert tokenizer is not None
-        return _apply_chat_template(turns, tokenizer, add_generation_prompt=True)
+        return _apply_chat_template(turns, tokenizer, True, option)
     if template == "none":
         if len(turns) != 1:
-            raise ExtSubError("--template none takes a prompt as it is, so it cannot join several messages: use chat")
+            raise ExtSubError(f"{option} none takes a prompt as it is, so it cannot join several messages: use chat")
         return turns[0].content
     if template == "qa":
         if len(turns) != 1:
@@ -99,7 +102,7 @@ def render(
     prompt = render_prompt(turns, template, tokenizer)
     if template != "chat":
         return prompt, answer
-    text = _apply_chat_template([*turns, Turn("assistant", answer)], tokenizer, add_generation_prompt=False)
+    text = _apply_chat_template([*turns, Turn("assistant", answer)], tokenizer, False, "--template")
     if tokenizer.eos_token and text.rstrip().endswith(tokenizer.eos_token):
         text = text.rstrip()  # the newline that some templates put after the end token
     # Templates may write an answer otherwise than they ask for it (an empty <think>, say): keep what they share.
@@ -112,14 +115,16 @@ def render(
     return prompt, text[len(prompt) :]
 
 
-def _apply_chat_template(turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase, add_generation_prompt: bool) -> str:
+def _apply_chat_template(
+    turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase, add_generation_prompt: bool, option: str
+) -> str:
     if not tokenizer.chat_template:
-        raise ExtSubError("--template chat: the tokenizer of this model has no chat template: use --template extsub")
+        raise ExtSubError(f"{option} chat: the tokenizer of this model has no chat template: use {option} extsub")
     from jinja2 import TemplateError
 
     messages = [turn._asdict() for turn in turns]
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
     except (TemplateError, TypeError) as error:
-        raise ExtSubError(f"--template chat: the tokenizer's chat template refuses a conversation: {error}") from error
+        raise ExtSubError(f"{option} chat: the tokenizer's chat template refuses a conversation: {error}") from error
     return str(text)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,38 +49,28 @@ def chunks(doing: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
     return track
 
 
-def items(doing: str, total: int, done: int) -> Callable[[int], None]:
+@contextmanager
+def items(doing: str, total: int, done: int) -> Generator[Callable[[int], None]]:
     """A bar over items with their rate and the time left; where nobody looks, a line now and then."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:,.1f} a second" if task.speed else "")
-
     if not is_main_process() or total == done:
-        return lambda _: None
-    if not sys.stderr.isatty():
-        return _lines(doing, total, done)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    name = bar.add_task(doing, total=total, completed=done)
-    bar.start()
+        yield lambda _: None
+    elif not sys.stderr.isatty():
+        yield _lines(doing, total, done)
+    else:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    def advance(number: int) -> None:
-        bar.advance(name, number)
-        if bar.finished:
-            bar.stop()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        rate = TextColumn("left  {task.fields[rate]}")
+        with Progress(*columns, rate, console=Console(stderr=True), transient=True) as bar:
+            name, begun, first = bar.add_task(doing, total=total, completed=done, rate=""), time.perf_counter(), done
 
-    return advance
+            def advance(number: int) -> None:
+                nonlocal done
+                done += number
+                rate = (done - first) / (time.perf_counter() - begun)
+                bar.update(name, completed=min(done, total), rate=f"{rate:,.1f} a second")
+
+            yield advance
 
 
 def _lines(doing: str, total: int, done: int) -> Callable[[int], None]:

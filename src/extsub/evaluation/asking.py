@@ -50,7 +50,7 @@ def choose(
     """
     requests = {
         index: Request(
-            render_prompt(question.turns, settings.prompt, model.tokenizer),
+            render_prompt(question.turns, settings.prompt, model.tokenizer, "--prompt"),
             tuple(continuation(one, settings.prompt) for one in question.choices),
         )
         for index, question in questions.items()
@@ -71,7 +71,9 @@ def answer(
         yield from respondent.answers(questions, settings.prompt, max_new_tokens)
         return
     tokenizer = respondent.tokenizer
-    prompts = {index: render_prompt(turns, settings.prompt, tokenizer) for index, turns in questions.items()}
+    prompts = {
+        index: render_prompt(turns, settings.prompt, tokenizer, "--prompt") for index, turns in questions.items()
+    }
     for one in generate_answers(
         respondent,
         prompts,

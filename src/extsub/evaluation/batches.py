@@ -4,7 +4,7 @@ not fit is halved, and so are all after it."""
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -12,6 +12,7 @@ from extsub.errors import ExtSubError
 from extsub.models import is_out_of_memory
 
 Item = TypeVar("Item")
+Part = TypeVar("Part")
 Result = TypeVar("Result")
 
 AUTO_ROWS = 64
@@ -36,10 +37,14 @@ class Batches(Generic[Item, Result]):
     """Runs ``work`` on batches of items. ``size`` is the number of rows at once; None finds one that fits."""
 
     def __init__(
-        self, work: Callable[[list[Item], int], list[Result]], size_of: Callable[[Item], Size], size: int | None
+        self,
+        work: Callable[[list[Item], int], list[Result]],
+        size_of: Callable[[Item], Size],
+        size: int | None,
+        auto_tokens: int = AUTO_TOKENS,
     ) -> None:
         self._work, self._size_of = work, size_of
-        self._rows, self._auto = size or AUTO_ROWS, size is None
+        self._rows, self._auto, self._auto_tokens = size or AUTO_ROWS, size is None, auto_tokens
 
     def run(self, items: Sequence[Item]) -> Iterator[Result]:
         """Results as they come: not in the order of the items.
@@ -49,7 +54,7 @@ class Batches(Generic[Item, Result]):
         """
         waiting = sorted(items, key=lambda item: -self._size_of(item).tokens)
         while waiting:
-            batch = waiting[: self._fitting(waiting)]
+            batch = waiting[: self._fitting(map(self._size_of, waiting))]
             try:
                 results = self._work(batch, self._rows)
             except (RuntimeError, MemoryError) as error:
@@ -60,16 +65,23 @@ class Batches(Generic[Item, Result]):
             del waiting[: len(batch)]
             yield from results
 
-    def _fitting(self, items: list[Item]) -> int:
+    def split(self, items: Sequence[Part], size_of: Callable[[Part], Size]) -> Iterator[Sequence[Part]]:
+        """For ``work``: parts of other items, in their order, that are as large as a batch may be."""
+        while items:
+            count = self._fitting(map(size_of, items))
+            yield items[:count]
+            items = items[count:]
+
+    def _fitting(self, sizes: Iterable[Size]) -> int:
         """How many of the first items make a batch; at least one."""
-        longest, rows, outputs = self._size_of(items[0]).tokens, 0, 0
-        for number, item in enumerate(items):
-            size = self._size_of(item)
-            rows, outputs = rows + size.rows, outputs + size.outputs
-            too_much = self._auto and (rows * longest > AUTO_TOKENS or outputs > AUTO_OUTPUTS)
-            if number and (rows > self._rows or too_much):
-                return number
-        return len(items)
+        count, longest, rows, outputs = 0, 0, 0, 0
+        for size in sizes:
+            longest, rows, outputs = max(longest, size.tokens), rows + size.rows, outputs + size.outputs
+            too_much = self._auto and (rows * longest > self._auto_tokens or outputs > AUTO_OUTPUTS)
+            if count and (rows > self._rows or too_much):
+                break
+            count += 1
+        return count
 
     def _halve(self, error: BaseException, size: Size) -> None:
         if self._rows == 1:
@@ -77,10 +89,11 @@ class Batches(Generic[Item, Result]):
                 f"out of memory with one row of {size.tokens:,} tokens: use --dtype bfloat16, or a larger machine"
             ) from error
         self._rows = self._rows // 2
-        _free_memory()
+        free_memory()
 
 
-def _free_memory() -> None:
+def free_memory() -> None:
+    """Give back what nothing holds any more."""
     import torch
 
     gc.collect()

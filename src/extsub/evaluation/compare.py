@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ class Line:
     task: str
     metric: str
     better: str | None
+    controls: dict[str, float]
+    """what one gets without a model: by chance, with the longest or the shortest answer"""
     figures: tuple[dict[str, Any] | None, ...]
     differences: tuple[Difference | None, ...]
 
@@ -34,6 +37,15 @@ class Line:
         if found.p >= SIGNIFICANT or not found.value:
             return "no difference"
         return "better" if (found.value > 0) == (self.better == "higher") else "worse"
+
+    def cells(self, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+        """For each run: task, score, run, figure, difference, p, verdict; what the line above says is left blank."""
+        head = (self.task, self.metric)
+        for run, name in enumerate(names):
+            if self.figures[run] is None:
+                continue
+            yield (*head, name, shown(self.figures[run]), *_change(self.differences[run]), self.verdict(run))
+            head = ("", "")
 
 
 @dataclass(frozen=True)
@@ -118,7 +130,8 @@ def _notes(task: str, folders: Sequence[Path], found: Sequence[dict[str, Any]]) 
         elif identity["data"] != first["data"]:
             raise ExtSubError(f"{folder}: {task} was evaluated on other data: evaluate both on the same file")
         else:
-            other = [name for name in identity if name not in ("model", "seed") and identity[name] != first[name]]
+            same = ("model",) if identity["limit"] else ("model", "seed")  # which draws the items
+            other = [name for name in identity if name not in same and identity[name] != first[name]]
             notes += [f"{folder.name}, {task}: {name} is {identity[name]!r}, not {first[name]!r}" for name in other]
     return notes
 
@@ -134,11 +147,26 @@ def _lines(task: str, folders: Sequence[Path], found: Sequence[dict[str, Any]], 
         first: dict[Any, Score] = {key: scores.get(metric) for key, scores in items[0].items()}
         differences: list[Difference | None] = [None]
         for other, figure in zip(items[1:], figures[1:], strict=True):
-            common = [key for key in first if key in other] if figures[0] and figure else []
-            pairs = [first[key] for key in common], [other[key].get(metric) for key in common]
-            differences.append(difference(*pairs, measure, seed) if common else None)
-        lines.append(Line(task, metric, measure.better, figures, tuple(differences)))
+            common = [
+                key for key, one in first.items() if one is not None and other.get(key, {}).get(metric) is not None
+            ]
+            pairs = [first[key] for key in common], [other[key][metric] for key in common]
+            differences.append(difference(*pairs, measure, seed) if common and figures[0] and figure else None)
+        lines.append(Line(task, metric, measure.better, _controls(task, metric, found), figures, tuple(differences)))
     return lines
+
+
+def _controls(task: str, metric: str, found: Sequence[dict[str, Any]]) -> dict[str, float]:
+    known = next(one["tasks"][task] for one in found if task in one["tasks"])
+    return {kind: figure["value"] for name, figure in known.items() if (kind := control_of(task, name, metric))}
+
+
+def control_of(task: str, name: str, metric: str) -> str | None:
+    """Which control of ``metric`` a figure is: chance, longest, shortest; None if it is none."""
+    if not TASKS[task].measure(name).control:
+        return None
+    score, _, kind = name.rpartition("_")
+    return kind if score in ("", metric) else None
 
 
 def _scores(folder: Path, task: str) -> dict[Any, Any]:
@@ -149,14 +177,10 @@ def _scores(folder: Path, task: str) -> dict[Any, Any]:
 
 def markdown(comparison: Comparison) -> str:
     """The comparison as a table for a README or an issue."""
-    first, *others = comparison.names
-    head = ["task", "metric", first, *(cell for name in others for cell in (name, "difference", "p"))]
-    rows = ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * (len(head) - 2)]
+    rows = ["| task | score | run | | difference | p | |", "|---|---|---|---:|---:|---:|---|"]
     for line in comparison.lines:
-        cells = [line.task, line.metric, shown(line.figures[0])]
-        for run in range(1, len(comparison.names)):
-            cells += [shown(line.figures[run]), changed(line, run), probability(line.differences[run])]
-        rows.append("| " + " | ".join(cells) + " |")
+        for cells in line.cells(comparison.names):
+            rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     notes = [f"- {note}" for note in (*EXPLANATION, *comparison.notes)]
     return "\n".join([*rows, "", *notes, ""])
 
@@ -175,17 +199,9 @@ def shown(figure: dict[str, Any] | None) -> str:
     return f"{figure['value']:.4g} [{low:.3g}, {high:.3g}]"
 
 
-def changed(line: Line, run: int) -> str:
-    """A difference with its interval, and what it means."""
-    found = line.differences[run]
-    if found is None:
-        return ""
-    verdict = line.verdict(run)
-    return f"{found.value:+.3g} [{found.ci95[0]:+.2g}, {found.ci95[1]:+.2g}]" + (f" {verdict}" if verdict else "")
-
-
-def probability(found: Difference | None) -> str:
-    """p, as far as anybody needs it."""
-    if found is None or found.p is None:
-        return ""
-    return "<0.001" if found.p < 0.001 else f"{found.p:.3f}"
+def _change(found: Difference | None) -> tuple[str, str]:
+    """(a difference with its interval, p as far as anybody needs it)."""
+    if found is None or math.isnan(found.value):
+        return "", ""
+    p = "" if found.p is None else "<0.001" if found.p < 0.001 else f"{found.p:.3f}"
+    return f"{found.value:+.3g} [{found.ci95[0]:+.2g}, {found.ci95[1]:+.2g}]", p

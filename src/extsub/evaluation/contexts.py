@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from extsub.evaluation.sequences import pad
 from extsub.models import output_only_at
 
 if TYPE_CHECKING:
-    from transformers import DynamicCache
-
     from extsub.evaluation.language_model import LanguageModel
 
 
@@ -39,46 +39,72 @@ def beginning(model: LanguageModel) -> Context:
     return Context(model.base(inputs_embeds=embeddings, use_cache=True).past_key_values, seen)
 
 
-def read(
-    model: LanguageModel, context: Context, parents: list[int], rows: list[list[int]], wanted: Tensor | None = None
-) -> tuple[Context, Tensor]:
-    """Read each of ``rows`` after row ``parents[i]`` of the context.
-
-    Args:
-        wanted: (rows, tokens), where logits are wanted; nowhere if None.
-
-    Returns:
-        what was read then, and the logits (places, vocabulary)
-    """
+def read(model: LanguageModel, context: Context, parents: list[int], rows: Sequence[Sequence[int]]) -> Context:
+    """The context once each of ``rows`` was read after its row ``parents[i]``."""
     ids, mask = pad(rows, model)
     chosen = torch.tensor(parents, device=model.device)
-    before = context.seen[chosen]
-    seen = torch.cat([before, mask], dim=1)
-    if not ids.shape[1]:
-        return Context(_select(model, context.cache, chosen), seen), torch.empty(0)
+    cache, before = _branched(model, context.cache, chosen, keep=True), context.seen[chosen]
+    if ids.shape[1]:
+        _run(model, cache, before, ids, mask, torch.zeros_like(mask))
+    return Context(cache, torch.cat([before, mask], dim=1))
+
+
+def logits_after(
+    model: LanguageModel, context: Context, parents: list[int], rows: Sequence[Sequence[int]], wanted: Tensor
+) -> Tensor:
+    """Logits (places, vocabulary) where they are ``wanted`` (rows, tokens) of ``rows``, each read after row
+    ``parents[i]`` of the context. What was read is forgotten."""
+    ids, mask = pad(rows, model)
+    chosen = torch.tensor(parents, device=model.device)
+    cache = _branched(model, context.cache, chosen, keep=False)
+    return _run(model, cache, context.seen[chosen], ids, mask, wanted)
+
+
+def _run(
+    model: LanguageModel, cache: DynamicCache, before: Tensor, ids: Tensor, mask: Tensor, wanted: Tensor
+) -> Tensor:
     # Padding gets the last position, so that none lies beyond a table of positions.
     places = torch.minimum(
         torch.arange(ids.shape[1], device=model.device), (mask.sum(1, keepdim=True) - 1).clamp(min=0)
     )
-    with output_only_at(model.base, torch.zeros_like(mask) if wanted is None else wanted):
-        output = model.base(
+    # Nothing sees what stands on its right, so padding there needs no mask: attention is faster without.
+    seen = torch.cat([before, mask], dim=1).long() if before.shape[1] else None
+    with output_only_at(model.base, wanted):
+        return model.base(
             input_ids=ids,
-            attention_mask=seen.long() if before.shape[1] else None,  # nothing sees padding on its right
+            attention_mask=seen,
             position_ids=before.sum(1, keepdim=True) + places,
-            past_key_values=_select(model, context.cache, chosen),
+            past_key_values=cache,
             use_cache=True,
-        )
-    return Context(output.past_key_values, seen), output.logits
+        ).logits
 
 
-def _select(model: LanguageModel, cache: DynamicCache | None, rows: Tensor) -> DynamicCache | None:
-    """A copy, row by row: the model appends to it in place."""
-    if cache is None:
-        return None
-    from transformers.cache_utils import DynamicCache, DynamicLayer
+class _Branches(DynamicLayer):
+    """A layer's keys and values, continued row by row. What is appended is forgotten: a layer at a time is copied."""
 
-    copy = DynamicCache(config=model.base.config)
-    for number, layer in enumerate(cache.layers):
-        if isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None:
-            copy.update(layer.keys[rows], layer.values[rows], number)  # layers that share another's keys have none
-    return copy
+    def __init__(self, keys: Tensor, values: Tensor, rows: Tensor) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.keys, self.values = self._states = keys, values
+        self._rows = rows
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        keys, values = (_take(states, self._rows) for states in self._states)
+        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
+
+
+def _branched(model: LanguageModel, cache: DynamicCache | None, rows: Tensor, keep: bool) -> DynamicCache:
+    """Rows of a cache, to be continued. The cache itself stays as it is."""
+    branched = DynamicCache(config=model.base.config)
+    for number, layer in enumerate(cache.layers if cache else []):
+        if not isinstance(layer, DynamicLayer) or layer.keys is None or layer.values is None:
+            continue  # layers that share another's keys have none
+        if keep:
+            branched.update(_take(layer.keys, rows), _take(layer.values, rows), number)
+        else:
+            branched.layers[number] = _Branches(layer.keys, layer.values, rows)
+    return branched
+
+
+def _take(states: Tensor, rows: Tensor) -> Tensor:
+    return states[rows] if len(states) > 1 else states.expand(len(rows), -1, -1, -1)

@@ -74,6 +74,7 @@ def _encode(model: LanguageModel, index: int, text: str, max_new_tokens: int, sp
     tokens = tokenizer(text, add_special_tokens=special_tokens, verbose=False)["input_ids"]
     if not tokens:
         tokens = [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
+    model.check_tokens(index, tokens)
     room = len(tokens) if model.longest is None else model.longest - max_new_tokens
     if room < 1:
         raise ExtSubError(f"the model takes {model.longest:,} tokens in all: lower --max-new-tokens {max_new_tokens}")
@@ -105,13 +106,18 @@ def _generate(model: LanguageModel, prompts: list[_Prompt], max_new_tokens: int)
         max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=sorted(ends), pad_token_id=filler
     )
     processors = [_Finite([prompt.index for prompt in prompts])]
-    with torch.inference_mode():
-        output = model.module.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
-            generation_config=settings,
-            logits_processor=processors,
-        )
+    own = model.base.generation_config
+    model.base.generation_config = settings  # transformers takes from there what is not set (repetition_penalty, say)
+    try:
+        with torch.inference_mode():
+            output = model.module.generate(
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                generation_config=settings,
+                logits_processor=processors,
+            )
+    finally:
+        model.base.generation_config = own
     # Whether the prompt is repeated depends on whether the model was given ids or embeddings (soft prompts).
     repeated = torch.equal(output[:, :longest].cpu(), ids)
     new = output[:, longest:] if repeated else output

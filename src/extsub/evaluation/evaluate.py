@@ -48,11 +48,10 @@ def evaluate(
     chosen = _tasks(tasks, settings)
     require("peft", "evaluate")
     items = {task.name: task.read(settings, data_of(task, settings, tuple(TASKS))) for task in chosen}
-    with processes() as group, contextlib.ExitStack() as stack:
+    group = processes()
+    with contextlib.ExitStack() as stack:
         subjects = subjects_of(settings, settings.output)
-        if group.is_main:
-            for subject in subjects:
-                stack.enter_context(working_in(subject.folder))
+        group.told(lambda: [stack.enter_context(working_in(subject.folder)) for subject in subjects])
         runs = [_begin(task, items[task.name], subject, settings, group) for subject in subjects for task in chosen]
         with kept_when_interrupted(runs):
             ask_all(runs, subjects, settings, group, progress or silent)
@@ -66,6 +65,8 @@ def evaluate(
 
 def _tasks(names: Sequence[str], settings: EvaluationSettings) -> list[Task]:
     if not names:
+        if taken := [one for one in (*settings.adapter, *settings.data, *settings.lm_eval) if one in TASKS]:
+            raise ExtSubError(f"no task: {taken[0]} was taken for a value of the option before it; write tasks first")
         raise ExtSubError(f"no task: name one or more of {', '.join(TASKS)}")
     for name in names:
         if name not in TASKS:
@@ -89,10 +90,10 @@ def _begin(task: Task, items: Items, subject: Subject, settings: EvaluationSetti
         "model": subject.record,
         **{name: values[name] for name in (*SETTINGS, *task.settings)},
     }
-    store, rows = Store(subject.folder, task.name, group.rank), {}
-    if group.is_main:
-        rows = _done(task, subject, identity, settings) or store.begin(identity, settings.overwrite)
-    return Run(task, items, subject, store, identity, group.tell(rows), limited(items.items, settings))
+    chosen = items.items if task.name == "ability" else limited(items.items, settings)  # the harness limits its own
+    store = Store(subject.folder, task.name, group.rank)
+    rows = group.told(lambda: _done(task, subject, identity, settings) or store.begin(identity, settings.overwrite))
+    return Run(task, items, subject, store, identity, rows, chosen)
 
 
 def _done(task: Task, subject: Subject, identity: dict[str, Any], settings: EvaluationSettings) -> dict[int, Row]:
@@ -124,26 +125,34 @@ def _done(task: Task, subject: Subject, identity: dict[str, Any], settings: Eval
 def _finish(subject: Subject, runs: list[Run], group: Processes) -> dict[str, Any]:
     results = read_results(subject.folder) if subject.folder else {}
     if results.get("model") != subject.record:
-        if subject.folder:
-            for task in results.get("runs", ()):  # of the model that is replaced
+        old, results = results, {"model": subject.record, "tasks": {}, "runs": {}}
+        if subject.folder and old:
+            _write(subject, results)
+            for task in old["runs"]:  # of the model that is replaced
                 (subject.folder / f"{task}.jsonl").unlink(missing_ok=True)
-        results = {"model": subject.record, "tasks": {}, "runs": {}}
-    for run in runs:
+    new = [run for run in runs if run.seconds or results["runs"].get(run.task.name, {}).get("identity") != run.identity]
+    if replaced := [run.task.name for run in new if run.task.name in results["runs"]]:
+        for name in replaced:
+            del results["tasks"][name], results["runs"][name]
+        _write(subject, results)  # no figures of other items, should somebody stop us here
+    for run in new:
         name = run.task.name
-        if not run.seconds and name in results["runs"]:  # it was complete
-            continue
         rows = [run.rows[index] for index in sorted(run.chosen)]
         scores = [one for row in rows for one in scores_of(row)]
         found = figures(scores, run.task.measure, run.identity["seed"])
         results["tasks"][name] = {metric: figure.to_dict() for metric, figure in found.items()}
         results["runs"][name] = _record(run, rows, group)
         run.store.finish(rows)
+    _write(subject, results)
+    for run in runs:
+        run.store.forget()
+    return results
+
+
+def _write(subject: Subject, results: dict[str, Any]) -> None:
     if subject.folder:
         text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
         write_whole(subject.folder / RESULTS, text + "\n")
-        for run in runs:
-            run.store.forget()
-    return results
 
 
 def _record(run: Run, rows: list[Row], group: Processes) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from extsub.adapters.staging import remove_empty
 from extsub.data import load_prompts
 from extsub.errors import ExtSubError, require
 from extsub.evaluation.asking import answer
@@ -45,22 +47,25 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
         prompts.sha256,
     )
     task = Task(name=output.name, read=lambda *_: items, ask=_ask, measures={}, needs="answers")
-    with processes() as group:
-        partial = output.with_name(f".{output.name}.partial")
-        (subject,) = subjects_of(settings, partial)
-        values = settings.to_dict()
-        identity = {"data": items.sha256, "model": subject.record, **{name: values[name] for name in SETTINGS}}
-        with working_in(partial if group.is_main else None):
-            store = Store(partial, "answers", group.rank, final=output)
-            rows = group.tell(store.begin(identity, settings.overwrite) if group.is_main else {})
-            run = Run(task, items, subject, store, identity, rows, items.items)
-            with kept_when_interrupted([run]):
-                ask_all([run], [subject], settings, group, progress or silent)
-            group.wait()
-            answers = [run.rows[index] for index in sorted(items.items)]
-            if group.is_main:
-                store.finish({**prompts.rows[row["index"]], **row} for row in answers)
-                store.forget()
+    group = processes()
+    partial = output.with_name(f".{output.name}.partial")
+    (subject,) = subjects_of(settings, partial)
+    values = settings.to_dict()
+    identity = {"data": items.sha256, "model": subject.record, **{name: values[name] for name in SETTINGS}}
+    with contextlib.ExitStack() as stack:
+        group.told(lambda: stack.enter_context(working_in(partial)))
+        store = Store(partial, "answers", group.rank, final=output)
+        rows = group.told(lambda: store.begin(identity, settings.overwrite))
+        run = Run(task, items, subject, store, identity, rows, items.items)
+        with kept_when_interrupted([run]):
+            ask_all([run], [subject], settings, group, progress or silent)
+        group.wait()
+        answers = [run.rows[index] for index in sorted(items.items)]
+        if group.is_main:
+            store.finish({**prompts.rows[row["index"]], **row} for row in answers)
+            store.forget()
+    if group.is_main:
+        remove_empty([partial])  # which an interrupted run made
     return {
         "model": subject.record,
         "prompts": len(answers),

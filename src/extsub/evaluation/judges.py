@@ -5,15 +5,30 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from extsub.errors import ExtSubError
 from extsub.evaluation.language_model import load_base
 from extsub.evaluation.scoring import score
 from extsub.evaluation.sequences import Request
 from extsub.evaluation.server import Server
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.models import find_model
+from extsub.models import find_model, load_config
 
 QUESTIONS = {"truth": "Q: {question}\nA: {answer}\nTrue:", "info": "Q: {question}\nA: {answer}\nHelpful:"}
 """how allenai's judges were trained to be asked"""
+
+
+def check_judge(option: str, name: str) -> None:
+    """Whether a judge is there, before answers are made for it.
+
+    Raises:
+        ExtSubError: it is not.
+    """
+    if name == "none":
+        return
+    try:
+        load_config(find_model(name))
+    except ExtSubError as error:
+        raise ExtSubError(f"{option}: {error}; or pass {option} none, and nobody judges") from error
 
 
 def judge(

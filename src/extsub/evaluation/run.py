@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from extsub.errors import ExtSubError
-from extsub.evaluation import language_model
+from extsub.evaluation import adapter_name, language_model
+from extsub.evaluation.batches import free_memory
 from extsub.evaluation.language_model import Base
 from extsub.evaluation.server import Server
 from extsub.evaluation.settings import Asking
@@ -19,7 +20,7 @@ from extsub.evaluation.subjects import Subject
 from extsub.evaluation.task import Items, Row, Task
 from extsub.models import load_config, load_tokenizer
 
-Progress = Callable[[str, int, int], Callable[[int], None]]
+Progress = Callable[[str, int, int], contextlib.AbstractContextManager[Callable[[int], None]]]
 """(what is done, how many items, how many of them are done already) -> a function to call with each further number"""
 
 
@@ -56,7 +57,8 @@ def kept_when_interrupted(runs: Sequence[Run]) -> Generator[None]:
         done = sum(len(run.rows) for run in runs if run.subject.folder is not None)
         if not done:
             raise
-        raise type(error)(*error.args, f"{done:,} items are saved: the same command goes on from there") from error
+        saved = "1 item is saved" if done == 1 else f"{done:,} items are saved"
+        raise type(error)(*error.args, f"{saved}: the same command goes on from there") from error
     finally:
         for run in runs:
             run.store.close()
@@ -74,7 +76,7 @@ def ask_all(
         for run in runs:
             _ask(run, server, settings, group, progress)
         return
-    name = language_model.base_of(settings.model, [one.adapter for one in subjects if one.adapter])
+    name = adapter_name.base_of(settings.model, [one.adapter for one in subjects if one.adapter])
     if all(run.task.needs == "tokenizer" for run in runs if run.unasked):
         tokenizer = load_tokenizer(name, load_config(name))
         for run in runs:
@@ -85,6 +87,8 @@ def ask_all(
         theirs = [run for run in runs if run.subject is subject and run.unasked]
         if theirs:
             _ask_subject(base, subject, theirs, settings, group, progress)
+    del base
+    free_memory()  # for judges
 
 
 def _ask_subject(
@@ -95,7 +99,9 @@ def _ask_subject(
     group: Processes,
     progress: Progress,
 ) -> None:
-    reference = getattr(settings, "reference", None)
+    wanted = any("reference" in run.task.settings for run in runs)
+    name = getattr(settings, "reference", None) if wanted else None
+    reference = adapter_name.find(name) if name else None
     with base.with_adapter(subject.adapter, reference) as model:
         for run in runs:
             _ask(run, base.tokenizer if run.task.needs == "tokenizer" else model, settings, group, progress)
@@ -115,20 +121,27 @@ def judge(run: Run, settings: Asking, group: Processes, progress: Progress) -> N
 
 def _collect(run: Run, rows: Iterator[tuple[int, Row]], doing: str, group: Processes, progress: Progress) -> None:
     """Save rows as they come, and learn those of the other processes."""
-    begun, ours = time.perf_counter(), {}
+    begun, ours, refused = time.perf_counter(), {}, None
     waiting = len(run.unjudged) if doing else len(run.unasked)
     name = f"{run.subject.label}: {run.task.name}{doing}"
-    advance = progress(name, len(run.chosen), len(run.chosen) - waiting)
-    for index, row in rows:
-        ours[index] = {"index": index, **row}
-        run.rows[index] = ours[index]
-        run.store.add(run.identity, [ours[index]])
-        advance(group.count)
+    with progress(name, len(run.chosen), len(run.chosen) - waiting) as advance:
+        try:
+            for index, row in rows:
+                ours[index] = {"index": index, **row}
+                run.store.add(run.identity, [ours[index]])
+                run.rows[index] = ours[index]  # after that: what counts as saved is
+                advance(group.count)
+        except ExtSubError as error:
+            if group.count == 1:
+                raise
+            refused = error
+    group.agree(refused)
     for theirs in group.gather(ours):
         run.rows.update(theirs)
     run.seconds += time.perf_counter() - begun
 
 
-def silent(_name: str, _total: int, _done: int) -> Callable[[int], None]:
+@contextlib.contextmanager
+def silent(_name: str, _total: int, _done: int) -> Generator[Callable[[int], None]]:
     """No progress is shown."""
-    return lambda _number: None
+    yield lambda _number: None

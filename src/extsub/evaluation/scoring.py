@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from extsub.errors import ExtSubError
-from extsub.evaluation.batches import Batches, Size
-from extsub.evaluation.contexts import Context, beginning, read
+from extsub.evaluation.batches import AUTO_TOKENS, Batches, Size
+from extsub.evaluation.contexts import Context, beginning, logits_after, read
 from extsub.evaluation.sequences import Encoded, Request, Row, before_targets, common_length, encode, pad
 from extsub.models import output_only_at
 
@@ -29,6 +29,8 @@ WORTH_SHARING = 0.8
 """share the prompts if at most this part of the tokens is left to compute; copying keys and values takes time too"""
 WORTH_BEGINNING = 32
 """tokens that all prompts must begin with before that is shared too"""
+CPU_TOKENS = 2048
+"""padded tokens at once on a CPU, where more are slower: new memory takes time"""
 CHUNK = 2**24
 """numbers of the output layer that become float32 at once"""
 
@@ -98,7 +100,7 @@ def score_rows(model: LanguageModel, encoded: Sequence[Encoded], batch_size: int
             totals += _totals(answer_logits(model, chunk), chunk)
         return _scored(items, totals)
 
-    yield from Batches(work, partial(size_of, model), batch_size).run(encoded)
+    yield from Batches(work, partial(size_of, model), batch_size, _auto_tokens(model)).run(encoded)
 
 
 def answer_logits(model: LanguageModel, rows: Sequence[Row]) -> Tensor:
@@ -117,34 +119,48 @@ def _score_shared(model: LanguageModel, encoded: Sequence[Encoded], batch_size: 
 
 def _score_alike(model: LanguageModel, encoded: Sequence[Encoded], batch_size: int | None) -> Iterator[Scored]:
     common = _common_beginning(encoded)
-    with torch.inference_mode():
-        start = beginning(model)
-        if common:
-            start, _ = read(model, start, [0], [encoded[0].rows[0].tokens[:common]])
 
-    def work(items: list[Encoded], rows_at_once: int) -> list[Scored]:
+    @cache
+    def start() -> Context:
+        before = beginning(model)
+        return read(model, before, [0], [encoded[0].rows[0].tokens[:common]]) if common else before
+
+    def work(items: list[Encoded], _: int) -> list[Scored]:
         with torch.inference_mode():
-            prompts = [item.rows[0].tokens[common : item.shared] for item in items]
-            context, _ = read(model, start, [0] * len(items), prompts)
-            parents = [number for number, item in enumerate(items) for _ in item.rows]
-            rows = [row for item in items for row in item.rows]
-            offsets = [item.shared for item in items for _ in item.rows]
-            totals: list[float] = []
-            for begin in range(0, len(rows), rows_at_once):
-                part = slice(begin, begin + rows_at_once)
-                totals += _totals(_continue(model, context, parents[part], rows[part], offsets[part]), rows[part])
+            context = read(
+                model, start(), [0] * len(items), [item.rows[0].tokens[common : item.shared] for item in items]
+            )
+            ends = [_End(number, row, item.shared) for number, item in enumerate(items) for row in item.rows]
+            order = sorted(range(len(ends)), key=lambda place: -len(ends[place].tokens))
+            totals = [0.0] * len(ends)
+            for places in batches.split(order, lambda place: _size(model, [ends[place].row])):
+                part = [ends[place] for place in places]
+                found = _totals(_continue(model, context, part), [end.row for end in part])
+                for place, total in zip(places, found, strict=True):
+                    totals[place] = total
             return _scored(items, totals)
 
-    yield from Batches(work, partial(size_of, model), batch_size).run(encoded)
+    batches = Batches(work, lambda item: Size(1, item.shared), batch_size, _auto_tokens(model))
+    yield from batches.run(encoded)
 
 
-def _continue(
-    model: LanguageModel, context: Context, parents: list[int], rows: list[Row], offsets: list[int]
-) -> Tensor:
-    """Logits before every scored token, as ``answer_logits``, of rows whose first ``offsets`` tokens were read."""
-    ends = [row.tokens[offset:-1] for row, offset in zip(rows, offsets, strict=True)]
-    ids, _ = pad(ends, model)
-    return read(model, context, parents, ends, before_targets(rows, offsets, ids))[1]
+class _End(NamedTuple):
+    """What is left to read of a row, after a prompt that was read."""
+
+    parent: int
+    row: Row
+    offset: int
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        return self.row.tokens[self.offset : -1]
+
+
+def _continue(model: LanguageModel, context: Context, ends: list[_End]) -> Tensor:
+    """Logits before every scored token, as ``answer_logits``."""
+    tokens = [end.tokens for end in ends]
+    wanted = before_targets([end.row for end in ends], [end.offset for end in ends], pad(tokens, model)[0])
+    return logits_after(model, context, [end.parent for end in ends], tokens, wanted)
 
 
 def _is_worth_sharing(encoded: Sequence[Encoded]) -> bool:
@@ -166,10 +182,18 @@ def _common_beginning(encoded: Sequence[Encoded]) -> int:
 
 
 def size_of(model: LanguageModel, item: Encoded) -> Size:
-    """What an item takes in a batch."""
+    """What an item takes where nothing is shared."""
+    return _size(model, item.rows)
+
+
+def _size(model: LanguageModel, rows: Sequence[Row]) -> Size:
     vocabulary = model.base.config.get_text_config().vocab_size
-    outputs = vocabulary * sum(len(row.targets) for row in item.rows)
-    return Size(len(item.rows), max(len(row.tokens) for row in item.rows), outputs)
+    outputs = vocabulary * sum(len(row.tokens) - row.start for row in rows)
+    return Size(len(rows), max(len(row.tokens) for row in rows), outputs)
+
+
+def _auto_tokens(model: LanguageModel) -> int:
+    return CPU_TOKENS if model.device.type == "cpu" else AUTO_TOKENS
 
 
 def _totals(logits: Tensor, rows: Sequence[Row]) -> list[float]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -31,11 +33,11 @@ class Request(NamedTuple):
 class Row:
     """Tokens of a prompt with one continuation, which begins at ``start``."""
 
-    tokens: list[int]
+    tokens: Sequence[int]
     start: int
 
     @property
-    def targets(self) -> list[int]:
+    def targets(self) -> Sequence[int]:
         """the tokens that are scored"""
         return self.tokens[self.start :]
 
@@ -48,7 +50,7 @@ class Encoded:
     rows: tuple[Row, ...]
     shortened: bool
 
-    @property
+    @cached_property
     def shared(self) -> int:
         """How many tokens all rows begin with. The state before the first answer token is each row's own."""
         limit = min(row.start for row in self.rows) - 1
@@ -92,19 +94,20 @@ def _row(model: LanguageModel, index: int, tokens: list[int], start: int, end_to
     if start == 0:  # nothing stands before the first token: let it follow what begins or ends a text
         begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
         tokens, start = [begin, *tokens], 1
+    model.check_tokens(index, tokens)
     too_many = 0 if model.longest is None else len(tokens) - model.longest
     if too_many <= 0:
-        return Row(tokens, start), False
+        return Row(array("i", tokens), start), False  # a tenth of a list: all items wait in memory
     kept = 1 if tokens[0] in tokenizer.all_special_ids else 0
     if start - too_many < 1:
         raise ExtSubError(
             f"item {index}: the answer alone has {len(tokens) - start:,} tokens, and the model takes "
             f"{model.longest:,}: leave the item out, or use a model with a longer context"
         )
-    return Row(tokens[:kept] + tokens[kept + too_many :], start - too_many), True
+    return Row(array("i", tokens[:kept] + tokens[kept + too_many :]), start - too_many), True
 
 
-def common_length(one: list[int], other: list[int], limit: int) -> int:
+def common_length(one: Sequence[int], other: Sequence[int], limit: int) -> int:
     """How many tokens both begin with, at most ``limit``."""
     limit = min(limit, len(one), len(other))
     if one[:limit] == other[:limit]:
@@ -112,11 +115,11 @@ def common_length(one: list[int], other: list[int], limit: int) -> int:
     return next(place for place in range(limit) if one[place] != other[place])
 
 
-def pad(rows: Sequence[list[int]], model: LanguageModel) -> tuple[Tensor, Tensor]:
+def pad(rows: Sequence[Sequence[int]], model: LanguageModel) -> tuple[Tensor, Tensor]:
     """(ids, whether a token stands there), padded on the right."""
     longest = max(map(len, rows))
     filler = model.tokenizer.pad_token_id
-    ids = torch.tensor([row + [filler] * (longest - len(row)) for row in rows], dtype=torch.long)
+    ids = torch.tensor([[*row, *[filler] * (longest - len(row))] for row in rows], dtype=torch.long)
     mask = torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in rows], dtype=torch.bool)
     return ids.reshape(len(rows), longest).to(model.device), mask.reshape(len(rows), longest).to(model.device)
 

@@ -38,7 +38,7 @@ class Server:
         """
 
         def ask(index: int) -> tuple[str | None, Answer]:
-            text = None if prompt == "chat" else render_prompt(questions[index], prompt, None)
+            text = None if prompt == "chat" else render_prompt(questions[index], prompt, None, "--prompt")
             choice = self._ask(text, questions[index], max_new_tokens)
             said = choice.message.content if text is None else choice.text
             if prompt == "qa":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Generator, Mapping
+import atexit
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from extsub.errors import ExtSubError
 
 Value = TypeVar("Value")
 
@@ -42,6 +45,34 @@ class Processes:
 
         return broadcast_object_list([value])[0]
 
+    def told(self, work: Callable[[], Value]) -> Value:
+        """What the main process finds out, for every process; what it refuses, too, so that none waits in vain.
+
+        Raises:
+            ExtSubError: as ``work``.
+        """
+        value: Any = None
+        refused = None
+        if self.is_main:
+            try:
+                value = work()
+            except ExtSubError as error:
+                if self.count == 1:
+                    raise
+                refused = error
+        self.agree(refused)
+        return self.tell(value)
+
+    def agree(self, refused: ExtSubError | None) -> None:
+        """Go on if no process has refused anything.
+
+        Raises:
+            ExtSubError: one has.
+        """
+        said = [one[0] for one in self.gather({0: refused and str(refused)}) if one[0]]
+        if said:
+            raise ExtSubError(said[0]) from refused
+
     def wait(self) -> None:
         """Until all are here."""
         if self.count > 1:
@@ -50,16 +81,21 @@ class Processes:
             PartialState().wait_for_everyone()
 
 
-@contextlib.contextmanager
-def processes() -> Generator[Processes]:
-    """The processes that were launched, connected until the block ends."""
+def processes() -> Processes:
+    """The processes that were launched, connected until this one ends."""
     import torch
 
     from accelerate import PartialState
 
     state: Any = PartialState(cpu=not torch.accelerator.is_available())  # on a CPU it connects only if told so
-    try:
-        yield Processes(state.process_index, state.num_processes)
-    finally:
-        if state.num_processes > 1:
-            state.destroy_process_group()
+    if state.num_processes > 1:
+        _part_at_exit()
+    return Processes(state.process_index, state.num_processes)
+
+
+@functools.cache
+def _part_at_exit() -> None:
+    """Not sooner: processes that part cannot meet again."""
+    from accelerate import PartialState
+
+    atexit.register(PartialState().destroy_process_group)

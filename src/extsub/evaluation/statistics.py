@@ -65,7 +65,7 @@ class Difference(NamedTuple):
 
 def figures(rows: Sequence[Scores], measure: Callable[[str], Measure], seed: int) -> dict[str, Figure]:
     """The figure of every score: Wilson's interval for shares, a percentile bootstrap over items for the rest."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names = list(dict.fromkeys(name for row in rows for name, score in row.items() if score is not None))
     above, below = _sums(rows, names)
     low, high = np.nanpercentile(_resampled(above, below, seed), [2.5, 97.5], axis=0)
     result = {}
@@ -109,7 +109,7 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     share, square = successes / n, Z * Z / n
     middle = (share + square / 2) / (1 + square)
     half = Z / (1 + square) * math.sqrt(share * (1 - share) / n + square / (4 * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return (middle - half if successes else 0.0), (middle + half if successes < n else 1.0)
 
 
 def _sums(rows: Sequence[Scores], names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

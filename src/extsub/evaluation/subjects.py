@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from extsub.errors import ExtSubError
-from extsub.evaluation import language_model
-from extsub.evaluation.language_model import AdapterName
+from extsub.evaluation import adapter_name
+from extsub.evaluation.adapter_name import AdapterName
 from extsub.evaluation.settings import Asking
 from extsub.models import load_config
 
@@ -32,14 +32,17 @@ def subjects_of(settings: Asking, output: Path | None) -> list[Subject]:
     Raises:
         ExtSubError: an adapter or the base is not there, or two adapters have the same name.
     """
-    adapters = [language_model.find(name) for name in settings.adapter]
+    adapters = [adapter_name.find(name) for name in settings.adapter]
+    for one in adapters:
+        if one.changes_base and (len(adapters) > 1 or getattr(settings, "reference", None)):
+            raise ExtSubError(f"{one.given} changes its base when it is loaded (PiSSA and the like): evaluate it alone")
     labels = [one.source.label.rpartition("/")[2] for one in adapters]
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise ExtSubError(f"two adapters are called {twice[0]}: evaluate them into outputs of their own")
     if settings.backend == "openai":
         record = {"base": None, "server": settings.url, "served_name": settings.model}
         return [Subject(str(settings.model), None, output, record)]
-    base = language_model.base_of(settings.model, adapters)
+    base = adapter_name.base_of(settings.model, adapters)
     config = load_config(base)
     shown = Path(base.name).name if Path(base.name).is_dir() else base.name
     known = {

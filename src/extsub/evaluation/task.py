@@ -48,6 +48,8 @@ class Task:
     """what scores mean whose names are known only when they are there"""
     files: tuple[str, ...] = ()
     """names under which its data lies in a folder"""
+    folder_with: str = ""
+    """files by which a folder as a whole is known as its data"""
     settings: tuple[str, ...] = field(default=())
     """that change its figures, beside those that change all tasks'"""
 
@@ -65,26 +67,30 @@ def data_of(task: Task, settings: EvaluationSettings, names: tuple[str, ...]) ->
     Raises:
         ExtSubError: TASK=PATH names no task, or a folder lacks the task's file.
     """
-    common = None
+    common = own = None
     for given in settings.data:
         name, equals, path = given.partition("=")
         if equals and not Path(given).exists():
             if name not in names:
                 raise ExtSubError(f"--data {given}: {name} is no task; there are {', '.join(names)}")
-            if name == task.name:
-                return path
+            if name == task.name and own is not None:
+                raise ExtSubError(f"--data {given}: {name} has --data {name}={own} already; give one")
+            own = path if name == task.name else own
         elif common is None:
             common = given
         else:
             raise ExtSubError(f"--data {common} {given}: say which task has which, --data {task.name}={given}")
-    if common is not None and Path(common).expanduser().is_dir():
-        folder = Path(common).expanduser()
-        found = [folder / name for name in task.files if (folder / name).is_file()]
-        if not found:
-            expected = " or ".join(task.files) or "no file that this task knows by name"
-            raise ExtSubError(f"--data {common}: {task.name} expects {expected} in it; or say --data {task.name}=FILE")
-        return str(found[0])
-    return common
+    given = own if own is not None else common
+    folder = Path(given or "").expanduser()
+    if given is None or not folder.is_dir():
+        return given
+    if task.folder_with:
+        return given if own or any(folder.glob(task.folder_with)) else None
+    found = [folder / name for name in task.files if (folder / name).is_file()]
+    if not found:
+        expected = " or ".join(task.files) or "no file that this task knows by name"
+        raise ExtSubError(f"--data {given}: {task.name} expects {expected} in it; or say --data {task.name}=FILE")
+    return str(found[0])
 
 
 def limited(items: dict[int, Item], settings: EvaluationSettings) -> dict[int, Item]:

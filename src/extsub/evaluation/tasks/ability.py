@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extsub.errors import ExtSubError, require
@@ -11,6 +14,8 @@ from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task
 
 if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
+
     from extsub.evaluation.language_model import LanguageModel
 
 
@@ -23,16 +28,42 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
     if not settings.lm_eval:
         raise ExtSubError("ability runs tasks of lm-evaluation-harness: name them, --lm-eval mmlu,gsm8k say")
     names = [name.strip() for given in settings.lm_eval for name in given.split(",") if name.strip()]
-    return Items({index: {"task": name} for index, name in enumerate(names)}, data or "lm-evaluation-harness", "")
+    if data is not None and not Path(data).expanduser().is_dir():
+        raise ExtSubError(f"--data {data}: ability expects a folder of task files (YAML)")
+    folder = None if data is None else str(Path(data).expanduser().resolve())
+    known = _manager(folder)
+    for name in names:
+        if not known.match_tasks([name]) and not Path(name).is_file():
+            where = f"no task of {data}" if data else "no task of lm-evaluation-harness; lm_eval ls tasks shows them"
+            raise ExtSubError(f"--lm-eval {name}: {where}")
+    items: dict[int, Item] = {index: {"task": name, "folder": folder} for index, name in enumerate(names)}
+    return Items(items, data or "lm-evaluation-harness", "" if folder is None else _fingerprint(Path(folder)))
+
+
+@functools.cache
+def _manager(folder: str | None) -> TaskManager:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=folder, include_defaults=folder is None)
+
+
+def _fingerprint(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(one for one in folder.rglob("*") if one.is_file() and not _is_hidden(one)):
+        digest.update(f"{path.name} {path.stat().st_size} ".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _is_hidden(path: Path) -> bool:
+    return "__pycache__" in path.parts or path.name.startswith(".")
 
 
 def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings) -> Iterator[tuple[int, Row]]:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
 
-    folder = settings.data[0].removeprefix("ability=") if settings.data else None
-    manager = TaskManager(include_path=folder, include_defaults=folder is None)
+    manager = _manager(next(iter(items.values()))["folder"])
     on_gpu = model.device.type == "cuda"
     tokenizer: Any = model.tokenizer
     harness = HFLM(
@@ -82,5 +113,6 @@ TASK = Task(
     measures={},
     others=Measure(share=True),
     needs="likelihoods",
+    folder_with="*.yaml",
     settings=("lm_eval",),
 )

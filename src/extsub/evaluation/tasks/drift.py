@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from extsub.errors import ExtSubError
+from extsub.evaluation.adapter_name import find
 from extsub.evaluation.batches import Batches
-from extsub.evaluation.language_model import LanguageModel, find, switched_to
+from extsub.evaluation.language_model import LanguageModel, switched_to
 from extsub.evaluation.scoring import answer_logits, in_chunks, size_of
 from extsub.evaluation.sequences import Encoded, Request, encode
 from extsub.evaluation.settings import EvaluationSettings
@@ -24,6 +25,10 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
         raise ExtSubError("drift needs neutral prompts, with answers or without: give them with --data")
     if not settings.adapter:
         raise ExtSubError("drift compares an adapter with its base, or with --reference: give --adapter")
+    if any(find(name).changes_base for name in settings.adapter):
+        raise ExtSubError(
+            "drift: the adapter changes its base when it is loaded (PiSSA and the like): nothing to compare"
+        )
     return examples_of(data, settings) if _has_answers(data, settings) else questions_of(data, settings)
 
 
@@ -39,7 +44,7 @@ def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSe
     reference = find(settings.reference) if settings.reference else None
     requests = {
         index: Request(
-            render_prompt(conversation(item), settings.prompt, model.tokenizer),
+            render_prompt(conversation(item), settings.prompt, model.tokenizer, "--prompt"),
             (continuation(item.get("answer", ""), settings.prompt),),
         )
         for index, item in items.items()

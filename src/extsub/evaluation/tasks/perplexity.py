@@ -34,7 +34,7 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
 
 def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings) -> Iterator[tuple[int, Row]]:
     texts = {index: item["text"] for index, item in items.items() if "text" in item}
-    encoded = [Encoded(index, tuple(_windows(model, text)), False) for index, text in texts.items()]
+    encoded = [Encoded(index, tuple(_windows(model, index, text)), False) for index, text in texts.items()]
     for one in score_rows(model, encoded, settings.rows_at_once):
         total = sum(part.total for part in one.likelihoods)
         yield one.index, _row(items[one.index], total, sum(part.tokens for part in one.likelihoods))
@@ -51,11 +51,12 @@ def _row(item: Item, log_likelihood: float, tokens: int) -> Row:
     return {**item, "log_likelihood": log_likelihood, "tokens": tokens, "scores": scores}
 
 
-def _windows(model: LanguageModel, text: str) -> Iterator[Tokens]:
+def _windows(model: LanguageModel, index: int, text: str) -> Iterator[Tokens]:
     """Every token once: after the start token or, in later windows, after the last token of the window before."""
     tokenizer = model.tokenizer
     tokens = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    model.check_tokens(index, [begin, *tokens])
     tokens, step = [begin, *tokens], min(WINDOW, model.longest or WINDOW) - 1
     for start in range(0, len(tokens) - 1, step):
         yield Tokens(tokens[start : start + step + 1], 1)

@@ -56,7 +56,7 @@ def _question(where: str, row: Row) -> dict[str, Any]:
         answers = true.split(";"), false.split(";")
     elif isinstance(row.get("correct_answers"), list):
         question, best = text_of(where, row, "question"), text_of(where, row, "best_answer")
-        answers = row["correct_answers"], row["incorrect_answers"]
+        answers = _texts(where, row, "correct_answers"), _texts(where, row, "incorrect_answers")
     else:
         raise ExtSubError(
             f"{where}: no form of TruthfulQA: expected the columns of TruthfulQA.csv (Question, Best Answer, Correct "
@@ -87,10 +87,20 @@ def _from_targets(where: str, row: Row) -> dict[str, Any]:
 def _targets(where: str, row: Row, name: str) -> dict[str, int]:
     targets = row[name]
     if isinstance(targets, Mapping) and isinstance(targets.get("choices"), list):
-        targets = dict(zip(targets["choices"], targets["labels"], strict=True))
+        labels = targets.get("labels")
+        if not isinstance(labels, list) or len(labels) != len(targets["choices"]):
+            raise ExtSubError(f"{where}: {name} has not as many labels as choices; correct or remove the row")
+        targets = dict(zip(targets["choices"], labels, strict=True))
     if not isinstance(targets, Mapping) or not all(label in (0, 1) for label in targets.values()):
         raise ExtSubError(f"{where}: {name} is no mapping of answers to 1 (true) or 0")
     return {str(answer): int(label) for answer, label in targets.items()}
+
+
+def _texts(where: str, row: Row, name: str) -> list[str]:
+    answers = row.get(name)
+    if not isinstance(answers, list) or not all(isinstance(one, str) for one in answers):
+        raise ExtSubError(f"{where}: {name} is no list of texts; correct or remove the row")
+    return answers
 
 
 def _closed(answers: list[str]) -> list[str]:
@@ -105,7 +115,8 @@ def _with_category(result: dict[str, Any], row: Row) -> dict[str, Any]:
 
 
 def _checked(where: str, question: dict[str, Any]) -> dict[str, Any]:
-    for name in ("true", "false"):
-        if not question[name]:
-            raise ExtSubError(f"{where}: no {name} answer; correct or remove the row")
+    for name in ("true", "false", "mc1_false"):
+        if not question.get(name, True):
+            among = " among mc1_targets" if name == "mc1_false" else ""
+            raise ExtSubError(f"{where}: no {name.removeprefix('mc1_')} answer{among}; correct or remove the row")
     return question

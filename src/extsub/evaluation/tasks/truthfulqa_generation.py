@@ -8,7 +8,7 @@ from typing import Any
 
 from extsub.errors import ExtSubError, require
 from extsub.evaluation.asking import answer
-from extsub.evaluation.judges import QUESTIONS, judge
+from extsub.evaluation.judges import QUESTIONS, check_judge, judge
 from extsub.evaluation.language_model import LanguageModel
 from extsub.evaluation.server import Server
 from extsub.evaluation.settings import EvaluationSettings
@@ -25,6 +25,9 @@ ROUGE = {"rouge1": "rouge1", "rouge2": "rouge2", "rougeL": "rougeLsum"}
 def _read(settings: EvaluationSettings, data: str | None) -> Items:
     for library in ("sacrebleu", "rouge_score"):
         require(library, "evaluate")
+    if settings.judge_url is None:
+        for option, name in (("--truth-judge", settings.truth_judge), ("--info-judge", settings.info_judge)):
+            check_judge(option, name)
     questions = read_questions(data, "generation")
     for number, one in enumerate(questions.questions):
         if "mc1_false" in one:

@@ -1,0 +1,153 @@
+"""An adapter is put on a base exactly as PEFT has it, and taken off without a trace; what does not fit is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+import tiny
+from extsub import ExtSubError
+from extsub.evaluation.adapter_name import base_of, find
+from extsub.evaluation.language_model import Base, load_base, switched_to
+from extsub.models import find_model
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+IDS = torch.tensor([[0, 5, 9, 33, 7]])
+LORA = {"task_type": "CAUSAL_LM", "init_lora_weights": False}
+PROMPT = {"task_type": "CAUSAL_LM", "num_virtual_tokens": 5}
+CONFIGS = {
+    "lora": peft.LoraConfig(**LORA),
+    "lora-on-head": peft.LoraConfig(target_modules=["q_proj", "lm_head"], **LORA),
+    "lora-on-embeddings": peft.LoraConfig(target_modules=["q_proj", "embed_tokens"], **LORA),
+    "lora-with-head-saved": peft.LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"], **LORA),
+    "ia3": peft.IA3Config(task_type="CAUSAL_LM", init_ia3_weights=False),
+    "prefix": peft.PrefixTuningConfig(**PROMPT),
+    "prefix-with-projection": peft.PrefixTuningConfig(prefix_projection=True, encoder_hidden_size=16, **PROMPT),
+    "p-tuning": peft.PromptEncoderConfig(encoder_hidden_size=16, **PROMPT),
+    "prompt": peft.PromptTuningConfig(**PROMPT),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    tiny.llama(folder / "base")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(folder: Path) -> Base:
+    return load_base(find_model(str(folder / "base")), "float32")
+
+
+def adapter(folder: Path, kind: str, seed: int = 0) -> tuple[Path, torch.Tensor]:
+    """(its folder, the logits that PEFT itself gives with it)."""
+    torch.manual_seed(seed)
+    model = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(folder / "base"), CONFIGS[kind]).eval()
+    model.save_pretrained(folder / f"{kind}-{seed}")
+    return folder / f"{kind}-{seed}", logits(model)
+
+
+def logits(module: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return module(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits[:, -IDS.shape[1] :]
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_an_adapter_is_put_on_and_taken_off_without_a_trace(folder: Path, base: Base, kind: str) -> None:
+    (one, expected), (other, expected_of_other) = adapter(folder, kind), adapter(folder, kind, seed=1)
+    plain = logits(base.model)
+    reference = None if kind == "lora-with-head-saved" else find(str(other))
+    with base.with_adapter(find(str(one)), reference) as model:
+        assert torch.equal(logits(model.module), expected)
+        with switched_to(model, None) as switched:
+            assert torch.equal(logits(switched.module), plain)
+        if reference:
+            with switched_to(model, reference) as switched:
+                assert torch.equal(logits(switched.module), expected_of_other)
+        assert torch.equal(logits(model.module), expected)
+    assert torch.equal(logits(base.model), plain)
+    assert (expected - plain).abs().max() > 1e-3
+    with base.with_adapter(None) as model:
+        assert model.module is base.model
+
+
+def changed(folder: Path, name: str, change: dict[str, torch.Tensor | None]) -> Path:
+    """A copy of the LoRA adapter with some tensors added, replaced or taken out."""
+    source, _ = adapter(folder, "lora")
+    result = folder / name
+    result.mkdir()
+    (result / "adapter_config.json").write_text((source / "adapter_config.json").read_text())
+    weights = {**load_file(source / "adapter_model.safetensors"), **change}
+    save_file({key: one for key, one in weights.items() if one is not None}, result / "adapter_model.safetensors")
+    return result
+
+
+HEAD = "base_model.model.lm_head.weight"
+FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+
+
+def test_a_copy_of_the_bases_own_weight_is_harmless_and_another_one_is_refused(folder: Path, base: Base) -> None:
+    head = base.model.get_output_embeddings().weight.detach().clone()
+    with base.with_adapter(find(str(changed(folder, "same-head", {HEAD: head})))):
+        pass
+    with (
+        pytest.raises(ExtSubError, match="lm_head.weight is a weight of the base, and another than in"),
+        base.with_adapter(find(str(changed(folder, "other-head", {HEAD: head + 1})))),
+    ):
+        pass
+    assert torch.equal(base.model.get_output_embeddings().weight, head)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("less", {FIRST: None}, f"1 tensors are missing, first {FIRST}: is the base another?"),
+        (
+            "more",
+            {f"{FIRST}x": torch.ones(2)},
+            f"1 tensors fit nowhere in this base, first {FIRST}x: say which --model",
+        ),
+        ("wider", {FIRST: torch.ones(8, 64)}, "the adapter does not fit its base model: "),  # PEFT says how
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(
+    folder: Path, base: Base, name: str, change: dict[str, torch.Tensor | None], message: str
+) -> None:
+    plain = logits(base.model)
+    with pytest.raises(ExtSubError) as error, base.with_adapter(find(str(changed(folder, name, change)))):
+        pass
+    assert message in str(error.value)
+    assert torch.equal(logits(base.model), plain)
+
+
+def test_the_base_is_read_from_the_adapter_or_named(folder: Path) -> None:
+    one, other = find(str(adapter(folder, "lora")[0])), find(str(adapter(folder, "prefix")[0]))
+    assert base_of(None, [one, other]).name == str((folder / "base").resolve())
+    named = tiny.llama(folder / "named")
+    assert base_of(str(named), [one]).name == str(named.resolve())
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    config = json.loads((one.source.config).read_text())
+    for base, message in (
+        (None, "no base model: give --model"),
+        ("./gone", "./gone: no such folder"),
+    ):
+        (elsewhere / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": base}))
+        (elsewhere / "adapter_model.safetensors").touch()
+        with pytest.raises(ExtSubError, match=message):
+            base_of(None, [find(str(elsewhere))])
+    (elsewhere / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "owner/other"}))
+    with pytest.raises(ExtSubError, match="the adapters name different base models"):
+        base_of(None, [one, find(str(elsewhere))])

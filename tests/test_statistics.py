@@ -1,0 +1,199 @@
+"""Figures, intervals and tests against published values, full enumeration, SciPy and cases done by hand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extsub.evaluation import statistics
+from extsub.evaluation.statistics import Figure, Measure, Score, difference, figures, wilson
+
+MEAN, SHARE, PERPLEXITY = Measure(), Measure(share=True), Measure(better="lower", perplexity=True)
+
+
+def figure(scores: list[Score], measure: Measure = MEAN, seed: int = 0) -> Figure:
+    return figures([{"one": score} for score in scores], lambda _: measure, seed)["one"]
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [(8, 10, 0.4902, 0.9433), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (1, 1, 0.2065, 1.0),
+     (263, 817, 0.2908, 0.3547)],
+)  # fmt: skip
+def test_shares_have_wilsons_interval(right: int, n: int, low: float, high: float) -> None:
+    assert wilson(right, n) == pytest.approx((low, high), abs=5e-5)
+    found = figure([1.0] * right + [0.0] * (n - right), SHARE)
+    assert found == (right / n, pytest.approx((low, high), abs=5e-5), n)
+
+
+@pytest.mark.parametrize(("right", "n"), [(3, 7), (0, 50), (499, 1000)])
+def test_wilsons_interval_is_scipys(right: int, n: int) -> None:
+    scipy = pytest.importorskip("scipy.stats")
+    theirs = scipy.binomtest(right, n).proportion_ci(0.95, method="wilson")
+    assert wilson(right, n) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+
+
+def test_a_share_that_is_not_of_zeros_and_ones_is_resampled() -> None:
+    """Half a point for a tie, say."""
+    scores: list[Score] = [1.0, 0.5, 0.0, 1.0, 0.5] * 4
+    assert figure(scores, SHARE).ci95 == figure(scores, MEAN).ci95 != wilson(12, 20)
+
+
+def test_the_interval_of_a_mean_is_nearly_the_normal_one() -> None:
+    values = np.random.default_rng(1).gamma(2.0, 3.0, 400)
+    found = figure(list(values))
+    half = 1.96 * values.std() / math.sqrt(400)
+    assert found.value == pytest.approx(values.mean())
+    assert found.ci95 == pytest.approx((values.mean() - half, values.mean() + half), abs=0.05 * half)
+    assert found.n == 400
+
+
+def test_the_interval_of_few_items_is_that_of_all_resamples() -> None:
+    """3 items: thrice the least has 1/27, more than 2.5 %. 8 items: none of the four greater has 0.4 %, one 3.1 %."""
+    assert figure([0.0, 1.0, 10.0]).ci95 == (0.0, 10.0)
+    chances = [math.comb(8, count) / 2**8 for count in range(9)]
+    low = next(count for count in range(9) if sum(chances[: count + 1]) > 0.025)
+    assert low == 1
+    assert figure([0.0, 3.0] * 4).ci95 == pytest.approx((3 * low / 8, 3 * (8 - low) / 8))
+
+
+def test_many_items_are_resampled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = list(np.random.default_rng(2).normal(size=100))
+    whole = figure(values)
+    monkeypatch.setattr(statistics, "NUMBERS", 100 * 2000)  # 2,000 draws, 200 at once
+    fewer = figure(values)
+    assert fewer.value == whole.value
+    assert fewer.ci95 != whole.ci95
+    assert fewer.ci95 == pytest.approx(whole.ci95, abs=0.03)
+
+
+def test_perplexity_weighs_every_token_the_same() -> None:
+    found = figure([[3.0, 2], [10.0, 4], [1.0, 10]], PERPLEXITY)
+    assert found.value == pytest.approx(math.exp(14.0 / 16))
+    assert found.n == 3
+    assert found.ci95[0] == pytest.approx(math.exp(0.1))  # thrice the third: 1/27; thrice the second as well
+    assert found.ci95[1] == pytest.approx(math.exp(2.5))
+
+
+def test_items_without_a_score_count_for_nothing() -> None:
+    with_gaps: list[Score] = [1.0, None, 0.0, None, None, 1.0]
+    assert (figure(with_gaps, SHARE).value, figure(with_gaps, SHARE).n) == (2 / 3, 3)
+    assert figure(with_gaps, SHARE).ci95 == pytest.approx(wilson(2, 3))
+    rows = [{"one": 1.0, "two": 4.0}, {"one": 3.0}, {"two": 6.0, "three": None}, {}]
+    found = figures(rows, lambda _: MEAN, 0)
+    assert {name: (one.value, one.n) for name, one in found.items()} == {"one": (2.0, 2), "two": (5.0, 2)}
+    assert found["one"].ci95 == (1.0, 3.0)
+    assert found["one"].to_dict() == {"value": 2.0, "ci95": [1.0, 3.0], "n": 2}
+
+
+@pytest.mark.parametrize(("gained", "lost", "same"), [(1, 8, 20), (5, 5, 0), (0, 6, 3), (40, 61, 500), (1, 0, 0)])
+def test_right_or_wrong_is_tested_as_mcnemar_does(gained: int, lost: int, same: int) -> None:
+    scipy = pytest.importorskip("scipy.stats")
+    first: list[Score] = [0.0] * gained + [1.0] * lost + [1.0] * same
+    second: list[Score] = [1.0] * gained + [0.0] * lost + [1.0] * same
+    found = difference(first, second, SHARE, 0)
+    assert found.p == pytest.approx(scipy.binomtest(gained, gained + lost).pvalue, rel=1e-9)
+    assert found.value == pytest.approx((gained - lost) / (gained + lost + same))
+    assert found.n == gained + lost + same
+
+
+def test_the_test_of_a_mean_is_nearly_that_of_all_signs() -> None:
+    for seed, shift in ((0, 0.3), (1, 0.6), (2, 0.0)):
+        changes = np.random.default_rng(seed).normal(shift, 1.0, 10)
+        sums = [abs(np.dot(signs, changes)) for signs in itertools.product((-1, 1), repeat=10)]
+        exact = np.mean([one >= abs(changes.sum()) - 1e-9 for one in sums])
+        found = difference([0.0] * 10, list(changes), MEAN, 0)
+        assert found.p == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 10_000) + 1e-4)
+    assert difference([0.0] * 40, [*np.linspace(1.1, 1.5, 40)], MEAN, 0).p == 1 / 10_001  # never 0
+
+
+def test_the_interval_of_a_difference_is_paired() -> None:
+    """Items differ much, and all by nearly as much."""
+    random = np.random.default_rng(3)
+    first = random.normal(0, 100.0, 400)
+    changes = random.normal(1.0, 2.0, 400)
+    found = difference(list(first), list(first + changes), MEAN, 0)
+    half = 1.96 * changes.std() / 20
+    assert found.value == pytest.approx(changes.mean())
+    assert found.ci95 == pytest.approx((changes.mean() - half, changes.mean() + half), abs=0.07 * half)
+
+
+def test_a_difference_of_perplexities_is_that_of_their_values() -> None:
+    first: list[Score] = [[3.0, 2], [10.0, 4], [1.0, 10]]
+    second: list[Score] = [[2.0, 2], [9.0, 4], [1.5, 10]]
+    found = difference(first, second, PERPLEXITY, 0)
+    assert found.value == pytest.approx(math.exp(12.5 / 16) - math.exp(14 / 16))
+    assert found.ci95[0] == pytest.approx(math.exp(2.25) - math.exp(2.5))  # thrice the second item
+    assert found.ci95[1] == pytest.approx(math.exp(0.15) - math.exp(0.1))  # thrice the third
+    assert found.p is not None
+    other = difference(first, [[2.0, 2], [9.0, 4], [1.5, 11]], PERPLEXITY, 0)  # another tokenizer
+    assert other.p is None
+    assert other.value == pytest.approx(math.exp(12.5 / 17) - math.exp(14 / 16))
+
+
+def test_items_that_one_run_lacks_count_for_neither() -> None:
+    found = difference([1.0, None, 2.0, 50.0], [2.0, 70.0, 4.0, None], MEAN, 0)
+    assert (found.value, found.n) == (1.5, 2)
+    assert found.ci95 == (1.0, 2.0)
+    nothing = difference([1.0, None], [None, 1.0], MEAN, 0)
+    assert math.isnan(nothing.value)
+    assert (nothing.p, nothing.n) == (None, 0)
+
+
+@pytest.mark.parametrize("measure", [MEAN, SHARE, PERPLEXITY])
+def test_equal_runs_do_not_differ(measure: Measure) -> None:
+    scores: list[Score] = [[0.0, 3], [1.0, 4], [2.5, 4]] if measure.perplexity else [0.0, 1.0, 1.0, 0.0]
+    assert difference(scores, scores, measure, 0) == (0.0, (0.0, 0.0), 1.0, len(scores))
+
+
+def test_rounding_is_no_difference() -> None:
+    """The same model in other batches: seven of a million, all one way."""
+    first = [-40.0 - number for number in range(30)]
+    assert difference(first, [one * (1 - 7e-7) for one in first], MEAN, 0).p == 1.0
+    found = difference(first, [one * (1 - 7e-4) for one in first], MEAN, 0).p
+    assert found is not None
+    assert found < 0.01
+
+
+def test_figures_and_tests_come_back_with_the_seed() -> None:
+    values: list[Score] = [random.Random(number).gauss(0, 1) for number in range(50)]
+    others: list[Score] = [random.Random(-number - 1).gauss(0.3, 1) for number in range(50)]
+    for make in (lambda seed: figure(values, seed=seed), lambda seed: difference(values, others, MEAN, seed)):
+        again: Callable[[int], object] = make
+        assert again(5) == again(5) != again(6)
+    assert difference(values, others, MEAN, 5).p != difference(values, others, MEAN, 6).p
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=200))
+def test_the_interval_of_a_share_holds_it_and_stays_within(right: list[bool]) -> None:
+    found = figure([float(one) for one in right], SHARE)
+    assert found.value == pytest.approx(sum(right) / len(right))
+    assert 0 <= found.ci95[0] <= found.value + 1e-12
+    assert found.value - 1e-12 <= found.ci95[1] <= 1
+    mirrored = figure([float(not one) for one in right], SHARE)
+    assert mirrored.ci95 == pytest.approx((1 - found.ci95[1], 1 - found.ci95[0]))
+
+
+numbers = st.floats(-100, 100).map(lambda one: round(one, 3))
+
+
+@pytest.mark.parametrize("kind", ["mean", "share"])
+@settings(max_examples=12)  # 10,000 sign flips take a tenth of a second
+@given(pairs=st.lists(st.tuples(numbers, numbers), min_size=1, max_size=30))
+def test_swapping_the_runs_turns_the_difference_round(kind: str, pairs: list[tuple[float, float]]) -> None:
+    if kind == "share":
+        pairs = [(float(a > 0), float(b > 0)) for a, b in pairs]
+    first, second = [a for a, _ in pairs], [b for _, b in pairs]
+    measure = SHARE if kind == "share" else MEAN
+    one, other = difference(first, second, measure, 0), difference(second, first, measure, 0)
+    assert one.value == pytest.approx(-other.value, abs=1e-9)
+    assert one.value == pytest.approx(np.mean(second) - np.mean(first), abs=1e-9)
+    assert one.ci95 == pytest.approx((-other.ci95[1], -other.ci95[0]), abs=1e-9)
+    assert one.p == other.p
