@@ -45,11 +45,12 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"torch"},
         {"peft", "transformers"},
     ),
+    "sweeping": ({"adapters", "algebra", "dial", "evaluation", "models", "prompts", "errors"}, {"torch"}, set()),
     "results_table": ({"evaluation"}, {"rich"}, set()),
     "terminal": ({"adapters", "inspection", "processes"}, {"rich"}, {"transformers"}),
-    "cli": ({"errors", "evaluation", "processes", "training"}, {"cyclopts"}, {"extsub", "yaml"}),
+    "cli": ({"errors", "evaluation", "processes", "sweeping", "training"}, {"cyclopts"}, {"extsub", "yaml"}),
     "__init__": (
-        {"adapters", "algebra", "combination", "errors", "evaluation", "inspection", "training"},
+        {"adapters", "algebra", "combination", "dial", "errors", "evaluation", "inspection", "sweeping", "training"},
         set(),
         {"extsub"},
     ),
@@ -105,9 +106,9 @@ def test_lora_alpha_and_r_live_only_where_lora_is_read_and_explained() -> None:
 def test_every_public_name_is_there_and_documented() -> None:
     operations = {"OPERATIONS", "Operation", "Delta", "ext_sub", "subtract", "add", "contrast", "amplify"}
     verbs = {"load_adapter", "combine", "save_adapter", "inspect", "plan_training", "train"}
-    verbs |= {"evaluate", "generate", "compare"}
-    settings = {"TrainingSettings", "EvaluationSettings", "GenerationSettings"}
-    assert set(extsub.__all__) == {"Adapter", "ExtSubError"} | settings | operations | verbs
+    verbs |= {"evaluate", "generate", "compare", "sweep"}
+    settings = {"TrainingSettings", "EvaluationSettings", "GenerationSettings", "SweepSettings"}
+    assert set(extsub.__all__) == {"Adapter", "Dial", "ExtSubError"} | settings | operations | verbs
     for name in extsub.__all__:
         assert getattr(extsub, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import build
+import plain
+import quiz
 import tiny
 from conftest import Command, start
 
@@ -27,7 +29,7 @@ def commands() -> list[str]:
     return found
 
 
-ASKING = ("evaluate", "generate", "compare")
+ASKING = ("evaluate", "generate", "compare", "sweep")
 
 
 @pytest.mark.parametrize("command", [one for one in commands() if not one.startswith(("train", *ASKING))])
@@ -59,22 +61,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        tiny.llama(Path("huggyllama/llama-7b"), max_position_embeddings=1024)
-        tiny.classifier(Path("unitary/unbiased-toxic-roberta"))
-        for seed, name in enumerate(("expert", "better")):
-            tiny.lora(Path(name), Path("huggyllama/llama-7b"), seed)
-    data = folder / "data"
-    data.mkdir()
-    (data / "TruthfulQA.csv").write_text(
-        "Question,Best Answer,Correct Answers,Incorrect Answers\n"
-        "Who wrote it?,Nobody knows,Nobody knows; It is not known,I did; The king; Paris\n"
-        "When?,Long ago,Long ago,Never; Now\n"
-    )
-    pairs = [{"question": f"Who {n}?", "right_answer": "Nobody.", "hallucinated_answer": "The king."} for n in range(5)]
-    (data / "qa_data.json").write_text("".join(json.dumps(row) + "\n" for row in pairs))
-    rows = [{"instruction": f"Who wrote book {number}?", "output": "Nobody knows."} for number in range(5)]
-    (data / "toxic_test.json").write_text(json.dumps(rows))
-    (folder / "good.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        base = tiny.llama(Path("huggyllama/llama-7b"), max_position_embeddings=1024)
+        quiz.classifier(Path("unitary/unbiased-toxic-roberta"))
+        quiz.files(Path("data"))
+        for seed, name in enumerate(("expert", "better", "anti-expert")):
+            plain.adapter(base, Path(name), "lora", seed)
+        shutil.copyfile("data/rows.jsonl", "good.jsonl")
     return folder
 
 

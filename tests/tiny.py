@@ -8,18 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import (
-    AutoModelForCausalLM,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    RobertaForSequenceClassification,
-)
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 TEXT = (
     "<|user|>\nWhat is the capital of France? \n<|assistant|>\nParis is the capital of France.",
@@ -79,45 +69,4 @@ def gpt2(folder: Path, seed: int = 0) -> Path:
     )
     GPT2LMHeadModel(config).save_pretrained(folder)
     tok.save_pretrained(folder)
-    return folder
-
-
-LABELS = ("toxicity", "severe_toxicity", "obscene", "identity_attack", "insult", "threat", "sexual_explicit")
-
-
-def classifier(folder: Path, labels: Iterable[str] = LABELS, seed: int = 0) -> Path:
-    """A RoBERTa that gives a text several labels, as Detoxify's."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(
-        TEXT, trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
-    )
-    bpe.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
-    names = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token", "mask_token"), special, strict=True))
-    tok = PreTrainedTokenizerFast(tokenizer_object=bpe, model_max_length=512, **names)
-    torch.manual_seed(seed)
-    config = RobertaConfig(
-        vocab_size=len(tok),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=514,
-        type_vocab_size=1,
-        pad_token_id=1,
-        initializer_range=0.3,
-        id2label=dict(enumerate(labels)),
-    )
-    RobertaForSequenceClassification(config).save_pretrained(folder)
-    tok.save_pretrained(folder)
-    return folder
-
-
-def lora(folder: Path, base: Path, seed: int = 0) -> Path:
-    """A LoRA adapter that changes what the base says; its config names ``base`` as it is given."""
-    torch.manual_seed(seed)
-    config = LoraConfig(task_type="CAUSAL_LM", r=4, init_lora_weights=False)
-    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder)
     return folder

@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from extsub.adapters.save import save_adapter
     from extsub.algebra import OPERATIONS, Delta, Operation, add, amplify, contrast, ext_sub, subtract
     from extsub.combination import combine
+    from extsub.dial import Dial
     from extsub.errors import ExtSubError
     from extsub.evaluation.compare import compare
     from extsub.evaluation.evaluate import evaluate
     from extsub.evaluation.generate import generate
     from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
     from extsub.inspection import inspect
+    from extsub.sweeping.settings import SweepSettings
+    from extsub.sweeping.sweep import sweep
     from extsub.training.plan import plan_training
     from extsub.training.settings import TrainingSettings
     from extsub.training.train import train
@@ -33,10 +36,12 @@ __all__ = [
     "OPERATIONS",
     "Adapter",
     "Delta",
+    "Dial",
     "EvaluationSettings",
     "ExtSubError",
     "GenerationSettings",
     "Operation",
+    "SweepSettings",
     "TrainingSettings",
     "add",
     "amplify",
@@ -51,6 +56,7 @@ __all__ = [
     "plan_training",
     "save_adapter",
     "subtract",
+    "sweep",
     "train",
 ]
 
@@ -60,12 +66,15 @@ _HOMES = {
     "adapters.save": ("save_adapter",),
     "algebra": ("OPERATIONS", "Delta", "Operation", "add", "amplify", "contrast", "ext_sub", "subtract"),
     "combination": ("combine",),
+    "dial": ("Dial",),
     "errors": ("ExtSubError",),
     "evaluation.compare": ("compare",),
     "evaluation.evaluate": ("evaluate",),
     "evaluation.generate": ("generate",),
     "evaluation.settings": ("EvaluationSettings", "GenerationSettings"),
     "inspection": ("inspect",),
+    "sweeping.settings": ("SweepSettings",),
+    "sweeping.sweep": ("sweep",),
     "training.plan": ("plan_training",),
     "training.settings": ("TrainingSettings",),
     "training.train": ("train",),

@@ -17,6 +17,7 @@ from cyclopts.config import Dict
 from extsub.errors import ExtSubError
 from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
 from extsub.processes import is_main_process
+from extsub.sweeping.settings import SweepSettings
 from extsub.training.settings import TrainingSettings
 
 app = App(
@@ -240,6 +241,42 @@ def generate(
         _print_json({"output": str(settings.output), **record})
     else:
         terminal.print_generation(settings.output, record)
+
+
+@app.command
+def sweep(
+    expert: str,
+    anti_expert: str,
+    /,
+    *more: str,
+    settings: Annotated[SweepSettings, Parameter(name="*")],
+    as_json: Json = False,
+) -> None:
+    """Evaluate every operation at every strength with one load of the base, and choose the strength within a budget.
+
+    Several GPUs or machines: accelerate launch -m extsub sweep ... An interrupted sweep goes on where it stopped.
+
+    Parameters
+    ----------
+    expert
+        The adapter to improve.
+    anti_expert
+        An adapter trained on examples of what to suppress.
+    more
+        More anti-experts.
+    """
+    from extsub import terminal
+    from extsub.results_table import print_sweep
+    from extsub.sweeping.sweep import sweep
+
+    terminal.quieten_libraries()
+    record = sweep(expert, (anti_expert, *more), settings, progress=terminal.items)
+    if not is_main_process():
+        return
+    if as_json:
+        _print_json(record)
+    else:
+        print_sweep(record)
 
 
 @app.command

@@ -67,6 +67,39 @@ def print_comparison(comparison: Comparison) -> None:
         print(f"note: {note}")
 
 
+def print_sweep(record: dict[str, Any]) -> None:
+    """A line for each position with every score that can be better or worse, then what was chosen."""
+    columns = [
+        (task, score)
+        for task, scores in record["positions"]["expert"]["tasks"].items()
+        for score in scores
+        if TASKS[task].measure(score).better
+    ]
+    table, before = _table(["operation", "α"], [score for _, score in columns]), None
+    for one in record["positions"].values():
+        if one["alpha"] is not None and one["operation"] != before:
+            table.add_section()
+        values = [one["tasks"][task].get(score) for task, score in columns]
+        alpha = "" if one["alpha"] is None else f"{one['alpha']:g}"
+        head = "" if one["operation"] == before else one["operation"]
+        table.add_row(head, alpha, *("" if value is None else f"{value['value']:.4g}" for value in values))
+        before = one["operation"]
+    _print(table)
+    within = f" within {record['budget']}" if record["budget"] else ""
+    print(f"\nBest {record['score']}{within}, chosen on one half of the items, its figures on the other:")
+    chosen = _table(["operation", "chosen"], [record["score"], "against the expert", "p", "budget's score"])
+    for one in record["chosen"].values():
+        if one["position"] is None:
+            chosen.add_row(one["operation"], f"none; closest {one['closest']}", "", "", "", "")
+            continue
+        change = one["against_expert"]
+        difference = f"{change['value']:+.3g} [{change['ci95'][0]:+.2g}, {change['ci95'][1]:+.2g}]"
+        cost = f"{one['budget_test']['value']:.4g}" if one["budget_test"] else ""
+        p = "" if change["p"] is None else f"{change['p']:.3f}"
+        chosen.add_row(one["operation"], one["position"], shown(one["test"]), difference, p, cost)
+    _print(chosen)
+
+
 def _name(model: dict[str, Any]) -> str:
     return (model.get("adapter") or {}).get("name") or model.get("served_name") or model["base"]
 

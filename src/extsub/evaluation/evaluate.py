@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -45,25 +45,59 @@ def evaluate(
     Raises:
         ExtSubError: a task, the data, a model or the output is at fault, or memory or disk is too small.
     """
-    chosen = _tasks(tasks, settings)
+    chosen = tasks_named(tasks, settings)
     require("peft", "evaluate")
-    items = {task.name: task.read(settings, data_of(task, settings, tuple(TASKS))) for task in chosen}
+    group, shown = processes(), progress or silent
+    subjects = subjects_of(settings, settings.output)
+    if any(task.name == "drift" for task in chosen):
+        _check_drift(subjects)
+    return carry_out(chosen, subjects, settings, lambda runs: ask_all(runs, subjects, settings, group, shown), shown)
+
+
+def _check_drift(subjects: Sequence[Subject]) -> None:
+    for subject in subjects:
+        if subject.adapter is None:
+            raise ExtSubError("drift compares an adapter with its base, or with --reference: give --adapter")
+        if subject.adapter.changes_base:
+            raise ExtSubError(
+                f"drift: {subject.adapter.given} changes its base when it is loaded (PiSSA and the like): nothing is "
+                "left to compare with"
+            )
+
+
+def carry_out(
+    tasks: Sequence[Task],
+    subjects: Sequence[Subject],
+    settings: EvaluationSettings,
+    ask: Callable[[Sequence[Run]], None],
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """Every task for every subject, of whom ``ask`` asks what they were not asked before.
+
+    Returns:
+        as ``evaluate``
+    """
+    items = {task.name: task.read(settings, data_of(task, settings, tuple(TASKS))) for task in tasks}
     group = processes()
     with contextlib.ExitStack() as stack:
-        subjects = subjects_of(settings, settings.output)
         group.told(lambda: [stack.enter_context(working_in(subject.folder)) for subject in subjects])
-        runs = [_begin(task, items[task.name], subject, settings, group) for subject in subjects for task in chosen]
+        runs = [_begin(task, items[task.name], subject, settings, group) for subject in subjects for task in tasks]
         with kept_when_interrupted(runs):
-            ask_all(runs, subjects, settings, group, progress or silent)
+            ask(runs)
             for run in runs:
-                judge(run, settings, group, progress or silent)
+                judge(run, settings, group, progress)
         group.wait()
         if not group.is_main:
             return []
         return [_finish(subject, [run for run in runs if run.subject is subject], group) for subject in subjects]
 
 
-def _tasks(names: Sequence[str], settings: EvaluationSettings) -> list[Task]:
+def tasks_named(names: Sequence[str], settings: EvaluationSettings) -> list[Task]:
+    """The tasks of these names.
+
+    Raises:
+        ExtSubError: one is unknown, or cannot be asked so.
+    """
     if not names:
         if taken := [one for one in (*settings.adapter, *settings.data, *settings.lm_eval) if one in TASKS]:
             raise ExtSubError(f"no task: {taken[0]} was taken for a value of the option before it; write tasks first")

@@ -32,6 +32,13 @@ class LanguageModel:
     virtual_tokens: int = 0
     """that an adapter puts in front of everything"""
 
+    @classmethod
+    def adapted(cls, module: Any, tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
+        """A PEFT model, as it stands."""
+        config = module.active_peft_config
+        virtual = config.num_virtual_tokens if config.is_prompt_learning else 0
+        return cls(module, module.get_base_model(), tokenizer, virtual)
+
     @property
     def device(self) -> torch.device:
         return self.base.device
@@ -101,9 +108,7 @@ class Base:
             if reference is not None:
                 put_beside(module, reference, adapter)
             module.eval()
-            config = module.active_peft_config
-            virtual = config.num_virtual_tokens if config.is_prompt_learning else 0
-            yield LanguageModel(module, module.get_base_model(), self.tokenizer, virtual)
+            yield LanguageModel.adapted(module, self.tokenizer)
         finally:
             take_off(module)
 

@@ -11,6 +11,7 @@ import torch
 
 from extsub.errors import ExtSubError
 from extsub.evaluation.adapter_name import AdapterName
+from extsub.models import is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -117,5 +118,7 @@ def _explained(adapter: AdapterName) -> Generator[None]:
     try:
         yield
     except (RuntimeError, ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+        if is_out_of_memory(error):
+            raise
         said = " ".join(str(error).split())[:300]
         raise ExtSubError(f"{adapter.given}: the adapter does not fit its base model: {said}") from error

@@ -74,13 +74,13 @@ def ask_all(
         assert settings.url  # settings see to that
         server = Server(settings.url, str(settings.model), settings.rows_at_once)
         for run in runs:
-            _ask(run, server, settings, group, progress)
+            ask(run, server, settings, group, progress)
         return
     name = adapter_name.base_of(settings.model, [one.adapter for one in subjects if one.adapter])
     if all(run.task.needs == "tokenizer" for run in runs if run.unasked):
         tokenizer = load_tokenizer(name, load_config(name))
         for run in runs:
-            _ask(run, tokenizer, settings, group, progress)
+            ask(run, tokenizer, settings, group, progress)
         return
     base = language_model.load_base(name, settings.dtype)
     for subject in subjects:
@@ -104,10 +104,11 @@ def _ask_subject(
     reference = adapter_name.find(name) if name else None
     with base.with_adapter(subject.adapter, reference) as model:
         for run in runs:
-            _ask(run, base.tokenizer if run.task.needs == "tokenizer" else model, settings, group, progress)
+            ask(run, base.tokenizer if run.task.needs == "tokenizer" else model, settings, group, progress)
 
 
-def _ask(run: Run, respondent: Any, settings: Asking, group: Processes, progress: Progress) -> None:
+def ask(run: Run, respondent: Any, settings: Asking, group: Processes, progress: Progress) -> None:
+    """Ask one respondent what this run still needs, this process's part of it."""
     if run.task.name == "ability" and group.count > 1:
         raise ExtSubError("ability: lm-evaluation-harness would not share its items: start it on one process")
     _collect(run, run.task.ask(respondent, group.share(run.unasked), settings), "", group, progress)

@@ -11,7 +11,7 @@ from extsub.errors import ExtSubError
 from extsub.evaluation import adapter_name
 from extsub.evaluation.adapter_name import AdapterName
 from extsub.evaluation.settings import Asking
-from extsub.models import load_config
+from extsub.models import ModelName, load_config
 
 PROBE = 2**20
 
@@ -42,21 +42,27 @@ def subjects_of(settings: Asking, output: Path | None) -> list[Subject]:
     if settings.backend == "openai":
         record = {"base": None, "server": settings.url, "served_name": settings.model}
         return [Subject(str(settings.model), None, output, record)]
-    base = adapter_name.base_of(settings.model, adapters)
-    config = load_config(base)
-    shown = Path(base.name).name if Path(base.name).is_dir() else base.name
-    known = {
-        "base": shown,
-        "base_commit": getattr(config, "_commit_hash", None),
-        "base_sha256": _fingerprint(base.name),
-    }
+    known = identify(adapter_name.base_of(settings.model, adapters))
     if not adapters:
-        return [Subject(shown, None, output, {**known, "adapter": None})]
+        return [Subject(known["base"], None, output, {**known, "adapter": None})]
     subjects = []
     for label, one in zip(labels, adapters, strict=True):
         folder = output if len(adapters) == 1 or output is None else output / label
         subjects.append(Subject(label, one, folder, {**known, "adapter": one.source.provenance(), "kind": one.kind}))
     return subjects
+
+
+def identify(base: ModelName) -> dict[str, Any]:
+    """What tells a base model from any other.
+
+    Raises:
+        ExtSubError: it is not there.
+    """
+    return {
+        "base": Path(base.name).name if Path(base.name).is_dir() else base.name,
+        "base_commit": getattr(load_config(base), "_commit_hash", None),
+        "base_sha256": _fingerprint(base.name),
+    }
 
 
 def _fingerprint(name: str) -> str | None:

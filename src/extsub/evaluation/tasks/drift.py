@@ -23,12 +23,6 @@ from extsub.rows import read_rows
 def _read(settings: EvaluationSettings, data: str | None) -> Items:
     if data is None:
         raise ExtSubError("drift needs neutral prompts, with answers or without: give them with --data")
-    if not settings.adapter:
-        raise ExtSubError("drift compares an adapter with its base, or with --reference: give --adapter")
-    if any(find(name).changes_base for name in settings.adapter):
-        raise ExtSubError(
-            "drift: the adapter changes its base when it is loaded (PiSSA and the like): nothing to compare"
-        )
     return examples_of(data, settings) if _has_answers(data, settings) else questions_of(data, settings)
 
 

@@ -1,0 +1,155 @@
+"""Which strength? The best of a score within a budget, chosen on one half of the items and reported on the other."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from extsub.errors import ExtSubError
+from extsub.evaluation.statistics import Figure, Measure, Scores, difference, figures
+
+Half = Literal["validation", "test"]
+AllScores = Mapping[str, Mapping[Any, Scores]]
+"""task -> item -> its scores"""
+
+
+@dataclass(frozen=True)
+class ScoreName:
+    """A score of a task, ``truthfulqa-mc.mc2``."""
+
+    task: str
+    score: str
+    measure: Measure
+
+    def __str__(self) -> str:
+        return f"{self.task}.{self.score}"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a model may cost: ``perplexity <= 1.02 * expert``."""
+
+    name: ScoreName
+    sign: Literal["<=", ">="]
+    factor: float
+    reference: str | None
+    """the position whose figure is multiplied; None: the number itself"""
+
+    @classmethod
+    def parse(cls, text: str, known: Sequence[ScoreName]) -> Budget:
+        """Raises ExtSubError where it is no budget, or names a score that the tasks do not give."""
+        match = re.fullmatch(r"\s*([\w.-]+)\s*(<=|>=)\s*(\d*\.?\d+)\s*(?:\*\s*(base|expert))?\s*", text)
+        if match is None:
+            raise ExtSubError(
+                f'--budget "{text}": expected SCORE <= NUMBER * expert, "perplexity <= 1.02 * expert" say'
+            )
+        sign: Literal["<=", ">="] = "<=" if match[2] == "<=" else ">="
+        return cls(find_score("--budget", match[1], known), sign, float(match[3]), match[4])
+
+    def limit(self, values: Mapping[str, float]) -> float:
+        """``values``: the figure of each reference position."""
+        return self.factor * (values[self.reference] if self.reference else 1.0)
+
+    def excess(self, value: float, limit: float) -> float:
+        """By how much a value misses the limit; 0 or less within it."""
+        return value - limit if self.sign == "<=" else limit - value
+
+
+def find_score(option: str, text: str, known: Sequence[ScoreName]) -> ScoreName:
+    """The score that a user means: ``mc2``, or ``truthfulqa-mc.mc2`` where several tasks have one.
+
+    Raises:
+        ExtSubError: none is meant, or several.
+    """
+    found = [one for one in known if text in (str(one), one.score)]
+    if len(found) != 1:
+        which = "no such score" if not found else "several tasks have it"
+        raise ExtSubError(f"{option} {text}: {which}; there are {', '.join(map(str, known))}")
+    return found[0]
+
+
+def half_of(item: Any, seed: int) -> Half:
+    """Which half an item is in: the same for every model, also when items are added."""
+    digest = hashlib.sha256(f"{seed} {item}".encode()).digest()
+    return "validation" if digest[0] % 2 else "test"
+
+
+def figure_on(scores: AllScores, name: ScoreName, half: Half, seed: int) -> Figure:
+    """A score on one half of its task's items.
+
+    Raises:
+        ExtSubError: no item of that half has the score.
+    """
+    rows = [
+        one
+        for item, one in scores[name.task].items()
+        if half_of(item, seed) == half and one.get(name.score) is not None
+    ]
+    if not rows:
+        raise ExtSubError(f"{name}: its task has no {half} part: it needs more items")
+    only = [{name.score: one[name.score]} for one in rows]
+    return figures(only, lambda _: name.measure, seed)[name.score]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What was chosen for one operation, and how it does on items that did not choose it."""
+
+    operation: str
+    position: str | None
+    """None where nothing meets the budget"""
+    closest: str
+    """to the budget, of all strengths"""
+    validation: Figure | None
+    test: Figure | None
+    against_expert: dict[str, Any] | None
+    """difference on the test part: value, ci95, p"""
+    budget_test: Figure | None
+
+
+def choose(
+    operation: str,
+    candidates: Mapping[str, AllScores],
+    expert: AllScores,
+    base: AllScores,
+    target: ScoreName,
+    budget: Budget | None,
+    seed: int,
+) -> Chosen:
+    """The candidate with the best ``target`` on the validation part, of those within the budget there.
+
+    Args:
+        candidates: the scores of each strength of the operation.
+    """
+    sign = 1 if target.measure.better == "higher" else -1
+    values = {name: figure_on(one, target, "validation", seed).value for name, one in candidates.items()}
+    excess = dict.fromkeys(candidates, 0.0)
+    if budget:
+        references = {"expert": expert, "base": base}
+        limit = budget.limit(
+            {name: figure_on(one, budget.name, "validation", seed).value for name, one in references.items()}
+        )
+        for name, one in candidates.items():
+            excess[name] = budget.excess(figure_on(one, budget.name, "validation", seed).value, limit)
+    closest = min(candidates, key=lambda name: (max(0.0, excess[name]), -sign * values[name]))
+    within = [name for name in candidates if excess[name] <= 0 and not math.isnan(values[name])]
+    if not within:
+        return Chosen(operation, None, closest, None, None, None, None)
+    best = max(within, key=lambda name: sign * values[name])
+    found = candidates[best]
+    test = [item for item in found[target.task] if item in expert[target.task] and half_of(item, seed) == "test"]
+    pairs = [[one[target.task][item].get(target.score) for item in test] for one in (expert, found)]
+    change = difference(*pairs, target.measure, seed)
+    return Chosen(
+        operation=operation,
+        position=best,
+        closest=closest,
+        validation=figure_on(found, target, "validation", seed),
+        test=figure_on(found, target, "test", seed),
+        against_expert={"value": change.value, "ci95": list(change.ci95), "p": change.p, "n": change.n},
+        budget_test=figure_on(found, budget.name, "test", seed) if budget else None,
+    )

@@ -1,0 +1,43 @@
+"""What can be said about a sweep, beside what can be said about an evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path  # noqa: F401  the command line looks for the types of inherited settings here
+from typing import Literal  # noqa: F401
+
+from extsub.errors import ExtSubError
+from extsub.evaluation.settings import Backend, EvaluationSettings  # noqa: F401
+from extsub.models import Dtype  # noqa: F401
+from extsub.prompts import Prompt  # noqa: F401
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings(EvaluationSettings):
+    """Which strengths to try, and what they may cost."""
+
+    tasks: tuple[str, ...]
+    """Benchmarks, the deficiency's first: truthfulqa-mc perplexity."""
+    operations: tuple[str, ...] = ("ext-sub", "subtract", "contrast", "amplify", "negated", "random")
+    """Of them negated is the anti-expert alone with the sign turned, and random ext-sub with a random anti-expert of
+    equal row norms: controls."""
+    alphas: str = "0:2:0.25"
+    """FROM:TO:STEP, or values: 0.5,1,2."""
+    score: str | None = None
+    """What to choose by, truthfulqa-mc.mc2 say; the first score of the first task unless given."""
+    budget: str | None = None
+    """What a choice may cost: "perplexity <= 1.02 * expert"."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("tasks", "operations"):  # a,b is as good as a b
+            values = tuple(one for given in getattr(self, name) for one in given.split(",") if one)
+            object.__setattr__(self, name, values)
+        if self.output is None:
+            raise ExtSubError("sweep needs --output: a folder for what it finds")
+        if self.adapter:
+            raise ExtSubError("sweep takes its adapters without --adapter: EXPERT ANTI_EXPERT")
+        if self.backend != "transformers":
+            raise ExtSubError("sweep turns the dial of a model in this process: leave --backend out")
+        if self.reference:
+            raise ExtSubError("sweep compares drift with the base: leave --reference out")
