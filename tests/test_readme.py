@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_evaluation_runs(command: str, extsub: Command, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the README: a comparison needs the results before it."""
     monkeypatch.chdir(world)
-    done = extsub(*command.split())
+    done = extsub(*shlex.split(command))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip()
 

@@ -185,4 +185,4 @@ def explained(name: str, what: str = "model") -> Generator[None]:
         text = " ".join(str(error).split())
         if "trust_remote_code" in text:
             text = "it needs code of its own, and extsub runs no remote code"
-        raise ExtSubError(f"{name}: the {what} could not be loaded: {text[:300]}") from error
+        raise ExtSubError(f"{name}: the {what} could not be loaded: {text[:300].rstrip('.')}") from error

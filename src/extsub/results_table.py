@@ -87,16 +87,17 @@ def print_sweep(record: dict[str, Any]) -> None:
     _print(table)
     within = f" within {record['budget']}" if record["budget"] else ""
     print(f"\nBest {record['score']}{within}, chosen on one half of the items, its figures on the other:")
-    chosen = _table(["operation", "chosen"], [record["score"], "against the expert", "p", "budget's score"])
+    costs = ["budget's score"] if record["budget"] else []
+    chosen = _table(["operation", "chosen"], [record["score"], "against the expert", "p", *costs])
     for one in record["chosen"].values():
         if one["position"] is None:
-            chosen.add_row(one["operation"], f"none; closest {one['closest']}", "", "", "", "")
+            chosen.add_row(one["operation"], f"none; closest {one['closest']}")
             continue
         change = one["against_expert"]
         difference = f"{change['value']:+.3g} [{change['ci95'][0]:+.2g}, {change['ci95'][1]:+.2g}]"
-        cost = f"{one['budget_test']['value']:.4g}" if one["budget_test"] else ""
         p = "" if change["p"] is None else f"{change['p']:.3f}"
-        chosen.add_row(one["operation"], one["position"], shown(one["test"]), difference, p, cost)
+        cost = [f"{one['budget_test']['value']:.4g}"] if record["budget"] else []
+        chosen.add_row(one["operation"], one["position"], shown(one["test"]), difference, p, *cost)
     _print(chosen)
 
 

@@ -194,6 +194,9 @@ def _from_hub(name: str, subset: str | None, split: str) -> Iterator[tuple[str, 
     try:
         dataset = datasets.load_dataset(hub_id["repo"], subset, split=split, revision=hub_id["revision"])
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise ExtSubError(f"{name}: no dataset could be loaded from the hub: {str(error).splitlines()[0]}") from error
+        said = str(error).splitlines()[0]
+        raise ExtSubError(
+            f"{name}: no dataset could be loaded from the hub: {said}; if you have a file, give that"
+        ) from error
     for number, row in enumerate(dataset, start=1):
         yield f"{name}, row {number}", row
