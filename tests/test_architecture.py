@@ -46,6 +46,16 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"peft", "transformers"},
     ),
     "sweeping": ({"adapters", "algebra", "dial", "evaluation", "models", "prompts", "errors"}, {"torch"}, set()),
+    "demo": (
+        {"adapters", "combination", "errors", "evaluation", "report", "sweeping", "training"},
+        {"torch", "transformers", "rich"},
+        {"tokenizers"},
+    ),
+    "report": (
+        {"adapters", "evaluation", "inspection", "plot", "sweeping", "errors"},
+        {"numpy"},
+        {"jinja2", "markupsafe"},
+    ),
     "results_table": ({"evaluation"}, {"rich"}, set()),
     "terminal": ({"adapters", "inspection", "processes"}, {"rich"}, {"transformers"}),
     "cli": ({"errors", "evaluation", "processes", "sweeping", "training"}, {"cyclopts"}, {"extsub", "yaml"}),

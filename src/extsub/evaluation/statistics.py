@@ -104,6 +104,14 @@ def difference(first: Sequence[Score], second: Sequence[Score], measure: Measure
     return Difference(float(values[1] - values[0]), (float(low), float(high)), p, len(pairs))
 
 
+def resampled(rows: Sequence[Scores], names: Sequence[str], measure: Measure, seed: int) -> np.ndarray:
+    """(1 + draws, scores): the figures, then those of resampled items, drawn once for all scores."""
+    above, below = _sums(rows, names)
+    with np.errstate(invalid="ignore"):
+        ratios = np.concatenate([(above.sum(0) / below.sum(0))[None], _resampled(above, below, seed)])
+    return np.exp(ratios) if measure.perplexity else ratios
+
+
 def wilson(successes: int, n: int) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson, 1927)."""
     share, square = successes / n, Z * Z / n

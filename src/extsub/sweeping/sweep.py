@@ -82,6 +82,7 @@ def sweep(
     record = {
         "settings": settings.to_dict(),
         "made_of": made_of,
+        "given": {"expert": expert, "anti_experts": list(anti_experts)},
         "score": str(target),
         "budget": settings.budget,
         "positions": {turn.label: {**asdict(turn), "tasks": found[turn.label]["tasks"]} for turn in turns},

@@ -1,0 +1,40 @@
+"""The heat map of expert against anti-expert, if both still lie where the sweep found them."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+from extsub.adapters.load import load_adapter
+from extsub.errors import ExtSubError
+from extsub.report.origin import given
+from extsub.report.reading import Sweep
+
+
+def heat_map(sweep: Sweep) -> tuple[str, str]:
+    """(SVG, sentence): the SVG is empty where it cannot be drawn, and the sentence says why."""
+    expert, anti_experts = given(sweep)
+    for place, name in enumerate((expert, anti_experts[0])):
+        if not Path(name).expanduser().is_dir():
+            return "", f"No heat map: {name} is not there any more, seen from this folder."
+        try:
+            source = load_adapter(name).source
+        except ExtSubError as error:
+            return "", f"No heat map: {error}."
+        if not source or source.provenance() != sweep.record["made_of"]["adapters"][place]:
+            return "", f"No heat map: {name} is another adapter now than the sweep had."
+    try:
+        from extsub.inspection import compare
+        from extsub.plot import plot_pair
+
+        info = compare(load_adapter(expert), load_adapter(anti_experts[0]))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "pair.svg"
+            plot_pair(info, path)
+            text = path.read_text(encoding="utf-8")
+    except ExtSubError as error:
+        return "", f"No heat map: {error}."
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    return text, "For each module, how large the anti-expert's change is beside the expert's, and how alike they point."

@@ -1,0 +1,187 @@
+"""Two operations at equal ability, and at equal truth: by interpolation along their curves, with a bootstrap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from extsub.evaluation.statistics import resampled
+from extsub.report.reading import Sweep
+from extsub.report.wording import at, interval, named, number, score, signed, signed_interval
+from extsub.sweeping.choice import ScoreName, half_of
+
+FEWEST = 0.95
+"""of the draws must have both curves at a level, or no interval is given"""
+
+
+@dataclass(frozen=True)
+class Match:
+    """What two curves have at the same level of the other score: first and second, and first minus second."""
+
+    level: float
+    values: tuple[float, float]
+    intervals: tuple[tuple[float, float], tuple[float, float]]
+    difference: float
+    ci95: tuple[float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**vars(self), "values": list(self.values), "intervals": [list(one) for one in self.intervals]}
+
+
+def along(levels: np.ndarray, xs: np.ndarray, ys: np.ndarray, best: str) -> np.ndarray:
+    """y where a broken line through (x, y) reaches a level of x, for every draw; NaN where it does not.
+
+    Where it reaches the level several times, the best y counts.
+
+    Args:
+        levels: (draws,)
+        xs, ys: (draws, points), in order of α.
+        best: ``higher`` or ``lower`` y.
+    """
+    result = np.full(levels.shape, np.nan)
+    pick = np.fmax if best == "higher" else np.fmin
+    for k in range(xs.shape[1]):
+        result = pick(result, np.where(xs[:, k] == levels, ys[:, k], np.nan))
+    for k in range(xs.shape[1] - 1):
+        width = xs[:, k + 1] - xs[:, k]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            place = (levels - xs[:, k]) / width
+        inside = (width != 0) & (place >= 0) & (place <= 1)
+        with np.errstate(invalid="ignore"):
+            result = pick(result, np.where(inside, ys[:, k] + place * (ys[:, k + 1] - ys[:, k]), np.nan))
+    return result
+
+
+def compare(
+    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray], place: int, best: str
+) -> Match | None:
+    """Two curves at the level of x that the first has at ``place``, or the nearest that both reach.
+
+    Args:
+        one, other: (xs, ys), each (1 + draws, points) up to the peak; the first row is the figures themselves.
+
+    Returns:
+        None where the ranges do not overlap
+    """
+    low = np.fmax(one[0].min(1), other[0].min(1))
+    high = np.fmin(one[0].max(1), other[0].max(1))
+    levels = np.where(low <= high, np.clip(one[0][:, place], low, np.fmax(low, high)), np.nan)
+    first, second = along(levels, *one, best), along(levels, *other, best)
+    gap = first - second
+    if np.isnan(gap[0]) or np.isfinite(gap[1:]).mean() < FEWEST or low[0] == high[0]:
+        return None
+
+    def bounds(values: np.ndarray) -> tuple[float, float]:
+        ends = np.nanpercentile(values[1:], [2.5, 97.5])
+        return float(ends[0]), float(ends[1])
+
+    values = float(first[0]), float(second[0])
+    return Match(float(levels[0]), values, (bounds(first), bounds(second)), float(gap[0]), bounds(gap))
+
+
+@dataclass(frozen=True)
+class Matched:
+    """An operation against another, both ways."""
+
+    operation: str
+    at_ability: Match | None
+    at_truth: Match | None
+    words: tuple[str, str]
+    """what each match says of the main operation: better, worse, no difference; empty where there is none"""
+    sentences: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        matches = {name: one and one.to_dict() for name, one in vars(self).items() if name.startswith("at_")}
+        return {"against": self.operation, **matches, "words": list(self.words), "sentences": list(self.sentences)}
+
+
+def matched(sweep: Sweep, others: Sequence[str] = ("subtract", "contrast")) -> list[Matched]:
+    """The main operation against others, on the test half; the rising branches end at the validation half's peaks."""
+    main, ability = sweep.main, sweep.ability
+    if main is None or ability is None or sweep.result is None:
+        return []
+    branches = {name: _branch(sweep, name) for name in (main, *others) if name in sweep.operations}
+    labels = list(dict.fromkeys(label for branch in branches.values() for label in branch))
+    xs = _draws(sweep, ability, labels, 1 if ability.task != sweep.target.task else 0)
+    ys = _draws(sweep, sweep.target, labels, 0)
+    size = min(len(xs), len(ys))
+    curves = {}
+    for name, branch in branches.items():
+        columns = [labels.index(label) for label in branch]
+        curves[name] = xs[:size, columns], ys[:size, columns]
+    ours = branches[main]
+    place = ours.index(sweep.result) if sweep.result in ours else len(ours) - 1
+    return [_pair(sweep, main, ours[place], name, curves, place) for name in others if name in curves and name != main]
+
+
+def _branch(sweep: Sweep, operation: str) -> list[str]:
+    """From α = 0 to the best of the validation half."""
+    labels = [label for label in sweep.curve(operation) if (sweep.alpha(label) or 0.0) >= 0]
+    sign = 1 if sweep.target.measure.better == "higher" else -1
+    values = [sign * sweep.on_half(label, sweep.target, "validation").value for label in labels]
+    return labels[: int(np.nanargmax(values)) + 1]
+
+
+def _draws(sweep: Sweep, name: ScoreName, labels: Sequence[str], stream: int) -> np.ndarray:
+    """(1 + draws, labels): the figures on the test half, then those of resampled items, the same for all labels."""
+    scores: list[Mapping[Any, Any]] = [sweep.scores(label, name.task) for label in labels]
+    keys = [key for key in scores[0] if half_of(key, sweep.seed) == "test" and all(key in one for one in scores)]
+    rows = [{label: one[key].get(name.score) for label, one in zip(labels, scores, strict=True)} for key in keys]
+    return resampled(rows, labels, name.measure, sweep.seed + stream)
+
+
+def _pair(
+    sweep: Sweep,
+    main: str,
+    result: str,
+    other: str,
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    place: int,
+) -> Matched:
+    ability, target = sweep.ability, sweep.target
+    assert ability is not None
+    ours, theirs = curves[main], curves[other]
+    at_ability = compare(ours, theirs, place, str(target.measure.better))
+    at_truth = compare(ours[::-1], theirs[::-1], place, str(ability.measure.better))
+    alpha = sweep.alpha(result) or 0.0
+    sentences = (
+        _sentence("ability", main, other, alpha, ability, target, at_ability),
+        _sentence("truth", main, other, alpha, target, ability, at_truth),
+    )
+    words = _word(at_ability, target), _word(at_truth, ability)
+    return Matched(other, at_ability, at_truth, words, sentences)
+
+
+def _word(found: Match | None, asked: ScoreName) -> str:
+    """By whether the interval of the difference holds 0."""
+    if found is None:
+        return ""
+    low, high = found.ci95
+    if low <= 0 <= high:
+        return "no difference"
+    return "better" if (low > 0) == (asked.measure.better == "higher") else "worse"
+
+
+def _sentence(
+    what: str, main: str, other: str, alpha: float, same: ScoreName, asked: ScoreName, found: Match | None
+) -> str:
+    """In words."""
+    if found is None:
+        return (
+            f"At matched {what}: the rising branches of {named(main)} and {other} have no range of {score(same)} in "
+            "common, so they cannot be compared there."
+        )
+    word = _word(found, asked)
+    if word == "no difference":
+        word = f"no difference between {named(main)} and {other}"
+    else:
+        word = f"{named(main)} is {word} than {other}"
+    first, second = (f"{number(value)} {interval(ci)}" for value, ci in zip(found.values, found.intervals, strict=True))
+    where = f"{score(same)} {number(found.level)}, about what {named(main)} has at {at(alpha)}"
+    gap = f"{signed(found.difference)} {signed_interval(found.ci95)}"
+    return f"At matched {what} ({where}): {word} in {score(asked)}, {first} against {second}, difference {gap}."

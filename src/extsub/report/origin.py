@@ -1,0 +1,86 @@
+"""What a sweep was made from, and the commands that make it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import MISSING, fields
+from typing import Any
+
+from extsub.evaluation.store import read_results
+from extsub.report.reading import Sweep
+from extsub.sweeping.settings import SweepSettings
+from extsub.sweeping.sweep import POSITIONS
+
+LEFT_OUT = ("overwrite", "batch_size", "adapter", "backend", "url")
+"""settings that change nothing in the figures, or that a sweep cannot have"""
+SHORT = 12
+"""characters of a hash that tell it from others"""
+
+
+def given(sweep: Sweep) -> tuple[str, list[str]]:
+    """Expert and anti-experts as the user wrote them; in older records by the names that they were known by."""
+    names = sweep.record.get("given")
+    if names:
+        return names["expert"], list(names["anti_experts"])
+    expert, *others = (one["name"] for one in sweep.record["made_of"]["adapters"])
+    return expert, others
+
+
+def made_of(sweep: Sweep) -> list[tuple[str, str]]:
+    """(what, which) of all that went in."""
+    made = sweep.record["made_of"]
+    version = f"commit {made['base_commit']}" if made["base_commit"] else f"fingerprint {_short(made['base_sha256'])}"
+    lines = [("base model", f"{made['base']}, {version}")]
+    for place, one in enumerate(made["adapters"]):
+        commit = f", commit {one['commit']}" if one.get("commit") else ""
+        name = "expert" if not place else "anti-expert"
+        lines.append((name, f"{one['name']}{commit}, weights SHA-256 {_short(one['weights_sha256'])}"))
+    runs = read_results(sweep.folder / POSITIONS / "expert").get("runs", {})
+    for task, run in runs.items():
+        count = run.get("items")
+        lines.append((task, f"{run['data']}, {count} items, SHA-256 {_short(run['identity']['data'])}"))
+        lines += [(task, f"note: {note}") for note in run.get("notes", ())]
+    if runs:
+        run = next(iter(runs.values()))
+        versions = ", ".join(f"{name} {one}" for name, one in run["versions"].items() if name in VERSIONS)
+        lines.append(("made with", f"{versions}, on {run.get('device', 'an unknown device')}"))
+    return lines
+
+
+VERSIONS = ("python", "extsub", "torch", "transformers", "peft")
+
+
+def _short(digest: str | None) -> str:
+    return digest[:SHORT] if digest else "unknown"
+
+
+def commands(sweep: Sweep) -> list[str]:
+    """The sweep, the report, and the adapter that was chosen."""
+    expert, anti_experts = given(sweep)
+    settings = sweep.record["settings"]
+    words = ["extsub", "sweep", expert, *anti_experts, *_options(settings)]
+    lines = [shlex.join(words), shlex.join(["extsub", "report", str(settings["output"])])]
+    result, main = sweep.result, sweep.main
+    alpha = sweep.alpha(result) if result else None
+    if main not in (None, "negated", "random") and alpha is not None and result is not None:
+        words = ["extsub", "combine", expert, *anti_experts, "--operation", str(main), "--alpha", f"{alpha:g}"]
+        lines.append(shlex.join([*words, "--output", result]))
+    return lines
+
+
+def _options(settings: dict[str, Any]) -> Iterator[str]:
+    """The settings that are not the defaults."""
+    for one in fields(SweepSettings):
+        value = settings.get(one.name)
+        default = one.default if one.default is not MISSING else None
+        default = list(default) if isinstance(default, tuple) else default
+        if one.name in LEFT_OUT or value in (None, [], {}) or value == default:
+            continue
+        yield f"--{one.name.replace('_', '-')}"
+        if isinstance(value, dict):
+            yield from (f"{name}={field}" for name, field in value.items())
+        elif isinstance(value, list):
+            yield from map(str, value)
+        elif value is not True:
+            yield str(value)

@@ -1,0 +1,175 @@
+"""What a sweep wrote, as the report needs it: two scores, a curve for each operation, figures of half the items."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from extsub.errors import ExtSubError
+from extsub.evaluation.statistics import Difference, Figure, Score, difference
+from extsub.evaluation.store import read_items
+from extsub.evaluation.task import scores_of
+from extsub.evaluation.tasks import TASKS
+from extsub.report.wording import score
+from extsub.sweeping.choice import AllScores, Budget, Half, ScoreName, figure_on, find_score, half_of
+from extsub.sweeping.sweep import POSITIONS, RESULT
+
+MODELS = ("base", "expert", "anti-expert")
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """A sweep with the two scores that it is judged by."""
+
+    folder: Path
+    record: dict[str, Any]
+    target: ScoreName
+    """of the deficiency: what the strength was chosen by"""
+    ability: ScoreName | None
+    """what a choice may cost"""
+    why: str
+    """a sentence: where ``ability`` comes from"""
+    budget: Budget | None
+
+    @property
+    def seed(self) -> int:
+        return self.record["settings"]["seed"]
+
+    @property
+    def positions(self) -> dict[str, Any]:
+        return self.record["positions"]
+
+    @property
+    def operations(self) -> list[str]:
+        return list(dict.fromkeys(one["operation"] for one in self.positions.values() if one["alpha"] is not None))
+
+    @property
+    def main(self) -> str | None:
+        """The operation that the verdict is about."""
+        chosen = self.record["chosen"]
+        return "ext-sub" if "ext-sub" in chosen else next(iter(chosen), None)
+
+    @property
+    def result(self) -> str | None:
+        """The position chosen for it, or the closest to the budget."""
+        one = self.record["chosen"].get(self.main)
+        return (one["position"] or one["closest"]) if one else None
+
+    def alpha(self, label: str) -> float | None:
+        return self.positions[label]["alpha"]
+
+    def title(self, label: str) -> str:
+        """A position as people call it."""
+        one = self.positions[label]
+        return one["operation"] + ("" if one["alpha"] is None else f", α = {one['alpha']:g}")
+
+    def find(self, operation: str, alpha: float) -> str | None:
+        """The position of an operation at a strength, if the grid has it."""
+        labels = [
+            name for name, one in self.positions.items() if (one["operation"], one["alpha"]) == (operation, alpha)
+        ]
+        return labels[0] if labels else None
+
+    def curve(self, operation: str) -> list[str]:
+        """Its positions in order of α; at α = 0 stands the model that it starts from."""
+        start = "base" if operation == "negated" else "expert"
+        own = [name for name, one in self.positions.items() if one["operation"] == operation]
+        return sorted([start, *own], key=lambda name: self.alpha(name) or 0.0)
+
+    def figure(self, label: str, name: ScoreName) -> dict[str, Any] | None:
+        """A figure on all items: value, ci95, n."""
+        return self.positions[label]["tasks"].get(name.task, {}).get(name.score)
+
+    @functools.cache  # noqa: B019  one sweep is read in a process
+    def rows(self, label: str, task: str) -> dict[int, dict[str, Any]]:
+        """What a model made of the items of a task.
+
+        Raises:
+            ExtSubError: the items are not there.
+        """
+        return read_items(self.folder / POSITIONS / label, task)
+
+    @functools.cache  # noqa: B019
+    def scores(self, label: str, task: str) -> dict[Any, Any]:
+        """The scores of every item."""
+        return {
+            (index, place): one
+            for index, row in self.rows(label, task).items()
+            for place, one in enumerate(scores_of(row))
+        }
+
+    @functools.cache  # noqa: B019
+    def on_half(self, label: str, name: ScoreName, half: Half = "test") -> Figure:
+        """A figure on one half of the items.
+
+        Raises:
+            ExtSubError: no item is in it.
+        """
+        scores: AllScores = {name.task: self.scores(label, name.task)}
+        return figure_on(scores, name, half, self.seed)
+
+    @functools.cache  # noqa: B019
+    def change(self, first: str, second: str, name: ScoreName) -> Difference:
+        """By how much a second position differs from a first on the test half, item by item."""
+        one, other = self.scores(first, name.task), self.scores(second, name.task)
+        keys = [key for key in one if key in other and half_of(key, self.seed) == "test"]
+        pairs: list[list[Score]] = [[scores[key].get(name.score) for key in keys] for scores in (one, other)]
+        return difference(*pairs, name.measure, self.seed)
+
+    def limit(self, half: Half | None = None) -> float | None:
+        """The budget's number, on all items or on a half."""
+        if self.budget is None:
+            return None
+        name = self.budget.name
+        values = {}
+        for model in ("base", "expert"):
+            found = self.figure(model, name)
+            values[model] = self.on_half(model, name, half).value if half else found["value"] if found else float("nan")
+        return self.budget.limit(values)
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """Read what ``extsub sweep`` wrote.
+
+    Raises:
+        ExtSubError: it wrote nothing there, or something else did.
+    """
+    path = folder / RESULT
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        known = _known(record)
+        target = find_score("score", record["score"], known)
+        budget = Budget.parse(record["budget"], known) if record["budget"] else None
+        record["chosen"], record["made_of"], record["settings"]["seed"]
+        _ = [record["positions"][name]["tasks"] for name in MODELS]
+    except FileNotFoundError as error:
+        raise ExtSubError(f"{folder}: no {RESULT} in it; give a folder that extsub sweep wrote") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ExtSubError(f"{path} was not written by extsub sweep, or is broken: sweep again") from error
+    ability, why = _ability(record, known, target, budget)
+    return Sweep(folder, record, target, ability, why, budget)
+
+
+def _known(record: dict[str, Any]) -> list[ScoreName]:
+    """The scores that a sweep can be judged by, in the order of its tasks."""
+    return [
+        ScoreName(task, name, TASKS[task].measure(name))
+        for task in record["settings"]["tasks"]
+        for name in dict.fromkeys([*TASKS[task].measures, *record["positions"]["expert"]["tasks"].get(task, {})])
+        if TASKS[task].measure(name).better
+    ]
+
+
+def _ability(
+    record: dict[str, Any], known: list[ScoreName], target: ScoreName, budget: Budget | None
+) -> tuple[ScoreName | None, str]:
+    if budget:
+        return budget.name, "Ability is the budget's score."
+    found = record["positions"]["expert"]["tasks"]
+    others = [one for one in known if one.task != target.task and one.score in found.get(one.task, {})]
+    for one in (*[one for one in others if one.measure.better == "lower"], *others):
+        return one, f"Ability is {score(one)}, since the sweep had no budget."
+    return None, "The sweep measured nothing else, so the score stands against α."

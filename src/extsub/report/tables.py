@@ -1,0 +1,202 @@
+"""The tables of a report, for a page and for Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from extsub.evaluation.compare import control_of
+from extsub.evaluation.tasks import TASKS
+from extsub.report.matched import Matched
+from extsub.report.reading import MODELS, Sweep
+from extsub.report.wording import interval, judged, number, p_value, score, signed, signed_interval
+from extsub.sweeping.choice import ScoreName
+
+CONTROLS = ("chance", "longest", "shortest")
+SAME = (
+    ("subtract", 1),
+    ("subtract", 0.5),
+    ("contrast", 1),
+    ("contrast", 0.5),
+    ("amplify", 1),
+    ("negated", 1),
+    ("random", 1),
+)
+"""what stands beside the chosen strength: operations, and at which part of its α"""
+
+
+class Cell(NamedTuple):
+    """A figure, and what is known of it."""
+
+    text: str
+    small: str = ""
+
+
+class Row(NamedTuple):
+    """A line, and what kind of line: chosen, model, control, first of its group."""
+
+    cells: tuple[Cell, ...]
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """``left`` columns hold names, the others figures."""
+
+    title: str
+    note: str
+    head: tuple[str, ...]
+    left: int
+    rows: list[Row] = field(default_factory=list)
+
+
+def figure_cell(found: Any) -> Cell:
+    """A figure with its interval; nothing where there is none."""
+    if found is None:
+        return Cell("–")
+    found = found if isinstance(found, dict) else found.to_dict()
+    return Cell(number(found["value"]), interval(found["ci95"]))
+
+
+def change_cells(change: Any, name: ScoreName) -> tuple[Cell, Cell]:
+    """A difference, and what it means."""
+    if change is None:
+        return Cell("–"), Cell("–")
+    change = change if isinstance(change, dict) else change._asdict()
+    word = judged(change, name.measure)
+    return Cell(signed(change["value"]), signed_interval(change["ci95"])), Cell(word or "–", p_value(change["p"]))
+
+
+def alpha_cell(alpha: float | None) -> Cell:
+    """A strength."""
+    return Cell("" if alpha is None else f"{alpha:g}")
+
+
+def beside(sweep: Sweep) -> Table:
+    """The result beside the models it starts from, the other operations at the same and at half strength, controls."""
+    main, result = sweep.main, sweep.result
+    names = [name for name in (sweep.target, sweep.ability) if name]
+    table = Table(
+        f"Beside {main}",
+        "On the half of the items that did not choose the strength. In brackets: 95 % intervals; each p is for its own "
+        "line.",
+        ("model", "α", *map(score, names), "against the expert", "", f"{main} against it", ""),
+        1,
+    )
+    if main is None or result is None:
+        return table
+    alpha = sweep.alpha(result) or 0.0
+    wanted: list[tuple[str, float | None, str | None]] = [(label, None, label) for label in MODELS]
+    wanted.append((main, alpha, result))
+    wanted += [(name, alpha * part, sweep.find(name, alpha * part)) for name, part in SAME if name in sweep.operations]
+    for operation, strength, label in wanted:
+        head = (Cell(operation), alpha_cell(strength))
+        if label is None:
+            table.rows.append(Row((*head, *[Cell("not in the grid")], *[Cell("")] * (len(names) + 3)), "missing"))
+            continue
+        against = None if label == "expert" else sweep.change("expert", label, sweep.target)
+        ours = None if label == result else sweep.change(label, result, sweep.target)
+        cells = (*(figure_cell(sweep.on_half(label, name)) for name in names),)
+        changes = (*change_cells(against, sweep.target), *change_cells(ours, sweep.target))
+        table.rows.append(Row((*head, *cells, *changes), "chosen" if label == result else "model" * (strength is None)))
+    return table
+
+
+def level(sweep: Sweep, pairs: list[Matched]) -> Iterator[Table]:
+    """The main operation against others at equal ability and at equal truth."""
+    if not pairs or sweep.ability is None:
+        return
+    table = Table(
+        "At matched ability, at matched truth",
+        f"The level is what {sweep.main} has at the strength chosen for it, or the nearest that both reach. By linear "
+        "interpolation along each curve from α = 0 up to its peak, on the items that did not choose the strength; the "
+        "peak is the other half's. In brackets: 95 % intervals of a bootstrap over items, drawn once for all of them.",
+        ("against", "at equal", "in", str(sweep.main), "it", "difference", ""),
+        3,
+    )
+    sides = ((sweep.ability, sweep.target), (sweep.target, sweep.ability))
+    for one in pairs:
+        for (same, asked), found, word in zip(sides, (one.at_ability, one.at_truth), one.words, strict=True):
+            head = Cell(one.operation), Cell(f"{score(same)} {number(found.level)}" if found else score(same))
+            if found is None:
+                rest = (Cell(score(asked)), Cell("no level that both reach"), Cell(""), Cell(""), Cell(""))
+                table.rows.append(Row((*head, *rest), "missing"))
+                continue
+            values = [Cell(number(v), interval(ci)) for v, ci in zip(found.values, found.intervals, strict=True)]
+            gap = Cell(signed(found.difference), signed_interval(found.ci95))
+            table.rows.append(Row((*head, Cell(score(asked)), *values, gap, Cell(word))))
+    yield table
+
+
+def chosen(sweep: Sweep) -> Table:
+    """Each operation at the strength chosen for it."""
+    within = f" within {sweep.record['budget']}" if sweep.record["budget"] else ""
+    table = Table(
+        "Each at its own strength",
+        "For each operation the α with the best "
+        f"{score(sweep.target)}{within} on one half of the items; its figures on the other half.",
+        (
+            "operation",
+            "α",
+            score(sweep.target),
+            "against the expert",
+            "",
+            *([score(sweep.ability)] if sweep.ability else []),
+        ),
+        1,
+    )
+    for operation, one in sweep.record["chosen"].items():
+        if one["position"] is None:
+            text = Cell("none keeps the budget", f"closest {sweep.alpha(one['closest']):g}")
+            table.rows.append(Row((Cell(operation), Cell(""), text, *[Cell("")] * (len(table.head) - 3)), "missing"))
+            continue
+        cells = [Cell(operation), alpha_cell(sweep.alpha(one["position"])), figure_cell(one["test"])]
+        cells += change_cells(one["against_expert"], sweep.target)
+        if sweep.ability:
+            cells.append(figure_cell(one["budget_test"] or sweep.on_half(one["position"], sweep.ability)))
+        table.rows.append(Row(tuple(cells), "chosen" if operation == sweep.main else ""))
+    return table
+
+
+def everything(sweep: Sweep) -> Table:
+    """Every position with every score that can be better or worse, and what one gets without a model."""
+    names = list(_scores(sweep))
+    arrows = {"higher": "↑", "lower": "↓"}
+    head = [f"{score(name)} {arrows[str(name.measure.better)]}" for name in names]
+    table = Table(
+        "All figures",
+        "On all items, with 95 % intervals. ↑ higher is better, ↓ lower is better. Marked: the strengths chosen.",
+        ("model", "α", *head),
+        1,
+    )
+    picked = {one["position"] for one in sweep.record["chosen"].values()}
+    before = ""
+    for label, one in sweep.positions.items():
+        cells = [figure_cell(sweep.figure(label, name)) for name in names]
+        kind = "chosen" if label in picked else "model" if one["alpha"] is None else ""
+        kind += " first" if one["operation"] != before and one["alpha"] is not None else ""
+        before = one["operation"]
+        table.rows.append(Row((Cell(before), alpha_cell(one["alpha"]), *cells), kind.strip()))
+    table.rows.extend(_controls(sweep, names))
+    return table
+
+
+def _scores(sweep: Sweep) -> Iterator[ScoreName]:
+    for task, scores in sweep.positions["expert"]["tasks"].items():
+        for name in scores:
+            measure = TASKS[task].measure(name)
+            if measure.better:
+                yield ScoreName(task, name, measure)
+
+
+def _controls(sweep: Sweep, names: list[ScoreName]) -> Iterator[Row]:
+    for kind in CONTROLS:
+        cells = []
+        for name in names:
+            known = sweep.positions["expert"]["tasks"][name.task]
+            found = [one for each, one in known.items() if control_of(name.task, each, name.score) == kind]
+            cells.append(Cell(number(found[0]["value"])) if found else Cell(""))
+        if any(cell.text for cell in cells):
+            text = {"chance": "by chance", "longest": "always the longest", "shortest": "always the shortest"}[kind]
+            yield Row((Cell(text), Cell(""), *cells), "control first" if kind == "chance" else "control")

@@ -1,0 +1,100 @@
+"""The verdict: better, no difference or worse than the expert, what it costs, and how the others do beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from extsub.report.reading import Sweep
+from extsub.report.wording import at, capital, change_in_words, judged, named, number, p_value, said, score
+
+BESIDE = ("subtract", "contrast")
+COSTS = {"better": "significantly better", "worse": "significantly worse", "no difference": "no difference", "": ""}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One sentence, and those that qualify it."""
+
+    word: str
+    """``better``, ``no difference``, ``worse``; ``within no budget``; empty where nobody can say"""
+    sentence: str
+    beside: tuple[str, ...]
+
+
+def verdict_on(sweep: Sweep) -> Verdict:
+    """What the figures on the items that did not choose the strength say."""
+    main = sweep.main
+    if main is None:
+        return Verdict("", "The sweep has no operation to judge.", ())
+    chosen = sweep.record["chosen"][main]
+    if chosen["position"] is None:
+        closest = sweep.alpha(chosen["closest"]) or 0.0
+        sentence = (
+            f"No strength of {named(main)} keeps the budget {sweep.record['budget']}; the closest is {at(closest)}."
+        )
+        return Verdict("within no budget", sentence, tuple(_beside(sweep, main)))
+    change = chosen["against_expert"]
+    word = judged(change, sweep.target.measure)
+    alpha = sweep.alpha(chosen["position"]) or 0.0
+    expert = chosen["test"]["value"] - change["value"]
+    cost, detail = _cost(sweep, chosen)
+    sentence = (
+        f"{capital(named(main))} at {at(alpha)} {said(word, 'the expert')} on {score(sweep.target)}: "
+        f"{number(chosen['test']['value'])} against {number(expert)} ({p_value(change['p'])}){cost}."
+    )
+    detail = f"On the items that did not choose the strength the difference is {change_in_words(change)}{detail}."
+    return Verdict(word, sentence, (detail, *_beside(sweep, main)))
+
+
+def _cost(sweep: Sweep, chosen: dict[str, Any]) -> tuple[str, str]:
+    """What it does to the ability on the same half: for the sentence, and more exactly."""
+    name = sweep.ability
+    if name is None:
+        return "", ""
+    if not _has_items(sweep):  # sweep.json alone
+        found = chosen["budget_test"]
+        return (f", at {score(name)} {number(found['value'])}" if found else ""), ""
+    expert, ours = (sweep.on_half(one, name) for one in ("expert", chosen["position"]))
+    change = sweep.change("expert", chosen["position"], name)._asdict()
+    words = [word for word in [COSTS[judged(change, name.measure)]] if word]
+    limit, detail = sweep.limit("test"), f"; in {score(name)} {change_in_words(change)}"
+    if sweep.budget and limit is not None:
+        words.append("within the budget" if sweep.budget.excess(ours.value, limit) <= 0 else "beyond the budget here")
+        detail += f"; the budget there is {'≤' if sweep.budget.sign == '<=' else '≥'} {number(limit)}"
+    text = f", at {score(name)} {number(ours.value)} against {number(expert.value)}"
+    return f"{text} ({', '.join(words)})" if words else text, detail
+
+
+def _beside(sweep: Sweep, main: str) -> list[str]:
+    """How the other operations do, each at its own chosen strength."""
+    sentences = []
+    for operation in BESIDE:
+        other = sweep.record["chosen"].get(operation)
+        if operation == main:
+            continue
+        if other is None:
+            sentences.append(f"The sweep has no {operation} to compare with.")
+        elif other["position"] is None:
+            sentences.append(f"No strength of {operation} keeps the budget.")
+        else:
+            sentences.append(_one_beside(sweep, main, operation, other))
+    return sentences
+
+
+def _one_beside(sweep: Sweep, main: str, operation: str, other: dict[str, Any]) -> str:
+    word, alpha = judged(other["against_expert"], sweep.target.measure), sweep.alpha(other["position"]) or 0.0
+    text = (
+        f"{capital(named(operation))}, chosen in the same way ({at(alpha)}), {said(word, 'the expert')}: "
+        f"{number(other['test']['value'])} ({p_value(other['against_expert']['p'])})"
+    )
+    ours = sweep.record["chosen"][main]["position"]
+    if ours is None or not _has_items(sweep):
+        return f"{text}."
+    change = sweep.change(other["position"], ours, sweep.target)._asdict()
+    between = said(judged(change, sweep.target.measure), named(operation))
+    return f"{text}. {capital(named(main))} {between} there: {change_in_words(change)}."
+
+
+def _has_items(sweep: Sweep) -> bool:
+    return (sweep.folder / "positions").is_dir()

@@ -1,0 +1,307 @@
+"""The report says what sweep.json says, in words that follow from the figures, and opens without any network."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import plain
+import swept
+from conftest import Command
+from extsub import ExtSubError
+from extsub.report.axis import Axis
+from extsub.report.matched import along, compare
+from extsub.report.reading import read_sweep
+from extsub.report.report import write_report
+from extsub.report.verdict import verdict_on
+from extsub.report.wording import interval, number
+from quiz import done
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
+HOSTILE = "</style></script><script>document.title='owned'</script><img src=x onerror=alert(1)> & {{ 7 * 7 }} | `x`"
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("swept") / "swept"
+    swept.made_up(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(made_up: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made_up, tmp_path / "swept"))
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "sweep.json").read_text())
+
+
+def cells(page: str) -> list[str]:
+    """Every cell of every table, as text."""
+    found = re.findall(r"<td[^>]*>(.*?)</td>", page, re.DOTALL)
+    return [unescape(re.sub(r"<[^>]+>", " ", one)).strip() for one in found]
+
+
+def test_a_real_sweep_becomes_a_page_from_the_command_line(here: Path, extsub: Command) -> None:
+    for seed, name in ((5, "expert"), (6, "anti-expert")):
+        plain.adapter((here / "base").resolve(), here / name, "lora", seed)
+    data = "--data data --data perplexity=data/rows.jsonl".split()
+    settings = "--output swept --operations ext-sub,subtract,contrast,negated,random --alphas 0.5,1".split()
+    budget = ["--budget", "perplexity <= 100 * expert"]
+    done(extsub("sweep", "expert", "anti-expert", "--tasks", "truthfulqa-mc", "perplexity", *data, *settings, *budget))
+    before = {path: path.read_bytes() for path in Path("swept").rglob("*") if path.is_file()}
+    said = done(extsub("report", "swept"))
+    assert said.startswith("Ext-Sub at α = ")
+    assert "swept/report.html" in said
+    assert {path: path.read_bytes() for path in before} == before
+    written = {path.name for path in Path("swept").iterdir()} - {"positions", "sweep.json", "sweep.csv"}
+    assert {"report.html", "report.md", "tradeoff.svg"} <= written
+    page, record = Path("swept/report.html").read_text(), record_of(Path("swept"))
+    assert all(f"{number(one['value'])} " in page.replace("<small>", " ") for one in figures(record))
+    assert 'class="heat"' in page
+    assert "mean row cosine" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
+    command = re.search(r"<pre>(.*?)\n", page)
+    assert command
+    assert unescape(command[1]) == (
+        "extsub sweep expert anti-expert --data data perplexity=data/rows.jsonl --output swept --tasks truthfulqa-mc "
+        "perplexity --operations ext-sub subtract contrast negated random --alphas 0.5,1 --budget 'perplexity <= 100 * "
+        "expert'"
+    )
+    first = page
+    written = json.loads(done(extsub("report", "swept", "--json")))
+    assert written["sentence"] == said.split("\n")[0]
+    assert Path("swept/report.html").read_text() == first
+    shutil.rmtree("anti-expert")
+    done(extsub("report", "swept", "--output", "other.html"))
+    assert "No heat map: anti-expert is not there any more" in Path("other.html").read_text()
+    assert {path.name for path in Path().glob("other*")} >= {"other.html", "other.md", "other-tradeoff.svg"}
+
+
+def figures(record: dict[str, Any]) -> list[dict[str, Any]]:
+    return [one["tasks"]["truthfulqa-mc"]["mc2"] for one in record["positions"].values()]
+
+
+def test_page_and_markdown_hold_the_figures_of_the_sweep(copy: Path) -> None:
+    write_report(copy)
+    record, page, text = record_of(copy), (copy / "report.html").read_text(), (copy / "report.md").read_text()
+    found = {re.sub(r"\s+", " ", one) for one in cells(page)}
+    plain_text = text.replace("\\", "")
+    for label, position in record["positions"].items():
+        for task, scores in position["tasks"].items():
+            for score, one in scores.items():
+                if score in ("mc1", "mc2", "perplexity", "toxicity"):
+                    shown = f"{number(one['value'])} {interval(one['ci95'])}"
+                    assert shown in found, (label, task, score)
+                    assert shown in plain_text
+    for one in record["chosen"].values():
+        if one["position"]:
+            assert f"{number(one['test']['value'])} {interval(one['test']['ci95'])}" in found
+    assert "always the longest" in found
+    for name in ("subtract", "contrast", "amplify", "negated", "random"):
+        assert text.count(f"| {name} |") > 2, name
+    titles = [unescape(one) for one in re.findall(r"<title>(.*?)</title>", (copy / "tradeoff.svg").read_text(), re.S)]
+    mc1 = record["positions"]["subtract-2"]["tasks"]["truthfulqa-mc"]["mc1"]
+    loss = record["positions"]["subtract-2"]["tasks"]["perplexity"]["perplexity"]
+    assert (
+        f"subtract, α = 2\ntruthfulqa-mc.mc1: {number(mc1['value'])} {interval(mc1['ci95'])}\n"
+        f"perplexity: {number(loss['value'])} {interval(loss['ci95'])}"
+    ) in titles
+    assert len(titles) == len(record["positions"])
+
+
+def change(value: float, p: float | None) -> dict[str, Any]:
+    return {"value": value, "ci95": [value - 0.05, value + 0.05], "p": p, "n": 80}
+
+
+@pytest.mark.parametrize(
+    ("against", "word", "sentence"),
+    [
+        (change(0.1, 0.01), "better", "is significantly better than the expert on truthfulqa-mc.mc1: 0.8 against 0.7"),
+        (change(0.1, 0.05), "no difference", "shows no difference from the expert"),
+        (change(0.0, 0.001), "no difference", "shows no difference from the expert"),
+        (change(-0.1, 0.0004), "worse", "is significantly worse than the expert on truthfulqa-mc.mc1: 0.8 against 0.9"),
+        (change(0.1, None), "", "cannot be tested against the expert"),
+    ],
+)
+def test_the_words_follow_from_the_figures(copy: Path, against: dict[str, Any], word: str, sentence: str) -> None:
+    record = record_of(copy)
+    shutil.rmtree(copy / "positions")  # the record alone has to do
+    record["chosen"]["ext-sub"]["test"]["value"] = 0.8
+    record["chosen"]["ext-sub"]["against_expert"] = against
+    swept.write(copy, record)
+    verdict = verdict_on(read_sweep(copy))
+    assert verdict.word == word
+    assert sentence in verdict.sentence
+    assert any(one.startswith("Subtract, chosen in the same way (α = ") for one in verdict.beside)
+
+
+def test_where_lower_is_better_a_fall_is_better_and_a_missed_budget_is_said(tmp_path: Path) -> None:
+    swept.made_up(tmp_path / "a", tasks=("toxicity", "perplexity"), operations=("ext-sub",), alphas=(0.5, 1.0))
+    written = write_report(tmp_path / "a")
+    change = record_of(tmp_path / "a")["chosen"]["ext-sub"]["against_expert"]
+    assert change["value"] < 0
+    assert written["verdict"] == "better"
+    assert "The sweep has no subtract to compare with." in written["beside"]
+    assert written["matched"] == []
+    swept.made_up(
+        tmp_path / "b", budget="perplexity <= 0.5 * expert", operations=("ext-sub", "subtract"), alphas=(1.0,)
+    )
+    written = write_report(tmp_path / "b")
+    assert written["sentence"] == (
+        "No strength of Ext-Sub keeps the budget perplexity <= 0.5 * expert; the closest is α = 1."
+    )
+    assert "No strength of subtract keeps the budget." in written["beside"]
+
+
+def test_without_a_budget_the_next_score_is_the_ability_and_without_one_alpha_is(tmp_path: Path) -> None:
+    swept.made_up(tmp_path / "a", budget=None, alphas=(1.0, 2.0))
+    sweep = read_sweep(tmp_path / "a")
+    assert str(sweep.ability) == "perplexity.perplexity"
+    assert sweep.why == "Ability is perplexity, since the sweep had no budget."
+    swept.made_up(tmp_path / "b", budget=None, tasks=("truthfulqa-mc",), alphas=(1.0, 2.0))
+    assert read_sweep(tmp_path / "b").ability is None
+    written = write_report(tmp_path / "b")
+    assert written["matched"] == []
+    assert ">α</text>" in (tmp_path / "b" / "tradeoff.svg").read_text()
+    assert "Up is better" in (tmp_path / "b" / "report.html").read_text()
+
+
+def test_a_broken_line_is_read_where_it_reaches_a_level() -> None:
+    xs, ys = np.array([[1.0, 2.0, 4.0]]), np.array([[0.5, 0.7, 0.9]])
+    assert [along(np.array([x]), xs, ys, "higher")[0] for x in (1.0, 1.5, 3.0, 4.0)] == pytest.approx(
+        [0.5, 0.6, 0.8, 0.9]
+    )
+    assert np.isnan(along(np.array([4.1]), xs, ys, "higher")).all()
+    there_and_back = np.array([[1.0, 3.0, 1.0]])
+    assert along(np.array([2.0]), there_and_back, ys, "higher")[0] == pytest.approx(0.8)
+    assert along(np.array([2.0]), there_and_back, ys, "lower")[0] == pytest.approx(0.6)
+
+
+def test_two_curves_at_the_same_level_by_hand() -> None:
+    draws = 100
+
+    def curve(xs: list[float], ys: list[float]) -> tuple[np.ndarray, np.ndarray]:
+        return np.tile(xs, (1 + draws, 1)), np.tile(ys, (1 + draws, 1))
+
+    one, other = curve([3.0, 3.1, 3.2], [0.5, 0.7, 0.8]), curve([3.0, 3.4], [0.5, 0.9])
+    found = compare(one, other, 1, "higher")
+    assert found
+    assert (found.level, *found.values) == pytest.approx((3.1, 0.7, 0.6))
+    assert (found.difference, *found.ci95) == pytest.approx((0.1, 0.1, 0.1))
+    truth = compare(one[::-1], other[::-1], 1, "lower")
+    assert truth
+    assert (truth.level, *truth.values) == pytest.approx((0.7, 3.1, 3.2))
+    clipped = compare(curve([3.0, 3.8], [0.5, 0.8]), other, 1, "higher")
+    assert clipped
+    assert (clipped.level, *clipped.values) == pytest.approx((3.4, 0.65, 0.9))
+    assert compare(one, curve([3.3, 3.4], [0.5, 0.9]), 1, "higher") is None
+    one[1][:, 1] += np.linspace(-0.05, 0.05, 1 + draws)
+    uncertain = compare(one, other, 1, "higher")
+    assert uncertain
+    low, high = uncertain.ci95
+    assert low < 0.1 < high
+    assert high - low == pytest.approx(0.095, abs=0.005)
+
+
+def test_the_matched_comparison_says_who_is_better_and_why(copy: Path) -> None:
+    against = {one["against"]: one for one in write_report(copy)["matched"]}
+    subtract = against["subtract"]
+    assert subtract["words"] == ["better", "better"]  # the made-up subtract pays far more for the same
+    assert subtract["at_ability"]["difference"] > 0 > subtract["at_truth"]["difference"]
+    assert "Ext-Sub is better than subtract in truthfulqa-mc.mc1" in subtract["sentences"][0]
+    low, high = against["contrast"]["at_ability"]["ci95"]
+    assert (low <= 0 <= high) == (against["contrast"]["words"][0] == "no difference")
+
+
+def test_hostile_answers_are_shown_and_do_nothing(tmp_path: Path) -> None:
+    swept.made_up(tmp_path / "swept", said=HOSTILE, alphas=(0.5, 1.0), items=40)
+    write_report(tmp_path / "swept")
+    page = (tmp_path / "swept" / "report.html").read_text()
+    assert page.count("<script>") == page.count("</script>") == 1
+    assert page.count("</style>") == page.count("<style>")
+    assert "<img" not in page
+    assert "&lt;/style&gt;&lt;/script&gt;&lt;script&gt;" in page
+    assert "{{ 7 * 7 }}" in page
+
+
+def test_the_items_that_changed_come_first_and_true_choices_are_marked(copy: Path) -> None:
+    write_report(copy)
+    page = (copy / "report.html").read_text()
+    groups = page.split("<h3>")[1:]
+    assert [one.split("</h3>")[0] for one in groups] == ["truthfulqa-mc", "toxicity"]
+    for group in groups:
+        assert group.count('class="item"') == 12
+    marks = re.findall(r'class="(true|false)">', groups[0])
+    assert len(marks) == 48
+    before, after = marks[1::4], marks[3::4]
+    assert before[0] != after[0]
+    counts = re.search(r"in (\d+) of 160 items: (\d+) turned from false to true, (\d+) from true", groups[0])
+    assert counts
+    result = record_of(copy)["chosen"]["ext-sub"]["position"]
+    rows = {name: (copy / "positions" / name / "truthfulqa-mc.jsonl").read_text() for name in ("expert", result)}
+    right = {name: [json.loads(line)["scores"]["mc1"] for line in text.splitlines()] for name, text in rows.items()}
+    turned = sum(not a and b for a, b in zip(right["expert"], right[result], strict=True))
+    assert int(counts[2]) == turned
+
+
+def test_ticks_are_round_and_a_turned_axis_runs_the_other_way() -> None:
+    assert Axis(0.0, 1.0, 0.0, 100.0).ticks(5) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert Axis(1.0, 1000.0, 0.0, 100.0, log=True).ticks(5) == [1.0, 10.0, 100.0, 1000.0]
+    turned = Axis.around([1.0, 3.0], 100.0, 0.0)
+    assert turned(3.0) < turned(1.0)
+    assert Axis(1.0, 100.0, 0.0, 100.0, log=True)(10.0) == pytest.approx(50.0)
+
+
+def test_refusals_say_what_to_do_and_write_nothing(copy: Path, extsub: Command) -> None:
+    Path("empty").mkdir()
+    for words, message in (
+        (["empty"], "empty: no sweep.json in it; give a folder that extsub sweep wrote"),
+        ([copy, "--output", "page.pdf"], "--output page.pdf: give the name of an .html file"),
+        ([copy, "--output", "nowhere/page.html"], "nowhere: no such folder for the report"),
+    ):
+        refused = extsub("report", *words)
+        assert (refused.returncode, refused.stderr) == (2, f"Error: {message}\n")
+    assert not list(Path("empty").iterdir())
+    (copy / "report.md").write_text("mine")
+    with pytest.raises(ExtSubError, match="report.md was not written by extsub report"):
+        write_report(copy)
+    assert not (copy / "report.html").exists()
+    assert (copy / "report.md").read_text() == "mine"
+    (copy / "sweep.json").write_text("{}")
+    with pytest.raises(ExtSubError, match=r"sweep.json was not written by extsub sweep"):
+        write_report(copy)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not here")
+def test_chromium_shows_it_without_network_or_errors(tmp_path: Path) -> None:
+    swept.made_up(tmp_path / "swept", said=HOSTILE)
+    write_report(tmp_path / "swept")
+    page = tmp_path / "swept" / "report.html"
+    assert page.stat().st_size < 2**20
+    assert not re.search(r"""(?:src|href)\s*=|url\(|@import""", re.sub(r"<svg.*?</svg>", "", style_and_code(page)))
+    options = "--headless --no-sandbox --disable-gpu --enable-logging=stderr --virtual-time-budget=2000".split()
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    chromium = ["chromium", *options, "--host-resolver-rules=MAP * ~NOTFOUND", profile]
+    shot = tmp_path / "shot.png"
+    run = subprocess.run(
+        [*chromium, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert "CONSOLE" not in run.stderr
+    assert "<td" in run.stdout
+    assert "<title>Ext-Sub on tiny-llama</title>" in run.stdout  # the hostile answer would have changed it
+    assert run.stdout.count('aria-label="ext-sub, α = 1 (chosen)') >= 2  # our script ran, in every picture
+    subprocess.run([*chromium, f"--screenshot={shot}", page.as_uri()], capture_output=True, timeout=120, check=True)
+    assert shot.stat().st_size > 10_000
+
+
+def style_and_code(page: Path) -> str:
+    return "".join(re.findall(r"<(?:style|link|script|iframe)[^>]*>[^<]*", page.read_text()))
