@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test lint types check bench bench-train bench-evaluate clean
 
 demo: $(READY)
-	$(BIN)/python examples/miniature.py
+	$(BIN)/extsub demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -34,7 +34,7 @@ bench-evaluate: $(READY)
 	$(BIN)/python benchmarks/evaluation.py
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo miniature
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11")'

@@ -280,6 +280,31 @@ def sweep(
 
 
 @app.command
+def report(folder: Path, /, *, output: Path | None = None, as_json: Json = False) -> None:
+    """Write what a sweep found as one page: the verdict, the trade-off, every figure, what the models say.
+
+    The page needs nothing else and no network. The same as Markdown and the picture as SVG lie beside it.
+
+    Parameters
+    ----------
+    folder
+        What extsub sweep wrote.
+    output
+        The .html file; report.html in the folder unless given.
+    """
+    from extsub.report.report import write_report
+
+    written = write_report(folder, output)
+    if as_json:
+        _print_json(written)
+        return
+    print(written["sentence"])
+    for one in written["beside"]:
+        print(f"- {one}")
+    print(f"written: {', '.join(written['files'].values())}")
+
+
+@app.command
 def compare(
     *results: Path, markdown: bool = False, plot: Path | None = None, seed: int = 0, as_json: Json = False
 ) -> None:
@@ -311,6 +336,37 @@ def compare(
         print(to_markdown(comparison), end="")
     else:
         print_comparison(comparison)
+
+
+@app.command
+def demo(
+    *,
+    seed: tuple[int, ...] = (0,),
+    output: Path = Path("demo"),
+    as_json: Json = False,
+) -> None:
+    """The whole chain in miniature, from nothing, on a CPU: a tiny Llama that knows truths and myths, an expert, an
+    anti-expert, a sweep, a choice.
+
+    An interrupted demo goes on where it stopped; what is finished is not repeated.
+
+    Parameters
+    ----------
+    seed
+        Of the world and all that is drawn; several for mean and spread.
+    output
+        The folder to write.
+    """
+    from extsub import terminal
+    from extsub.demo.demo import demo
+    from extsub.demo.table import print_demo
+
+    terminal.quieten_libraries()
+    summary = demo(seed, output, progress=terminal.items, say=lambda text: print(text, file=sys.stderr, flush=True))
+    if as_json:
+        _print_json(summary)
+    else:
+        print_demo(summary, output)
 
 
 def _print_json(content: dict[str, Any]) -> None:

@@ -1,0 +1,109 @@
+"""What a demo found, in a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from extsub.demo.answers import COMPARED
+
+FIGURES = ("mc1", "mc2", "retained")
+HEADS = ("mc1", "mc2", "ability")
+WIDE = 120
+"""columns where the output is no terminal"""
+
+
+def print_demo(summary: Mapping[str, Any], output: Path) -> None:
+    """The table of every strength shown, the choice, and where things are."""
+    seeds = summary["seeds"]
+    several = len(seeds) > 1
+    items = next(iter(seeds.values()))["items"]
+    spread = f", mean ± standard deviation over seeds {', '.join(seeds)}" if several else ""
+    print(f"{items['facts']} held-out facts and {items['neutral']} neutral questions a seed{spread}:\n")
+    table = _table("model", *HEADS)
+    for label in summary["mean"]["all_items"]:
+        operation, _, alpha = label.rpartition("-")
+        if alpha == f"{summary['alphas'][0]:g}":
+            table.add_section()
+        name = f"{operation}, α {alpha}" if _is_number(alpha) else label
+        table.add_row(name, *_cells(summary, "all_items", label))
+    _print(table)
+    print(
+        "\nability: the part of what the expert gained over the base in log-perplexity of neutral answers"
+        " (1 the expert, 0 the base)"
+    )
+    print("negated: minus the anti-expert, alone; random: ext-sub with a random anti-expert of equal norms\n")
+    kept = f"{summary['retained_at_least']:.0%}"
+    print(
+        f"Best mc2 with at least {kept} of the ability, chosen on one half of the items; figures on the other half:\n"
+    )
+    _print(_chosen(summary))
+    print()
+    _print(_exact(summary))
+    _where(summary, output)
+
+
+def _chosen(summary: Mapping[str, Any]) -> Table:
+    table = _table("model", *HEADS, "chosen α")
+    for label in summary["mean"]["test_half"]:
+        found = [one["test_half"][label] for one in summary["seeds"].values()]
+        alphas = [_alpha(one["position"]) if one else "none" for one in found if one is None or "position" in one]
+        table.add_row(label, *_cells(summary, "test_half", label), ", ".join(alphas))
+    return table
+
+
+def _exact(summary: Mapping[str, Any]) -> Table:
+    table = _table("neutral questions answered word for word", "part")
+    alpha = next(iter(summary["seeds"].values()))["answers"]["alpha"]
+    for name, value in summary["mean"]["exact"].items():
+        label = f"{name}, α {alpha:g}" if name in COMPARED else name
+        table.add_row(label, _shown(value, summary["deviation"]["exact"][name]))
+    return table
+
+
+def _where(summary: Mapping[str, Any], output: Path) -> None:
+    seconds = sum(stage["wall"] for one in summary["seeds"].values() for stage in one["seconds"].values())
+    print()
+    for seed, one in summary["seeds"].items():
+        print(f"seed {seed}: {one['report']['sentence']}")
+    print(f"\nmade in {seconds:.0f} s")
+    print(f"  {output / 'summary.json'}: these figures")
+    for seed in summary["seeds"]:
+        folder = output / f"seed-{seed}"
+        print(f"  {folder / 'sweep' / 'report.html'}: every strength as a page; the models lie in {folder}")
+
+
+def _cells(summary: Mapping[str, Any], part: str, label: str) -> list[str]:
+    mean, deviation = (summary[name][part][label] for name in ("mean", "deviation"))
+    return [_shown(mean[name], deviation[name]) for name in FIGURES]
+
+
+def _shown(mean: float | None, deviation: float | None) -> str:
+    if mean is None:
+        return "-"
+    return f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+
+
+def _alpha(position: str) -> str:
+    return position.rpartition("-")[2]
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).isdigit()
+
+
+def _table(left: str, *right: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column(left, no_wrap=True)
+    for name in right:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _print(table: Table) -> None:
+    Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=False).print(table)
