@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,10 @@ import numpy as np
 from extsub.evaluation.statistics import figures
 from extsub.evaluation.task import scores_of
 from extsub.evaluation.tasks import TASKS
-from extsub.sweeping.choice import Budget, ScoreName, choose
+from extsub.sweeping.choice import Budget, Chooser, ScoreName
 from extsub.sweeping.positions import Position, positions
 from extsub.sweeping.settings import SweepSettings
-from extsub.sweeping.sweep import _as_json, _table
+from extsub.sweeping.sweep import _table
 from quiz import Row, lines
 
 Model = Callable[[Position], tuple[float, float]]
@@ -69,9 +68,9 @@ def made_up(
     known = [ScoreName(task, name, one) for task in tasks for name, one in TASKS[task].measures.items() if one.better]
     target = next(one for one in known if one.task == tasks[0])
     limit = Budget.parse(budget, known) if budget else None
-    ends = scores[Position("expert")], scores[Position("base")]
+    chooser = Chooser(scores[Position("expert")], scores[Position("base")], target, limit, 0)
     of = {name: {turn.label: one for turn, one in scores.items() if turn.operation == name} for name in operations}
-    chosen = [choose(name, of[name], *ends, target, limit, 0) for name in operations]
+    chosen = [chooser.choose(name, of[name]) for name in operations]
     adapters = [{"name": name, "commit": None, "weights_sha256": name[0] * 64} for name in ("expert", "anti-expert")]
     record = {
         "settings": settings.to_dict(),
@@ -79,8 +78,8 @@ def made_up(
         "given": {"expert": "out/expert", "anti_experts": ["out/anti-expert"]},
         "score": str(target),
         "budget": budget,
-        "positions": {turn.label: {**asdict(turn), "tasks": found[turn.label]} for turn in turns},
-        "chosen": {one.operation: _as_json(one) for one in chosen},
+        "positions": {turn.label: {**turn.to_dict(), "tasks": found[turn.label]} for turn in turns},
+        "chosen": {one.operation: one.to_dict() for one in chosen},
     }
     write(folder, record)
     (folder / "sweep.csv").write_text(_table(record))

@@ -18,9 +18,10 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "parallel": (set(), {"torch"}, set()),
     "algebra": ({"errors"}, {"torch"}, set()),
     "adapters": ({"algebra", "parallel", "errors"}, {"torch", "safetensors"}, {"huggingface_hub"}),
+    "profile": ({"errors"}, set(), set()),
     "matching": ({"adapters", "errors"}, {"torch"}, set()),
     "verification": ({"adapters", "algebra", "parallel", "combination"}, {"torch"}, set()),
-    "combination": ({"adapters", "algebra", "matching", "verification", "errors"}, {"torch"}, set()),
+    "combination": ({"adapters", "algebra", "matching", "profile", "verification", "errors"}, {"torch"}, set()),
     "inspection": ({"adapters", "matching", "errors"}, set(), set()),
     "pictures": ({"errors"}, set(), {"matplotlib"}),
     "plot": ({"inspection", "pictures"}, set(), {"matplotlib"}),
@@ -41,13 +42,23 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"accelerate", "lm_eval", "matplotlib", "peft", "rouge_score", "sacrebleu"},
     ),
     "dial": (
-        {"adapters", "algebra", "combination", "evaluation", "errors"},
+        {"adapters", "algebra", "combination", "evaluation", "profile", "errors"},
         {"torch"},
         {"peft", "transformers"},
     ),
-    "sweeping": ({"adapters", "algebra", "dial", "evaluation", "models", "prompts", "errors"}, {"torch"}, set()),
+    "sweeping": (
+        {"adapters", "algebra", "dial", "evaluation", "models", "profile", "prompts", "errors"},
+        {"torch"},
+        {"optuna"},
+    ),
+    "stages": ({"errors", "evaluation"}, set(), set()),
+    "recipe": (
+        {"adapters", "combination", "errors", "evaluation", "models", "report", "stages", "sweeping", "training"},
+        {"yaml"},
+        set(),
+    ),
     "demo": (
-        {"adapters", "combination", "errors", "evaluation", "report", "sweeping", "training"},
+        {"adapters", "combination", "errors", "evaluation", "report", "stages", "sweeping", "training"},
         {"torch", "transformers", "rich"},
         {"tokenizers"},
     ),
@@ -56,11 +67,22 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"numpy"},
         {"jinja2", "markupsafe"},
     ),
-    "results_table": ({"evaluation"}, {"rich"}, set()),
+    "results_table": ({"evaluation", "report"}, {"rich"}, set()),
     "terminal": ({"adapters", "inspection", "processes"}, {"rich"}, {"transformers"}),
     "cli": ({"errors", "evaluation", "processes", "sweeping", "training"}, {"cyclopts"}, {"extsub", "yaml"}),
     "__init__": (
-        {"adapters", "algebra", "combination", "dial", "errors", "evaluation", "inspection", "sweeping", "training"},
+        {
+            "adapters",
+            "algebra",
+            "combination",
+            "dial",
+            "errors",
+            "evaluation",
+            "inspection",
+            "recipe",
+            "sweeping",
+            "training",
+        },
         set(),
         {"extsub"},
     ),
@@ -116,7 +138,7 @@ def test_lora_alpha_and_r_live_only_where_lora_is_read_and_explained() -> None:
 def test_every_public_name_is_there_and_documented() -> None:
     operations = {"OPERATIONS", "Operation", "Delta", "ext_sub", "subtract", "add", "contrast", "amplify"}
     verbs = {"load_adapter", "combine", "save_adapter", "inspect", "plan_training", "train"}
-    verbs |= {"evaluate", "generate", "compare", "sweep"}
+    verbs |= {"evaluate", "generate", "compare", "sweep", "run_recipe"}
     settings = {"TrainingSettings", "EvaluationSettings", "GenerationSettings", "SweepSettings"}
     assert set(extsub.__all__) == {"Adapter", "Dial", "ExtSubError"} | settings | operations | verbs
     for name in extsub.__all__:

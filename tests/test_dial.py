@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 import tiny
 from extsub import ExtSubError, combine, load_adapter, save_adapter
 from extsub.dial import Dial
+from extsub.profile import Profile, read_profile
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -100,3 +101,47 @@ def test_several_anti_experts_have_a_dial_each(folder: Path, tmp_path: Path) -> 
         dial.set("ext-sub", [1.0, 1.0, 1.0])
     with pytest.raises(ExtSubError, match="operation must be one of ext-sub, subtract"):
         dial.set("divide")
+
+
+def test_a_profile_gives_every_module_its_own_strength(folder: Path, tmp_path: Path) -> None:
+    """By dial, by combine, and by hand: each module combined at its own alpha."""
+    expert, anti_expert = (load_adapter(str(adapter(folder, "rslora", seed))) for seed in (0, 1))
+    profile = Profile({"q_proj": 0.5, "down_proj": 2.0}, ramp=0.25)
+    combined = combine(expert, anti_expert, alpha=0.8, profile=profile, dtype="float32")
+    record = save_adapter(combined, tmp_path / "spread")
+    assert record["profile"] == {"kinds": {"q_proj": 0.5, "down_proj": 2.0}, "ramp": 0.25}
+    factors = {"q_proj": 0.5, "down_proj": 2.0}
+    for name, module in load_adapter(str(tmp_path / "spread")).modules.items():
+        depth = 0.75 if ".layers.0." in name else 1.25  # two layers
+        alpha = 0.8 * factors.get(name.rpartition(".")[2], 1.0) * depth
+        alone = combine(expert, anti_expert, alpha=alpha, dtype="float32").modules[name]
+        torch.testing.assert_close(module.read().dense(), alone.read().dense(), atol=1e-6, rtol=1e-5)
+    dial = Dial(base(folder), expert, anti_expert)
+    dial.set("ext-sub", 0.8, profile)
+    torch.testing.assert_close(logits(dial.module), with_adapter(folder, tmp_path / "spread"), atol=1e-5, rtol=1e-5)
+    with pytest.raises(ExtSubError, match=r"profile: no module is called k_prj; there are down_proj, gate_proj"):
+        combine(expert, anti_expert, profile=Profile({"k_prj": 1.0}))
+    with pytest.raises(ExtSubError, match="has no profile"):
+        combine(expert, anti_expert, profile=profile, deficiency=True)
+
+
+def test_profiles_on_disk(tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    path.write_text('{"kinds": {"q_proj": 2}}')
+    assert read_profile(path) == Profile({"q_proj": 2.0})
+    for text in (
+        '{"kinds": {"q_proj": "2"}}',
+        '{"ramps": 1}',
+        "[]",
+        '{"ramp": NaN}',
+        '{"kinds": [1]}',
+        '{"ramp": true}',
+    ):
+        path.write_text(text)
+        with pytest.raises(ExtSubError, match="expected"):
+            read_profile(path)
+    path.write_text("{")
+    with pytest.raises(ExtSubError, match="is no JSON"):
+        read_profile(path)
+    with pytest.raises(ExtSubError, match="No such file"):
+        read_profile(tmp_path / "missing.json")

@@ -21,6 +21,7 @@ from extsub.report.axis import Axis
 from extsub.report.matched import along, compare
 from extsub.report.reading import read_sweep
 from extsub.report.report import write_report
+from extsub.report.searched import search_sentence
 from extsub.report.verdict import verdict_on
 from extsub.report.wording import interval, number
 from quiz import done
@@ -220,6 +221,37 @@ def test_the_matched_comparison_says_who_is_better_and_why(copy: Path) -> None:
     assert "Ext-Sub is better than subtract in truthfulqa-mc.mc1" in subtract["sentences"][0]
     low, high = against["contrast"]["at_ability"]["ci95"]
     assert (low <= 0 <= high) == (against["contrast"]["words"][0] == "no difference")
+
+
+def test_a_search_is_said_with_what_it_is_worth(copy: Path) -> None:
+    """In words that follow from the figures, whatever they are."""
+    record = record_of(copy)
+    assert search_sentence(record) == ""
+    profile = {"kinds": {"q_proj": 0.5, "v_proj": 2.0}, "ramp": -0.25}
+    best = {"position": "ext-sub-1-abc", "operation": "ext-sub", "alpha": 1.0, "profile": profile}
+    tried = [{**best, "validation": 0.9, "within_budget": True}]
+    tried.append({"position": "ext-sub-1.9", "alpha": 1.9, "validation": 0.95, "within_budget": False})
+    found = {"operation": "ext-sub", "over": ["kinds", "depth"], "trials": 2, "tried": tried}
+    found |= {"grid": "ext-sub-1", "best": best, "against_grid": change(0.02, 0.3)}
+    swept.write(copy, {**record, "search": found})
+    write_report(copy)
+    page = (copy / "report.html").read_text().replace("\u00a0", " ")
+    start = (
+        "The search tried 2 further strengths of Ext-Sub (an α for each kind of module and a slope along the depth): "
+    )
+    assert (
+        f"{start}its best, α: q_proj 0.5, v_proj 2, slope −0.25, shows no difference from α = 1 of the grid on the "
+        "items that chose neither: +0.02 [−0.03, +0.07], p = 0.300, n = 80."
+    ) in page
+    assert cells(page).index("α: q_proj 0.5, v_proj 2, slope −0.25") < cells(page).index("α = 1.9")
+    assert "extsub combine out/expert out/anti-expert --operation ext-sub --alpha 1 --profile" in page
+    for more, words in (
+        ({"against_grid": change(-0.02, 0.01)}, "is significantly worse than α = 1 of the grid"),
+        ({"best": {**best, "position": "ext-sub-1"}}, "on the items to choose by, none is better than α = 1"),
+        ({"best": {**best, "position": None}}, "none keeps the budget"),
+        ({"grid": None}, "keeps the budget, which no strength of the grid does"),
+    ):
+        assert words in search_sentence({**record, "search": {**found, **more}})
 
 
 def test_hostile_answers_are_shown_and_do_nothing(tmp_path: Path) -> None:

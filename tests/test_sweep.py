@@ -15,8 +15,10 @@ import plain
 from conftest import Command
 from extsub import ExtSubError, load_adapter
 from extsub.evaluation.statistics import Measure
-from extsub.sweeping.choice import Budget, ScoreName, choose, figure_on, find_score, half_of
+from extsub.evaluation.tasks import TASKS as TASKS_KNOWN
+from extsub.sweeping.choice import Budget, Chooser, ScoreName, figure_on, find_score, half_of
 from extsub.sweeping.positions import Position, parse_alphas, positions, randomised
+from extsub.sweeping.proposals import Space, propose
 from quiz import done, results
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
@@ -39,9 +41,15 @@ def sweep(extsub: Command, words: str) -> dict[str, Any]:
 
 def test_every_position_has_the_figures_of_the_adapter_on_disk(pair: Path, extsub: Command) -> None:
     record = sweep(extsub, "--output swept --operations ext-sub,subtract --alphas 0.5,2")
-    assert list(record["positions"]) == [
+    asked = list(record["positions"])
+    assert asked[:7] == [
         "base", "expert", "anti-expert", "ext-sub-0.5", "ext-sub-2", "subtract-0.5", "subtract-2"
     ]  # fmt: skip
+    alpha = record["positions"][record["chosen"]["ext-sub"]["position"]]["alpha"]
+    companions = [f"contrast-{alpha:g}", f"contrast-{alpha / 2:g}"]
+    companions += [f"{name}-{alpha:g}" for name in ("amplify", "negated", "random")]
+    assert set(asked[7:]) == {f"subtract-{alpha / 2:g}", *companions}
+    assert set(record["chosen"]) == {"ext-sub", "subtract"}
     names = ["expert", "anti-expert"]
     for operation, alpha in (("ext-sub", "0.5"), ("subtract", "2")):
         names.append(f"{operation}-{alpha}")
@@ -69,7 +77,8 @@ def test_a_wider_grid_asks_only_what_is_new(pair: Path, extsub: Command, monkeyp
     turn = Position.turn
     monkeypatch.setattr(Position, "turn", lambda self, *rest: (asked.append(self.label), turn(self, *rest))[1])
     second = sweep(extsub, "--output swept --operations ext-sub random --alphas 0:2:1")
-    assert asked == ["ext-sub-2", "random-2"]
+    assert asked[:2] == ["ext-sub-2", "random-2"]
+    assert not set(asked) & set(first["positions"])
     for name, position in first["positions"].items():
         assert second["positions"][name] == position
     assert second["positions"]["random-1"]["tasks"] != second["positions"]["ext-sub-1"]["tasks"]
@@ -102,6 +111,82 @@ def test_grids() -> None:
         positions(("divide",), (1.0,))
 
 
+def test_a_search_goes_between_the_points_and_is_compared_with_the_grid(
+    pair: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "--output swept --operations ext-sub --alphas 0.5,2 --search 3 --search-over kinds depth"
+    record = sweep(extsub, words)
+    found = record["search"]
+    assert (found["operation"], found["over"], found["trials"]) == ("ext-sub", ["kinds", "depth"], 3)
+    assert len(found["tried"]) == 3
+    expert, base = (scores_on_disk("expert"), scores_on_disk("base"))
+    known = {one["position"]: one for one in found["tried"]}
+    for label, one in known.items():
+        assert set(one["profile"]["kinds"]) == {"down_proj", "q_proj", "v_proj"}
+        assert all(0 <= value <= 2 for value in one["profile"]["kinds"].values())
+        chooser = Chooser(expert, base, MC1, None, 0)
+        assert one["validation"] == chooser.on_validation(scores_on_disk(label))[0]
+        Path("profile.json").write_text(json.dumps(one["profile"]))
+        done(extsub("combine", "expert", "anti-expert", "--profile", "profile.json", "-o", f"combined-{label}"))
+        done(
+            extsub(
+                "evaluate",
+                "truthfulqa-mc",
+                *DATA.split()[:2],
+                "--adapter",
+                f"combined-{label}",
+                "--output",
+                f"r-{label}",
+            )
+        )
+        rows = [json.loads(line) for line in Path(f"r-{label}/truthfulqa-mc.jsonl").read_text().splitlines()]
+        mine = scores_on_disk(label)["truthfulqa-mc"]
+        for row in rows:
+            assert mine[(row["index"], 0)]["mc2"] == pytest.approx(row["scores"]["mc2"], abs=1e-4)
+    best = found["best"]
+    values = {label: one["validation"] for label, one in known.items()}
+    values |= {one: Chooser(expert, base, MC1, None, 0).on_validation(scores_on_disk(one))[0] for one in GRID}
+    assert values[best["position"]] == max(values.values())
+    assert (found["against_grid"] is None) == (best["position"] == found["grid"])
+    assert Path("swept/profile.json").exists() == (best["position"] in known)
+    monkeypatch.setattr(Position, "turn", lambda *_: pytest.fail("asked again"))
+    assert sweep(extsub, words) == record
+
+
+MC1 = ScoreName("truthfulqa-mc", "mc1", TASKS_KNOWN["truthfulqa-mc"].measure("mc1"))
+GRID = ("ext-sub-0.5", "ext-sub-2")
+
+
+def scores_on_disk(label: str) -> dict[str, dict[Any, Any]]:
+    rows = [json.loads(line) for line in Path(f"swept/positions/{label}/truthfulqa-mc.jsonl").read_text().splitlines()]
+    return {"truthfulqa-mc": {(row["index"], 0): row["scores"] for row in rows}}
+
+
+def test_a_search_finds_the_top_of_a_hill_within_the_budget() -> None:
+    """Score 1 - (α - 1.3)², budget α <= 1.1: the best is at the edge, and the grid has neither."""
+    grid = [Position("ext-sub", alpha) for alpha in (0.5, 1.0, 1.5, 2.0)]
+    asked = []
+
+    def evaluate(position: Position) -> tuple[float, float]:
+        asked.append(position)
+        alpha = position.alpha or 0.0
+        return 1 - (alpha - 1.3) ** 2, alpha - 1.1
+
+    space = Space.of("ext-sub", grid, ["model.layers.0.q_proj"], ["alpha"])
+    found = propose(space, grid, 20, 0, evaluate, maximize=True)
+    assert asked[:4] == grid
+    assert len(found) == 20
+    best = max((one for one in found if (one.alpha or 0) <= 1.1), key=lambda one: one.alpha or 0)
+    assert 1.0 < (best.alpha or 0) <= 1.1
+    assert propose(space, grid, 20, 0, evaluate, maximize=True) == found
+    kinds = Space.of("ext-sub", grid, ["a.0.q_proj", "a.1.v_proj"], ["kinds", "depth"])
+    assert [kinds.kinds, kinds.ramp, kinds.highest] == [("q_proj", "v_proj"), True, 2.0]
+    asked.clear()
+    propose(kinds, grid, 1, 0, lambda one: (asked.append(one), (math.nan, 0.0))[1], maximize=False)
+    assert asked[:4] == grid  # as points of the grid, not asked anew
+    assert asked[4].profile
+
+
 TRUTH = ScoreName("mc", "truth", Measure())
 LOSS = ScoreName("text", "loss", Measure(better="lower"))
 ITEMS = range(40)
@@ -120,7 +205,7 @@ def test_the_choice_is_the_best_on_validation_within_the_budget_and_reported_on_
     candidates = {"a-1": scores(0.6, 0.1, 1.0), "a-2": scores(0.8, 0.5, 1.1), "a-3": scores(0.9, 0.9, 2.0)}
     expert, base = scores(0.5, 0.3, 1.0), scores(0.2, 0.2, 3.0)
     budget = Budget.parse("loss <= 1.2 * expert", [TRUTH, LOSS])
-    chosen = choose("a", candidates, expert, base, TRUTH, budget, seed=0)
+    chosen = Chooser(expert, base, TRUTH, budget, 0).choose("a", candidates)
     assert (chosen.position, chosen.closest) == ("a-2", "a-2")
     assert chosen.validation
     assert chosen.test
@@ -129,15 +214,15 @@ def test_the_choice_is_the_best_on_validation_within_the_budget_and_reported_on_
     assert (chosen.validation.value, chosen.test.value, chosen.budget_test.value) == (0.8, 0.5, pytest.approx(1.1))
     assert chosen.validation.n + chosen.test.n == len(ITEMS)
     assert chosen.against_expert["value"] == pytest.approx(0.2)
-    assert choose("a", candidates, expert, base, TRUTH, None, seed=0).position == "a-3"
-    lower = choose("a", candidates, expert, base, LOSS, None, seed=0)
+    assert Chooser(expert, base, TRUTH, None, 0).choose("a", candidates).position == "a-3"
+    lower = Chooser(expert, base, LOSS, None, 0).choose("a", candidates)
     assert lower.position == "a-1"
 
 
 def test_a_budget_that_nothing_meets_says_what_came_closest() -> None:
     candidates = {"a-1": scores(0.6, 0.1, 1.5), "a-2": scores(0.8, 0.5, 1.3)}
     budget = Budget.parse("text.loss<=1.1", [TRUTH, LOSS])
-    chosen = choose("a", candidates, scores(0, 0, 1), scores(0, 0, 1), TRUTH, budget, seed=0)
+    chosen = Chooser(scores(0, 0, 1), scores(0, 0, 1), TRUTH, budget, 0).choose("a", candidates)
     assert (chosen.position, chosen.closest, chosen.test) == (None, "a-2", None)
 
 
@@ -168,6 +253,8 @@ def test_halves_are_fixed_and_about_equal() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        ("--tasks truthfulqa-mc --output s --search -1", "--search -1: expected 0 or more"),
+        ("--tasks truthfulqa-mc --output s --search 2 --operations random", "--search goes between the strengths"),
         ("--tasks truthfulqa-mc", "sweep needs --output"),
         ("--tasks truthfulqa-mc --output s --adapter expert", "sweep takes its adapters without --adapter"),
         ("--tasks nothing --output s", "nothing: no such task"),

@@ -29,6 +29,7 @@ from extsub.algebra import (
 )
 from extsub.errors import ExtSubError
 from extsub.matching import Match, match
+from extsub.profile import Profile
 from extsub.verification import verify
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -51,6 +52,7 @@ def combine(
     modules_to_save: str = "error",
     base_model: str | None = None,
     deficiency: bool = False,
+    profile: Profile | None = None,
 ) -> Adapter:
     """Combine adapters exactly; `save_adapter` computes, writes and verifies the result.
 
@@ -68,6 +70,7 @@ def combine(
         modules_to_save: "error" unless copies of base tensors are identical, or "expert" to keep the expert's.
         base_model: what to write as the base, and to take as the base of every input.
         deficiency: give ``d`` instead, the same for every alpha, so that ``expert + (-alpha) d`` is the result.
+        profile: multiplies alpha by a factor in each module; 1 everywhere unless given.
 
     Raises:
         ExtSubError: the adapters do not belong together, or an argument is out of range.
@@ -91,7 +94,11 @@ def combine(
     matched = match(
         expert, anti_experts, missing_modules=missing_modules, modules_to_save=modules_to_save, base_model=base_model
     )
-    origin = Combination(operation, alphas, expert, anti_experts, matched, rank, dtype, deficiency)
+    profile = profile or Profile()
+    if deficiency and profile != Profile():
+        raise ExtSubError("a deficiency adapter is the same for every alpha: it has no profile")
+    factors = profile.factors(matched.modules)
+    origin = Combination(operation, alphas, expert, anti_experts, matched, rank, dtype, deficiency, profile, factors)
     return Adapter(
         kind=expert.kind,
         base=matched.base,
@@ -150,6 +157,9 @@ class Combination:
     rank: int | None
     dtype: str
     deficiency: bool
+    profile: Profile
+    factors: dict[str, float]
+    """the profile's, for each module"""
     seen: dict[str, ModuleFigures] = field(default_factory=dict)
 
     @property
@@ -158,6 +168,10 @@ class Combination:
             return [DTYPES[self.dtype]]
         common = smallest_common_dtype([adapter.dtype for adapter in (self.expert, *self.anti_experts)])
         return [common] if common == torch.float32 else [common, torch.float32]
+
+    def alphas_of(self, name: str) -> list[float]:
+        """The strengths in one module."""
+        return [alpha * self.factors[name] for alpha in self.alphas]
 
     def sources(self) -> list[Source]:
         return [adapter.source for adapter in (self.expert, *self.anti_experts) if adapter.source]
@@ -192,7 +206,7 @@ class Combination:
     def exact(self, name: str) -> tuple[Delta, RowWeights]:
         """The result of one module before truncation, and the row weights of the operation."""
         expert, anti_experts = self.deltas(name)
-        alphas = [1.0] * len(anti_experts) if self.deficiency else self.alphas
+        alphas = [1.0] * len(anti_experts) if self.deficiency else self.alphas_of(name)
         weights = used = row_weights(self.operation, expert, anti_experts, alphas)
         if self.deficiency:  # d = e - result at alpha 1
             used = weights._replace(expert=1 - weights.expert, anti_experts=[-y for y in weights.anti_experts])
@@ -227,6 +241,7 @@ class Combination:
             "operation": self.operation.name,
             "formula": self.operation.formula,
             "deficiency": self.deficiency,
+            **({} if self.profile == Profile() else {"profile": self.profile.to_dict()}),
             "inputs": [
                 {"role": role, "alpha": alpha, **(adapter.source.provenance() if adapter.source else {"name": None})}
                 for role, adapter, alpha in roles

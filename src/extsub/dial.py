@@ -23,6 +23,7 @@ from extsub.combination import Combination, combine
 from extsub.errors import ExtSubError
 from extsub.evaluation.adapter_name import find
 from extsub.evaluation.putting_on import put_on, take_off
+from extsub.profile import Profile
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -62,22 +63,34 @@ class Dial:
         self._anti_experts = len(anti_experts)
         self.set_parts(1.0)
 
-    def set(self, operation: str | Operation = "ext-sub", alpha: float | Sequence[float] = 1.0) -> None:
+    @property
+    def modules(self) -> list[str]:
+        """names of what the adapters change"""
+        return [layer.name for layer in self._layers]
+
+    def set(
+        self,
+        operation: str | Operation = "ext-sub",
+        alpha: float | Sequence[float] = 1.0,
+        profile: Profile | None = None,
+    ) -> None:
         """What ``combine`` would give, with the same words.
 
         Raises:
-            ExtSubError: there is no such operation, or alpha is not finite or not one for each anti-expert.
+            ExtSubError: there is no such operation, alpha is not finite or not one for each anti-expert, or the
+                profile names a kind of module that is not there.
         """
         if isinstance(operation, str):
             if operation not in OPERATIONS:
                 raise ExtSubError(f"operation must be one of {', '.join(OPERATIONS)}, found {operation!r}")
             operation = OPERATIONS[operation]
         alphas = spread_alpha(alpha, self._anti_experts)
+        factors = (profile or Profile()).factors(self.modules)
         for layer in self._layers:
             expert, *antis = layer.norms
             x, ys = 1.0, []
             for norms, one in zip(antis, alphas, strict=True):
-                more, y = operation.weights(expert, norms, one)
+                more, y = operation.weights(expert, norms, one * factors[layer.name])
                 x = x + more
                 ys.append(y)
             layer.write([x, *ys])

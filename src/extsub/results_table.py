@@ -10,6 +10,7 @@ from rich.table import Table
 
 from extsub.evaluation.compare import EXPLANATION, Comparison, control_of, shown
 from extsub.evaluation.tasks import TASKS
+from extsub.report.searched import search_sentence
 
 LEFT = ["task", "score", "model"]
 CONTROLS = ["chance", "longest", "shortest"]
@@ -99,6 +100,8 @@ def print_sweep(record: dict[str, Any]) -> None:
         cost = [f"{one['budget_test']['value']:.4g}"] if record["budget"] else []
         chosen.add_row(one["operation"], one["position"], shown(one["test"]), difference, p, *cost)
     _print(chosen)
+    if sentence := search_sentence(record):
+        print(f"\n{sentence}")
 
 
 def _name(model: dict[str, Any]) -> str:

@@ -68,7 +68,7 @@ def _row_error(combination: Combination, name: str, written: Delta, dtype: torch
     if combination.deficiency:
         meant = e - dense_rows(combination.operation.name, e, others, [1.0] * len(others))
     else:
-        meant = dense_rows(combination.operation.name, e, others, combination.alphas)
+        meant = dense_rows(combination.operation.name, e, others, combination.alphas_of(name))
     error = (written.dense_rows(sample) - meant).norm(dim=1)
     # What storing B and A can change: half a unit in the last place of each, or of the smallest number at all.
     limits = torch.finfo(dtype)

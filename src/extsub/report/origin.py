@@ -9,8 +9,9 @@ from typing import Any
 
 from extsub.evaluation.store import read_results
 from extsub.report.reading import Sweep
+from extsub.sweeping.asking import POSITIONS
 from extsub.sweeping.settings import SweepSettings
-from extsub.sweeping.sweep import POSITIONS
+from extsub.sweeping.sweep import PROFILE
 
 LEFT_OUT = ("overwrite", "batch_size", "adapter", "backend", "url")
 """settings that change nothing in the figures, or that a sweep cannot have"""
@@ -66,6 +67,12 @@ def commands(sweep: Sweep) -> list[str]:
     if main not in (None, "negated", "random") and alpha is not None and result is not None:
         words = ["extsub", "combine", expert, *anti_experts, "--operation", str(main), "--alpha", f"{alpha:g}"]
         lines.append(shlex.join([*words, "--output", result]))
+    best = sweep.record.get("search", {}).get("best", {})
+    if best.get("profile"):
+        words = ["extsub", "combine", expert, *anti_experts, "--operation", best["operation"]]
+        words += ["--alpha", f"{best['alpha']:g}"]
+        path = f"{settings['output']}/{PROFILE}"
+        lines.append(shlex.join([*words, "--profile", path, "--output", best["position"]]))
     return lines
 
 

@@ -14,8 +14,9 @@ from extsub.evaluation.store import read_items
 from extsub.evaluation.task import scores_of
 from extsub.evaluation.tasks import TASKS
 from extsub.report.wording import score
+from extsub.sweeping.asking import POSITIONS
 from extsub.sweeping.choice import AllScores, Budget, Half, ScoreName, figure_on, find_score, half_of
-from extsub.sweeping.sweep import POSITIONS, RESULT
+from extsub.sweeping.sweep import RESULT
 
 MODELS = ("base", "expert", "anti-expert")
 

@@ -17,6 +17,7 @@ from extsub.report.markdown import markdown
 from extsub.report.matched import matched
 from extsub.report.reading import Sweep, read_sweep
 from extsub.report.samples import samples
+from extsub.report.searched import search_table
 from extsub.report.tradeoff import NARROW, WIDE, draw, has_far
 from extsub.report.verdict import verdict_on
 from extsub.report.wording import score
@@ -103,7 +104,13 @@ def contents(sweep: Sweep) -> dict[str, Any]:
         "near_wide": draw(sweep, WIDE, near=True) if far else "",
         "near_narrow": draw(sweep, NARROW, near=True) if far else "",
         "matched": pairs,
-        "tables": [*tables.level(sweep, pairs), tables.beside(sweep), tables.chosen(sweep), tables.everything(sweep)],
+        "tables": [
+            *tables.level(sweep, pairs),
+            tables.beside(sweep),
+            tables.chosen(sweep),
+            *search_table(sweep.record),
+            tables.everything(sweep),
+        ],
         "heat": heat,
         "heat_note": heat_note,
         "samples": samples(sweep),

@@ -10,20 +10,11 @@ from extsub.evaluation.compare import control_of
 from extsub.evaluation.tasks import TASKS
 from extsub.report.matched import Matched
 from extsub.report.reading import MODELS, Sweep
-from extsub.report.wording import interval, judged, number, p_value, score, signed, signed_interval
-from extsub.sweeping.choice import ScoreName
+from extsub.report.wording import interval, number, p_value, score, signed, signed_interval
+from extsub.sweeping.choice import ScoreName, judged
+from extsub.sweeping.positions import COMPANIONS
 
 CONTROLS = ("chance", "longest", "shortest")
-SAME = (
-    ("subtract", 1),
-    ("subtract", 0.5),
-    ("contrast", 1),
-    ("contrast", 0.5),
-    ("amplify", 1),
-    ("negated", 1),
-    ("random", 1),
-)
-"""what stands beside the chosen strength: operations, and at which part of its α"""
 
 
 class Cell(NamedTuple):
@@ -89,7 +80,7 @@ def beside(sweep: Sweep) -> Table:
     alpha = sweep.alpha(result) or 0.0
     wanted: list[tuple[str, float | None, str | None]] = [(label, None, label) for label in MODELS]
     wanted.append((main, alpha, result))
-    wanted += [(name, alpha * part, sweep.find(name, alpha * part)) for name, part in SAME if name in sweep.operations]
+    wanted += [(name, alpha * part, sweep.find(name, alpha * part)) for name, part in COMPANIONS]
     for operation, strength, label in wanted:
         head = (Cell(operation), alpha_cell(strength))
         if label is None:

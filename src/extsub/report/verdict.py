@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from extsub.report.reading import Sweep
-from extsub.report.wording import at, capital, change_in_words, judged, named, number, p_value, said, score
+from extsub.report.wording import at, capital, change_in_words, named, number, p_value, said, score
+from extsub.sweeping.choice import judged
 
 BESIDE = ("subtract", "contrast")
 COSTS = {"better": "significantly better", "worse": "significantly worse", "no difference": "no difference", "": ""}

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from extsub.evaluation.compare import SIGNIFICANT
-from extsub.evaluation.statistics import Measure
 from extsub.sweeping.choice import ScoreName
 
 NAMES = {"ext-sub": "Ext-Sub", "negated": "the negated anti-expert alone", "random": "a random anti-expert"}
@@ -49,15 +47,6 @@ def _digits(value: float, count: int, sign: str = "") -> str:
 def p_value(p: float | None) -> str:
     """As far as anybody needs it."""
     return "no p" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def judged(change: Mapping[str, Any], measure: Measure) -> str:
-    """``better``, ``worse`` or ``no difference``; empty where nobody can say."""
-    if change["p"] is None:
-        return ""
-    if change["p"] >= SIGNIFICANT or not change["value"]:
-        return "no difference"
-    return "better" if (change["value"] > 0) == (measure.better == "higher") else "worse"
 
 
 def said(verdict: str, than: str) -> str:

@@ -6,10 +6,11 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from extsub.errors import ExtSubError
+from extsub.evaluation.compare import SIGNIFICANT
 from extsub.evaluation.statistics import Figure, Measure, Scores, difference, figures
 
 Half = Literal["validation", "test"]
@@ -110,46 +111,71 @@ class Chosen:
     """difference on the test part: value, ci95, p"""
     budget_test: Figure | None
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        figures = {name: one.to_dict() for name, one in vars(self).items() if isinstance(one, Figure)}
+        return {**asdict(self), **figures}
 
-def choose(
-    operation: str,
-    candidates: Mapping[str, AllScores],
-    expert: AllScores,
-    base: AllScores,
-    target: ScoreName,
-    budget: Budget | None,
-    seed: int,
-) -> Chosen:
-    """The candidate with the best ``target`` on the validation part, of those within the budget there.
 
-    Args:
-        candidates: the scores of each strength of the operation.
-    """
-    sign = 1 if target.measure.better == "higher" else -1
-    values = {name: figure_on(one, target, "validation", seed).value for name, one in candidates.items()}
-    excess = dict.fromkeys(candidates, 0.0)
-    if budget:
-        references = {"expert": expert, "base": base}
-        limit = budget.limit(
-            {name: figure_on(one, budget.name, "validation", seed).value for name, one in references.items()}
+@dataclass(frozen=True)
+class Chooser:
+    """What every choice of a sweep has in common."""
+
+    expert: AllScores
+    base: AllScores
+    target: ScoreName
+    budget: Budget | None
+    seed: int
+
+    def on_validation(self, scores: AllScores) -> tuple[float, float]:
+        """(target, excess over the budget: 0 or less within it) of a position, on the validation part."""
+        value = figure_on(scores, self.target, "validation", self.seed).value
+        if self.budget is None:
+            return value, 0.0
+        name = self.budget.name
+        references = {"expert": self.expert, "base": self.base}
+        limit = self.budget.limit(
+            {one: figure_on(known, name, "validation", self.seed).value for one, known in references.items()}
         )
-        for name, one in candidates.items():
-            excess[name] = budget.excess(figure_on(one, budget.name, "validation", seed).value, limit)
-    closest = min(candidates, key=lambda name: (max(0.0, excess[name]), -sign * values[name]))
-    within = [name for name in candidates if excess[name] <= 0 and not math.isnan(values[name])]
-    if not within:
-        return Chosen(operation, None, closest, None, None, None, None)
-    best = max(within, key=lambda name: sign * values[name])
-    found = candidates[best]
-    test = [item for item in found[target.task] if item in expert[target.task] and half_of(item, seed) == "test"]
-    pairs = [[one[target.task][item].get(target.score) for item in test] for one in (expert, found)]
-    change = difference(*pairs, target.measure, seed)
-    return Chosen(
-        operation=operation,
-        position=best,
-        closest=closest,
-        validation=figure_on(found, target, "validation", seed),
-        test=figure_on(found, target, "test", seed),
-        against_expert={"value": change.value, "ci95": list(change.ci95), "p": change.p, "n": change.n},
-        budget_test=figure_on(found, budget.name, "test", seed) if budget else None,
-    )
+        return value, self.budget.excess(figure_on(scores, name, "validation", self.seed).value, limit)
+
+    def choose(self, operation: str, candidates: Mapping[str, AllScores]) -> Chosen:
+        """The candidate with the best target on the validation part, of those within the budget there.
+
+        Args:
+            candidates: the scores of each strength of the operation, at least one.
+        """
+        sign = 1 if self.target.measure.better == "higher" else -1
+        found = {name: self.on_validation(one) for name, one in candidates.items()}
+        closest = min(candidates, key=lambda name: (max(0.0, found[name][1]), -sign * found[name][0]))
+        within = [name for name, (value, excess) in found.items() if excess <= 0 and not math.isnan(value)]
+        if not within:
+            return Chosen(operation, None, closest, None, None, None, None)
+        best = max(within, key=lambda name: sign * found[name][0])
+        scores = candidates[best]
+        return Chosen(
+            operation=operation,
+            position=best,
+            closest=closest,
+            validation=figure_on(scores, self.target, "validation", self.seed),
+            test=figure_on(scores, self.target, "test", self.seed),
+            against_expert=self.change(self.expert, scores),
+            budget_test=figure_on(scores, self.budget.name, "test", self.seed) if self.budget else None,
+        )
+
+    def change(self, first: AllScores, second: AllScores) -> dict[str, Any]:
+        """By how much the second differs from the first on the test part, item by item: value, ci95, p, n."""
+        one, other = (scores[self.target.task] for scores in (first, second))
+        items = [item for item in other if item in one and half_of(item, self.seed) == "test"]
+        pairs = [[scores[item].get(self.target.score) for item in items] for scores in (one, other)]
+        change = difference(*pairs, self.target.measure, self.seed)
+        return {"value": change.value, "ci95": list(change.ci95), "p": change.p, "n": change.n}
+
+
+def judged(change: Mapping[str, Any], measure: Measure) -> str:
+    """``better``, ``worse`` or ``no difference``; empty where nobody can say."""
+    if change["p"] is None:
+        return ""
+    if change["p"] >= SIGNIFICANT or not change["value"]:
+        return "no difference"
+    return "better" if (change["value"] > 0) == (measure.better == "higher") else "worse"

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from extsub.adapters.adapter import Adapter, Module
 from extsub.algebra import OPERATIONS, Delta
 from extsub.errors import ExtSubError
+from extsub.profile import Profile
 
 if TYPE_CHECKING:
     from extsub.dial import Dial
 
 CONTROLS = ("negated", "random")
 """the anti-expert alone, negated; ext-sub with a random anti-expert of equal row norms"""
+COMPANIONS = (
+    ("subtract", 1.0),
+    ("subtract", 0.5),
+    ("contrast", 1.0),
+    ("contrast", 0.5),
+    ("amplify", 1.0),
+    ("negated", 1.0),
+    ("random", 1.0),
+)
+"""what stands beside ext-sub at its chosen α: operations, and at which part of that α"""
 MOST_ALPHAS = 1000
 
 
@@ -27,10 +40,27 @@ class Position:
     operation: str
     """``base``, ``expert``, ``anti-expert``, an operation, or a control"""
     alpha: float | None = None
+    profile: Profile | None = None
+    """how α is spread over the modules, where it is not the same in all"""
 
     @property
     def label(self) -> str:
-        return self.operation if self.alpha is None else f"{self.operation}-{self.alpha:g}"
+        """Its name, also of its folder."""
+        if self.alpha is None:
+            return self.operation
+        plain = f"{self.operation}-{self.alpha:g}"
+        if self.profile is None:
+            return plain
+        text = json.dumps(self.profile.to_dict(), sort_keys=True)
+        return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        spread = {"profile": self.profile.to_dict()} if self.profile else {}
+        return {"operation": self.operation, "alpha": self.alpha, **spread}
+
+    def __hash__(self) -> int:
+        return hash(self.label)
 
     def turn(self, dial: Dial, anti_experts: int) -> None:
         """Set a dial to it, to which a random anti-expert is attached as the last one."""
@@ -43,7 +73,7 @@ class Position:
         elif self.operation == "random":
             dial.set("ext-sub", [*[0.0] * anti_experts, self.alpha])
         else:
-            dial.set(self.operation, [*[self.alpha] * anti_experts, 0.0])
+            dial.set(self.operation, [*[self.alpha] * anti_experts, 0.0], self.profile)
 
 
 def positions(operations: tuple[str, ...], alphas: tuple[float, ...]) -> list[Position]:
@@ -58,6 +88,11 @@ def positions(operations: tuple[str, ...], alphas: tuple[float, ...]) -> list[Po
     found = [Position("base"), Position("expert"), Position("anti-expert")]
     found += [Position(operation, alpha) for operation in operations for alpha in alphas if alpha]
     return list(dict.fromkeys(found))
+
+
+def companions(alpha: float) -> list[Position]:
+    """What ext-sub at this α must be compared with."""
+    return [Position(operation, alpha * part) for operation, part in COMPANIONS]
 
 
 def parse_alphas(given: str) -> tuple[float, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path  # noqa: F401  the command line looks for the types of inherited settings here
-from typing import Literal  # noqa: F401
+from typing import Literal
 
 from extsub.errors import ExtSubError
 from extsub.evaluation.settings import Backend, EvaluationSettings  # noqa: F401
@@ -21,18 +21,24 @@ class SweepSettings(EvaluationSettings):
     operations: tuple[str, ...] = ("ext-sub", "subtract", "contrast", "amplify", "negated", "random")
     """Of them negated is the anti-expert alone with the sign turned, and random ext-sub with a random anti-expert of
     equal row norms: controls."""
-    alphas: str = "0:2:0.25"
+    alphas: str = "0:3:0.25"
     """FROM:TO:STEP, or values: 0.5,1,2."""
     score: str | None = None
     """What to choose by, truthfulqa-mc.mc2 say; the first score of the first task unless given."""
     budget: str | None = None
     """What a choice may cost: "perplexity <= 1.02 * expert"."""
+    search: int = 0
+    """So many further strengths, proposed by Optuna from what the others scored, within the same budget."""
+    search_over: tuple[Literal["alpha", "kinds", "depth"], ...] = ("alpha",)
+    """What --search varies: one alpha, or one for each kind of module (q_proj, ...), and a slope along the depth."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("tasks", "operations"):  # a,b is as good as a b
             values = tuple(one for given in getattr(self, name) for one in given.split(",") if one)
             object.__setattr__(self, name, values)
+        if self.search < 0:
+            raise ExtSubError(f"--search {self.search}: expected 0 or more")
         if self.output is None:
             raise ExtSubError("sweep needs --output: a folder for what it finds")
         if self.adapter:

@@ -1,0 +1,81 @@
+"""How the strength is spread over the modules of a model: by their kind, and along the depth."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from extsub.errors import ExtSubError
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Factors of α; the plain profile leaves α as it is in every module."""
+
+    kinds: Mapping[str, float] = field(default_factory=dict)
+    """module kind (``q_proj``: the last part of a module's name) -> factor; 1 for others"""
+    ramp: float = 0.0
+    """the factor runs from 1 - ramp in the first layer to 1 + ramp in the last"""
+
+    def factors(self, modules: Iterable[str]) -> dict[str, float]:
+        """module -> factor.
+
+        Args:
+            modules: all that an adapter changes.
+
+        Raises:
+            ExtSubError: none of them is of a kind that the profile names.
+        """
+        names = list(modules)
+        present = {kind_of(name) for name in names}
+        if unknown := sorted(set(self.kinds) - present):
+            raise ExtSubError(f"profile: no module is called {unknown[0]}; there are {', '.join(sorted(present))}")
+        layers = {name: layer for name in names if (layer := layer_of(name)) is not None}
+        last = max(layers.values(), default=0)
+        slope = {name: self.ramp * (2 * layer / last - 1) if last else 0.0 for name, layer in layers.items()}
+        return {name: self.kinds.get(kind_of(name), 1.0) * (1 + slope.get(name, 0.0)) for name in names}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"kinds": dict(self.kinds), "ramp": self.ramp}
+
+
+def kind_of(module: str) -> str:
+    """``q_proj`` of ``model.layers.0.self_attn.q_proj``."""
+    return module.rpartition(".")[2]
+
+
+def layer_of(module: str) -> int | None:
+    """Number of the layer that a module is in: the first number in its name."""
+    found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", module)
+    return int(found[1]) if found else None
+
+
+def read_profile(path: Path) -> Profile:
+    """A profile that ``extsub sweep --search`` wrote, or one of your own: ``{"kinds": {"q_proj": 0.8}, "ramp": 0.1}``.
+
+    Raises:
+        ExtSubError: the file is not there, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ExtSubError(f"--profile {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ExtSubError(f"--profile {path} is no JSON: {error}") from error
+    if not isinstance(content, dict) or set(content) - {"kinds", "ramp"} or not _all_numbers(content):
+        raise ExtSubError(f'--profile {path}: expected {{"kinds": {{MODULE_KIND: FACTOR}}, "ramp": NUMBER}}')
+    return Profile({name: float(one) for name, one in content.get("kinds", {}).items()}, float(content.get("ramp", 0)))
+
+
+def _all_numbers(content: dict[str, Any]) -> bool:
+    kinds = content.get("kinds", {})
+    if not isinstance(kinds, dict):
+        return False
+    numbers = [*kinds.values(), content.get("ramp", 0)]
+    return all(isinstance(one, (int, float)) and type(one) is not bool and math.isfinite(one) for one in numbers)

@@ -1,0 +1,116 @@
+"""Positions of the dial and what items score there: every one is asked once, with one load of the base model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from extsub.adapters.adapter import Adapter
+from extsub.dial import Dial
+from extsub.evaluation import language_model
+from extsub.evaluation.batches import free_memory
+from extsub.evaluation.evaluate import carry_out
+from extsub.evaluation.language_model import Base, LanguageModel
+from extsub.evaluation.run import Progress, Run, ask
+from extsub.evaluation.sharing import Processes
+from extsub.evaluation.store import read_items
+from extsub.evaluation.subjects import Subject
+from extsub.evaluation.task import Task, scores_of
+from extsub.models import ModelName
+from extsub.sweeping.choice import AllScores
+from extsub.sweeping.positions import Position, randomised
+from extsub.sweeping.settings import SweepSettings
+
+POSITIONS = "positions"
+
+
+@dataclass
+class Asker:
+    """A base model with adapters on a dial, and the tasks. The base is loaded when it is first needed."""
+
+    base: ModelName
+    made_of: Mapping[str, Any]
+    """what tells base and adapters from any others"""
+    adapters: Sequence[Adapter]
+    tasks: Sequence[Task]
+    settings: SweepSettings
+    group: Processes
+    progress: Progress
+    results: dict[Position, dict[str, Any]] = field(default_factory=dict)
+    """what ``results.json`` holds for every position that was asked; for the main process"""
+    _loaded: tuple[Base, Dial] | None = None
+    _scores: dict[Position, AllScores] = field(default_factory=dict)
+
+    def ask(self, turns: Sequence[Position]) -> None:
+        """Everything that was not asked before.
+
+        Raises:
+            ExtSubError: as ``evaluate``.
+        """
+        subjects = {turn: self._subject(turn) for turn in turns}
+
+        def turn_through(runs: Sequence[Run]) -> None:
+            for turn, subject in subjects.items():
+                theirs = [run for run in runs if run.subject is subject and run.unasked]
+                if theirs:
+                    self._ask_at(turn, theirs)
+            if any(task.judge for task in self.tasks):
+                self.put_away()  # a judge needs the memory
+
+        found = carry_out(self.tasks, list(subjects.values()), self.settings, turn_through, self.progress)
+        self.results |= dict(zip(turns, found, strict=False))  # the other processes find nothing
+
+    def scores(self, turn: Position) -> AllScores:
+        """What every item scored; for the main process, once the position was asked."""
+        if turn not in self._scores:
+            assert self.settings.output is not None  # settings see to that
+            folder = self.settings.output / POSITIONS / turn.label
+            self._scores[turn] = {
+                task.name: {
+                    (index, place): one
+                    for index, row in read_items(folder, task.name).items()
+                    for place, one in enumerate(scores_of(row))
+                }
+                for task in self.tasks
+            }
+        return self._scores[turn]
+
+    def put_away(self) -> None:
+        """Let go of the base model."""
+        if self._loaded:
+            self._loaded[1].remove()
+            self._loaded = None
+            free_memory()
+
+    def _subject(self, turn: Position) -> Subject:
+        assert self.settings.output is not None
+        random = self.settings.seed if turn.operation == "random" else None
+        record = {**self.made_of, **turn.to_dict(), "random_seed": random}
+        return Subject(turn.label, None, self.settings.output / POSITIONS / turn.label, record)
+
+    def _ask_at(self, turn: Position, runs: Sequence[Run]) -> None:
+        if self._loaded is None:
+            base = language_model.load_base(self.base, self.settings.dtype)
+            expert, *anti_experts = self.adapters
+            self._loaded = (
+                base,
+                Dial(base.model, expert, *anti_experts, randomised(anti_experts[0], self.settings.seed)),
+            )
+        base, _ = self._loaded
+        with self._at(turn) as model:
+            for run in runs:
+                respondent = base.tokenizer if run.task.needs == "tokenizer" else model
+                ask(run, respondent, self.settings, self.group, self.progress)
+
+    @contextlib.contextmanager
+    def _at(self, turn: Position) -> Generator[LanguageModel]:
+        assert self._loaded is not None
+        base, dial = self._loaded
+        if turn.operation == "base":
+            with dial.module.disable_adapter():
+                yield LanguageModel(base.model, base.model, base.tokenizer)
+        else:
+            turn.turn(dial, len(self.adapters) - 1)
+            yield LanguageModel.adapted(dial.module, base.tokenizer)

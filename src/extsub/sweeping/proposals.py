@@ -1,0 +1,101 @@
+"""Between the points of the grid: further strengths, and strengths that differ by module, proposed by Optuna.
+
+What is proposed depends on the seed and on the validation half alone, so an interrupted search proposes the same again.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from extsub.profile import Profile, kind_of
+from extsub.sweeping.positions import Position
+
+if TYPE_CHECKING:
+    import optuna
+
+STEP = 4
+"""digits of a proposed strength"""
+STEEPEST = 1.0
+"""the largest ramp: from 0 in one of the end layers to twice the strength in the other"""
+
+
+@dataclass(frozen=True)
+class Space:
+    """Where to search: up to the grid's largest α, with one α for all or one for each kind of module, and a ramp."""
+
+    operation: str
+    highest: float
+    kinds: tuple[str, ...]
+    """one α for each; none: one for all"""
+    ramp: bool
+
+    @classmethod
+    def of(cls, operation: str, grid: Sequence[Position], modules: Sequence[str], over: Sequence[str]) -> Space:
+        """``over``: ``alpha``, ``kinds``, ``depth``."""
+        highest = max(one.alpha or 0.0 for one in grid)
+        kinds = tuple(sorted({kind_of(name) for name in modules})) if "kinds" in over else ()
+        return cls(operation, highest, kinds, "depth" in over)
+
+    def parameters(self, alpha: float) -> dict[str, float]:
+        """A point of the grid, in this space."""
+        names = [f"alpha {kind}" for kind in self.kinds] or ["alpha"]
+        return {**dict.fromkeys(names, alpha), **({"ramp": 0.0} if self.ramp else {})}
+
+    def propose(self, trial: optuna.Trial) -> Position:
+        """The position that a trial stands for; a point of the grid is the same position as there."""
+        ramp = round(trial.suggest_float("ramp", -STEEPEST, STEEPEST), STEP) if self.ramp else 0.0
+        if not self.kinds:
+            alpha = round(trial.suggest_float("alpha", 0.0, self.highest), STEP)
+            return Position(self.operation, alpha, Profile(ramp=ramp) if ramp else None)
+        kinds = {kind: round(trial.suggest_float(f"alpha {kind}", 0.0, self.highest), STEP) for kind in self.kinds}
+        if not ramp and len(set(kinds.values())) == 1:
+            return Position(self.operation, kinds[self.kinds[0]])
+        return Position(self.operation, 1.0, Profile(kinds, ramp))
+
+
+def propose(
+    space: Space,
+    grid: Sequence[Position],
+    number: int,
+    seed: int,
+    evaluate: Callable[[Position], tuple[float, float]],
+    maximize: bool,
+) -> list[Position]:
+    """``number`` further positions, each proposed from what those before it scored.
+
+    Args:
+        grid: positions of the operation, which are known.
+        evaluate: position -> (score on the validation half, excess over the budget: 0 or less within it)
+        maximize: the score, or minimize it.
+
+    Returns:
+        those that the grid does not have
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # constraints
+        sampler = optuna.samplers.TPESampler(
+            seed=seed, multivariate=True, constraints_func=lambda trial: [trial.user_attrs["excess"]]
+        )
+    study = optuna.create_study(direction="maximize" if maximize else "minimize", sampler=sampler)
+    known = [one for one in grid if (one.alpha or 0.0) > 0]
+    for one in known:
+        study.enqueue_trial(space.parameters(one.alpha or 0.0))
+    found = []
+    for _ in range(len(known) + number):
+        trial = study.ask()
+        position = space.propose(trial)
+        value, excess = evaluate(position)
+        trial.set_user_attr("excess", excess)
+        if math.isnan(value) or math.isnan(excess):
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            study.tell(trial, value)
+        found.append(position)
+    return list(dict.fromkeys(one for one in found if one not in grid))

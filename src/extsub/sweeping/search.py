@@ -1,0 +1,77 @@
+"""The search between the points of a grid: what it tried, the best of it, and whether that beats the grid's choice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from extsub.algebra import OPERATIONS
+from extsub.errors import ExtSubError, require
+from extsub.sweeping.asking import Asker
+from extsub.sweeping.choice import Chooser
+from extsub.sweeping.positions import Position
+from extsub.sweeping.proposals import Space, propose
+
+
+def searched(turns: Sequence[Position]) -> str:
+    """The operation that is searched: ext-sub, or the first one.
+
+    Raises:
+        ExtSubError: the grid has none that adapters can be combined by, or optuna is not installed.
+    """
+    require("optuna", "search")
+    known = [one.operation for one in turns if one.operation in OPERATIONS and (one.alpha or 0.0) > 0]
+    if not known:
+        raise ExtSubError("--search goes between the strengths of a grid: give --operations one with an α above 0")
+    return "ext-sub" if "ext-sub" in known else known[0]
+
+
+def search(
+    asker: Asker, chooser: Callable[[], Chooser], operation: str, grid: Sequence[Position], maximize: bool
+) -> dict[str, Any] | None:
+    """Ask what is proposed, and choose among all as among the grid.
+
+    Args:
+        chooser: for the main process, which has the scores.
+        grid: positions of the operation that were asked.
+
+    Returns:
+        what ``sweep.json`` says of it; None for the other processes
+    """
+    settings, group = asker.settings, asker.group
+    space = Space.of(operation, grid, list(asker.adapters[0].modules), settings.search_over)
+
+    def evaluate(position: Position) -> tuple[float, float]:
+        if position not in grid:
+            asker.ask([position])
+        return group.told(lambda: chooser().on_validation(asker.scores(position)))
+
+    tried = propose(space, grid, settings.search, settings.seed, evaluate, maximize)
+    return group.told(lambda: _found(asker, chooser(), operation, grid, tried))
+
+
+def _found(
+    asker: Asker, chooser: Chooser, operation: str, grid: Sequence[Position], tried: Sequence[Position]
+) -> dict[str, Any]:
+    known = {one.label: one for one in (*grid, *tried)}
+    scores = {label: asker.scores(one) for label, one in known.items()}
+    single = chooser.choose(operation, {one.label: scores[one.label] for one in grid})
+    best = chooser.choose(operation, scores)
+    change = None
+    if single.position and best.position and single.position != best.position:
+        change = chooser.change(scores[single.position], scores[best.position])
+    return {
+        "operation": operation,
+        "over": list(asker.settings.search_over),
+        "trials": asker.settings.search,
+        "tried": [_trial(one, *chooser.on_validation(scores[one.label])) for one in tried],
+        "grid": single.position,
+        "best": {**best.to_dict(), **(known[best.position].to_dict() if best.position else {})},
+        "against_grid": change,
+    }
+
+
+def _trial(position: Position, value: float, excess: float) -> dict[str, Any]:
+    found = None if math.isnan(value) else value
+    return {"position": position.label, **position.to_dict(), "validation": found, "within_budget": excess <= 0}
