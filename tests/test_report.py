@@ -145,6 +145,26 @@ def test_the_words_follow_from_the_figures(copy: Path, against: dict[str, Any], 
     assert any(one.startswith("Subtract, chosen in the same way (α = ") for one in verdict.beside)
 
 
+def test_the_knee_is_said_what_one_step_further_brings_and_costs(copy: Path) -> None:
+    record = record_of(copy)
+    label = record["chosen"]["ext-sub"]["position"]
+    alphas = sorted(one["alpha"] for one in record["positions"].values() if one["operation"] == "ext-sub")
+    following = alphas[alphas.index(record["positions"][label]["alpha"]) + 1]
+
+    def value(name: str, task: str, score: str) -> str:
+        return number(record["positions"][name]["tasks"][task][score]["value"])
+
+    after = f"ext-sub-{following:g}"
+    assert (
+        f"One step further, α = {following:g} brings truthfulqa-mc.mc1 from {value(label, 'truthfulqa-mc', 'mc1')} to "
+        f"{value(after, 'truthfulqa-mc', 'mc1')} and perplexity from {value(label, 'perplexity', 'perplexity')} to "
+        f"{value(after, 'perplexity', 'perplexity')}, on all items."
+    ) in verdict_on(read_sweep(copy)).beside
+    record["chosen"]["ext-sub"]["position"] = f"ext-sub-{alphas[-1]:g}"
+    swept.write(copy, record)
+    assert "No strength beyond α = 3 was tried: the best may lie there." in verdict_on(read_sweep(copy)).beside
+
+
 def test_where_lower_is_better_a_fall_is_better_and_a_missed_budget_is_said(tmp_path: Path) -> None:
     swept.made_up(tmp_path / "a", tasks=("toxicity", "perplexity"), operations=("ext-sub",), alphas=(0.5, 1.0))
     written = write_report(tmp_path / "a")

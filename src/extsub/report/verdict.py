@@ -7,7 +7,7 @@ from typing import Any
 
 from extsub.report.reading import Sweep
 from extsub.report.wording import at, capital, change_in_words, named, number, p_value, said, score
-from extsub.sweeping.choice import judged
+from extsub.sweeping.choice import ScoreName, judged
 
 BESIDE = ("subtract", "contrast")
 COSTS = {"better": "significantly better", "worse": "significantly worse", "no difference": "no difference", "": ""}
@@ -45,7 +45,7 @@ def verdict_on(sweep: Sweep) -> Verdict:
         f"{number(chosen['test']['value'])} against {number(expert)} ({p_value(change['p'])}){cost}."
     )
     detail = f"On the items that did not choose the strength the difference is {change_in_words(change)}{detail}."
-    return Verdict(word, sentence, (detail, *_beside(sweep, main)))
+    return Verdict(word, sentence, (detail, *_further(sweep, main, chosen["position"]), *_beside(sweep, main)))
 
 
 def _cost(sweep: Sweep, chosen: dict[str, Any]) -> tuple[str, str]:
@@ -65,6 +65,23 @@ def _cost(sweep: Sweep, chosen: dict[str, Any]) -> tuple[str, str]:
         detail += f"; the budget there is {'≤' if sweep.budget.sign == '<=' else '≥'} {number(limit)}"
     text = f", at {score(name)} {number(ours.value)} against {number(expert.value)}"
     return f"{text} ({', '.join(words)})" if words else text, detail
+
+
+def _further(sweep: Sweep, main: str, position: str) -> list[str]:
+    """What the next strength of the grid would bring, and cost: the knee of the curve."""
+    later = [one for one in sweep.curve(main) if (sweep.alpha(one) or 0.0) > (sweep.alpha(position) or 0.0)]
+    if not later:
+        return [f"No strength beyond {at(sweep.alpha(position) or 0.0)} was tried: the best may lie there."]
+    names = [name for name in (sweep.target, sweep.ability) if name and sweep.figure(later[0], name)]
+    figures = " and ".join(
+        f"{score(name)} from {_value(sweep, position, name)} to {_value(sweep, later[0], name)}" for name in names
+    )
+    return [f"One step further, {at(sweep.alpha(later[0]) or 0.0)} brings {figures}, on all items."]
+
+
+def _value(sweep: Sweep, label: str, name: ScoreName) -> str:
+    found = sweep.figure(label, name)
+    return number(found["value"] if found else None)
 
 
 def _beside(sweep: Sweep, main: str) -> list[str]:
