@@ -61,8 +61,20 @@ def main() -> None:
     print("| | seconds | x |\n|---|--:|--:|")
     for name, seconds in times.items():
         print(f"| {name} | {seconds:.1f} | {seconds / times['extsub sweep']:.2f} |")
+    print(f"\n{at_7b(len(positions))}")
     if given.json:
         given.json.write_text(json.dumps({"positions": len(positions), "seconds": times}, indent=2) + "\n")
+
+
+def at_7b(positions: int) -> str:
+    """By arithmetic: bytes that are loaded for LLaMA-7B in half precision, adapters of rank 16 on q and v."""
+    base, pair = 6.74e9 * 2, 2 * 4096 * 16 * 2 * 32 * 2  # weights; both factors of q and v in 32 layers
+    ours, theirs = base + 2 * pair, positions * (base + 2 * pair)
+    turned = 2 * 4096 * 2 * 16 * 32 * 2  # B of both adapters side by side is all that a turn writes
+    return (
+        f"At 7B, by arithmetic: {theirs / 1e9:,.0f} GB loaded for {positions} positions one by one, "
+        f"{ours / 1e9:.1f} GB with one load, and {turned / 1e6:.0f} MB written at each turn of the dial."
+    )
 
 
 def make(folder: Path, questions: int) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +154,52 @@ def test_a_search_goes_between_the_points_and_is_compared_with_the_grid(
     assert Path("swept/profile.json").exists() == (best["position"] in known)
     monkeypatch.setattr(Position, "turn", lambda *_: pytest.fail("asked again"))
     assert sweep(extsub, words) == record
+
+
+def start(*python: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-W", "ignore", *python], capture_output=True, text=True, check=False)
+
+
+DYING = """
+import os, signal, sys
+from extsub.cli import main
+from extsub.evaluation.store import Store
+add, left = Store.add, [int(sys.argv[1])]
+def dying(self, identity, rows):
+    add(self, identity, rows)
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+Store.add = dying
+main(sys.argv[2:])
+"""
+
+
+def test_two_processes_and_a_killed_sweep_find_what_one_finds(pair: Path, extsub: Command) -> None:
+    words = ["sweep", "expert", "anti-expert", "--tasks", "truthfulqa-mc", "perplexity", *DATA.split()[:4]]
+    words += [*"--operations ext-sub,subtract --alphas 0.5,1 --search 2 --budget".split(), "perplexity <= 99 * expert"]
+    done(extsub(*words, "--output", "one"))
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29541", "-m", "extsub"]
+    two = start(*launcher, *words, "--output", "two", "--json")
+    assert two.returncode == 0, two.stderr
+    killed = start("-c", DYING, "40", *words, "--output", "killed")
+    assert killed.returncode == -signal.SIGKILL
+    assert not Path("killed/sweep.json").exists()
+    done(extsub(*words, "--output", "killed"))
+    records = [json.loads(Path(name, "sweep.json").read_text()) for name in ("one", "two", "killed")]
+    assert json.loads(two.stdout)["search"] == records[1]["search"]
+    for other in records[1:]:
+        assert other["positions"].keys() == records[0]["positions"].keys()
+        for label, position in records[0]["positions"].items():
+            for task, scores in position["tasks"].items():
+                for score, figure in scores.items():
+                    found = other["positions"][label]["tasks"][task][score]["value"]
+                    assert found == pytest.approx(figure["value"], rel=1e-4, abs=1e-5), (label, score)
+        tried = [[one["position"] for one in record["search"]["tried"]] for record in (records[0], other)]
+        assert tried[0] == tried[1]
+        assert {name: one["position"] for name, one in other["chosen"].items()} == {
+            name: one["position"] for name, one in records[0]["chosen"].items()
+        }
 
 
 MC1 = ScoreName("truthfulqa-mc", "mc1", TASKS_KNOWN["truthfulqa-mc"].measure("mc1"))
