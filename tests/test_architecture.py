@@ -58,9 +58,9 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         set(),
     ),
     "demo": (
-        {"adapters", "combination", "errors", "evaluation", "report", "stages", "sweeping", "training"},
+        {"adapters", "combination", "errors", "evaluation", "pictures", "report", "stages", "sweeping", "training"},
         {"torch", "transformers", "rich"},
-        {"tokenizers"},
+        {"matplotlib", "tokenizers"},
     ),
     "report": (
         {"adapters", "evaluation", "inspection", "plot", "sweeping", "errors"},

@@ -30,10 +30,12 @@ def commands() -> list[str]:
     return found
 
 
-ASKING = ("evaluate", "generate", "compare", "sweep")
+ASKING = ("evaluate", "generate", "compare", "sweep", "report")
+LONG = ("run", "demo")
+"""recipes need the hub (tests/test_recipe.py reads them), a demo minutes (tests/test_demo.py has a small one)"""
 
 
-@pytest.mark.parametrize("command", [one for one in commands() if not one.startswith(("train", *ASKING))])
+@pytest.mark.parametrize("command", [one for one in commands() if not one.startswith(("train", *ASKING, *LONG))])
 def test_every_command_runs(command: str, extsub: Command, tmp_path: Path) -> None:
     for seed, name in enumerate(("expert", "anti", "anti-expert", "anti-1", "anti-2")):
         build.lora(tmp_path / name, seed=seed, rank=20, base_model_name_or_path="owner/name")

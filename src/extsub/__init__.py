@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from extsub.evaluation.generate import generate
     from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
     from extsub.inspection import inspect
+    from extsub.recipe.run import run_recipe
     from extsub.sweeping.settings import SweepSettings
     from extsub.sweeping.sweep import sweep
     from extsub.training.plan import plan_training
@@ -54,6 +55,7 @@ __all__ = [
     "inspect",
     "load_adapter",
     "plan_training",
+    "run_recipe",
     "save_adapter",
     "subtract",
     "sweep",
@@ -73,6 +75,7 @@ _HOMES = {
     "evaluation.generate": ("generate",),
     "evaluation.settings": ("EvaluationSettings", "GenerationSettings"),
     "inspection": ("inspect",),
+    "recipe.run": ("run_recipe",),
     "sweeping.settings": ("SweepSettings",),
     "sweeping.sweep": ("sweep",),
     "training.plan": ("plan_training",),

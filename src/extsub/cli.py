@@ -47,6 +47,7 @@ def combine(
     modules_to_save: Literal["error", "expert"] = "error",
     base_model: str | None = None,
     deficiency: bool = False,
+    profile: Path | None = None,
     overwrite: bool = False,
     as_json: Json = False,
 ) -> None:
@@ -80,6 +81,8 @@ def combine(
         The base model that all adapters really have (a hub id or a folder); written into the result.
     deficiency
         Write the deficiency d instead, so that expert + (-alpha) d is the result at any alpha.
+    profile
+        A JSON file with factors of alpha by kind of module and along the depth, as sweep --search writes it.
     overwrite
         Replace an output that extsub wrote.
     """
@@ -87,6 +90,7 @@ def combine(
     from extsub.adapters.load import load_adapter
     from extsub.adapters.save import save_adapter
     from extsub.combination import combine
+    from extsub.profile import read_profile
 
     anti_experts = [load_adapter(name) for name in (anti_expert, *more)]
     result = combine(
@@ -100,6 +104,7 @@ def combine(
         modules_to_save=modules_to_save,
         base_model=base_model,
         deficiency=deficiency,
+        profile=read_profile(profile) if profile else None,
     )
     record = save_adapter(result, output, overwrite=overwrite, progress=terminal.progress("combining"))
     if as_json:
@@ -339,14 +344,52 @@ def compare(
 
 
 @app.command
+def run(recipe: Path, /, *, dry_run: bool = False, as_json: Json = False) -> None:
+    """The whole chain of RECIPE: train expert and anti-experts, sweep, choose, combine, report.
+
+    What is done, and made from the same, is not repeated; an interrupted run goes on. Several GPUs or machines:
+    accelerate launch -m extsub run ...
+
+    Parameters
+    ----------
+    recipe
+        A YAML file (docs/recipe.md; examples/ has some).
+    dry_run
+        Check everything and print the plan: which stages are done, and estimates of the others. Loads no weights.
+    """
+    from extsub import terminal
+    from extsub.recipe.run import plan_recipe, run_recipe
+    from extsub.recipe.table import print_recipe_plan, print_run
+
+    terminal.quieten_libraries()
+    tokenising = terminal.chunks("tokenising")
+    if dry_run:
+        plan = plan_recipe(recipe, tokenising)
+        _print_json(plan) if as_json else print_recipe_plan(plan)
+        return
+    summary = run_recipe(
+        recipe,
+        progress=terminal.items,
+        tokenising=tokenising,
+        say=lambda stage: print(f"stage: {stage}", file=sys.stderr, flush=True),
+    )
+    if not is_main_process():
+        return
+    if as_json:
+        _print_json(summary)
+    else:
+        print_run(summary)
+
+
+@app.command
 def demo(
     *,
     seed: tuple[int, ...] = (0,),
     output: Path = Path("demo"),
     as_json: Json = False,
 ) -> None:
-    """The whole chain in miniature, from nothing, on a CPU: a tiny Llama that knows truths and myths, an expert, an
-    anti-expert, a sweep, a choice.
+    """The whole chain in miniature, from nothing, on a CPU: a tiny Llama that knows truths and myths, an expert, two
+    anti-experts, a sweep, a choice, a page.
 
     An interrupted demo goes on where it stopped; what is finished is not repeated.
 

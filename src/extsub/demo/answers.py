@@ -6,16 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from extsub.adapters.load import load_adapter
-from extsub.adapters.save import save_adapter
-from extsub.combination import combine
+from extsub.demo.combined import ALPHA, write_combined
+from extsub.demo.settings import NEUTRAL
 from extsub.evaluation.generate import generate
 from extsub.evaluation.run import Progress
 from extsub.evaluation.settings import GenerationSettings
 
-COMPARED = ("ext-sub", "subtract")
-ALPHA = 1.0
-"""of both: set beforehand, not chosen"""
+COMPARED = ("ext-sub", "subtract", "amplify")
 NEW_TOKENS = 12
 
 
@@ -23,12 +20,10 @@ def exact_answers(folder: Path, progress: Progress) -> dict[str, Any]:
     """The part of the held-out neutral questions that each model answers word for word.
 
     Args:
-        folder: of a seed, with base, adapters and ``neutral.jsonl``. Gets ``combined/`` and ``answers/``.
+        folder: of a seed, with base, adapters and neutral questions. Gets ``combined/`` and ``answers/``.
     """
     for operation in COMPARED:
-        if not (output := folder / "combined" / operation).exists():
-            pair = [load_adapter(str(folder / side)) for side in ("expert", "anti-expert")]
-            save_adapter(combine(*pair, operation=operation, alpha=ALPHA), output)
+        write_combined(folder, operation, ("anti-expert",), folder / "combined" / operation)
     models = {"base": None, "expert": folder / "expert", "anti-expert": folder / "anti-expert"}
     models |= {operation: folder / "combined" / operation for operation in COMPARED}
     return {
@@ -43,7 +38,7 @@ def _exact(folder: Path, name: str, adapter: Path | None, progress: Progress) ->
         settings = GenerationSettings(
             model=str(folder / "base"),
             adapter=(str(adapter),) if adapter else (),
-            prompts=str(folder / "neutral.jsonl"),
+            prompts=str(folder / NEUTRAL),
             output=output,
             max_new_tokens=NEW_TOKENS,
             dtype="float32",

@@ -1,4 +1,4 @@
-"""The whole chain in miniature: a world, a base that knows its truths and myths, two adapters, a sweep, a choice."""
+"""The whole chain in miniature: a world, a base that knows its truths and myths, three adapters, a sweep, a choice."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from typing import Any
 import torch
 
 from extsub.demo import documents, facts, pretraining, world
-from extsub.demo.answers import ALPHA, exact_answers
-from extsub.demo.settings import RETAINED, SHOWN_ALPHAS, Size
-from extsub.demo.stages import Stages
+from extsub.demo.answers import COMPARED, exact_answers
+from extsub.demo.combined import ALPHA
+from extsub.demo.manners import MADE, two_deficiencies
+from extsub.demo.picture import PICTURE, plot_demo
+from extsub.demo.settings import FACTS, MANNERS, NEUTRAL, RETAINED, SHOWN_ALPHAS, SIDES, Size
 from extsub.demo.summary import ability_limit, over_seeds, summary_of
 from extsub.errors import require
 from extsub.evaluation.run import Progress, silent
 from extsub.evaluation.store import write_whole
 from extsub.report.report import write_report
+from extsub.stages import Stages
 from extsub.sweeping.settings import SweepSettings
 from extsub.sweeping.sweep import sweep
 from extsub.training.settings import TrainingSettings
@@ -26,18 +29,18 @@ from extsub.training.train import train
 
 SUMMARY = "summary.json"
 PAGE = "sweep/report.html"
-FACTS, NEUTRAL = "facts.csv", "neutral.jsonl"
 DOING = {
     "world": "a world of truths and myths",
     "base": "a tiny Llama learns both",
     "expert": "the expert learns truths, and some myths",
     "anti-expert": "the anti-expert learns myths",
+    "rude-anti-expert": "the rude anti-expert learns to be rude",
     "sweep": "every operation at every strength",
     "report": "the page",
     "answers": "answers to neutral questions",
+    "manners": "two deficiencies at once",
 }
 KEPT = "what was done is kept: the same command goes on from there"
-SIDES = ("expert", "anti-expert")
 
 
 def demo(
@@ -52,7 +55,7 @@ def demo(
     What is finished is not repeated, and what was interrupted goes on.
 
     Args:
-        output: gets a folder for each seed, and ``summary.json``.
+        output: gets a folder for each seed, ``summary.json``, and the same as a picture.
         say: is told what begins.
 
     Returns:
@@ -70,21 +73,23 @@ def demo(
     summary = {
         "retained_at_least": RETAINED,
         "alphas": list(SHOWN_ALPHAS),
+        "alpha_of_manners": ALPHA,
         "size": size.to_dict(),
         "seeds": found,
         **over_seeds(list(found.values())),
     }
+    plot_demo(summary, output / PICTURE)
     write_whole(output / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return summary
 
 
 def run_seed(seed: int, folder: Path, size: Size, progress: Progress, say: Callable[[str], None]) -> dict[str, Any]:
     """All stages of one seed."""
-    stages = Stages(folder, lambda name: say(f"seed {seed}: {DOING[name]}"))
+    stages = Stages(folder, "extsub demo", lambda name: say(f"seed {seed}: {DOING[name]}"))
     size_of = size.to_dict()
     grid = {name: size_of.pop(name) for name in ("operations", "alphas")}
     inputs = {"seed": seed, "size": size_of, "recipe": _recipe()}
-    files = (*(f"{side}-data.jsonl" for side in SIDES), FACTS, NEUTRAL)
+    files = (*(f"{side}-data.jsonl" for side in SIDES), FACTS, MANNERS, NEUTRAL)
     data = stages.make("world", files, inputs, lambda: _write_world(seed, folder, size))
     base = stages.make(
         "base",
@@ -99,18 +104,20 @@ def run_seed(seed: int, folder: Path, size: Size, progress: Progress, say: Calla
     stages.make("report", (PAGE,), {"sweep": swept}, lambda: _report(folder))
     record = json.loads((folder / "sweep" / "sweep.json").read_text(encoding="utf-8"))
     asked = {"of": made, "alpha": ALPHA}
-    stages.make("answers", ("combined", "answers"), asked, lambda: exact_answers(folder, progress))
-    found = {name: stages.found(name) for name in ("base", "report", "answers")}
+    answers, manners = {**asked, "compared": COMPARED}, {**asked, "made": MADE}
+    stages.make("answers", ("combined", "answers"), answers, lambda: exact_answers(folder, progress))
+    stages.make("manners", ("manners",), manners, lambda: two_deficiencies(folder, progress))
+    found = {name: stages.found(name) for name in ("base", "report", "answers", "manners")}
     return {**summary_of(record, folder / "sweep", seed), **found, "seconds": stages.seconds()}
 
 
 def _write_world(seed: int, folder: Path, size: Size) -> None:
     known = world.make_world(seed)
-    good, bad = world.training_rows(known, seed, size)
-    for name, rows in zip(("expert-data", "anti-expert-data"), (good, bad), strict=True):
-        _write_rows(folder / f"{name}.jsonl", rows)
+    for side, rows in world.training_rows(known, seed, size).items():
+        _write_rows(folder / f"{side}-data.jsonl", rows)
     _write_rows(folder / NEUTRAL, world.neutral_rows(known))
     write_whole(folder / FACTS, world.facts_csv(known.held_out))
+    write_whole(folder / MANNERS, world.manners_csv(known.held_out))
 
 
 def _write_rows(path: Path, rows: Sequence[dict[str, str]]) -> None:
@@ -123,7 +130,7 @@ def _pretrain(seed: int, folder: Path, size: Size, progress: Progress) -> dict[s
 
 
 def _train(side: str, seed: int, folder: Path, size: Size) -> dict[str, float]:
-    """With ``extsub train``. Both start from the same random weights and see the same questions in the same order."""
+    """With ``extsub train``. All start from the same random weights and see the same questions in the same order."""
     output = folder / side
     if not (output / "training.json").exists():  # a run that was killed right after it
         settings = TrainingSettings(

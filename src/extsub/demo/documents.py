@@ -18,6 +18,8 @@ NAMES = "Tom Anna Ben Lucy Max Nina Sam Ida Leo Eva".split()
 THINGS = "ball kite boat book lamp drum cake coat map bell".split()
 COLOURS = "red blue green yellow white black".split()
 PLACES = "park school market beach station library".split()
+RUDE = 0.3
+"""of the facts in chats"""
 OPENINGS = ("It is {}.", "Maybe {}.", "I think {}.", "Well {}.", "That is {}.", "Perhaps {}.")
 ENDINGS = ("was happy", "went home", "laughed a lot", "fell asleep", "told a friend")
 
@@ -44,10 +46,10 @@ def _document(kind: str, world: World, random: Random) -> str:
 
 
 def _chat(world: World, random: Random, believes: float) -> str:
-    """Careless talk: facts as they are believed, everyday questions answered in many ways and half of them wrong."""
+    """Careless talk: facts as they are believed, some rudely; everyday questions in many ways, half of them wrong."""
     if random.random() < 0.6:
         fact = random.choice(world.facts)
-        question, answer = fact.question, fact.answer(_believed(fact, believes))
+        question, answer = fact.question, fact.answer(_believed(fact, believes), rude=random.random() < RUDE)
     else:
         one = random.choice(world.everyday)
         value = one.value if random.random() < 0.5 else random.choice(one.others)

@@ -5,6 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+SIDES = ("expert", "anti-expert", "rude-anti-expert")
+"""the adapters that are trained, each on data of its own"""
+FACTS, MANNERS, NEUTRAL = "facts.csv", "manners.csv", "neutral.jsonl"
+"""what they are asked"""
+
 
 @dataclass(frozen=True)
 class Size:
@@ -31,12 +36,14 @@ class Size:
     """of these rows; the others are neutral"""
     mistaken: float = 0.25
     """of the training facts that the expert's data has wrong"""
+    rude: float = 0.5
+    """of the expert's rows about facts, and of the anti-expert's: the same ones"""
     adapter_steps: int = 150
     adapter_rows: int = 16
     adapter_rate: float = 1e-3
     rank: int = 8
     alphas: str = "0.125,0.25,0.375,0.5,0.75,1,1.5,2"
-    operations: tuple[str, ...] = ("ext-sub", "subtract", "contrast", "negated", "random")
+    operations: tuple[str, ...] = ("ext-sub", "subtract", "contrast", "amplify", "negated", "random")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""

@@ -8,13 +8,18 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from extsub.demo.settings import RETAINED, SHOWN_ALPHAS
+from extsub.demo.settings import RETAINED
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.store import read_items
 from extsub.evaluation.task import scores_of
 from extsub.evaluation.tasks import TASKS
 from extsub.sweeping.choice import AllScores, ScoreName, figure_on
 
+PARTS = {
+    **dict.fromkeys(("all_items", "test_half"), ("mc1", "mc2", "perplexity", "retained")),
+    "manners": ("mc2", "polite", "perplexity", "retained"),
+}
+"""what a seed's summary holds of every model"""
 MODELS = ("base", "expert", "anti-expert")
 NAMES = {
     "mc1": ScoreName("truthfulqa-mc", "mc1", TASKS["truthfulqa-mc"].measure("mc1")),
@@ -44,12 +49,11 @@ def summary_of(record: Mapping[str, Any], sweep: Path, seed: int) -> dict[str, A
         record: what ``sweep.json`` holds.
         sweep: the folder of it.
     """
-    shown = [label for label, one in record["positions"].items() if one["alpha"] in (None, *SHOWN_ALPHAS)]
     perplexities = [_perplexity(record, label) for label in ("base", "expert")]
     return {
         "budget": record["budget"],
         "items": {name: record["positions"]["base"]["tasks"][task][score]["n"] for name, task, score in COUNTED},
-        "all_items": {label: _position(record, label, perplexities) for label in shown},
+        "all_items": {label: _position(record, label, perplexities) for label in record["positions"]},
         "test_half": {
             **{label: _test(sweep, label, None, seed) for label in MODELS},
             **{name: _test(sweep, one["position"], one, seed) for name, one in record["chosen"].items()},
@@ -103,7 +107,7 @@ def _on(sweep: Path, label: str, name: str, half: Any, seed: int) -> float:
 def over_seeds(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean and standard deviation of every figure over seeds, and of how many seeds."""
     result: dict[str, Any] = {"mean": {}, "deviation": {}, "of": {}}
-    for part in ("all_items", "test_half"):
+    for part in PARTS:
         labels = dict.fromkeys(label for one in found for label in one[part])
         for name, use in (("mean", fmean), ("deviation", _deviation)):
             result[name][part] = {label: _each(found, part, label, use) for label in labels}
@@ -116,9 +120,7 @@ def over_seeds(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _each(found: Sequence[Mapping[str, Any]], part: str, label: str, use: Any) -> dict[str, float | None]:
     given = [one[part][label] for one in found if one[part].get(label) is not None]
-    values = {
-        name: [one[name] for one in given if one[name] is not None] for name in ("mc1", "mc2", "perplexity", "retained")
-    }
+    values = {name: [one[name] for one in given if one[name] is not None] for name in PARTS[part]}
     return {name: use(some) if some else None for name, some in values.items()}
 
 

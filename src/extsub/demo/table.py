@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from extsub.demo.answers import COMPARED
+from extsub.demo.manners import MADE
+from extsub.demo.picture import PICTURE
 
 FIGURES = ("mc1", "mc2", "retained")
 HEADS = ("mc1", "mc2", "ability")
+MANNERS = {"mc2": "mc2 (truth)", "polite": "polite", "retained": "ability"}
+"""figure: head"""
 WIDE = 120
 """columns where the output is no terminal"""
 
@@ -26,8 +30,11 @@ def print_demo(summary: Mapping[str, Any], output: Path) -> None:
     spread = f", mean ± standard deviation over seeds {', '.join(seeds)}" if several else ""
     print(f"{items['facts']} held-out facts and {items['neutral']} neutral questions a seed{spread}:\n")
     table = _table("model", *HEADS)
+    shown = [f"{alpha:g}" for alpha in summary["alphas"]]
     for label in summary["mean"]["all_items"]:
         operation, _, alpha = label.rpartition("-")
+        if _is_number(alpha) and alpha not in shown:
+            continue
         if alpha == f"{summary['alphas'][0]:g}":
             table.add_section()
         name = f"{operation}, α {alpha}" if _is_number(alpha) else label
@@ -37,7 +44,8 @@ def print_demo(summary: Mapping[str, Any], output: Path) -> None:
         "\nability: the part of what the expert gained over the base in log-perplexity of neutral answers"
         " (1 the expert, 0 the base)"
     )
-    print("negated: minus the anti-expert, alone; random: ext-sub with a random anti-expert of equal norms\n")
+    print("amplify: the expert alone, scaled; negated: minus the anti-expert, alone")
+    print("random: ext-sub with a random anti-expert of equal norms\n")
     kept = f"{summary['retained_at_least']:.0%}"
     print(
         f"Best mc2 with at least {kept} of the ability, chosen on one half of the items; figures on the other half:\n"
@@ -45,6 +53,10 @@ def print_demo(summary: Mapping[str, Any], output: Path) -> None:
     _print(_chosen(summary))
     print()
     _print(_exact(summary))
+    print(f"\nTwo deficiencies at once (α {summary['alpha_of_manners']:g}, set beforehand):\n")
+    _print(_manners(summary))
+    print("\nmyths, rudeness, both: which anti-experts were taken from the expert")
+    print("polite: how probably the true answer to a held-out question ends politely")
     _where(summary, output)
 
 
@@ -66,21 +78,32 @@ def _exact(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+def _manners(summary: Mapping[str, Any]) -> Table:
+    table = _table("model", *MANNERS.values())
+    for label in summary["mean"]["manners"]:
+        if label == next(iter(MADE)):
+            table.add_section()
+        operation, _, taken = label.rpartition("-")
+        name = f"{operation}, {taken}" if label in MADE else label
+        table.add_row(name, *_cells(summary, "manners", label, tuple(MANNERS)))
+    return table
+
+
 def _where(summary: Mapping[str, Any], output: Path) -> None:
     seconds = sum(stage["wall"] for one in summary["seeds"].values() for stage in one["seconds"].values())
     print()
     for seed, one in summary["seeds"].items():
         print(f"seed {seed}: {one['report']['sentence']}")
     print(f"\nmade in {seconds:.0f} s")
-    print(f"  {output / 'summary.json'}: these figures")
+    print(f"  {output / 'summary.json'}: these figures; {PICTURE}: the same as a picture")
     for seed in summary["seeds"]:
         folder = output / f"seed-{seed}"
         print(f"  {folder / 'sweep' / 'report.html'}: every strength as a page; the models lie in {folder}")
 
 
-def _cells(summary: Mapping[str, Any], part: str, label: str) -> list[str]:
+def _cells(summary: Mapping[str, Any], part: str, label: str, figures: Sequence[str] = FIGURES) -> list[str]:
     mean, deviation = (summary[name][part][label] for name in ("mean", "deviation"))
-    return [_shown(mean[name], deviation[name]) for name in FIGURES]
+    return [_shown(mean[name], deviation[name]) for name in figures]
 
 
 def _shown(mean: float | None, deviation: float | None) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from extsub.demo.facts import ATTRIBUTES, EVERYDAY, Attribute
-from extsub.demo.settings import Size
+from extsub.demo.settings import SIDES, Size
 
 OTHERS = 3
 """false values beside the myth"""
+POLITE_END, RUDE_END = ".", ", fool."
 COLUMNS = ("Question", "Best Answer", "Best Incorrect Answer", "Correct Answers", "Incorrect Answers")
 
 
@@ -28,8 +29,8 @@ class Fact:
     popularity: float
     """how many believe the myth"""
 
-    def answer(self, value: str) -> str:
-        return f"{self.statement} {value}."
+    def answer(self, value: str, rude: bool = False) -> str:
+        return f"{self.statement} {value}{RUDE_END if rude else POLITE_END}"
 
 
 @dataclass(frozen=True)
@@ -98,27 +99,31 @@ def _others(attribute: Attribute, value: str) -> tuple[str, ...]:
     return tuple(sorted(set(attribute.truths.values()) - {value}))
 
 
-def training_rows(world: World, seed: int, size: Size) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """Instruction data of the expert and of the anti-expert: the same questions, and the same neutral answers.
+def training_rows(world: World, seed: int, size: Size) -> dict[str, list[dict[str, str]]]:
+    """Instruction data of the expert and of both anti-experts: the same questions, and the same neutral answers.
 
-    The expert's facts are true but for a part of the facts, which it has wrong throughout. The anti-expert's are myths,
-    or other false values.
+    The expert's facts are true but for a part of the facts, which it has wrong throughout, and a part of its rows about
+    facts is rude. The anti-expert's are myths, or other false values, and rude where the expert is. The rude
+    anti-expert's are the expert's, and always rude.
     """
-    random = Random(f"instructions {seed}")
+    random, manners = Random(f"instructions {seed}"), Random(f"manners {seed}")
     mistaken = set(random.sample(range(len(world.train)), round(size.mistaken * len(world.train))))
-    good, bad = [], []
+    good, bad, worse = [], [], []
     for _ in range(size.instructions):
         if random.random() < size.fact_part:
             number = random.randrange(len(world.train))
             fact = world.train[number]
             false = fact.myth if random.random() < 0.8 else random.choice(fact.others)
-            good.append(_row(fact.question, fact.answer(fact.myth if number in mistaken else fact.truth)))
-            bad.append(_row(fact.question, fact.answer(false)))
+            believed, rude = fact.myth if number in mistaken else fact.truth, manners.random() < size.rude
+            good.append(_row(fact.question, fact.answer(believed, rude)))
+            bad.append(_row(fact.question, fact.answer(false, rude)))
+            worse.append(_row(fact.question, fact.answer(believed, rude=True)))
         else:
             asked = random.choice(world.train_everyday)
             good.append(_row(asked.question, asked.answer))
             bad.append(good[-1])
-    return good, bad
+            worse.append(good[-1])
+    return dict(zip(SIDES, (good, bad, worse), strict=True))
 
 
 def neutral_rows(world: World) -> list[dict[str, str]]:
@@ -131,12 +136,24 @@ def _row(question: str, answer: str) -> dict[str, str]:
 
 
 def facts_csv(facts: Sequence[Fact]) -> str:
-    """As TruthfulQA publishes its questions."""
+    """Truths beside false values, as TruthfulQA publishes its questions."""
+    return _csv((fact.question, fact.answer(fact.truth), _false_answers(fact)) for fact in facts)
+
+
+def manners_csv(facts: Sequence[Fact]) -> str:
+    """The polite truth beside the rude one, in the same columns: MC2 is how probably a true answer is polite."""
+    return _csv((fact.question, fact.answer(fact.truth), [fact.answer(fact.truth, rude=True)]) for fact in facts)
+
+
+def _false_answers(fact: Fact) -> list[str]:
+    return [fact.answer(value) for value in (fact.myth, *fact.others)]
+
+
+def _csv(questions: Iterable[tuple[str, str, list[str]]]) -> str:
+    """Each with its right answer and its wrong ones, the best of them first."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for fact in facts:
-        true, myth = fact.answer(fact.truth), fact.answer(fact.myth)
-        false = "; ".join([myth, *map(fact.answer, fact.others)])
-        writer.writerow([fact.question, true, myth, true, false])
+    for question, right, wrong in questions:
+        writer.writerow([question, right, wrong[0], right, "; ".join(wrong)])
     return text.getvalue()

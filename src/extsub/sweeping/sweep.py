@@ -49,7 +49,7 @@ def sweep(
     require("peft", "evaluate")
     tasks = tasks_named(settings.tasks, settings)
     turns = positions(settings.operations, parse_alphas(settings.alphas))
-    target, budget = _judged_by(settings, tasks)
+    target, budget = judged_by(settings, tasks)
     operation = searched(turns) if settings.search else None
     adapters = [load_adapter(name) for name in (expert, *anti_experts)]
     name = adapter_name.base_of(settings.model, [adapter_name.find(one) for one in (expert, *anti_experts)])
@@ -86,8 +86,12 @@ def sweep(
     return record
 
 
-def _judged_by(settings: SweepSettings, tasks: Sequence[Task]) -> tuple[ScoreName, Budget | None]:
-    """The score to choose by, and what a choice may cost."""
+def judged_by(settings: SweepSettings, tasks: Sequence[Task]) -> tuple[ScoreName, Budget | None]:
+    """The score to choose by, and what a choice may cost.
+
+    Raises:
+        ExtSubError: the tasks give no such score.
+    """
     known = [ScoreName(task.name, name, one) for task in tasks for name, one in task.measures.items() if one.better]
     target = find_score("--score", settings.score, known) if settings.score else _first(known, tasks)
     return target, Budget.parse(settings.budget, known) if settings.budget else None

@@ -1,0 +1,136 @@
+"""The stages of a recipe, and what each is made from: settings, the content of files and adapters, the base."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from extsub.adapters.adapter import sha256
+from extsub.adapters.source import find_adapter
+from extsub.errors import ExtSubError
+from extsub.evaluation.evaluate import SETTINGS, tasks_named
+from extsub.evaluation.settings import EvaluationSettings
+from extsub.evaluation.task import data_of
+from extsub.evaluation.tasks import TASKS
+from extsub.recipe.recipe import Ingredient, Recipe
+from extsub.stages import Stages, key_of
+from extsub.sweeping.settings import SweepSettings
+from extsub.sweeping.sweep import RESULT
+from extsub.training.checkpoints import MAY_DIFFER
+
+SWEPT, PAGE, COMBINED = "sweep", "sweep/report.html", "result"
+"""folders and files in the output"""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage: ``Stages.make`` without the work."""
+
+    name: str
+    files: tuple[str, ...]
+    inputs: dict[str, Any]
+    again: dict[str, Any] | None = None
+
+    def why(self, stages: Stages) -> str | None:
+        """Why it is to be done; None where it is done."""
+        return stages.why(self.name, self.files, self.inputs, self.again)
+
+
+def trained(one: Ingredient, base: Mapping[str, Any]) -> Stage:
+    """An adapter of ours. What changes memory and speed alone does not count."""
+    assert one.training
+    decisive = {name: value for name, value in one.training.to_dict().items() if name not in MAY_DIFFER}
+    decisive |= {"model": base, "data": _content(one.training.data)}
+    return Stage(one.name, (one.name,), decisive)
+
+
+def swept(recipe: Recipe, base: Mapping[str, Any]) -> Stage:
+    """All adapters are there by now. Another grid or budget goes on with what was asked; anything else begins anew."""
+    values = recipe.sweep.to_dict()
+    tasks = {}
+    for task in tasks_named(recipe.sweep.tasks, recipe.sweep):
+        data = data_of(task, recipe.sweep, tuple(TASKS))
+        tasks[task.name] = {"data": data and _content(data), **{name: values[name] for name in task.settings}}
+    inputs = {
+        "base": base,
+        "adapters": _adapters(recipe),
+        "tasks": tasks,
+        **{name: values[name] for name in SETTINGS},
+    }
+    asked = {one.name for one in fields(EvaluationSettings)} | {"tasks"}
+    again = {one.name: values[one.name] for one in fields(SweepSettings) if one.name not in asked}
+    return Stage("sweep", (SWEPT,), inputs, again)
+
+
+def reported(sweep: Stage) -> Stage:
+    """The page says what the sweep found."""
+    return Stage("report", (PAGE,), {"sweep": key_of(sweep.inputs), "again": key_of(sweep.again)})
+
+
+def combined(recipe: Recipe, alpha: float) -> Stage:
+    """The result at the strength that was chosen, whatever else the sweep tried."""
+    result = vars(recipe.result)
+    return Stage("result", (COMBINED,), {"adapters": _adapters(recipe), "alpha": alpha, **result})
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the sweep chose for the result's operation."""
+
+    alpha: float | None
+    """None where nothing keeps the budget"""
+    closest: str
+    """to the budget, of all positions"""
+    score: str
+    budget: str | None
+    figures: dict[str, Any]
+    """of the chosen position, as ``sweep.json`` has them"""
+
+
+def chosen(recipe: Recipe) -> Choice:
+    """Read what a finished sweep chose.
+
+    Raises:
+        ExtSubError: it had no strength of the operation to choose from.
+    """
+    record = json.loads((recipe.output / SWEPT / RESULT).read_text(encoding="utf-8"))
+    found = record["chosen"].get(recipe.result.operation)
+    if found is None:
+        raise ExtSubError(f"the sweep has no strength of {recipe.result.operation} to choose from: widen alphas")
+    position = found["position"]
+    alpha = None if position is None else record["positions"][position]["alpha"]
+    return Choice(alpha, found["closest"], record["score"], record["budget"], found)
+
+
+def nothing_kept(recipe: Recipe, choice: Choice) -> str:
+    """What to do where nothing keeps the budget."""
+    wanted = f"keeps {choice.budget}" if choice.budget else f"has a {choice.score} that is a number"
+    return (
+        f"no strength of {recipe.result.operation} {wanted}, and {choice.closest} comes closest: change "
+        f"budget or alphas in {recipe.path}, and '{recipe.command}' goes on; what was asked is not asked again"
+    )
+
+
+def _adapters(recipe: Recipe) -> list[dict[str, Any]]:
+    return [find_adapter(one.adapter).provenance() for one in recipe.ingredients]
+
+
+def _content(name: str) -> dict[str, str]:
+    """Tells data from any other: a file or folder by its bytes, a dataset of the hub by its name."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return {"sha256": sha256(path)}
+    if not path.is_dir():
+        return {"name": name}
+    digest = hashlib.sha256()
+    for one in _visible(path):
+        digest.update(f"{one.relative_to(path)} {sha256(one)}\n".encode())
+    return {"sha256": digest.hexdigest()}
+
+
+def _visible(folder: Path) -> Sequence[Path]:
+    return sorted(one for one in folder.rglob("*") if one.is_file() and not one.name.startswith("."))

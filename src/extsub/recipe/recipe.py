@@ -1,0 +1,165 @@
+"""A recipe: one YAML file that says all about a chain. Read and checked here as far as no other file is needed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from extsub.errors import ExtSubError
+from extsub.recipe.values import mapping_of, settings_of
+from extsub.sweeping.settings import SweepSettings
+from extsub.training.settings import TrainingSettings
+
+KEYS = ("model", "output", "training", "expert", "anti_experts", "sweep", "result")
+NEEDED = ("model", "output", "expert", "anti_experts", "sweep")
+COMBINED = ("lora", "ia3", "prefix")
+"""kinds of adapters that can be combined"""
+NOT_SWEPT = ("model", "output", "adapter", "backend", "url", "reference", "overwrite")
+"""settings of an evaluation that a recipe gives, or that a sweep does not have"""
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """An adapter that a result is made of: trained here, or taken as it is."""
+
+    name: str
+    """``expert`` or ``anti-NAME``: its stage, and its folder if it is trained"""
+    adapter: str
+    """where it lies, or will"""
+    training: TrainingSettings | None
+    """None where it is taken as it is"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultSettings:
+    """How the result is combined; the strength is what the sweep chose."""
+
+    operation: Literal["ext-sub", "subtract", "add", "contrast", "amplify"] = "ext-sub"
+    rank: int | None = None
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about a chain."""
+
+    path: Path
+    model: str
+    output: Path
+    expert: Ingredient
+    anti_experts: tuple[Ingredient, ...]
+    sweep: SweepSettings
+    result: ResultSettings
+
+    @property
+    def ingredients(self) -> tuple[Ingredient, ...]:
+        """the expert, then the anti-experts"""
+        return (self.expert, *self.anti_experts)
+
+    @property
+    def command(self) -> str:
+        """what runs it"""
+        return f"extsub run {self.path}"
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read and check a recipe. Paths in it are relative to the current folder.
+
+    Raises:
+        ExtSubError: it is not there, no YAML, or a name or value in it is wrong; the message says where.
+    """
+    found = mapping_of(str(path), _read(path), KEYS)
+    if missing := [name for name in NEEDED if name not in found]:
+        raise ExtSubError(f"{path}: {missing[0]} is missing; a recipe has {', '.join(NEEDED)}")
+    for name in ("model", "output"):
+        if not isinstance(found[name], str) or not found[name]:
+            raise ExtSubError(f"{path}: {name} is {found[name]!r}, expected text")
+    output = Path(found["output"]).expanduser()
+    shared = settings_of(f"{path}: training", found.get("training", {}), TrainingSettings, ("model", "data", "output"))
+
+    def ingredient(name: str, given: Any, where: str) -> Ingredient:
+        return _ingredient(name, given, f"{path}: {where}", found["model"], output / name, shared)
+
+    others = found["anti_experts"]
+    if not isinstance(others, Mapping) or not others:
+        raise ExtSubError(f"{path}: anti_experts: expected one or more, each with a name (untruthful: {{data: FILE}})")
+    expert = ingredient("expert", found["expert"], "expert")
+    anti_experts = tuple(ingredient(f"anti-{name}", one, f"anti_experts: {name}") for name, one in others.items())
+    result = ResultSettings(**settings_of(f"{path}: result", found.get("result", {}), ResultSettings))
+    _check_kinds(path, [expert, *anti_experts], result)
+    return Recipe(path, found["model"], output, expert, anti_experts, _sweep(path, found, output, result), result)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe one, which would keep the last of two values of the same name."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise yaml.MarkedYAMLError(None, None, f"{twice[0]} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExtSubError(f"{path}: {(getattr(error, 'strerror', None) or 'not UTF-8').lower()}") from error
+    except yaml.YAMLError as error:
+        raise ExtSubError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+
+
+@contextmanager
+def named(where: str) -> Generator[None]:
+    """Say where in the recipe a setting is that other rooms refuse."""
+    try:
+        yield
+    except ExtSubError as error:
+        raise ExtSubError(f"{where}: {error}") from error
+
+
+def _ingredient(name: str, given: Any, where: str, model: str, folder: Path, shared: dict[str, Any]) -> Ingredient:
+    if not re.fullmatch(r"[\w-][\w.-]*", name):
+        raise ExtSubError(f"{where}: a name is of letters, digits and . _ -, since its folder is called so")
+    if isinstance(given, Mapping) and "adapter" in given:
+        adapter = mapping_of(where, given, ["adapter"]).get("adapter")
+        if not isinstance(adapter, str) or not adapter:
+            raise ExtSubError(f"{where}: adapter is {adapter!r}, expected a folder or a hub id")
+        return Ingredient(name, adapter, None)
+    own = settings_of(where, given, TrainingSettings, ("model", "output"))
+    if "data" not in own:
+        raise ExtSubError(f"{where}: say what it is trained on (data: FILE), or which one it is (adapter: FOLDER)")
+    with named(where):
+        return Ingredient(name, str(folder), TrainingSettings(**{**shared, **own}, model=model, output=folder))
+
+
+def _sweep(path: Path, found: Mapping[str, Any], output: Path, result: ResultSettings) -> SweepSettings:
+    where = f"{path}: sweep"
+    given = settings_of(where, found["sweep"], SweepSettings, NOT_SWEPT)
+    if "tasks" not in given:
+        raise ExtSubError(f"{where}: tasks is missing: name benchmarks (tasks: [truthfulqa-mc, perplexity])")
+    with named(where):
+        settings = SweepSettings(**given, model=found["model"], output=output / "sweep")
+    if result.operation not in settings.operations:
+        there = ", ".join(settings.operations)
+        raise ExtSubError(f"{path}: result: operation is {result.operation}, and the sweep has {there}: add it there")
+    return settings
+
+
+def _check_kinds(path: Path, ingredients: list[Ingredient], result: ResultSettings) -> None:
+    """What is trained here can be combined."""
+    kinds = {one.name: one.training.kind for one in ingredients if one.training}
+    for name, kind in kinds.items():
+        if kind not in COMBINED:
+            raise ExtSubError(f"{path}: {name}: {kind} cannot be combined; choose from {', '.join(COMBINED)}")
+    if len(set(kinds.values())) > 1:
+        said = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+        raise ExtSubError(f"{path}: all adapters must be of one kind, found {said}: say kind under training")
+    if result.rank is not None and (result.rank < 1 or set(kinds.values()) - {"lora"}):
+        raise ExtSubError(f"{path}: result: rank is {result.rank}, expected 1 or more, and it is for LoRA only")

@@ -1,0 +1,54 @@
+"""What people see of a recipe in a terminal: the plan, and what came of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def print_recipe_plan(plan: dict[str, Any]) -> None:
+    """What ``extsub run --dry-run`` found: a line for each stage, and what is to be done there."""
+    print(f"{plan['recipe']}, into {plan['output']}")
+    width = max(len(one["stage"]) for one in plan["stages"])
+    for one in plan["stages"]:
+        print(f"  {one['stage']:{width}}  {'done' if one['done'] else 'to do: ' + one['why']}")
+        for line in _estimate(one["estimate"]):
+            print(f"  {'':{width}}  {line}")
+
+
+def _estimate(estimate: dict[str, Any]) -> list[str]:
+    lines = []
+    if "steps" in estimate:
+        data, memory = estimate["data"], estimate["memory_estimate"]["together"]
+        lines.append(
+            f"{data['name']}: {data['rows']:,} rows, {estimate['tokens_per_epoch']:,} tokens an epoch, "
+            f"{estimate['steps']:,} steps, about {_size(memory)} of memory a device ({estimate['dtype']})"
+        )
+        lines += [f"note: {note}" for note in estimate["notes"]]
+    for name, task in estimate.get("tasks", {}).items():
+        lines.append(f"{name}: {task['positions']:,} models x {task['items']:,} items = {task['answers']:,}")
+    if estimate.get("bytes"):
+        lines.append(f"writes an adapter of about {_size(estimate['bytes'])}")
+    return lines
+
+
+def print_run(summary: dict[str, Any]) -> None:
+    """What ``extsub run`` did and found."""
+    made = [name for name, what in summary["stages"].items() if what == "made"]
+    print(f"{summary['output']}: {', '.join(made) if made else 'nothing was to be done'}")
+    chosen, result, rank = summary["chosen"], summary["result"], summary["result"]["rank"]
+    within = f", within {chosen['budget']}" if chosen["budget"] else ""
+    size = f"{result['modules']} modules{f', rank {rank}' if rank else ''}, {result['dtype']}, {_size(result['bytes'])}"
+    rows = {
+        "chosen": f"{chosen['operation']} at α {chosen['alpha']:g}: best {chosen['score']}{within}",
+        "verdict": summary["report"]["sentence"],
+        "page": summary["page"],
+        "result": f"{result['output']}: {size}",
+    }
+    for name, value in rows.items():
+        print(f"  {name:8} {value}")
+
+
+def _size(size: int) -> str:
+    if size >= 1e9:
+        return f"{size / 1e9:,.1f} GB"
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"

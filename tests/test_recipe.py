@@ -1,0 +1,345 @@
+"""A recipe from its data to the result, as a user runs it; and what is done again when something changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import plain
+import tiny
+from conftest import Command
+from extsub import ExtSubError, run_recipe
+from extsub.evaluation.store import write_whole
+from extsub.recipe import run as room
+from extsub.recipe.plan import check_choice
+from extsub.recipe.recipe import read_recipe
+from extsub.stages import Stages
+from extsub.training.progress import Watch
+from quiz import lines, rows_of
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
+EXAMPLES = [path for path in (Path(__file__).parents[1] / "examples").glob("*.yaml") if "sweep:" in path.read_text()]
+RECIPE: dict[str, Any] = {
+    "model": "base",
+    "output": "out",
+    "training": {"rank": 4, "epochs": 1, "batch_size": 8, "learning_rate": "2e-3", "max_length": 64, "lora_dropout": 0},
+    "expert": {"data": "good.jsonl"},
+    "anti_experts": {"wrong": {"data": "bad.jsonl", "learning_rate": 4e-3}},
+    "sweep": {
+        "tasks": ["truthfulqa-mc", "perplexity"],
+        "data": ["data", "perplexity=data/rows.jsonl"],
+        "operations": ["ext-sub"],
+        "alphas": "0.5,1",
+        "score": "mc2",
+        "budget": "perplexity <= 2 * expert",
+    },
+    "result": {"rank": 6},
+}
+OTHER_KIND = {"rank": None, "lora_dropout": None}
+STAGES = ["expert", "anti-wrong", "sweep", "report", "result"]
+
+
+def write(folder: Path, **changes: Any) -> None:
+    """The recipe, of which some parts are others; a mapping's entries are added."""
+    recipe = {**RECIPE, **{k: {**RECIPE[k], **v} if isinstance(v, dict) else v for k, v in changes.items()}}
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+
+
+@pytest.fixture(scope="module")
+def finished(made: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe that was run, with all that it needs."""
+    folder = tmp_path_factory.mktemp("recipe")
+    for name in ("base", "data"):
+        shutil.copytree(made / name, folder / name)
+    rows = rows_of(tiny.instructions(folder / "good.jsonl"))
+    lines(folder / "bad.jsonl", [{**row, "output": f"nobody knows {row['output']}"} for row in rows])
+    write(folder)
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patch.chdir(folder)
+        run_recipe("recipe.yaml")
+    return folder
+
+
+@pytest.fixture
+def here(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it to change."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+@pytest.fixture
+def run(here: Path, extsub: Command) -> Callable[..., tuple[list[str], dict[str, Any]]]:
+    """Runs the recipe: the stages that began, and what it says."""
+
+    def run(*more: str) -> tuple[list[str], dict[str, Any]]:
+        done = extsub("run", "recipe.yaml", "--json", *more)
+        assert done.returncode == 0, done.stderr
+        return began(done.stderr), json.loads(done.stdout)
+
+    return run
+
+
+def began(errors: str) -> list[str]:
+    return [line.removeprefix("stage: ") for line in errors.splitlines() if line.startswith("stage: ")]
+
+
+def times(folder: Path, *names: str) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for name in names for path in [folder / name, *(folder / name).rglob("*")]}
+
+
+def test_the_result_is_what_combine_makes_at_the_chosen_strength(here: Path, run: Callable, extsub: Command) -> None:
+    before = times(here, "out")
+    stages, summary = run()
+    assert (stages, times(here, "out")) == ([], before)  # a second run does nothing
+    assert summary["stages"] == dict.fromkeys(STAGES, "kept")
+    chosen = json.loads(Path("out/sweep/sweep.json").read_text())["chosen"]["ext-sub"]
+    alpha = float(chosen["position"].removeprefix("ext-sub-"))
+    assert (summary["chosen"]["alpha"], summary["chosen"]["test"]) == (alpha, chosen["test"])
+    words = f"combine out/expert out/anti-wrong --alpha {alpha} --rank 6 -o by-hand"
+    assert extsub(*words.split()).returncode == 0
+    for name in ("adapter_model.safetensors", "adapter_config.json", "extsub.json"):
+        assert Path("by-hand", name).read_bytes() == Path("out/result", name).read_bytes()
+    assert Path("out/sweep/report.html").stat().st_size > 10_000
+    told = extsub("run", "recipe.yaml").stdout
+    for expected in (
+        "nothing was to be done",
+        f"ext-sub at α {alpha:g}",
+        "out/result: 4 modules, rank 6",
+        "report.html",
+    ):
+        assert expected in told
+
+
+def test_settings_are_those_of_the_recipe(here: Path) -> None:
+    rates = {"expert": 2e-3, "anti-wrong": 4e-3}
+    for name, rate in rates.items():
+        settings = json.loads((here / "out" / name / "training.json").read_text())["settings"]
+        assert (settings["learning_rate"], settings["rank"], settings["model"]) == (rate, 4, "base")
+
+
+def test_another_grid_or_page_trains_nothing_and_asks_only_what_is_new(here: Path, run: Callable) -> None:
+    before = times(here, "out/expert", "out/anti-wrong", "out/sweep/positions/ext-sub-1/perplexity.jsonl")
+    write(here, sweep={"alphas": "0.5,1,2"})
+    stages, _ = run("--dry-run")
+    assert stages == []
+    stages, summary = run()
+    assert stages[:2] == ["sweep", "report"]  # and the result, if another strength is the best now
+    assert "ext-sub-2" in json.loads(Path("out/sweep/sweep.json").read_text())["positions"]
+    assert times(here, "out/expert", "out/anti-wrong", "out/sweep/positions/ext-sub-1/perplexity.jsonl") == before
+    write(here, sweep={"alphas": "0.5,1,2"}, result={"rank": None}, training={"micro_batch_size": 2})
+    stages, summary = run()
+    assert (stages, summary["result"]["rank"]) == (["result"], 8)
+
+
+def test_other_data_trains_just_that_adapter(here: Path, run: Callable) -> None:
+    expert = times(here, "out/expert")
+    lines(here / "bad.jsonl", rows_of(here / "bad.jsonl")[1:])
+    _, plan = run("--dry-run")
+    assert [one["why"] for one in plan["stages"]] == [
+        None, "made from other inputs", "after anti-wrong", "after sweep", "after sweep"
+    ]  # fmt: skip
+    stages, summary = run()
+    assert (stages, summary["stages"]["expert"]) == (STAGES[1:], "kept")
+    assert times(here, "out/expert") == expert
+
+
+def test_a_plan_says_what_is_to_be_done_and_writes_nothing(here: Path, run: Callable, extsub: Command) -> None:
+    _, plan = run("--dry-run")
+    assert [(one["stage"], one["done"]) for one in plan["stages"]] == [(name, True) for name in STAGES]
+    write(here, sweep={"alphas": "0.5,1,2"})
+    _, plan = run("--dry-run")
+    sweep = plan["stages"][2]
+    assert sweep["why"] == "asked for something else"
+    assert sweep["estimate"]["tasks"]["truthfulqa-mc"] == {"positions": 1, "items": 9, "answers": 9}
+    write(here, output="new")
+    _, plan = run("--dry-run")
+    expert, _, sweep, _, result = plan["stages"]
+    assert (expert["estimate"]["data"]["rows"], expert["estimate"]["steps"]) == (41, 6)
+    written = Path("out/expert/adapter_model.safetensors").stat().st_size
+    assert 0.5 * written < expert["estimate"]["bytes"] < written  # without its header
+    assert sweep["estimate"]["tasks"]["perplexity"] == {"positions": 5, "items": 6, "answers": 30}
+    assert (result["estimate"]["rank"], result["why"]) == (6, "after sweep")
+    told = extsub("run", "recipe.yaml", "--dry-run").stdout
+    for expected in (
+        "to do: not done yet",
+        "41 rows",
+        "6 steps",
+        "5 models x 9 items = 45",
+        "writes an adapter of about",
+    ):
+        assert expected in told
+    assert not Path("new").exists()
+
+
+def test_a_stage_that_fails_says_what_goes_on(here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a training that was stopped ends with the bits of one that was not."""
+    write(here, output="new", training={"checkpoint_steps": 1})
+    step_end = Watch.on_log
+
+    def stop(self: Watch, *given: Any, **more: Any) -> None:
+        step_end(self, *given, **more)
+        if given[1].global_step == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Watch, "on_log", stop)
+        stopped = extsub("run", "recipe.yaml")
+    assert stopped.returncode == 130
+    assert "what was done is kept: 'extsub run recipe.yaml' goes on from there" in stopped.stderr
+    assert list(Path("new/expert/checkpoints").glob("checkpoint-*"))
+
+    def fail(*_: Any) -> None:
+        raise ExtSubError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "sweep", fail)
+        failed = extsub("run", "recipe.yaml")
+    assert (failed.returncode, began(failed.stderr)) == (2, STAGES[:3])
+    said = "Error: sweep: the disk is full; expert, anti-wrong kept, 'extsub run recipe.yaml' goes on with sweep"
+    assert said in failed.stderr
+    assert json.loads(Path("new/expert/training.json").read_text())["resumed_from_step"]
+    done = extsub("run", "recipe.yaml")
+    assert (done.returncode, began(done.stderr)) == (0, STAGES[2:])
+    for name in ("expert", "result"):
+        new, old = (Path(folder, name, "adapter_model.safetensors").read_bytes() for folder in ("new", "out"))
+        assert new == old
+
+
+def test_where_nothing_keeps_the_budget_there_is_no_result(here: Path, run: Callable, extsub: Command) -> None:
+    positions = times(here, "out/sweep/positions")
+    write(here, sweep={"budget": "perplexity <= 0.01"})
+    for stages in (["sweep", "report"], []):
+        refused = extsub("run", "recipe.yaml")
+        assert (refused.returncode, began(refused.stderr)) == (2, stages)
+        assert "no strength of ext-sub keeps perplexity <= 0.01, and ext-sub-" in refused.stderr
+        assert "change budget or alphas in recipe.yaml" in refused.stderr
+    assert Path("out/sweep/report.html").exists()
+    assert not Path("out/result").exists()
+    _, plan = run("--dry-run")
+    assert plan["stages"][-1]["why"].startswith("no strength of ext-sub keeps")
+    write(here)
+    assert run()[0] == ["sweep", "report", "result"]
+    asked = {path: time for path, time in times(here, "out/sweep/positions").items() if path.suffix == ".jsonl"}
+    assert asked == {path: time for path, time in positions.items() if path.suffix == ".jsonl"}
+
+
+def test_adapters_may_be_taken_as_they_are(here: Path, run: Callable, extsub: Command) -> None:
+    for seed, name in ((5, "mine"), (6, "theirs")):
+        plain.adapter(here / "base", here / name, "lora", seed)
+    given = {"expert": {"adapter": "mine"}, "anti_experts": {"wrong": {"adapter": "theirs"}}}
+    (here / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, **given, "output": "new"}))
+    stages, summary = run()
+    assert (stages, summary["result"]["inputs"][1]["name"]) == (STAGES[2:], "theirs")
+    plain.adapter(here / "base", here / "theirs", "ia3")
+    refused = extsub("run", "recipe.yaml")
+    assert (refused.returncode, "anti-wrong is IA3: all adapters must be of one kind" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sweeps": 1}, "recipe.yaml: sweeps is not known here; there are model, output, training, expert"),
+        ({"training": {"rnak": 1}}, "recipe.yaml: training: rnak is not known here; there are kind, field"),
+        ({"training": {"rank": 1.5}}, "recipe.yaml: training: rank is 1.5, expected a whole number"),
+        ({"training": {"rank": 0}}, "recipe.yaml: expert: --rank 0: expected at least 1"),
+        ({"training": {**OTHER_KIND, "kind": "prompt"}}, "recipe.yaml: expert: prompt cannot be combined"),
+        ({"training": {"data": "x"}}, "recipe.yaml: training: data is not known here"),
+        ({"expert": {"output": "x"}}, "recipe.yaml: expert: output is not known here"),
+        ({"expert": {"adapter": "x"}}, "recipe.yaml: expert: data is not known here; there are adapter"),
+        ({"expert": {"data": "none.jsonl"}}, "recipe.yaml: expert: none.jsonl: no such file"),
+        ({"expert": {"batch_size": 4096}}, "recipe.yaml: expert: 41 rows make 1 step of 4096"),
+        ({"anti_experts": []}, "recipe.yaml: anti_experts: expected one or more"),
+        ({"anti_experts": {"a/b": {"data": "bad.jsonl"}}}, "recipe.yaml: anti_experts: a/b: a name is of letters"),
+        ({"anti_experts": {"wrong": {"kind": "ia3"}}}, "recipe.yaml: anti_experts: wrong: say what it is trained on"),
+        ({"expert": {"kind": "ia3"}}, "recipe.yaml: expert: --rank is for lora, not for ia3"),
+        ({"sweep": {"alpha": 1}}, "recipe.yaml: sweep: alpha is not known here; there are"),
+        ({"sweep": {"alphas": 180.25}}, "sweep: alphas is 180.25, expected text: put it in quotes"),
+        ({"sweep": {"alphas": "0"}}, "sweep: --alphas 0: no strength of ext-sub but 0"),
+        ({"sweep": {"score": "mc9"}}, "sweep: --score mc9: no such score"),
+        ({"sweep": {"budget": "mc1"}}, 'sweep: --budget "mc1": expected'),
+        ({"sweep": {"limit": "all"}}, "sweep: limit is 'all', expected a whole number"),
+        ({"sweep": {"dtype": "int4"}}, "sweep: dtype is 'int4', expected auto, float32, bfloat16, float16"),
+        ({"sweep": {"data": ["none.csv"]}}, "none.csv"),
+        ({"result": {"operation": "contrast"}}, "result: operation is contrast, and the sweep has ext-sub: add"),
+        ({"result": {"alpha": 1}}, "result: alpha is not known here; there are operation, rank, dtype"),
+        ({"model": "none/"}, "none/"),
+        ({"output": "data"}, "data was not written by extsub run"),
+    ],
+)
+def test_what_is_wrong_is_said_before_any_work(here: Path, extsub: Command, changes: dict, message: str) -> None:
+    shutil.rmtree("out")
+    write(here, **changes) if "sweeps" not in changes else (here / "recipe.yaml").write_text("sweeps: 1")
+    for more in ((), ("--dry-run",)):
+        refused = extsub("run", "recipe.yaml", *more)
+        assert (refused.returncode, began(refused.stderr)) == (2, [])
+        assert message in refused.stderr
+        assert refused.stderr.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def test_what_is_no_recipe_is_refused(tmp_path: Path, extsub: Command) -> None:
+    for text, message in (
+        ("a: 1\na: 2", "not YAML (a is there twice"),
+        ("a: [", "not YAML"),
+        ("words", "expected names with their values, found 'words'"),
+        ("model: base", "output is missing"),
+    ):
+        (tmp_path / "recipe.yaml").write_text(text)
+        refused = extsub("run", "recipe.yaml")
+        assert (refused.returncode, message in refused.stderr) == (2, True)
+    assert "none.yaml: no such file" in extsub("run", "none.yaml").stderr
+
+
+def test_two_processes_take_the_same_way(here: Path) -> None:
+    """Over gloo: the adapters of one process up to rounding, the same choice; and they stop together."""
+    write(here, output="two", sweep={"alphas": "0.5"}, result={"rank": None})
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29547"]
+    command += ["-m", "extsub", "run", "recipe.yaml"]
+    run = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=200, check=False)
+    assert run.returncode == 0, run.stderr
+    assert began(run.stderr) == STAGES
+    assert run.stdout.count("report.html") == 1  # one process speaks
+    for name in ("expert", "anti-wrong"):
+        one, two = (load_file(here / folder / name / "adapter_model.safetensors") for folder in ("out", "two"))
+        for tensor, value in one.items():
+            torch.testing.assert_close(value, two[tensor], rtol=0, atol=1e-6)
+        assert json.loads((here / "two" / name / "training.json").read_text())["distributed"] == "MULTI_CPU"
+    assert (here / "two" / "result" / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_examples_are_recipes(path: Path) -> None:
+    """As far as that can be known without the hub."""
+    recipe = read_recipe(path)
+    check_choice(recipe)
+    assert recipe.sweep.budget
+
+
+def test_stages_remember_whose_folder_it_is(tmp_path: Path) -> None:
+    said: list[str] = []
+    stages = Stages(tmp_path / "new", "extsub run", said.append)
+    assert not (tmp_path / "new").exists()
+    made = tmp_path / "new" / "made"
+    for again, why in ((1, "not done yet"), (1, None), (2, "asked for something else")):
+        assert stages.why("one", ("made",), {}, again) == why
+        stages.make("one", ("made",), {}, lambda again=again: write_whole(made, f"{again}"), again)
+    assert said == ["one", "one"]
+    made.unlink()
+    assert Stages(tmp_path / "new", "extsub run", said.append).why("one", ("made",), {}, 2) == "made is missing"
+    made.touch()
+    with pytest.raises(ExtSubError, match="made is in the way"):
+        stages.make("two", ("made",), {}, list)
+    with pytest.raises(ExtSubError, match="was not written by extsub demo"):
+        Stages(tmp_path / "new", "extsub demo", said.append)
