@@ -29,6 +29,21 @@ CHAT = (
 LABELS = ("toxicity", "insult", "threat")
 Row = dict[str, Any]
 
+DYING = """
+import os, signal, sys
+from extsub.cli import main
+from extsub.evaluation.store import Store
+add, left = Store.add, [int(sys.argv[1])]
+def dying(self, identity, rows):
+    add(self, identity, rows)
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), signal.SIGKILL)
+Store.add = dying
+main(sys.argv[2:])
+"""
+"""a command of extsub that is killed right after it saved so many rows; the first argument is their number"""
+
 
 def everything(folder: Path) -> Path:
     """A base model with two adapters, a classifier, data."""

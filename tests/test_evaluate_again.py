@@ -10,7 +10,7 @@ import pytest
 
 from conftest import Command, start
 from extsub.evaluation.store import Store
-from quiz import assert_same, done, results, rows_of
+from quiz import DYING, assert_same, done, results, rows_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 TOXIC = "--toxicity-model judge --max-new-tokens 6 --batch-size 3"
@@ -39,21 +39,6 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
 
     monkeypatch.setattr(Store, "add", counting)
     return asked
-
-
-DYING = """
-import os, signal, sys
-from extsub.cli import main
-from extsub.evaluation.store import Store
-add, left = Store.add, [int(sys.argv[1])]
-def dying(self, identity, rows):
-    add(self, identity, rows)
-    left[0] -= 1
-    if not left[0]:
-        os.kill(os.getpid(), signal.SIGKILL)
-Store.add = dying
-main(sys.argv[2:])
-"""
 
 
 def test_a_killed_run_goes_on(tmp_path: Path, evaluate: Command, monkeypatch: pytest.MonkeyPatch) -> None:

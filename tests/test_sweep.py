@@ -22,7 +22,7 @@ from extsub.evaluation.tasks import TASKS as TASKS_KNOWN
 from extsub.sweeping.choice import Budget, Chooser, ScoreName, figure_on, find_score, half_of
 from extsub.sweeping.positions import Position, parse_alphas, positions, randomised
 from extsub.sweeping.proposals import Space, propose
-from quiz import done, results
+from quiz import DYING, done, results
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 TASKS = "truthfulqa-mc perplexity drift"
@@ -158,21 +158,6 @@ def test_a_search_goes_between_the_points_and_is_compared_with_the_grid(
 
 def start(*python: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-W", "ignore", *python], capture_output=True, text=True, check=False)
-
-
-DYING = """
-import os, signal, sys
-from extsub.cli import main
-from extsub.evaluation.store import Store
-add, left = Store.add, [int(sys.argv[1])]
-def dying(self, identity, rows):
-    add(self, identity, rows)
-    left[0] -= 1
-    if not left[0]:
-        os.kill(os.getpid(), signal.SIGKILL)
-Store.add = dying
-main(sys.argv[2:])
-"""
 
 
 def test_two_processes_and_a_killed_sweep_find_what_one_finds(pair: Path, extsub: Command) -> None:

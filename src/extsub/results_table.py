@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -25,7 +26,7 @@ def print_results(results: list[dict[str, Any]], tasks: list[str]) -> None:
         [name for task in tasks for name in results[0]["tasks"][task]],
     )
     kinds = [kind for kind in CONTROLS if any(name.endswith(kind) for name in known)]
-    table = _table(LEFT, ["value", *kinds, "n"])
+    table = new_table(LEFT, ["value", *kinds, "n"])
     for task in tasks:
         figures = results[0]["tasks"][task]
         for metric in (name for name in figures if not TASKS[task].measure(name).control):
@@ -37,7 +38,7 @@ def print_results(results: list[dict[str, Any]], tasks: list[str]) -> None:
                     table.add_row(*head, model, shown(figure), *beside, f"{figure['n']:,}")
                     head = ("", "")
         table.add_section()
-    _print(table)
+    print_table(table)
     print("in brackets: 95 % intervals" + (f"; {', '.join(kinds)}: what one gets without a model" if kinds else ""))
     _print_notes(results, names, tasks)
 
@@ -55,7 +56,7 @@ def _print_notes(results: list[dict[str, Any]], names: list[str], tasks: list[st
 
 def print_comparison(comparison: Comparison) -> None:
     """Runs side by side, a line for each."""
-    table = _table(["task", "score", "run"], ["value", "difference", "p", ""])
+    table = new_table(["task", "score", "run"], ["value", "difference", "p", ""])
     before = None
     for line in comparison.lines:
         if before not in (None, line.task):
@@ -63,7 +64,7 @@ def print_comparison(comparison: Comparison) -> None:
         before = line.task
         for cells in line.cells(comparison.names):
             table.add_row(*cells)
-    _print(table)
+    print_table(table)
     for note in (*EXPLANATION, *comparison.notes):
         print(f"note: {note}")
 
@@ -76,7 +77,7 @@ def print_sweep(record: dict[str, Any]) -> None:
         for score in scores
         if TASKS[task].measure(score).better
     ]
-    table, before = _table(["operation", "α"], [score for _, score in columns]), None
+    table, before = new_table(["operation", "α"], [score for _, score in columns]), None
     for one in record["positions"].values():
         if one["alpha"] is not None and one["operation"] != before:
             table.add_section()
@@ -85,11 +86,11 @@ def print_sweep(record: dict[str, Any]) -> None:
         head = "" if one["operation"] == before else one["operation"]
         table.add_row(head, alpha, *("" if value is None else f"{value['value']:.4g}" for value in values))
         before = one["operation"]
-    _print(table)
+    print_table(table)
     within = f" within {record['budget']}" if record["budget"] else ""
     print(f"\nBest {record['score']}{within}, chosen on one half of the items, its figures on the other:")
     costs = ["budget's score"] if record["budget"] else []
-    chosen = _table(["operation", "chosen"], [record["score"], "against the expert", "p", *costs])
+    chosen = new_table(["operation", "chosen"], [record["score"], "against the expert", "p", *costs])
     for one in record["chosen"].values():
         if one["position"] is None:
             chosen.add_row(one["operation"], f"none; closest {one['closest']}")
@@ -99,7 +100,7 @@ def print_sweep(record: dict[str, Any]) -> None:
         p = "" if change["p"] is None else f"{change['p']:.3f}"
         cost = [f"{one['budget_test']['value']:.4g}"] if record["budget"] else []
         chosen.add_row(one["operation"], one["position"], shown(one["test"]), difference, p, *cost)
-    _print(chosen)
+    print_table(chosen)
     if sentence := search_sentence(record):
         print(f"\n{sentence}")
 
@@ -108,7 +109,8 @@ def _name(model: dict[str, Any]) -> str:
     return (model.get("adapter") or {}).get("name") or model.get("served_name") or model["base"]
 
 
-def _table(left: list[str], right: list[str]) -> Table:
+def new_table(left: Sequence[str], right: Sequence[str]) -> Table:
+    """Columns of names, then columns of figures."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in left:
         table.add_column(name, no_wrap=True)
@@ -117,5 +119,6 @@ def _table(left: list[str], right: list[str]) -> Table:
     return table
 
 
-def _print(table: Table) -> None:
+def print_table(table: Table) -> None:
+    """As wide as the terminal, or as it needs to be."""
     Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=False).print(table)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,14 @@ class Stages:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def kept_when_interrupted(kept: str) -> Generator[None]:
+    """Say what is kept when somebody stops the work; training's own message names an option that a chain has not."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(kept) from error
+    except SystemExit as error:
+        raise SystemExit(error.args[0] if error.args else 1, kept) from error

@@ -21,7 +21,7 @@ from extsub.errors import require
 from extsub.evaluation.run import Progress, silent
 from extsub.evaluation.store import write_whole
 from extsub.report.report import write_report
-from extsub.stages import Stages
+from extsub.stages import Stages, kept_when_interrupted
 from extsub.sweeping.settings import SweepSettings
 from extsub.sweeping.sweep import sweep
 from extsub.training.settings import TrainingSettings
@@ -68,7 +68,7 @@ def demo(
     require("peft", "evaluate")
     size, shown = size or Size(), progress or silent
     seeds = list(dict.fromkeys(seeds))
-    with _one_thread(), _kept_when_interrupted():
+    with _one_thread(), kept_when_interrupted(KEPT):
         found = {str(seed): run_seed(seed, output / f"seed-{seed}", size, shown, say) for seed in seeds}
     summary = {
         "retained_at_least": RETAINED,
@@ -190,17 +190,6 @@ def _recipe() -> str:
 
     text = b"".join(Path(str(one.__file__)).read_bytes() for one in (facts, world, documents, pretraining))
     return hashlib.sha256(text).hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def _kept_when_interrupted() -> Generator[None]:
-    """Say that what was done is kept; training's own message names an option that a demo does not have."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(KEPT) from error
-    except SystemExit as error:
-        raise SystemExit(error.args[0] if error.args else 1, KEPT) from error
 
 
 @contextlib.contextmanager

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from extsub.demo.answers import COMPARED
 from extsub.demo.manners import MADE
 from extsub.demo.picture import PICTURE
+from extsub.results_table import new_table, print_table
 
 FIGURES = ("mc1", "mc2", "retained")
 HEADS = ("mc1", "mc2", "ability")
 MANNERS = {"mc2": "mc2 (truth)", "polite": "polite", "retained": "ability"}
 """figure: head"""
-WIDE = 120
-"""columns where the output is no terminal"""
 
 
 def print_demo(summary: Mapping[str, Any], output: Path) -> None:
@@ -29,7 +26,7 @@ def print_demo(summary: Mapping[str, Any], output: Path) -> None:
     items = next(iter(seeds.values()))["items"]
     spread = f", mean ± standard deviation over seeds {', '.join(seeds)}" if several else ""
     print(f"{items['facts']} held-out facts and {items['neutral']} neutral questions a seed{spread}:\n")
-    table = _table("model", *HEADS)
+    table = new_table(["model"], HEADS)
     shown = [f"{alpha:g}" for alpha in summary["alphas"]]
     for label in summary["mean"]["all_items"]:
         operation, _, alpha = label.rpartition("-")
@@ -39,7 +36,7 @@ def print_demo(summary: Mapping[str, Any], output: Path) -> None:
             table.add_section()
         name = f"{operation}, α {alpha}" if _is_number(alpha) else label
         table.add_row(name, *_cells(summary, "all_items", label))
-    _print(table)
+    print_table(table)
     print(
         "\nability: the part of what the expert gained over the base in log-perplexity of neutral answers"
         " (1 the expert, 0 the base)"
@@ -50,18 +47,18 @@ def print_demo(summary: Mapping[str, Any], output: Path) -> None:
     print(
         f"Best mc2 with at least {kept} of the ability, chosen on one half of the items; figures on the other half:\n"
     )
-    _print(_chosen(summary))
+    print_table(_chosen(summary))
     print()
-    _print(_exact(summary))
+    print_table(_exact(summary))
     print(f"\nTwo deficiencies at once (α {summary['alpha_of_manners']:g}, set beforehand):\n")
-    _print(_manners(summary))
+    print_table(_manners(summary))
     print("\nmyths, rudeness, both: which anti-experts were taken from the expert")
     print("polite: how probably the true answer to a held-out question ends politely")
     _where(summary, output)
 
 
 def _chosen(summary: Mapping[str, Any]) -> Table:
-    table = _table("model", *HEADS, "chosen α")
+    table = new_table(["model"], [*HEADS, "chosen α"])
     for label in summary["mean"]["test_half"]:
         found = [one["test_half"][label] for one in summary["seeds"].values()]
         alphas = [_alpha(one["position"]) if one else "none" for one in found if one is None or "position" in one]
@@ -70,7 +67,7 @@ def _chosen(summary: Mapping[str, Any]) -> Table:
 
 
 def _exact(summary: Mapping[str, Any]) -> Table:
-    table = _table("neutral questions answered word for word", "part")
+    table = new_table(["neutral questions answered word for word"], ["part"])
     alpha = next(iter(summary["seeds"].values()))["answers"]["alpha"]
     for name, value in summary["mean"]["exact"].items():
         label = f"{name}, α {alpha:g}" if name in COMPARED else name
@@ -79,7 +76,7 @@ def _exact(summary: Mapping[str, Any]) -> Table:
 
 
 def _manners(summary: Mapping[str, Any]) -> Table:
-    table = _table("model", *MANNERS.values())
+    table = new_table(["model"], list(MANNERS.values()))
     for label in summary["mean"]["manners"]:
         if label == next(iter(MADE)):
             table.add_section()
@@ -118,15 +115,3 @@ def _alpha(position: str) -> str:
 
 def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).isdigit()
-
-
-def _table(left: str, *right: str) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column(left, no_wrap=True)
-    for name in right:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
-def _print(table: Table) -> None:
-    Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=False).print(table)

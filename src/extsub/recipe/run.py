@@ -23,7 +23,7 @@ from extsub.recipe.chain import COMBINED, PAGE, SWEPT, Choice, Stage
 from extsub.recipe.plan import plan
 from extsub.recipe.recipe import Ingredient, Recipe, read_recipe
 from extsub.report.report import write_report
-from extsub.stages import Stages
+from extsub.stages import Stages, kept_when_interrupted
 from extsub.sweeping.sweep import sweep
 from extsub.training.encoding import Progress as Tokenising
 from extsub.training.record import RECORD
@@ -60,7 +60,7 @@ def run_recipe(
     group = processes()
     run = _Run(recipe, Stages(recipe.output, COMMAND, say), group, progress or silent, tokenising)
     group.told(lambda: [one.to_dict() for one in plan(recipe, run.stages, tokenising)])
-    with _kept_when_interrupted(recipe):
+    with kept_when_interrupted(f"what was done is kept: '{recipe.command}' goes on from there"):
         return run.all()
 
 
@@ -171,15 +171,3 @@ class _Run:
             "page": str(output / PAGE),
             "result": {"output": str(output / COMBINED), **found("result")},
         }
-
-
-@contextlib.contextmanager
-def _kept_when_interrupted(recipe: Recipe) -> Generator[None]:
-    """Say that what was done is kept; training's own message names an option that a recipe does not have."""
-    kept = f"what was done is kept: '{recipe.command}' goes on from there"
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(kept) from error
-    except SystemExit as error:
-        raise SystemExit(error.args[0] if error.args else 1, kept) from error
