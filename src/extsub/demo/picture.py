@@ -20,10 +20,8 @@ LOOK = {
     "random": ("#8a8f98", "X", "--"),
 }
 """operation: colour (Okabe and Ito's), mark, line. The negated anti-expert keeps no ability: it lies far outside."""
-WORST = -0.35
-"""of ability that is shown"""
-MODELS = {"base": (6, -3), "expert": (-9, -16)}
-"""how many points their names stand beside their stars"""
+WHOLE, CLOSE = (-0.2, 1.08), (0.84, 1.04)
+"""ability that the two panels show: from base to expert, and what keeps the budget"""
 
 
 def plot_demo(summary: Mapping[str, Any], path: Path) -> None:
@@ -37,41 +35,51 @@ def plot_demo(summary: Mapping[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.hashsalt": "extsub", "font.size": 9}):
-        figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-        axes = figure.subplots()
-        for operation in LOOK:
-            _curve(axes, summary, operation)
-        _models(axes, summary)
-        least = summary["retained_at_least"]
-        axes.axvspan(WORST, least, color="#d55e00", alpha=0.06, lw=0)
-        axes.axvline(least, color="#a8480a", linestyle="--", linewidth=1)
-        axes.set_xlim(WORST, 1.1)
-        axes.set_xlabel("ability: what is left of the expert's gain on neutral answers (0 base, 1 expert)")
-        axes.set_ylabel("truth on held-out facts (mc2)")
-        axes.grid(color="#e3e7eb", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(loc="lower center", frameon=False, ncols=len(LOOK))
-        several = f", mean ± standard deviation of {len(summary['seeds'])} seeds" if len(summary["seeds"]) > 1 else ""
-        axes.set_title(f"Numbers are α; up and to the right is better{several}", fontsize=9, loc="left")
+        figure = Figure(figsize=(9, 4.4), layout="constrained")
+        whole, close = figure.subplots(1, 2)
+        for axes, limits in ((whole, WHOLE), (close, CLOSE)):
+            _panel(axes, summary, limits, close=axes is close)
+        expert = summary["mean"]["all_items"]["expert"]["mc2"]
+        close.set_ylim(expert - 0.04, 1)
+        whole.set_ylabel("truth on held-out facts (mc2)")
+        figure.supxlabel("ability: what is left of the expert's gain on neutral answers (0 base, 1 expert)", fontsize=9)
+        figure.legend(*whole.get_legend_handles_labels(), loc="outside upper center", frameon=False, ncols=len(LOOK))
+        whole.set_title("From base to expert; numbers are α", fontsize=9, loc="left")
+        seeds = len(summary["seeds"])
+        spread = f"; bars: standard deviation of {seeds} seeds" if seeds > 1 else ""
+        close.set_title(f"The right edge, closer{spread}", fontsize=9, loc="left")
         save_picture(figure, path)
 
 
-def _curve(axes: Axes, summary: Mapping[str, Any], operation: str) -> None:
+def _panel(axes: Axes, summary: Mapping[str, Any], limits: tuple[float, float], close: bool) -> None:
+    for operation in LOOK:
+        _curve(axes, summary, operation, limits, close)
+    _models(axes, summary, limits)
+    least = summary["retained_at_least"]
+    axes.axvspan(limits[0], least, color="#d55e00", alpha=0.06, lw=0)
+    axes.axvline(least, color="#a8480a", linestyle="--", linewidth=1)
+    axes.set_xlim(*limits)
+    axes.grid(color="#e3e7eb", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _curve(axes: Axes, summary: Mapping[str, Any], operation: str, limits: tuple[float, float], close: bool) -> None:
     """From the expert through the strengths that every seed has."""
     points = _points(summary, operation)
     colour, mark, line = LOOK[operation]
     xs, ys = ([one[k] for one in points.values()] for k in (0, 1))
-    axes.plot(xs, ys, color=colour, linestyle=line, linewidth=1.8, label=operation)
-    own = {alpha: one for alpha, one in points.items() if alpha}
-    axes.errorbar(
-        [one[0] for one in own.values()], [one[1] for one in own.values()],
-        xerr=[one[2] for one in own.values()], yerr=[one[3] for one in own.values()],
-        color=colour, marker=mark, linestyle="none", markersize=4.5, elinewidth=0.7, alpha=0.85,
+    axes.plot(
+        xs, ys, color=colour, linestyle=line, linewidth=1.8, marker=mark, markersize=4.5, label=operation,
+        markevery=range(1, len(xs)),
     )  # fmt: skip
     for alpha in summary["alphas"]:
-        if alpha in own and own[alpha][0] > WORST:
-            axes.annotate(f"{alpha:g}", own[alpha][:2], (4, 5), textcoords="offset points", color=colour, fontsize=8)
+        x, y, _, spread = points.get(alpha, (limits[0], 0.0, 0.0, 0.0))
+        if not limits[0] < x < (limits[1] if close else CLOSE[0]):  # each number once, where there is room
+            continue
+        axes.annotate(f"{alpha:g}", (x, y), (4, 4), textcoords="offset points", color=colour, fontsize=8)
+        if close and spread:
+            axes.errorbar(x, y, yerr=spread, color=colour, elinewidth=0.9, capsize=2, alpha=0.6)
 
 
 def _points(summary: Mapping[str, Any], operation: str) -> dict[float, tuple[float, float, float, float]]:
@@ -88,10 +96,12 @@ def _points(summary: Mapping[str, Any], operation: str) -> dict[float, tuple[flo
     return dict(sorted(found.items()))
 
 
-def _models(axes: Axes, summary: Mapping[str, Any]) -> None:
-    for name, beside in MODELS.items():
+def _models(axes: Axes, summary: Mapping[str, Any], limits: tuple[float, float]) -> None:
+    for name in ("base", "expert"):
         figures = summary["mean"]["all_items"][name]
-        if figures["retained"] is not None:
+        if figures["retained"] is not None and limits[0] < figures["retained"] < limits[1]:
             place = figures["retained"], figures["mc2"]
             axes.plot(*place, marker="*", color="#1b2128", markersize=11, zorder=5)
-            axes.annotate(name, place, beside, textcoords="offset points", weight="bold")
+            axes.annotate(
+                name, place, (-8, 9) if name == "base" else (-8, -15), textcoords="offset points", weight="bold"
+            )
