@@ -7,7 +7,7 @@ PIP_EXTRA ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types check bench bench-train bench-evaluate clean
+.PHONY: demo test lint types check bench bench-train bench-evaluate bench-sweep clean
 
 demo: $(READY)
 	$(BIN)/extsub demo
@@ -29,6 +29,9 @@ bench: $(READY)
 
 bench-train: $(READY)
 	$(BIN)/python benchmarks/training.py
+
+bench-sweep: $(READY)
+	$(BIN)/python benchmarks/sweep.py
 
 bench-evaluate: $(READY)
 	$(BIN)/python benchmarks/evaluation.py

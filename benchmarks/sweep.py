@@ -51,8 +51,9 @@ def main() -> None:
         folder = Path(name)
         make(folder, given.questions)
         positions = [(operation, alpha) for operation in OPERATIONS for alpha in parse_alphas(given.alphas)]
+        seconds, asked = swept(folder, given.alphas)
         times = {
-            "extsub sweep": swept(folder, given.alphas),
+            "extsub sweep": seconds,
             "one process": reloaded(folder, positions),
             "processes": by_hand(folder, positions[:: max(1, len(positions) // given.processes)], len(positions)),
         }
@@ -61,9 +62,14 @@ def main() -> None:
     print("| | seconds | x |\n|---|--:|--:|")
     for name, seconds in times.items():
         print(f"| {name} | {seconds:.1f} | {seconds / times['extsub sweep']:.2f} |")
+    each = {name: one / (asked if name == "extsub sweep" else len(positions)) for name, one in times.items()}
+    print(f"\nThe sweep asked {asked}: base, expert, anti-expert and what ext-sub must be compared with, too.")
+    print("Seconds a position: " + ", ".join(f"{name} {one:.2f}" for name, one in each.items()))
     print(f"\n{at_7b(len(positions))}")
     if given.json:
-        given.json.write_text(json.dumps({"positions": len(positions), "seconds": times}, indent=2) + "\n")
+        given.json.write_text(
+            json.dumps({"positions": len(positions), "asked": asked, "seconds": times}, indent=2) + "\n"
+        )
 
 
 def at_7b(positions: int) -> str:
@@ -106,14 +112,14 @@ def make(folder: Path, questions: int) -> None:
             table.writerow([f"{said[0]}?", said[1], said[1], "; ".join(said[2:])])
 
 
-def swept(folder: Path, alphas: str) -> float:
+def swept(folder: Path, alphas: str) -> tuple[float, int]:
     settings = SweepSettings(
         tasks=("truthfulqa-mc",), data=(str(folder / "TruthfulQA.csv"),), output=folder / "swept",
         operations=OPERATIONS, alphas=alphas,
     )  # fmt: skip
     begun = time.perf_counter()
-    sweep(str(folder / "expert"), [str(folder / "anti-expert")], settings)
-    return time.perf_counter() - begun
+    record = sweep(str(folder / "expert"), [str(folder / "anti-expert")], settings)
+    return time.perf_counter() - begun, len(record["positions"])
 
 
 def reloaded(folder: Path, positions: list[tuple[str, float]]) -> float:

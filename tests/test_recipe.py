@@ -242,9 +242,30 @@ def test_adapters_may_be_taken_as_they_are(here: Path, run: Callable, extsub: Co
     (here / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, **given, "output": "new"}))
     stages, summary = run()
     assert (stages, summary["result"]["inputs"][1]["name"]) == (STAGES[2:], "theirs")
+    (here / "new" / "sweep" / "sweep.json").unlink()  # a damaged sweep is made again
+    assert run()[0] == list(STAGES[2:4])
     plain.adapter(here / "base", here / "theirs", "ia3")
     refused = extsub("run", "recipe.yaml")
     assert (refused.returncode, "anti-wrong is IA3: all adapters must be of one kind" in refused.stderr) == (2, True)
+    (here / "new" / "stages.json").write_text("[]")
+    refused = extsub("run", "recipe.yaml")
+    assert (refused.returncode, "stages.json is broken" in refused.stderr) == (2, True)
+
+
+def test_an_adapter_of_another_base_is_refused_before_anything_is_trained(here: Path, extsub: Command) -> None:
+    plain.adapter(here / "base", here / "theirs", "lora", 6)
+    config = json.loads((here / "theirs" / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "owner/other"
+    (here / "theirs" / "adapter_config.json").write_text(json.dumps(config))
+    given = {"anti_experts": {"wrong": {"adapter": "theirs"}}, "output": "new"}
+    (here / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, **given}))
+    for words in (["--dry-run"], []):
+        refused = extsub("run", "recipe.yaml", *words)
+        assert refused.returncode == 2
+        assert (
+            "anti-wrong: theirs was trained on owner/other, and model is base: they must be the same" in refused.stderr
+        )
+    assert not (here / "new").exists()
 
 
 @pytest.mark.parametrize(
@@ -266,7 +287,7 @@ def test_adapters_may_be_taken_as_they_are(here: Path, run: Callable, extsub: Co
         ({"expert": {"kind": "ia3"}}, "recipe.yaml: expert: --rank is for lora, not for ia3"),
         ({"sweep": {"alpha": 1}}, "recipe.yaml: sweep: alpha is not known here; there are"),
         ({"sweep": {"alphas": 180.25}}, "sweep: alphas is 180.25, expected text: put it in quotes"),
-        ({"sweep": {"alphas": "0"}}, "sweep: --alphas 0: no strength of ext-sub but 0"),
+        ({"sweep": {"alphas": "0"}}, "sweep: --alphas: all are 0, which is the expert"),
         ({"sweep": {"score": "mc9"}}, "sweep: --score mc9: no such score"),
         ({"sweep": {"budget": "mc1"}}, 'sweep: --budget "mc1": expected'),
         ({"sweep": {"limit": "all"}}, "sweep: limit is 'all', expected a whole number"),

@@ -19,11 +19,13 @@ from conftest import Command
 from extsub import ExtSubError
 from extsub.report.axis import Axis
 from extsub.report.matched import along, compare
+from extsub.report.origin import commands
 from extsub.report.reading import read_sweep
 from extsub.report.report import write_report
 from extsub.report.searched import search_sentence
 from extsub.report.verdict import verdict_on
 from extsub.report.wording import interval, number
+from extsub.sweeping.positions import Position
 from quiz import done
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
@@ -272,6 +274,48 @@ def test_a_search_is_said_with_what_it_is_worth(copy: Path) -> None:
         ({"grid": None}, "keeps the budget, which no strength of the grid does"),
     ):
         assert words in search_sentence({**record, "search": {**found, **more}})
+
+
+def test_a_level_that_not_both_reach_is_not_called_what_the_result_has(tmp_path: Path) -> None:
+    """Ext-sub goes on to α 3, where subtract, which peaks early, never comes."""
+
+    def model(position: Position) -> tuple[float, float]:
+        alpha = position.alpha or 0.0
+        if position.operation == "ext-sub":
+            return 0.5 + 0.15 * alpha, 3.0 + 0.5 * alpha
+        return (0.5 + 0.05 * min(alpha, 0.5), 3.0 + 0.4 * alpha) if position.alpha else (0.5, 3.0)
+
+    swept.made_up(tmp_path / "a", model, budget=None, operations=("ext-sub", "subtract"), alphas=(0.5, 1.0, 3.0))
+    written = write_report(tmp_path / "a")
+    one = written["matched"][0]
+    assert one["at_ability"]["clipped"]
+    assert "the nearest to what Ext-Sub has at α = 3 that both reach" in one["sentences"][0]
+    record = record_of(tmp_path / "a")
+    assert one["at_ability"]["level"] < record["positions"]["ext-sub-3"]["tasks"]["perplexity"]["perplexity"]["value"]
+
+
+def test_items_of_another_sweep_are_not_taken_for_this_one(copy: Path) -> None:
+    made_of = record_of(copy)["made_of"]
+    results = copy / "positions" / "expert" / "results.json"
+    results.write_text(json.dumps({"model": {**made_of, "operation": "expert"}, "tasks": {}, "runs": {}}))
+    write_report(copy)
+    results.write_text(json.dumps({"model": {**made_of, "adapters": []}, "tasks": {}, "runs": {}}))
+    with pytest.raises(ExtSubError, match="is of another sweep than sweep.json: sweep again"):
+        write_report(copy)
+
+
+def test_below_zero_a_step_further_is_away_from_zero(tmp_path: Path) -> None:
+    def model(position: Position) -> tuple[float, float]:
+        return 0.5 - 0.2 * (position.alpha or 0.0), 3.0
+
+    swept.made_up(tmp_path / "a", model, budget=None, operations=("ext-sub",), alphas=(-2.0, -1.0))
+    record = record_of(tmp_path / "a")
+    record["chosen"]["ext-sub"]["position"] = "ext-sub--1"
+    record["settings"]["alphas"] = "-2,-1"
+    swept.write(tmp_path / "a", record)
+    sweep = read_sweep(tmp_path / "a")
+    assert any(one.startswith("One step further, α = −2 brings") for one in verdict_on(sweep).beside)
+    assert "--alphas=-2,-1" in commands(sweep)[0]
 
 
 def test_hostile_answers_are_shown_and_do_nothing(tmp_path: Path) -> None:

@@ -104,6 +104,9 @@ def test_a_random_anti_expert_has_the_norms_of_the_real_one_and_other_directions
 def test_grids() -> None:
     assert parse_alphas("0:1:0.25") == (0.0, 0.25, 0.5, 0.75, 1.0)
     assert parse_alphas("-1,0.5,0.5") == (-1.0, 0.5)
+    assert parse_alphas("2:0:-1") == (2.0, 1.0, 0.0)
+    assert parse_alphas("-1:-2.5:-1") == (-1.0, -2.0)
+    assert Position("ext-sub", 1.0000001).label != Position("ext-sub", 1.0).label
     assert [one.label for one in positions(("ext-sub", "negated"), (0.0, 0.5))] == [
         "base", "expert", "anti-expert", "ext-sub-0.5", "negated-0.5"
     ]  # fmt: skip
@@ -295,6 +298,9 @@ def test_halves_are_fixed_and_about_equal() -> None:
         ("--tasks truthfulqa-mc --output s --score mc9", "--score mc9: no such score; there are truthfulqa-mc.mc1"),
         ("--tasks truthfulqa-mc --output s --budget mc1", "--budget"),
         ("--tasks truthfulqa-mc --output s --alphas up", "--alphas up: expected FROM:TO:STEP"),
+        ("--tasks truthfulqa-mc --output s --alphas 0", "--alphas: all are 0, which is the expert"),
+        ("--tasks truthfulqa-mc --output s --limit 1", "truthfulqa-mc: its 1 items have no"),
+        ("--tasks truthfulqa-mc --output s --seed -1", "--seed -1: expected 0 or more"),
     ],
 )
 def test_what_is_wrong_is_said_before_any_work(pair: Path, extsub: Command, words: str, message: str) -> None:
@@ -302,6 +308,58 @@ def test_what_is_wrong_is_said_before_any_work(pair: Path, extsub: Command, word
     assert refused.returncode == 2
     assert message in refused.stderr
     assert not Path("s").exists()
+
+
+def test_a_file_that_no_sweep_wrote_stays(pair: Path, extsub: Command) -> None:
+    words = [
+        "--tasks",
+        "truthfulqa-mc",
+        "--data",
+        "data",
+        "--operations",
+        "ext-sub",
+        "--alphas",
+        "-1",
+        "--output",
+        "own",
+    ]
+    Path("own").mkdir()
+    Path("own/profile.json").write_text('{"ramp": 0.3}')
+    refused = extsub("sweep", "expert", "anti-expert", *words)
+    assert (refused.returncode, "own/profile.json is in the way, and no sweep wrote it" in refused.stderr) == (2, True)
+    assert [path.name for path in Path("own").iterdir()] == ["profile.json"]
+    Path("own/profile.json").unlink()
+    done(extsub("sweep", "expert", "anti-expert", *words))
+    assert "ext-sub--1" in json.loads(Path("own/sweep.json").read_text())["positions"]
+
+
+def test_every_anti_expert_has_a_random_counterpart(pair: Path, extsub: Command) -> None:
+    plain.adapter((pair / "base").resolve(), pair / "other", "lora", 7)
+    found = []
+    for anti_experts in (["anti-expert"], ["anti-expert", "other"]):
+        output = f"swept-{len(anti_experts)}"
+        words = ["--tasks", "perplexity", "--data", "data/rows.jsonl", "--operations", "random", "--alphas", "1"]
+        done(extsub("sweep", "expert", *anti_experts, *words, "--output", output))
+        record = json.loads(Path(output, "sweep.json").read_text())
+        found.append(record["positions"]["random-1"]["tasks"]["perplexity"]["perplexity"]["value"])
+    assert found[0] != found[1]
+
+
+def test_who_stops_a_search_is_told_that_the_grid_is_kept(
+    pair: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = Position.turn
+
+    def stopped(self: Position, *rest: Any) -> None:
+        if self.operation == "ext-sub" and self.alpha not in (0.5, 1.0):
+            raise KeyboardInterrupt
+        turn(self, *rest)
+
+    monkeypatch.setattr(Position, "turn", stopped)
+    words = "--tasks truthfulqa-mc --operations ext-sub --alphas 0.5,1 --search 2 --output s".split()
+    run = extsub("sweep", "expert", "anti-expert", *words, "--data", "data")
+    assert run.returncode == 130
+    assert run.stderr == "Error: interrupted; what was asked is kept: the same command goes on from there\n"
 
 
 def test_adapters_of_different_bases_are_refused(pair: Path, extsub: Command) -> None:

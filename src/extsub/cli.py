@@ -420,7 +420,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command. Exit code 0: done; 2: something the user can fix, in one sentence; 1: a bug, with traceback."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        tokens = _spread_fields(_spread_alpha(sys.argv[1:] if arguments is None else arguments))
+        tokens = _spread_fields(_spread_alpha(_join_alphas(sys.argv[1:] if arguments is None else arguments)))
         app["train"].config = _recipe(tokens)
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
@@ -435,6 +435,17 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except SystemExit as error:
         _fail(f"terminated; {error.args[1] if len(error.args) > 1 else 'nothing was written'}", 143)
     sys.exit(0)
+
+
+def _join_alphas(tokens: list[str]) -> list[str]:
+    """``--alphas -1:1:0.5`` to ``--alphas=-1:1:0.5``: a grid that begins below 0 is no option."""
+    result: list[str] = []
+    for token in tokens:
+        if result and result[-1] == "--alphas" and token[:1] == "-" and token[1:2] in (".", *"0123456789"):
+            result[-1] = f"--alphas={token}"
+        else:
+            result.append(token)
+    return result
 
 
 def _spread_alpha(tokens: list[str]) -> list[str]:

@@ -77,6 +77,14 @@ def match(
     )
 
 
+def same_base(base: str, other: str) -> bool:
+    """Whether two names mean one base model: the same, or a path and another of the same last name."""
+    mine, theirs = normalised(base), normalised(other)
+    return mine == theirs or (
+        mine.rpartition("/")[2] == theirs.rpartition("/")[2] and (is_path(base) or is_path(other))
+    )
+
+
 def _same_base(expert: Adapter, anti_expert: Adapter, base: str | None, notes: list[str]) -> str | None:
     """The base of both."""
     other = anti_expert.base
@@ -90,7 +98,7 @@ def _same_base(expert: Adapter, anti_expert: Adapter, base: str | None, notes: l
         if is_quantised(base) != is_quantised(other):
             notes.append(f"the bases differ in quantisation ({base} and {other})")
         return base
-    if mine.rpartition("/")[2] == theirs.rpartition("/")[2] and (is_path(base) or is_path(other)):
+    if same_base(base, other):
         notes.append(f"{base} and {other} are taken to be the same base model, by their last names")
         return other if is_path(base) and not is_path(other) else base
     raise ExtSubError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from extsub.errors import ExtSubError
+
+LARGEST = 1e9
+"""factor that a file may hold"""
 
 
 @dataclass(frozen=True)
@@ -78,4 +80,4 @@ def _all_numbers(content: dict[str, Any]) -> bool:
     if not isinstance(kinds, dict):
         return False
     numbers = [*kinds.values(), content.get("ramp", 0)]
-    return all(isinstance(one, (int, float)) and type(one) is not bool and math.isfinite(one) for one in numbers)
+    return all(isinstance(one, (int, float)) and type(one) is not bool and -LARGEST < one < LARGEST for one in numbers)

@@ -39,7 +39,7 @@ class Stages:
         path = folder / RECORD
         record: dict[str, Any] = {"command": command, "stages": {}}
         if path.exists():
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = _read(path)
         elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ExtSubError(f"{folder} was not written by {command} (it has no {RECORD}): choose another output")
         if record.get("command") != command:
@@ -135,6 +135,16 @@ class Stages:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        record = None
+    if not isinstance(record, dict) or not isinstance(record.get("stages"), dict):
+        raise ExtSubError(f"{path} is broken, so nobody knows what was made from what: choose another output")
+    return record
 
 
 @contextlib.contextmanager

@@ -93,6 +93,8 @@ class EvaluationSettings(Asking):
         super().__post_init__()
         if self.limit is not None and self.limit < 1:
             raise ExtSubError(f"--limit {self.limit}: expected 1 or more")
+        if not 0 <= self.seed < 2**32:
+            raise ExtSubError(f"--seed {self.seed}: expected 0 or more, below 2**32")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,7 +80,7 @@ class Store:
             self._file.flush()
         except OSError as error:
             raise ExtSubError(
-                f"{path} could not be written: {error.strerror}; free the disk: the same command goes on from here"
+                f"{path} could not be written: {error.strerror}; when that is mended, the same command goes on"
             ) from error
 
     def close(self) -> None:

@@ -63,7 +63,7 @@ def swept(recipe: Recipe, base: Mapping[str, Any]) -> Stage:
     }
     asked = {one.name for one in fields(EvaluationSettings)} | {"tasks"}
     again = {one.name: values[one.name] for one in fields(SweepSettings) if one.name not in asked}
-    return Stage("sweep", (SWEPT,), inputs, again)
+    return Stage("sweep", (SWEPT, f"{SWEPT}/{RESULT}"), inputs, again)
 
 
 def reported(sweep: Stage) -> Stage:

@@ -16,6 +16,7 @@ from extsub.evaluation.store import read_results
 from extsub.evaluation.subjects import identify
 from extsub.evaluation.task import data_of, limited
 from extsub.evaluation.tasks import TASKS
+from extsub.matching import same_base
 from extsub.models import find_model
 from extsub.recipe import chain
 from extsub.recipe.chain import SWEPT, Stage
@@ -23,7 +24,8 @@ from extsub.recipe.recipe import Recipe, named
 from extsub.stages import Stages, key_of
 from extsub.sweeping.asking import POSITIONS
 from extsub.sweeping.positions import parse_alphas, positions
-from extsub.sweeping.sweep import judged_by
+from extsub.sweeping.search import searched
+from extsub.sweeping.sweep import check_halves, judged_by
 from extsub.training.encoding import Progress
 from extsub.training.plan import plan_training
 
@@ -68,8 +70,12 @@ def plan(recipe: Recipe, stages: Stages, tokenising: Progress | None = None) -> 
     check_place(recipe.output)
     with named(f"{recipe.path}: sweep"):
         check_choice(recipe)
+        tasks = tasks_named(recipe.sweep.tasks, recipe.sweep)
+        check_halves(recipe.sweep, tasks, *judged_by(recipe.sweep, tasks))
     base = identify(find_model(recipe.model))
     taken = {one.name: load_adapter(one.adapter) for one in recipe.ingredients if not one.training}
+    _check_together(recipe, {name: _size(one) for name, one in taken.items()})
+    _check_taken(recipe, taken)
     ahead, sizes = _training(recipe, stages, base, tokenising)
     sizes |= {name: _size(one) for name, one in taken.items()}
     _check_together(recipe, sizes)
@@ -79,6 +85,20 @@ def plan(recipe: Recipe, stages: Stages, tokenising: Progress | None = None) -> 
         return [*ahead, *later, Ahead("result", "after sweep", _result_estimate(recipe, sizes))]
     combine(*[load_adapter(one.adapter) for one in recipe.ingredients], **vars(recipe.result))
     return [*ahead, *_after_training(recipe, stages, chain.swept(recipe, base), sizes)]
+
+
+def _check_taken(recipe: Recipe, taken: Mapping[str, Adapter]) -> None:
+    """Adapters that are there belong to the base, and together."""
+    for name, one in taken.items():
+        if one.base and not same_base(one.base, recipe.model):
+            raise ExtSubError(
+                f"{recipe.path}: {name}: {one.label} was trained on {one.base}, and model is {recipe.model}: they must "
+                "be the same"
+            )
+    if len(taken) > 1:
+        first, *others = taken.values()
+        with named(str(recipe.path)):
+            combine(first, *others)
 
 
 def check_choice(recipe: Recipe) -> None:
@@ -93,6 +113,8 @@ def check_choice(recipe: Recipe) -> None:
     if not any(turn.operation == operation for turn in turns):
         raise ExtSubError(f"--alphas {settings.alphas}: no strength of {operation} but 0")
     judged_by(settings, tasks)
+    if settings.search:
+        searched(turns)
 
 
 def _training(

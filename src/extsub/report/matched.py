@@ -26,6 +26,8 @@ class Match:
     intervals: tuple[tuple[float, float], tuple[float, float]]
     difference: float
     ci95: tuple[float, float]
+    clipped: bool
+    """the level is not what the first has at its place, but the nearest that both reach"""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -80,7 +82,8 @@ def compare(
         return float(ends[0]), float(ends[1])
 
     values = float(first[0]), float(second[0])
-    return Match(float(levels[0]), values, (bounds(first), bounds(second)), float(gap[0]), bounds(gap))
+    clipped = bool(levels[0] != one[0][0, place])
+    return Match(float(levels[0]), values, (bounds(first), bounds(second)), float(gap[0]), bounds(gap), clipped)
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,9 @@ def matched(sweep: Sweep, others: Sequence[str] = ("subtract", "contrast")) -> l
     if main is None or ability is None or sweep.result is None:
         return []
     branches = {name: _branch(sweep, name) for name in (main, *others) if name in sweep.operations}
+    curve = sweep.curve(main)
+    if sweep.result not in branches[main]:  # the peak lies beyond the budget, before it
+        branches[main] = curve[: curve.index(sweep.result) + 1]
     labels = list(dict.fromkeys(label for branch in branches.values() for label in branch))
     xs = _draws(sweep, ability, labels, 1 if ability.task != sweep.target.task else 0)
     ys = _draws(sweep, sweep.target, labels, 0)
@@ -115,7 +121,7 @@ def matched(sweep: Sweep, others: Sequence[str] = ("subtract", "contrast")) -> l
         columns = [labels.index(label) for label in branch]
         curves[name] = xs[:size, columns], ys[:size, columns]
     ours = branches[main]
-    place = ours.index(sweep.result) if sweep.result in ours else len(ours) - 1
+    place = ours.index(sweep.result)
     return [_pair(sweep, main, ours[place], name, curves, place) for name in others if name in curves and name != main]
 
 
@@ -182,6 +188,7 @@ def _sentence(
     else:
         word = f"{named(main)} is {word} than {other}"
     first, second = (f"{number(value)} {interval(ci)}" for value, ci in zip(found.values, found.intervals, strict=True))
-    where = f"{score(same)} {number(found.level)}, about what {named(main)} has at {at(alpha)}"
+    has = f"what {named(main)} has at {at(alpha)}"
+    where = f"{score(same)} {number(found.level)}, {f'the nearest to {has} that both reach' if found.clipped else has}"
     gap = f"{signed(found.difference)} {signed_interval(found.ci95)}"
     return f"At matched {what} ({where}): {word} in {score(asked)}, {first} against {second}, difference {gap}."

@@ -65,12 +65,12 @@ def commands(sweep: Sweep) -> list[str]:
     result, main = sweep.result, sweep.main
     alpha = sweep.alpha(result) if result else None
     if main not in (None, "negated", "random") and alpha is not None and result is not None:
-        words = ["extsub", "combine", expert, *anti_experts, "--operation", str(main), "--alpha", f"{alpha:g}"]
+        words = ["extsub", "combine", expert, *anti_experts, "--operation", str(main), "--alpha", f"{alpha:.10g}"]
         lines.append(shlex.join([*words, "--output", result]))
     best = sweep.record.get("search", {}).get("best", {})
     if best.get("profile"):
         words = ["extsub", "combine", expert, *anti_experts, "--operation", best["operation"]]
-        words += ["--alpha", f"{best['alpha']:g}"]
+        words += ["--alpha", f"{best['alpha']:.10g}"]
         path = f"{settings['output']}/{PROFILE}"
         lines.append(shlex.join([*words, "--profile", path, "--output", best["position"]]))
     return lines
@@ -84,7 +84,11 @@ def _options(settings: dict[str, Any]) -> Iterator[str]:
         default = list(default) if isinstance(default, tuple) else default
         if one.name in LEFT_OUT or value in (None, [], {}) or value == default:
             continue
-        yield f"--{one.name.replace('_', '-')}"
+        option = f"--{one.name.replace('_', '-')}"
+        if isinstance(value, str) and value.startswith("-"):
+            yield f"{option}={value}"
+            continue
+        yield option
         if isinstance(value, dict):
             yield from (f"{name}={field}" for name, field in value.items())
         elif isinstance(value, list):

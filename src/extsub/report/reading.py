@@ -10,7 +10,7 @@ from typing import Any
 
 from extsub.errors import ExtSubError
 from extsub.evaluation.statistics import Difference, Figure, Score, difference
-from extsub.evaluation.store import read_items
+from extsub.evaluation.store import read_items, read_results
 from extsub.evaluation.task import scores_of
 from extsub.evaluation.tasks import TASKS
 from extsub.report.wording import score
@@ -150,8 +150,17 @@ def read_sweep(folder: Path) -> Sweep:
         raise ExtSubError(f"{folder}: no {RESULT} in it; give a folder that extsub sweep wrote") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ExtSubError(f"{path} was not written by extsub sweep, or is broken: sweep again") from error
+    _check_positions(folder, record)
     ability, why = _ability(record, known, target, budget)
     return Sweep(folder, record, target, ability, why, budget)
+
+
+def _check_positions(folder: Path, record: dict[str, Any]) -> None:
+    """The items beside the record are its own; an interrupted --overwrite leaves others."""
+    for label in record["positions"]:
+        model = read_results(folder / POSITIONS / label).get("model")
+        if model and any(model.get(name) != one for name, one in record["made_of"].items()):
+            raise ExtSubError(f"{folder / POSITIONS / label} is of another sweep than {RESULT}: sweep again")
 
 
 def _known(record: dict[str, Any]) -> list[ScoreName]:

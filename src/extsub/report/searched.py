@@ -25,7 +25,7 @@ def search_sentence(record: Mapping[str, Any]) -> str:
     if not found:
         return ""
     over = " and ".join(OVER[one] for one in found["over"])
-    tried = f"The search tried {found['trials']} further strengths of {named(found['operation'])} ({over})"
+    tried = f"The search tried {len(found['tried'])} further strengths of {named(found['operation'])} ({over})"
     best = found["best"]
     if best["position"] is None:
         return f"{tried}: none keeps the budget."

@@ -92,12 +92,12 @@ def has_far(sweep: Sweep) -> bool:
 
 def _near(sweep: Sweep) -> list[str]:
     """The main operation up to twice its chosen strength, what was chosen of the others, and the expert."""
-    most = 2 * (sweep.alpha(sweep.result) or 0.0) if sweep.result else math.inf
+    most = 2 * abs(sweep.alpha(sweep.result) or 0.0) if sweep.result else math.inf
     chosen = {one["position"] for one in sweep.record["chosen"].values()}
     return [
         label
         for label, one in sweep.positions.items()
-        if label == "expert" or label in chosen or (one["operation"] == sweep.main and one["alpha"] <= most)
+        if label == "expert" or label in chosen or (one["operation"] == sweep.main and abs(one["alpha"]) <= most)
     ]
 
 

@@ -69,9 +69,11 @@ def _cost(sweep: Sweep, chosen: dict[str, Any]) -> tuple[str, str]:
 
 def _further(sweep: Sweep, main: str, position: str) -> list[str]:
     """What the next strength of the grid would bring, and cost: the knee of the curve."""
-    later = [one for one in sweep.curve(main) if (sweep.alpha(one) or 0.0) > (sweep.alpha(position) or 0.0)]
+    here = sweep.alpha(position) or 0.0
+    beyond = {one: (sweep.alpha(one) or 0.0) / here for one in sweep.curve(main)}  # 1 is here, whatever its sign
+    later = sorted((one for one, part in beyond.items() if part > 1), key=beyond.__getitem__)
     if not later:
-        return [f"No strength beyond {at(sweep.alpha(position) or 0.0)} was tried: the best may lie there."]
+        return [f"No strength beyond {at(here)} was tried: the best may lie there."]
     names = [name for name in (sweep.target, sweep.ability) if name and sweep.figure(later[0], name)]
     figures = " and ".join(
         f"{score(name)} from {_value(sweep, position, name)} to {_value(sweep, later[0], name)}" for name in names

@@ -9,6 +9,7 @@ from typing import Any
 
 from extsub.adapters.adapter import Adapter
 from extsub.dial import Dial
+from extsub.errors import ExtSubError
 from extsub.evaluation import language_model
 from extsub.evaluation.batches import free_memory
 from extsub.evaluation.evaluate import carry_out
@@ -94,15 +95,17 @@ class Asker:
         if self._loaded is None:
             base = language_model.load_base(self.base, self.settings.dtype)
             expert, *anti_experts = self.adapters
-            self._loaded = (
-                base,
-                Dial(base.model, expert, *anti_experts, randomised(anti_experts[0], self.settings.seed)),
-            )
+            random = [randomised(one, self.settings.seed + 1000 * place) for place, one in enumerate(anti_experts)]
+            self._loaded = base, Dial(base.model, expert, *anti_experts, *random)
         base, _ = self._loaded
         with self._at(turn) as model:
             for run in runs:
                 respondent = base.tokenizer if run.task.needs == "tokenizer" else model
-                ask(run, respondent, self.settings, self.group, self.progress)
+                try:
+                    ask(run, respondent, self.settings, self.group, self.progress)
+                except ExtSubError as error:
+                    raise ExtSubError(f"at {turn.label}: {error}") from error
+                run.store.close()  # there are many positions
 
     @contextlib.contextmanager
     def _at(self, turn: Position) -> Generator[LanguageModel]:

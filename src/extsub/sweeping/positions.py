@@ -48,7 +48,7 @@ class Position:
         """Its name, also of its folder."""
         if self.alpha is None:
             return self.operation
-        plain = f"{self.operation}-{self.alpha:g}"
+        plain = f"{self.operation}-{self.alpha:.10g}"
         if self.profile is None:
             return plain
         text = json.dumps(self.profile.to_dict(), sort_keys=True)
@@ -63,7 +63,7 @@ class Position:
         return hash(self.label)
 
     def turn(self, dial: Dial, anti_experts: int) -> None:
-        """Set a dial to it, to which a random anti-expert is attached as the last one."""
+        """Set a dial to it, to which as many random anti-experts are attached after the others."""
         if self.alpha is None:
             dial.set_parts(
                 *{"base": (0.0,), "expert": (1.0,), "anti-expert": (0.0, *[1.0] * anti_experts)}[self.operation]
@@ -71,9 +71,9 @@ class Position:
         elif self.operation == "negated":
             dial.set_parts(0.0, *[-self.alpha] * anti_experts)
         elif self.operation == "random":
-            dial.set("ext-sub", [*[0.0] * anti_experts, self.alpha])
+            dial.set("ext-sub", [*[0.0] * anti_experts, *[self.alpha] * anti_experts])
         else:
-            dial.set(self.operation, [*[self.alpha] * anti_experts, 0.0], self.profile)
+            dial.set(self.operation, [*[self.alpha] * anti_experts, *[0.0] * anti_experts], self.profile)
 
 
 def positions(operations: tuple[str, ...], alphas: tuple[float, ...]) -> list[Position]:
@@ -85,6 +85,8 @@ def positions(operations: tuple[str, ...], alphas: tuple[float, ...]) -> list[Po
     for operation in operations:
         if operation not in (*OPERATIONS, *CONTROLS):
             raise ExtSubError(f"--operations {operation}: there are {', '.join((*OPERATIONS, *CONTROLS))}")
+    if not any(alphas):
+        raise ExtSubError("--alphas: all are 0, which is the expert whatever the operation: give others")
     found = [Position("base"), Position("expert"), Position("anti-expert")]
     found += [Position(operation, alpha) for operation in operations for alpha in alphas if alpha]
     return list(dict.fromkeys(found))
@@ -107,7 +109,8 @@ def parse_alphas(given: str) -> tuple[float, ...]:
         count = round((last - first) / step) + 1 if step else 0
         if not 0 < count <= MOST_ALPHAS:
             raise ExtSubError(f"--alphas {given}: from {first:g} to {last:g} in steps of {step:g} is no grid")
-        return tuple(round(first + place * step, 10) for place in range(count) if first + place * step <= last + 1e-9)
+        values = [round(first + place * step, 10) for place in range(count)]
+        return tuple(one for one in values if (last - one) * step >= -1e-9)
     if re.fullmatch(rf"{number}(,{number})*", given):
         return tuple(dict.fromkeys(float(one) for one in given.split(",")))
     raise ExtSubError(f"--alphas {given}: expected FROM:TO:STEP (0:3:0.25) or values (0.5,1,2)")

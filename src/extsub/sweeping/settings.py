@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path  # noqa: F401  the command line looks for the types of inherited settings here
+from pathlib import Path
 from typing import Literal
 
 from extsub.errors import ExtSubError
-from extsub.evaluation.settings import Backend, EvaluationSettings  # noqa: F401
+from extsub.evaluation.settings import Backend, EvaluationSettings  # noqa: F401  the command line looks for types here
 from extsub.models import Dtype  # noqa: F401
 from extsub.prompts import Prompt  # noqa: F401
 
@@ -18,6 +18,10 @@ class SweepSettings(EvaluationSettings):
 
     tasks: tuple[str, ...]
     """Benchmarks, the deficiency's first: truthfulqa-mc perplexity."""
+    output: Path | None = None
+    """Folder for what it finds: sweep.json, sweep.csv, and every position's results.json and items."""
+    seed: int = 0
+    """Of the halves, the random control, the search, --limit and the intervals."""
     operations: tuple[str, ...] = ("ext-sub", "subtract", "contrast", "amplify", "negated", "random")
     """Of them negated is the anti-expert alone with the sign turned, and random ext-sub with a random anti-expert of
     equal row norms: controls."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from extsub.evaluation.run import Progress, silent
 from extsub.evaluation.sharing import processes
 from extsub.evaluation.store import write_whole
 from extsub.evaluation.subjects import identify
-from extsub.evaluation.task import Task
-from extsub.sweeping.asking import Asker
-from extsub.sweeping.choice import Budget, Chooser, Chosen, ScoreName, find_score
+from extsub.evaluation.task import Task, data_of, limited
+from extsub.evaluation.tasks import TASKS
+from extsub.sweeping.asking import POSITIONS, Asker
+from extsub.sweeping.choice import Budget, Chooser, Chosen, ScoreName, find_score, half_of
 from extsub.sweeping.positions import Position, companions, parse_alphas, positions
 from extsub.sweeping.search import search, searched
 from extsub.sweeping.settings import SweepSettings
@@ -55,7 +57,23 @@ def sweep(
     name = adapter_name.base_of(settings.model, [adapter_name.find(one) for one in (expert, *anti_experts)])
     made_of = {**identify(name), "adapters": [one.source.provenance() for one in adapters if one.source]}
     group = processes()
+    group.told(lambda: _check_output(settings.output))
+    check_halves(settings, tasks, target, budget)
     asker = Asker(name, made_of, adapters, tasks, settings, group, progress or silent)
+    with _kept_when_interrupted(settings.output):
+        return _carry_out(asker, turns, target, budget, operation, {"expert": expert, "anti_experts": [*anti_experts]})
+
+
+def _carry_out(
+    asker: Asker,
+    turns: Sequence[Position],
+    target: ScoreName,
+    budget: Budget | None,
+    operation: str | None,
+    given: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Ask, choose, search (an operation, if any), and compare."""
+    settings, group = asker.settings, asker.group
     asker.ask(turns)
 
     def chooser() -> Chooser:
@@ -74,8 +92,8 @@ def sweep(
     asked = {turn.label: {**turn.to_dict(), "tasks": asker.results[turn]["tasks"]} for turn in (*turns, *beside)}
     record = {
         "settings": settings.to_dict(),
-        "made_of": made_of,
-        "given": {"expert": expert, "anti_experts": list(anti_experts)},
+        "made_of": dict(asker.made_of),
+        "given": given,
         "score": str(target),
         "budget": settings.budget,
         "positions": asked,
@@ -95,6 +113,42 @@ def judged_by(settings: SweepSettings, tasks: Sequence[Task]) -> tuple[ScoreName
     known = [ScoreName(task.name, name, one) for task in tasks for name, one in task.measures.items() if one.better]
     target = find_score("--score", settings.score, known) if settings.score else _first(known, tasks)
     return target, Budget.parse(settings.budget, known) if settings.budget else None
+
+
+def check_halves(settings: SweepSettings, tasks: Sequence[Task], target: ScoreName, budget: Budget | None) -> None:
+    """There are items to choose by, and others to report on.
+
+    Raises:
+        ExtSubError: a task has too few.
+    """
+    for task in tasks:
+        if task.name not in (target.task, budget.name.task if budget else "") or task.name == "perplexity":
+            continue  # a text of one item may be many windows
+        items = limited(task.read(settings, data_of(task, settings, tuple(TASKS))).items, settings)
+        found = {half_of((index, 0), settings.seed) for index in items}
+        for half in ("validation", "test"):
+            if half not in found:
+                raise ExtSubError(f"{task.name}: its {len(items)} items have no {half} part: it needs more items")
+
+
+def _check_output(folder: Path | None) -> None:
+    assert folder is not None  # settings see to that
+    for name in (TABLE, PROFILE):
+        if (folder / name).exists() and not (folder / RESULT).exists():
+            raise ExtSubError(f"{folder / name} is in the way, and no sweep wrote it: choose another output")
+
+
+@contextlib.contextmanager
+def _kept_when_interrupted(folder: Path | None) -> Generator[None]:
+    """Say that positions which are complete are kept."""
+    assert folder is not None
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as error:
+        if not any((folder / POSITIONS).glob("*/results.json")):
+            raise
+        code = error.args[:1] if isinstance(error, SystemExit) else ()
+        raise type(error)(*code, "what was asked is kept: the same command goes on from there") from error
 
 
 def _first(known: Sequence[ScoreName], tasks: Sequence[Task]) -> ScoreName:
@@ -128,8 +182,8 @@ def _write(folder: Path | None, record: Mapping[str, Any]) -> None:
     profile = record.get("search", {}).get("best", {}).get("profile")
     if profile:
         write_whole(folder / PROFILE, json.dumps(profile, indent=2) + "\n")
-    else:
-        (folder / PROFILE).unlink(missing_ok=True)
+    elif (folder / RESULT).exists():
+        (folder / PROFILE).unlink(missing_ok=True)  # of a search before
     write_whole(folder / RESULT, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     write_whole(folder / TABLE, _table(record))
 
