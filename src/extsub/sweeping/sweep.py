@@ -179,13 +179,13 @@ def _beside(chosen: Mapping[str, Chosen], turns: Sequence[Position]) -> list[Pos
 
 def _write(folder: Path | None, record: Mapping[str, Any]) -> None:
     assert folder is not None  # settings see to that
+    write_whole(folder / RESULT, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_whole(folder / TABLE, _table(record))
     profile = record.get("search", {}).get("best", {}).get("profile")
     if profile:
         write_whole(folder / PROFILE, json.dumps(profile, indent=2) + "\n")
-    elif (folder / RESULT).exists():
+    else:
         (folder / PROFILE).unlink(missing_ok=True)  # of a search before
-    write_whole(folder / RESULT, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    write_whole(folder / TABLE, _table(record))
 
 
 def _table(record: Mapping[str, Any]) -> str:
