@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ import torch
 
 import plain
 from conftest import Command
-from extsub import ExtSubError, load_adapter
+from extsub import ExtSubError, SweepSettings, load_adapter
+from extsub import sweep as sweep_in_python
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.tasks import TASKS as TASKS_KNOWN
 from extsub.sweeping.choice import Budget, Chooser, ScoreName, figure_on, find_score, half_of
@@ -331,6 +334,35 @@ def test_a_file_that_no_sweep_wrote_stays(pair: Path, extsub: Command) -> None:
     Path("own/profile.json").unlink()
     done(extsub("sweep", "expert", "anti-expert", *words))
     assert "ext-sub--1" in json.loads(Path("own/sweep.json").read_text())["positions"]
+
+
+def test_progress_counts_the_items_of_all_positions(pair: Path) -> None:
+    """One bar for the grid, so that it knows how long all of it takes; asked again, nothing is left."""
+    bars: list[list[Any]] = []
+
+    @contextlib.contextmanager
+    def counting(name: str, total: int, done: int) -> Generator[Callable[[int], None]]:
+        bars.append([name, total, done])
+
+        def advance(number: int) -> None:
+            bars[-1][2] += number
+
+        yield advance
+
+    settings = SweepSettings(
+        tasks=("truthfulqa-mc", "halueval-qa"),
+        data=("data",),
+        output=Path("swept"),
+        operations=("ext-sub",),
+        alphas="1",
+    )
+    sweep_in_python("expert", ["anti-expert"], settings, counting)
+    items = sum(len(Path(f"swept/positions/base/{task}.jsonl").read_text().splitlines()) for task in settings.tasks)
+    assert bars[0] == ["4 positions", 4 * items, 4 * items]
+    assert bars[1:] == [["7 positions", 7 * items, 7 * items]]
+    bars.clear()
+    sweep_in_python("expert", ["anti-expert"], settings, counting)
+    assert [total - done for _, total, done in bars] == [0, 0]
 
 
 def test_every_anti_expert_has_a_random_counterpart(pair: Path, extsub: Command) -> None:

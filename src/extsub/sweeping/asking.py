@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,13 +50,18 @@ class Asker:
         Raises:
             ExtSubError: as ``evaluate``.
         """
+        if not turns:
+            return
         subjects = {turn: self._subject(turn) for turn in turns}
 
         def turn_through(runs: Sequence[Run]) -> None:
-            for turn, subject in subjects.items():
-                theirs = [run for run in runs if run.subject is subject and run.unasked]
-                if theirs:
-                    self._ask_at(turn, theirs)
+            total, left = sum(len(run.chosen) for run in runs), sum(len(run.unasked) for run in runs)
+            name = turns[0].label if len(turns) == 1 else f"{len(turns)} positions"
+            with self.progress(name, total, total - left) as advance:
+                for turn, subject in subjects.items():
+                    theirs = [run for run in runs if run.subject is subject and run.unasked]
+                    if theirs:
+                        self._ask_at(turn, theirs, advance)
             if any(task.judge for task in self.tasks):
                 self.put_away()  # a judge needs the memory
 
@@ -91,7 +96,7 @@ class Asker:
         record = {**self.made_of, **turn.to_dict(), "random_seed": random}
         return Subject(turn.label, None, self.settings.output / POSITIONS / turn.label, record)
 
-    def _ask_at(self, turn: Position, runs: Sequence[Run]) -> None:
+    def _ask_at(self, turn: Position, runs: Sequence[Run], advance: Callable[[int], None]) -> None:
         if self._loaded is None:
             base = language_model.load_base(self.base, self.settings.dtype)
             expert, *anti_experts = self.adapters
@@ -102,7 +107,7 @@ class Asker:
             for run in runs:
                 respondent = base.tokenizer if run.task.needs == "tokenizer" else model
                 try:
-                    ask(run, respondent, self.settings, self.group, self.progress)
+                    ask(run, respondent, self.settings, self.group, lambda *_: contextlib.nullcontext(advance))
                 except ExtSubError as error:
                     raise ExtSubError(f"at {turn.label}: {error}") from error
                 run.store.close()  # there are many positions
