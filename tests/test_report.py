@@ -294,6 +294,19 @@ def test_a_level_that_not_both_reach_is_not_called_what_the_result_has(tmp_path:
     assert one["at_ability"]["level"] < record["positions"]["ext-sub-3"]["tasks"]["perplexity"]["perplexity"]["value"]
 
 
+def test_what_the_sweep_chose_no_strength_of_is_compared_at_the_same_strength(copy: Path) -> None:
+    record = record_of(copy)
+    del record["chosen"]["subtract"]
+    swept.write(copy, record)
+    sweep = read_sweep(copy)
+    alpha = record["positions"][record["chosen"]["ext-sub"]["position"]]["alpha"]
+    gap = sweep.change(f"subtract-{alpha:g}", record["chosen"]["ext-sub"]["position"], sweep.target)
+    said = [one for one in verdict_on(sweep).beside if "subtract at the same α (the sweep chose none for it)" in one]
+    assert len(said) == 1
+    assert f"n = {gap.n}" in said[0]
+    assert ("no difference" in said[0]) == (gap.p is not None and gap.p >= 0.05)
+
+
 def test_items_of_another_sweep_are_not_taken_for_this_one(copy: Path) -> None:
     made_of = record_of(copy)["made_of"]
     results = copy / "positions" / "expert" / "results.json"

@@ -94,12 +94,23 @@ def _beside(sweep: Sweep, main: str) -> list[str]:
         if operation == main:
             continue
         if other is None:
-            sentences.append(f"The sweep has no {operation} to compare with.")
+            sentences.append(_at_the_same_strength(sweep, main, operation))
         elif other["position"] is None:
             sentences.append(f"No strength of {operation} keeps the budget.")
         else:
             sentences.append(_one_beside(sweep, main, operation, other))
     return sentences
+
+
+def _at_the_same_strength(sweep: Sweep, main: str, operation: str) -> str:
+    """For an operation that the sweep did not choose a strength of."""
+    alpha = sweep.alpha(sweep.result) if sweep.result else None
+    label = None if alpha is None else sweep.find(operation, alpha)
+    if label is None or sweep.result is None or not _has_items(sweep):
+        return f"The sweep has no {operation} to compare with."
+    change = sweep.change(label, sweep.result, sweep.target)._asdict()
+    between = said(judged(change, sweep.target.measure), f"{named(operation)} at the same α")
+    return f"{capital(named(main))} {between} (the sweep chose none for it): {change_in_words(change)}."
 
 
 def _one_beside(sweep: Sweep, main: str, operation: str, other: dict[str, Any]) -> str:
