@@ -48,7 +48,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     ),
     "sweeping": (
         {"adapters", "algebra", "dial", "evaluation", "models", "profile", "prompts", "errors"},
-        {"torch"},
+        {"cyclopts", "torch"},
         {"optuna"},
     ),
     "stages": ({"errors", "evaluation"}, set(), set()),

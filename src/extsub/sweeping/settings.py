@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from extsub.errors import ExtSubError
-from extsub.evaluation.settings import Backend, EvaluationSettings  # noqa: F401  the command line looks for types here
+from extsub.evaluation.settings import Backend, EvaluationSettings
 from extsub.models import Dtype  # noqa: F401
 from extsub.prompts import Prompt  # noqa: F401
+
+NOT_HERE = Parameter(show=False)
+"""settings of an evaluation that a sweep refuses, so that its help leaves them out"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +23,10 @@ class SweepSettings(EvaluationSettings):
 
     tasks: tuple[str, ...]
     """Benchmarks, the deficiency's first: truthfulqa-mc perplexity."""
+    adapter: Annotated[tuple[str, ...], NOT_HERE] = ()
+    backend: Annotated[Backend, NOT_HERE] = "transformers"
+    url: Annotated[str | None, NOT_HERE] = None
+    reference: Annotated[str | None, NOT_HERE] = None
     output: Path | None = None
     """Folder for what it finds: sweep.json, sweep.csv, and every position's results.json and items."""
     seed: int = 0
