@@ -47,7 +47,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"peft", "transformers"},
     ),
     "sweeping": (
-        {"adapters", "algebra", "dial", "evaluation", "models", "profile", "prompts", "errors"},
+        {"adapters", "algebra", "dial", "evaluation", "models", "profile", "prompts", "stages", "errors"},
         {"cyclopts", "torch"},
         {"optuna"},
     ),
@@ -85,13 +85,14 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"matplotlib", "tokenizers"},
     ),
     "report": (
-        {"adapters", "evaluation", "inspection", "plot", "sweeping", "errors"},
+        {"adapters", "algebra", "evaluation", "inspection", "plot", "sweeping", "errors"},
         {"numpy"},
         {"jinja2", "markupsafe"},
     ),
     "results_table": ({"evaluation", "report"}, {"rich"}, set()),
     "terminal": ({"adapters", "inspection", "processes"}, {"rich"}, {"transformers"}),
-    "cli": ({"errors", "evaluation", "processes", "sweeping", "training"}, {"cyclopts"}, {"extsub", "yaml"}),
+    "arguments": (set(), set(), set()),
+    "cli": ({"arguments", "errors", "evaluation", "processes", "sweeping", "training"}, {"cyclopts"}, {"extsub"}),
     "__init__": (
         {
             "adapters",

@@ -137,7 +137,6 @@ def change(value: float, p: float | None) -> dict[str, Any]:
 )
 def test_the_words_follow_from_the_figures(copy: Path, against: dict[str, Any], word: str, sentence: str) -> None:
     record = record_of(copy)
-    shutil.rmtree(copy / "positions")  # the record alone has to do
     record["chosen"]["ext-sub"]["test"]["value"] = 0.8
     record["chosen"]["ext-sub"]["against_expert"] = against
     swept.write(copy, record)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.config import Dict
 
+from extsub.arguments import as_options
 from extsub.errors import ExtSubError
 from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
 from extsub.processes import is_main_process
@@ -420,7 +421,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run a command. Exit code 0: done; 2: something the user can fix, in one sentence; 1: a bug, with traceback."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        tokens = _spread_fields(_spread_alpha(_join_alphas(sys.argv[1:] if arguments is None else arguments)))
+        tokens = as_options(sys.argv[1:] if arguments is None else arguments)
         app["train"].config = _recipe(tokens)
         app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
@@ -437,47 +438,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
-def _join_alphas(tokens: list[str]) -> list[str]:
-    """``--alphas -1:1:0.5`` to ``--alphas=-1:1:0.5``: a grid that begins below 0 is no option."""
-    result: list[str] = []
-    for token in tokens:
-        if result and result[-1] == "--alphas" and token[:1] == "-" and token[1:2] in (".", *"0123456789"):
-            result[-1] = f"--alphas={token}"
-        else:
-            result.append(token)
-    return result
-
-
-def _spread_alpha(tokens: list[str]) -> list[str]:
-    """``--alpha 0.5 -1`` to ``--alpha=0.5 --alpha=-1``: as many values as follow, and adapters may follow them."""
-    result: list[str] = []
-    values = False
-    for token in tokens:
-        values = token == "--alpha" or (values and _is_number(token))
-        if token == "--alpha":
-            result.append(token)
-        elif values:
-            if result[-1] == "--alpha":
-                result.pop()
-            result.append(f"--alpha={token}")
-        else:
-            result.append(token)
-    return result
-
-
-def _spread_fields(tokens: list[str]) -> list[str]:
-    """``--field output=answer`` to ``--field.output=answer``, which is how cyclopts spells an entry of a mapping."""
-    result: list[str] = []
-    entries = False
-    for token in tokens:
-        entries = token == "--field" or (entries and "=" in token and not token.startswith("-"))
-        if token.startswith("--field="):
-            result.append(f"--field.{token.removeprefix('--field=')}")
-        elif token != "--field":
-            result.append(f"--field.{token}" if entries else token)
-    return result
-
-
 def _recipe(tokens: list[str]) -> list[Dict]:
     """The settings in the file that ``--config`` names. A name in it that is no setting is an error."""
     for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
@@ -488,14 +448,9 @@ def _recipe(tokens: list[str]) -> list[Dict]:
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:
-    import yaml
+    from extsub.recipe.values import read_yaml
 
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExtSubError(f"--config {path}: {getattr(error, 'strerror', 'not UTF-8').lower()}") from error
-    except yaml.YAMLError as error:
-        raise ExtSubError(f"--config {path}: not YAML ({' '.join(str(error).split())})") from error
+    content = read_yaml(f"--config {path}", path)
     if not isinstance(content or {}, dict):
         raise ExtSubError(f"--config {path}: expected settings with their values (rank: 8)")
     known = {one.name: one.type for one in fields(TrainingSettings)}
@@ -506,14 +461,6 @@ def _read_recipe(path: Path) -> dict[str, Any]:
         if known[name] == "int" and isinstance(value, float):  # cyclopts would cut it off
             raise ExtSubError(f"--config {path}: {name} is {value}, expected a whole number")
     return {name: value for name, value in recipe.items() if value is not None}
-
-
-def _is_number(token: str) -> bool:
-    try:
-        float(token)
-    except ValueError:
-        return False
-    return True
 
 
 def _terminate(_signal: int, _frame: object) -> NoReturn:

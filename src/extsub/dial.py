@@ -63,11 +63,6 @@ class Dial:
         self._anti_experts = len(anti_experts)
         self.set_parts(1.0)
 
-    @property
-    def modules(self) -> list[str]:
-        """names of what the adapters change"""
-        return [layer.name for layer in self._layers]
-
     def set(
         self,
         operation: str | Operation = "ext-sub",
@@ -85,12 +80,12 @@ class Dial:
                 raise ExtSubError(f"operation must be one of {', '.join(OPERATIONS)}, found {operation!r}")
             operation = OPERATIONS[operation]
         alphas = spread_alpha(alpha, self._anti_experts)
-        factors = (profile or Profile()).factors(self.modules)
+        factors = profile.factors(layer.name for layer in self._layers) if profile else {}
         for layer in self._layers:
             expert, *antis = layer.norms
             x, ys = 1.0, []
             for norms, one in zip(antis, alphas, strict=True):
-                more, y = operation.weights(expert, norms, one * factors[layer.name])
+                more, y = operation.weights(expert, norms, one * factors.get(layer.name, 1.0))
                 x = x + more
                 ys.append(y)
             layer.write([x, *ys])

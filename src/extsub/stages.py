@@ -148,11 +148,16 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def kept_when_interrupted(kept: str) -> Generator[None]:
-    """Say what is kept when somebody stops the work; training's own message names an option that a chain has not."""
+def kept_when_interrupted(kept: Callable[[], str]) -> Generator[None]:
+    """Say what is kept when somebody stops the work, in place of what a part of it says.
+
+    Args:
+        kept: the sentence, as things stand then; empty leaves the part's own.
+    """
     try:
         yield
-    except KeyboardInterrupt as error:
-        raise KeyboardInterrupt(kept) from error
-    except SystemExit as error:
-        raise SystemExit(error.args[0] if error.args else 1, kept) from error
+    except (KeyboardInterrupt, SystemExit) as error:
+        if not (said := kept()):
+            raise
+        code = (error.args[0] if error.args else 1,) if isinstance(error, SystemExit) else ()
+        raise type(error)(*code, said) from error

@@ -68,7 +68,7 @@ def demo(
     require("peft", "evaluate")
     size, shown = size or Size(), progress or silent
     seeds = list(dict.fromkeys(seeds))
-    with _one_thread(), kept_when_interrupted(KEPT):
+    with _one_thread(), kept_when_interrupted(lambda: KEPT):
         found = {str(seed): run_seed(seed, output / f"seed-{seed}", size, shown, say) for seed in seeds}
     summary = {
         "retained_at_least": RETAINED,

@@ -74,7 +74,7 @@ def _curve(axes: Axes, summary: Mapping[str, Any], operation: str, limits: tuple
         markevery=range(1, len(xs)),
     )  # fmt: skip
     for alpha in summary["alphas"]:
-        x, y, _, spread = points.get(alpha, (limits[0], 0.0, 0.0, 0.0))
+        x, y, spread = points.get(alpha, (limits[0], 0.0, 0.0))
         if not limits[0] < x < (limits[1] if close else CLOSE[0]):  # each number once, where there is room
             continue
         axes.annotate(f"{alpha:g}", (x, y), (4, 4), textcoords="offset points", color=colour, fontsize=8)
@@ -82,8 +82,8 @@ def _curve(axes: Axes, summary: Mapping[str, Any], operation: str, limits: tuple
             axes.errorbar(x, y, yerr=spread, color=colour, elinewidth=0.9, capsize=2, alpha=0.6)
 
 
-def _points(summary: Mapping[str, Any], operation: str) -> dict[float, tuple[float, float, float, float]]:
-    """α: (ability, truth, and the deviation of each)."""
+def _points(summary: Mapping[str, Any], operation: str) -> dict[float, tuple[float, float, float]]:
+    """α: (ability, truth, its deviation)."""
     mean, deviation = (summary[name]["all_items"] for name in ("mean", "deviation"))
     found = {}
     for label, figures in mean.items():
@@ -91,8 +91,7 @@ def _points(summary: Mapping[str, Any], operation: str) -> dict[float, tuple[flo
         everywhere = summary["of"]["all_items"][label] == len(summary["seeds"])
         if (label != "expert" and name != operation) or figures["retained"] is None or not everywhere:
             continue
-        spread = (deviation[label][one] or 0.0 for one in ("retained", "mc2"))
-        found[float(alpha) if name else 0.0] = (figures["retained"], figures["mc2"], *spread)
+        found[float(alpha) if name else 0.0] = (figures["retained"], figures["mc2"], deviation[label]["mc2"] or 0.0)
     return dict(sorted(found.items()))
 
 

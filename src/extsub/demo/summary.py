@@ -10,10 +10,9 @@ from typing import Any
 
 from extsub.demo.settings import RETAINED
 from extsub.evaluation.statistics import Measure
-from extsub.evaluation.store import read_items
-from extsub.evaluation.task import scores_of
 from extsub.evaluation.tasks import TASKS
-from extsub.sweeping.choice import AllScores, ScoreName, figure_on
+from extsub.sweeping.asking import POSITIONS
+from extsub.sweeping.choice import ScoreName, figure_on, read_scores
 
 PARTS = {
     **dict.fromkeys(("all_items", "test_half"), ("mc1", "mc2", "perplexity", "retained")),
@@ -94,14 +93,7 @@ def _test(sweep: Path, label: str | None, chosen: Mapping[str, Any] | None, seed
 
 def _on(sweep: Path, label: str, name: str, half: Any, seed: int) -> float:
     known = NAMES[name]
-    scores: AllScores = {
-        known.task: {
-            (index, place): one
-            for index, row in read_items(sweep / "positions" / label, known.task).items()
-            for place, one in enumerate(scores_of(row))
-        }
-    }
-    return figure_on(scores, known, half, seed).value
+    return figure_on({known.task: read_scores(sweep / POSITIONS / label, known.task)}, known, half, seed).value
 
 
 def over_seeds(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

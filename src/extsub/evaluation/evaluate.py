@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -51,7 +51,19 @@ def evaluate(
     subjects = subjects_of(settings, settings.output)
     if any(task.name == "drift" for task in chosen):
         _check_drift(subjects)
-    return carry_out(chosen, subjects, settings, lambda runs: ask_all(runs, subjects, settings, group, shown), shown)
+    items = items_of(chosen, settings)
+    return carry_out(
+        chosen, items, subjects, settings, lambda runs: ask_all(runs, subjects, settings, group, shown), shown
+    )
+
+
+def items_of(tasks: Sequence[Task], settings: EvaluationSettings) -> dict[str, Items]:
+    """The items of each task; with ``--limit`` all of them still.
+
+    Raises:
+        ExtSubError: data is not there, or not what a task reads.
+    """
+    return {task.name: task.read(settings, data_of(task, settings, tuple(TASKS))) for task in tasks}
 
 
 def _check_drift(subjects: Sequence[Subject]) -> None:
@@ -67,6 +79,7 @@ def _check_drift(subjects: Sequence[Subject]) -> None:
 
 def carry_out(
     tasks: Sequence[Task],
+    items: Mapping[str, Items],
     subjects: Sequence[Subject],
     settings: EvaluationSettings,
     ask: Callable[[Sequence[Run]], None],
@@ -77,7 +90,6 @@ def carry_out(
     Returns:
         as ``evaluate``
     """
-    items = {task.name: task.read(settings, data_of(task, settings, tuple(TASKS))) for task in tasks}
     group = processes()
     with contextlib.ExitStack() as stack:
         group.told(lambda: [stack.enter_context(working_in(subject.folder)) for subject in subjects])

@@ -11,11 +11,10 @@ from extsub.adapters.load import load_adapter
 from extsub.adapters.staging import check_place
 from extsub.combination import combine
 from extsub.errors import ExtSubError, require
-from extsub.evaluation.evaluate import tasks_named
+from extsub.evaluation.evaluate import items_of, tasks_named
 from extsub.evaluation.store import read_results
 from extsub.evaluation.subjects import identify
-from extsub.evaluation.task import data_of, limited
-from extsub.evaluation.tasks import TASKS
+from extsub.evaluation.task import Items, limited
 from extsub.matching import same_base
 from extsub.models import find_model
 from extsub.recipe import chain
@@ -71,7 +70,8 @@ def plan(recipe: Recipe, stages: Stages, tokenising: Progress | None = None) -> 
     with named(f"{recipe.path}: sweep"):
         check_choice(recipe)
         tasks = tasks_named(recipe.sweep.tasks, recipe.sweep)
-        check_halves(recipe.sweep, tasks, *judged_by(recipe.sweep, tasks))
+        items = items_of(tasks, recipe.sweep)
+        check_halves(recipe.sweep, items, *judged_by(recipe.sweep, tasks))
     base = identify(find_model(recipe.model))
     taken = {one.name: load_adapter(one.adapter) for one in recipe.ingredients if not one.training}
     _check_together(recipe, {name: _size(one) for name, one in taken.items()})
@@ -81,10 +81,10 @@ def plan(recipe: Recipe, stages: Stages, tokenising: Progress | None = None) -> 
     _check_together(recipe, sizes)
     if undone := [one.name for one in ahead if one.why]:
         after = f"after {undone[-1]}"
-        later = [Ahead("sweep", after, _sweep_estimate(recipe, anew=True)), Ahead("report", "after sweep")]
+        later = [Ahead("sweep", after, _sweep_estimate(recipe, items, anew=True)), Ahead("report", "after sweep")]
         return [*ahead, *later, Ahead("result", "after sweep", _result_estimate(recipe, sizes))]
     combine(*[load_adapter(one.adapter) for one in recipe.ingredients], **vars(recipe.result))
-    return [*ahead, *_after_training(recipe, stages, chain.swept(recipe, base), sizes)]
+    return [*ahead, *_after_training(recipe, stages, chain.swept(recipe, base), sizes, items)]
 
 
 def _check_taken(recipe: Recipe, taken: Mapping[str, Adapter]) -> None:
@@ -152,11 +152,13 @@ def _check_together(recipe: Recipe, sizes: Mapping[str, _Size]) -> None:
         raise ExtSubError(f"{recipe.path}: {said}: all adapters must be of one kind")
 
 
-def _after_training(recipe: Recipe, stages: Stages, sweep: Stage, sizes: Mapping[str, _Size]) -> list[Ahead]:
+def _after_training(
+    recipe: Recipe, stages: Stages, sweep: Stage, sizes: Mapping[str, _Size], items: Mapping[str, Items]
+) -> list[Ahead]:
     if why := sweep.why(stages):
         anew = stages.done.get("sweep", {}).get("inputs") != key_of(sweep.inputs)
         later = [Ahead("report", "after sweep"), Ahead("result", "after sweep", _result_estimate(recipe, sizes))]
-        return [Ahead("sweep", why, _sweep_estimate(recipe, anew)), *later]
+        return [Ahead("sweep", why, _sweep_estimate(recipe, items, anew)), *later]
     ahead = [Ahead("sweep", None), Ahead("report", chain.reported(sweep).why(stages))]
     choice = chain.chosen(recipe)
     if choice.alpha is None:
@@ -165,22 +167,16 @@ def _after_training(recipe: Recipe, stages: Stages, sweep: Stage, sizes: Mapping
     return [*ahead, Ahead("result", why, _result_estimate(recipe, sizes) if why else {})]
 
 
-def _sweep_estimate(recipe: Recipe, anew: bool) -> dict[str, Any]:
-    """How many items of each task are to be asked at how many positions of the grid; reads the data of the tasks."""
-    with named(f"{recipe.path}: sweep"):
-        return _to_ask(recipe, anew)
-
-
-def _to_ask(recipe: Recipe, anew: bool) -> dict[str, Any]:
+def _sweep_estimate(recipe: Recipe, items: Mapping[str, Items], anew: bool) -> dict[str, Any]:
+    """How many items of each task are to be asked at how many positions of the grid."""
     settings = recipe.sweep
     turns = positions(settings.operations, parse_alphas(settings.alphas))
     there = [] if anew else [_asked(recipe, turn.label) for turn in turns]
     tasks = {}
-    for task in tasks_named(settings.tasks, settings):
-        items = task.read(settings, data_of(task, settings, tuple(TASKS))).items
-        items = items if task.name == "ability" else limited(items, settings)
-        left = len(turns) - sum(task.name in asked for asked in there)
-        tasks[task.name] = {"positions": left, "items": len(items), "answers": left * len(items)}
+    for name, known in items.items():
+        count = len(known.items if name == "ability" else limited(known.items, settings))
+        left = len(turns) - sum(name in asked for asked in there)
+        tasks[name] = {"positions": left, "items": count, "answers": left * count}
     return {"positions": len(turns), "tasks": tasks}
 
 

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from extsub.errors import ExtSubError
-from extsub.recipe.values import mapping_of, settings_of
+from extsub.recipe.values import mapping_of, read_yaml, settings_of
 from extsub.sweeping.settings import SweepSettings
 from extsub.training.settings import TrainingSettings
 
@@ -74,7 +72,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         ExtSubError: it is not there, no YAML, or a name or value in it is wrong; the message says where.
     """
-    found = mapping_of(str(path), _read(path), KEYS)
+    found = mapping_of(str(path), read_yaml(str(path), path), KEYS)
     if missing := [name for name in NEEDED if name not in found]:
         raise ExtSubError(f"{path}: {missing[0]} is missing; a recipe has {', '.join(NEEDED)}")
     for name in ("model", "output"):
@@ -94,25 +92,6 @@ def read_recipe(path: Path) -> Recipe:
     result = ResultSettings(**settings_of(f"{path}: result", found.get("result", {}), ResultSettings))
     _check_kinds(path, [expert, *anti_experts], result)
     return Recipe(path, found["model"], output, expert, anti_experts, _sweep(path, found, output, result), result)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe one, which would keep the last of two values of the same name."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise yaml.MarkedYAMLError(None, None, f"{twice[0]} is there twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExtSubError(f"{path}: {(getattr(error, 'strerror', None) or 'not UTF-8').lower()}") from error
-    except yaml.YAMLError as error:
-        raise ExtSubError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def run_recipe(
     group = processes()
     run = _Run(recipe, Stages(recipe.output, COMMAND, say), group, progress or silent, tokenising)
     group.told(lambda: [one.to_dict() for one in plan(recipe, run.stages, tokenising)])
-    with kept_when_interrupted(f"what was done is kept: '{recipe.command}' goes on from there"):
+    with kept_when_interrupted(lambda: f"what was done is kept: '{recipe.command}' goes on from there"):
         return run.all()
 
 

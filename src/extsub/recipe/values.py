@@ -1,4 +1,4 @@
-"""A mapping of a YAML file as the settings of a dataclass: every name is known, every value of the right kind."""
+"""A YAML file, and a mapping in it as settings of a dataclass: names are known, values of the right kind."""
 
 from __future__ import annotations
 
@@ -8,9 +8,35 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import yaml
+
 from extsub.errors import ExtSubError
 
 EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe one, which would keep the last of two values of the same name."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise yaml.MarkedYAMLError(None, None, f"{twice[0]} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(where: str, path: Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        ExtSubError: it is not there, or no YAML, or a name stands in it twice.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExtSubError(f"{where}: {(getattr(error, 'strerror', None) or 'not UTF-8').lower()}") from error
+    except yaml.YAMLError as error:
+        raise ExtSubError(f"{where}: not YAML ({' '.join(str(error).split())})") from error
 
 
 def mapping_of(where: str, value: Any, known: Iterable[str] | None) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from extsub.adapters.load import load_adapter
 from extsub.errors import ExtSubError
+from extsub.inspection import compare
+from extsub.plot import plot_pair
 from extsub.report.origin import given
 from extsub.report.reading import Sweep
 
@@ -15,20 +17,15 @@ from extsub.report.reading import Sweep
 def heat_map(sweep: Sweep) -> tuple[str, str]:
     """(SVG, sentence): the SVG is empty where it cannot be drawn, and the sentence says why."""
     expert, anti_experts = given(sweep)
-    for place, name in enumerate((expert, anti_experts[0])):
-        if not Path(name).expanduser().is_dir():
-            return "", f"No heat map: {name} is not there any more, seen from this folder."
-        try:
-            source = load_adapter(name).source
-        except ExtSubError as error:
-            return "", f"No heat map: {error}."
-        if not source or source.provenance() != sweep.record["made_of"]["adapters"][place]:
-            return "", f"No heat map: {name} is another adapter now than the sweep had."
+    pair = []
     try:
-        from extsub.inspection import compare
-        from extsub.plot import plot_pair
-
-        info = compare(load_adapter(expert), load_adapter(anti_experts[0]))
+        for name, was in zip((expert, anti_experts[0]), sweep.record["made_of"]["adapters"], strict=False):
+            if not was["commit"] and not Path(name).expanduser().is_dir():
+                return "", f"No heat map: {name} is not there any more, seen from this folder."
+            pair.append(load_adapter(name))
+            if pair[-1].source is None or pair[-1].source.provenance() != was:
+                return "", f"No heat map: {name} is another adapter now than the sweep had."
+        info = compare(*pair)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "pair.svg"
             plot_pair(info, path)

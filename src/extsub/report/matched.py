@@ -106,7 +106,7 @@ class Matched:
 def matched(sweep: Sweep, others: Sequence[str] = ("subtract", "contrast")) -> list[Matched]:
     """The main operation against others, on the test half; the rising branches end at the validation half's peaks."""
     main, ability = sweep.main, sweep.ability
-    if main is None or ability is None or sweep.result is None:
+    if ability is None or (sweep.alpha(sweep.result) or 0.0) <= 0:  # the curves that are compared rise from α = 0
         return []
     branches = {name: _branch(sweep, name) for name in (main, *others) if name in sweep.operations}
     curve = sweep.curve(main)
@@ -122,7 +122,7 @@ def matched(sweep: Sweep, others: Sequence[str] = ("subtract", "contrast")) -> l
         curves[name] = xs[:size, columns], ys[:size, columns]
     ours = branches[main]
     place = ours.index(sweep.result)
-    return [_pair(sweep, main, ours[place], name, curves, place) for name in others if name in curves and name != main]
+    return [_pair(sweep, name, curves, place) for name in others if name in curves and name != main]
 
 
 def _branch(sweep: Sweep, operation: str) -> list[str]:
@@ -141,20 +141,13 @@ def _draws(sweep: Sweep, name: ScoreName, labels: Sequence[str], stream: int) ->
     return resampled(rows, labels, name.measure, sweep.seed + stream)
 
 
-def _pair(
-    sweep: Sweep,
-    main: str,
-    result: str,
-    other: str,
-    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    place: int,
-) -> Matched:
-    ability, target = sweep.ability, sweep.target
+def _pair(sweep: Sweep, other: str, curves: Mapping[str, tuple[np.ndarray, np.ndarray]], place: int) -> Matched:
+    main, ability, target = sweep.main, sweep.ability, sweep.target
     assert ability is not None
     ours, theirs = curves[main], curves[other]
     at_ability = compare(ours, theirs, place, str(target.measure.better))
     at_truth = compare(ours[::-1], theirs[::-1], place, str(ability.measure.better))
-    alpha = sweep.alpha(result) or 0.0
+    alpha = sweep.alpha(sweep.result) or 0.0
     sentences = (
         _sentence("ability", main, other, alpha, ability, target, at_ability),
         _sentence("truth", main, other, alpha, target, ability, at_truth),

@@ -7,25 +7,23 @@ from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from typing import Any
 
+from extsub.algebra import OPERATIONS
 from extsub.evaluation.store import read_results
 from extsub.report.reading import Sweep
 from extsub.sweeping.asking import POSITIONS
 from extsub.sweeping.settings import SweepSettings
 from extsub.sweeping.sweep import PROFILE
 
-LEFT_OUT = ("overwrite", "batch_size", "adapter", "backend", "url")
-"""settings that change nothing in the figures, or that a sweep cannot have"""
+LEFT_OUT = ("overwrite", "batch_size")
+"""settings that change nothing in the figures"""
 SHORT = 12
 """characters of a hash that tell it from others"""
 
 
 def given(sweep: Sweep) -> tuple[str, list[str]]:
-    """Expert and anti-experts as the user wrote them; in older records by the names that they were known by."""
-    names = sweep.record.get("given")
-    if names:
-        return names["expert"], list(names["anti_experts"])
-    expert, *others = (one["name"] for one in sweep.record["made_of"]["adapters"])
-    return expert, others
+    """Expert and anti-experts as the user wrote them."""
+    names = sweep.record["given"]
+    return names["expert"], names["anti_experts"]
 
 
 def made_of(sweep: Sweep) -> list[tuple[str, str]]:
@@ -63,9 +61,9 @@ def commands(sweep: Sweep) -> list[str]:
     words = ["extsub", "sweep", expert, *anti_experts, *_options(settings)]
     lines = [shlex.join(words), shlex.join(["extsub", "report", str(settings["output"])])]
     result, main = sweep.result, sweep.main
-    alpha = sweep.alpha(result) if result else None
-    if main not in (None, "negated", "random") and alpha is not None and result is not None:
-        words = ["extsub", "combine", expert, *anti_experts, "--operation", str(main), "--alpha", f"{alpha:.10g}"]
+    alpha = sweep.alpha(result)
+    if main in OPERATIONS and alpha is not None:
+        words = ["extsub", "combine", expert, *anti_experts, "--operation", main, "--alpha", f"{alpha:.10g}"]
         lines.append(shlex.join([*words, "--output", result]))
     best = sweep.record.get("search", {}).get("best", {})
     if best.get("profile"):

@@ -9,13 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from extsub.errors import ExtSubError
-from extsub.evaluation.statistics import Difference, Figure, Score, difference
+from extsub.evaluation.statistics import Difference, Figure
 from extsub.evaluation.store import read_items, read_results
-from extsub.evaluation.task import scores_of
 from extsub.evaluation.tasks import TASKS
 from extsub.report.wording import score
 from extsub.sweeping.asking import POSITIONS
-from extsub.sweeping.choice import AllScores, Budget, Half, ScoreName, figure_on, find_score, half_of
+from extsub.sweeping.choice import (
+    AllScores,
+    Budget,
+    Half,
+    ScoreName,
+    change_on_test,
+    figure_on,
+    find_score,
+    read_scores,
+)
 from extsub.sweeping.sweep import RESULT
 
 MODELS = ("base", "expert", "anti-expert")
@@ -48,16 +56,16 @@ class Sweep:
         return list(dict.fromkeys(one["operation"] for one in self.positions.values() if one["alpha"] is not None))
 
     @property
-    def main(self) -> str | None:
+    def main(self) -> str:
         """The operation that the verdict is about."""
         chosen = self.record["chosen"]
-        return "ext-sub" if "ext-sub" in chosen else next(iter(chosen), None)
+        return "ext-sub" if "ext-sub" in chosen else next(iter(chosen))
 
     @property
-    def result(self) -> str | None:
+    def result(self) -> str:
         """The position chosen for it, or the closest to the budget."""
-        one = self.record["chosen"].get(self.main)
-        return (one["position"] or one["closest"]) if one else None
+        one = self.record["chosen"][self.main]
+        return one["position"] or one["closest"]
 
     def alpha(self, label: str) -> float | None:
         return self.positions[label]["alpha"]
@@ -96,11 +104,7 @@ class Sweep:
     @functools.cache  # noqa: B019
     def scores(self, label: str, task: str) -> dict[Any, Any]:
         """The scores of every item."""
-        return {
-            (index, place): one
-            for index, row in self.rows(label, task).items()
-            for place, one in enumerate(scores_of(row))
-        }
+        return read_scores(self.folder / POSITIONS / label, task)
 
     @functools.cache  # noqa: B019
     def on_half(self, label: str, name: ScoreName, half: Half = "test") -> Figure:
@@ -115,10 +119,7 @@ class Sweep:
     @functools.cache  # noqa: B019
     def change(self, first: str, second: str, name: ScoreName) -> Difference:
         """By how much a second position differs from a first on the test half, item by item."""
-        one, other = self.scores(first, name.task), self.scores(second, name.task)
-        keys = [key for key in one if key in other and half_of(key, self.seed) == "test"]
-        pairs: list[list[Score]] = [[scores[key].get(name.score) for key in keys] for scores in (one, other)]
-        return difference(*pairs, name.measure, self.seed)
+        return change_on_test(self.scores(first, name.task), self.scores(second, name.task), name, self.seed)
 
     def limit(self, half: Half | None = None) -> float | None:
         """The budget's number, on all items or on a half."""
@@ -144,11 +145,11 @@ def read_sweep(folder: Path) -> Sweep:
         known = _known(record)
         target = find_score("score", record["score"], known)
         budget = Budget.parse(record["budget"], known) if record["budget"] else None
-        record["chosen"], record["made_of"], record["settings"]["seed"]
+        record["made_of"], record["given"], record["settings"]["seed"], next(iter(record["chosen"].values()))
         _ = [record["positions"][name]["tasks"] for name in MODELS]
     except FileNotFoundError as error:
         raise ExtSubError(f"{folder}: no {RESULT} in it; give a folder that extsub sweep wrote") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise ExtSubError(f"{path} was not written by extsub sweep, or is broken: sweep again") from error
     _check_positions(folder, record)
     ability, why = _ability(record, known, target, budget)

@@ -20,7 +20,7 @@ from extsub.report.samples import samples
 from extsub.report.searched import search_table
 from extsub.report.tradeoff import NARROW, WIDE, draw, has_far
 from extsub.report.verdict import verdict_on
-from extsub.report.wording import score
+from extsub.report.wording import capital, named, score
 
 MARKER = "written by extsub report"
 """by which a file is known that may be replaced"""
@@ -91,9 +91,7 @@ def contents(sweep: Sweep) -> dict[str, Any]:
     far, pairs = has_far(sweep), matched(sweep)
     heat, heat_note = heat_map(sweep)
     return {
-        "title": f"{(sweep.main or 'sweep').capitalize()} on {sweep.record['made_of']['base']}".replace(
-            "Ext-sub", "Ext-Sub"
-        ),
+        "title": f"{capital(named(sweep.main))} on {sweep.record['made_of']['base']}",
         "verdict": verdict_on(sweep),
         "picture_title": f"{score(sweep.target)} against {x_name}",
         "ability": sweep.ability,

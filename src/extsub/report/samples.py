@@ -47,8 +47,6 @@ class Samples:
 def samples(sweep: Sweep) -> list[Samples]:
     """Of the target's task, and of the first task with generated answers, at most 12 items each."""
     result = sweep.result
-    if result is None:
-        return []
     tasks = [sweep.target.task, *(task for task in sweep.record["settings"]["tasks"] if _generates(task))]
     found = []
     for task in list(dict.fromkeys(tasks))[:2]:

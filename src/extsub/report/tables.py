@@ -75,8 +75,6 @@ def beside(sweep: Sweep) -> Table:
         ("model", "α", *map(score, names), "against the expert", "", f"{main} against it", ""),
         1,
     )
-    if main is None or result is None:
-        return table
     alpha = sweep.alpha(result) or 0.0
     wanted: list[tuple[str, float | None, str | None]] = [(label, None, label) for label in MODELS]
     wanted.append((main, alpha, result))
@@ -103,7 +101,7 @@ def level(sweep: Sweep, pairs: list[Matched]) -> Iterator[Table]:
         f"The level is what {sweep.main} has at the strength chosen for it, or the nearest that both reach. By linear "
         "interpolation along each curve from α = 0 up to its peak, on the items that did not choose the strength; the "
         "peak is the other half's. In brackets: 95 % intervals of a bootstrap over items, drawn once for all of them.",
-        ("against", "at equal", "in", str(sweep.main), "it", "difference", ""),
+        ("against", "at equal", "in", sweep.main, "it", "difference", ""),
         3,
     )
     sides = ((sweep.ability, sweep.target), (sweep.target, sweep.ability))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
@@ -92,7 +91,7 @@ def has_far(sweep: Sweep) -> bool:
 
 def _near(sweep: Sweep) -> list[str]:
     """The main operation up to twice its chosen strength, what was chosen of the others, and the expert."""
-    most = 2 * abs(sweep.alpha(sweep.result) or 0.0) if sweep.result else math.inf
+    most = 2 * abs(sweep.alpha(sweep.result) or 0.0)
     chosen = {one["position"] for one in sweep.record["chosen"].values()}
     return [
         label

@@ -26,8 +26,6 @@ class Verdict:
 def verdict_on(sweep: Sweep) -> Verdict:
     """What the figures on the items that did not choose the strength say."""
     main = sweep.main
-    if main is None:
-        return Verdict("", "The sweep has no operation to judge.", ())
     chosen = sweep.record["chosen"][main]
     if chosen["position"] is None:
         closest = sweep.alpha(chosen["closest"]) or 0.0
@@ -53,9 +51,6 @@ def _cost(sweep: Sweep, chosen: dict[str, Any]) -> tuple[str, str]:
     name = sweep.ability
     if name is None:
         return "", ""
-    if not _has_items(sweep):  # sweep.json alone
-        found = chosen["budget_test"]
-        return (f", at {score(name)} {number(found['value'])}" if found else ""), ""
     expert, ours = (sweep.on_half(one, name) for one in ("expert", chosen["position"]))
     change = sweep.change("expert", chosen["position"], name)._asdict()
     words = [word for word in [COSTS[judged(change, name.measure)]] if word]
@@ -104,9 +99,8 @@ def _beside(sweep: Sweep, main: str) -> list[str]:
 
 def _at_the_same_strength(sweep: Sweep, main: str, operation: str) -> str:
     """For an operation that the sweep did not choose a strength of."""
-    alpha = sweep.alpha(sweep.result) if sweep.result else None
-    label = None if alpha is None else sweep.find(operation, alpha)
-    if label is None or sweep.result is None or not _has_items(sweep):
+    label = sweep.find(operation, sweep.alpha(sweep.result) or 0.0)
+    if label is None:
         return f"The sweep has no {operation} to compare with."
     change = sweep.change(label, sweep.result, sweep.target)._asdict()
     between = said(judged(change, sweep.target.measure), f"{named(operation)} at the same α")
@@ -120,12 +114,8 @@ def _one_beside(sweep: Sweep, main: str, operation: str, other: dict[str, Any]) 
         f"{number(other['test']['value'])} ({p_value(other['against_expert']['p'])})"
     )
     ours = sweep.record["chosen"][main]["position"]
-    if ours is None or not _has_items(sweep):
+    if ours is None:
         return f"{text}."
     change = sweep.change(other["position"], ours, sweep.target)._asdict()
     between = said(judged(change, sweep.target.measure), named(operation))
     return f"{text}. {capital(named(main))} {between} there: {change_in_words(change)}."
-
-
-def _has_items(sweep: Sweep) -> bool:
-    return (sweep.folder / "positions").is_dir()

@@ -16,11 +16,10 @@ from extsub.evaluation.evaluate import carry_out
 from extsub.evaluation.language_model import Base, LanguageModel
 from extsub.evaluation.run import Progress, Run, ask
 from extsub.evaluation.sharing import Processes
-from extsub.evaluation.store import read_items
 from extsub.evaluation.subjects import Subject
-from extsub.evaluation.task import Task, scores_of
+from extsub.evaluation.task import Items, Task
 from extsub.models import ModelName
-from extsub.sweeping.choice import AllScores
+from extsub.sweeping.choice import AllScores, read_scores
 from extsub.sweeping.positions import Position, randomised
 from extsub.sweeping.settings import SweepSettings
 
@@ -36,6 +35,8 @@ class Asker:
     """what tells base and adapters from any others"""
     adapters: Sequence[Adapter]
     tasks: Sequence[Task]
+    items: Mapping[str, Items]
+    """of each task"""
     settings: SweepSettings
     group: Processes
     progress: Progress
@@ -65,7 +66,7 @@ class Asker:
             if any(task.judge for task in self.tasks):
                 self.put_away()  # a judge needs the memory
 
-        found = carry_out(self.tasks, list(subjects.values()), self.settings, turn_through, self.progress)
+        found = carry_out(self.tasks, self.items, list(subjects.values()), self.settings, turn_through, self.progress)
         self.results |= dict(zip(turns, found, strict=False))  # the other processes find nothing
 
     def scores(self, turn: Position) -> AllScores:
@@ -73,14 +74,7 @@ class Asker:
         if turn not in self._scores:
             assert self.settings.output is not None  # settings see to that
             folder = self.settings.output / POSITIONS / turn.label
-            self._scores[turn] = {
-                task.name: {
-                    (index, place): one
-                    for index, row in read_items(folder, task.name).items()
-                    for place, one in enumerate(scores_of(row))
-                }
-                for task in self.tasks
-            }
+            self._scores[turn] = {task.name: read_scores(folder, task.name) for task in self.tasks}
         return self._scores[turn]
 
     def put_away(self) -> None:

@@ -7,11 +7,14 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from extsub.errors import ExtSubError
 from extsub.evaluation.compare import SIGNIFICANT
-from extsub.evaluation.statistics import Figure, Measure, Scores, difference, figures
+from extsub.evaluation.statistics import Difference, Figure, Measure, Scores, difference, figures
+from extsub.evaluation.store import read_items
+from extsub.evaluation.task import scores_of
 
 Half = Literal["validation", "test"]
 AllScores = Mapping[str, Mapping[Any, Scores]]
@@ -77,6 +80,26 @@ def half_of(item: Any, seed: int) -> Half:
     """Which half an item is in: the same for every model, also when items are added."""
     digest = hashlib.sha256(f"{seed} {item}".encode()).digest()
     return "validation" if digest[0] % 2 else "test"
+
+
+def read_scores(folder: Path, task: str) -> dict[Any, Scores]:
+    """What every item of a task scored, as an evaluation saved it in ``folder``.
+
+    Raises:
+        ExtSubError: the items are not there.
+    """
+    return {
+        (index, place): one
+        for index, row in read_items(folder, task).items()
+        for place, one in enumerate(scores_of(row))
+    }
+
+
+def change_on_test(first: Mapping[Any, Scores], second: Mapping[Any, Scores], name: ScoreName, seed: int) -> Difference:
+    """By how much a second model's items differ from a first's on the test part, pair by pair."""
+    keys = [key for key in first if key in second and half_of(key, seed) == "test"]
+    pairs = [[scores[key].get(name.score) for key in keys] for scores in (first, second)]
+    return difference(*pairs, name.measure, seed)
 
 
 def figure_on(scores: AllScores, name: ScoreName, half: Half, seed: int) -> Figure:
@@ -166,10 +189,7 @@ class Chooser:
     def change(self, first: AllScores, second: AllScores) -> dict[str, Any]:
         """By how much the second differs from the first on the test part, item by item: value, ci95, p, n."""
         one, other = (scores[self.target.task] for scores in (first, second))
-        items = [item for item in other if item in one and half_of(item, self.seed) == "test"]
-        pairs = [[scores[item].get(self.target.score) for item in items] for scores in (one, other)]
-        change = difference(*pairs, self.target.measure, self.seed)
-        return {"value": change.value, "ci95": list(change.ci95), "p": change.p, "n": change.n}
+        return change_on_test(one, other, self.target, self.seed)._asdict()
 
 
 def judged(change: Mapping[str, Any], measure: Measure) -> str:

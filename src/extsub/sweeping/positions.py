@@ -85,6 +85,8 @@ def positions(operations: tuple[str, ...], alphas: tuple[float, ...]) -> list[Po
     for operation in operations:
         if operation not in (*OPERATIONS, *CONTROLS):
             raise ExtSubError(f"--operations {operation}: there are {', '.join((*OPERATIONS, *CONTROLS))}")
+    if not operations:
+        raise ExtSubError(f"--operations: name one or more of {', '.join((*OPERATIONS, *CONTROLS))}")
     if not any(alphas):
         raise ExtSubError("--alphas: all are 0, which is the expert whatever the operation: give others")
     found = [Position("base"), Position("expert"), Position("anti-expert")]

@@ -17,8 +17,8 @@ from extsub.sweeping.positions import Position
 if TYPE_CHECKING:
     import optuna
 
-STEP = 4
-"""digits of a proposed strength"""
+DIGITS = 4
+"""behind the point, of a proposed strength"""
 STEEPEST = 1.0
 """the largest ramp: from 0 in one of the end layers to twice the strength in the other"""
 
@@ -47,11 +47,11 @@ class Space:
 
     def propose(self, trial: optuna.Trial) -> Position:
         """The position that a trial stands for; a point of the grid is the same position as there."""
-        ramp = round(trial.suggest_float("ramp", -STEEPEST, STEEPEST), STEP) if self.ramp else 0.0
+        ramp = round(trial.suggest_float("ramp", -STEEPEST, STEEPEST), DIGITS) if self.ramp else 0.0
         if not self.kinds:
-            alpha = round(trial.suggest_float("alpha", 0.0, self.highest), STEP)
+            alpha = round(trial.suggest_float("alpha", 0.0, self.highest), DIGITS)
             return Position(self.operation, alpha, Profile(ramp=ramp) if ramp else None)
-        kinds = {kind: round(trial.suggest_float(f"alpha {kind}", 0.0, self.highest), STEP) for kind in self.kinds}
+        kinds = {kind: round(trial.suggest_float(f"alpha {kind}", 0.0, self.highest), DIGITS) for kind in self.kinds}
         if not ramp and len(set(kinds.values())) == 1:
             return Position(self.operation, kinds[self.kinds[0]])
         return Position(self.operation, 1.0, Profile(kinds, ramp))

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from extsub.adapters.load import load_adapter
 from extsub.errors import ExtSubError, require
 from extsub.evaluation import adapter_name
-from extsub.evaluation.evaluate import tasks_named
+from extsub.evaluation.evaluate import items_of, tasks_named
 from extsub.evaluation.run import Progress, silent
 from extsub.evaluation.sharing import processes
-from extsub.evaluation.store import write_whole
+from extsub.evaluation.store import RESULTS, write_whole
 from extsub.evaluation.subjects import identify
-from extsub.evaluation.task import Task, data_of, limited
-from extsub.evaluation.tasks import TASKS
+from extsub.evaluation.task import Items, Task, limited
+from extsub.stages import kept_when_interrupted
 from extsub.sweeping.asking import POSITIONS, Asker
 from extsub.sweeping.choice import Budget, Chooser, Chosen, ScoreName, find_score, half_of
 from extsub.sweeping.positions import Position, companions, parse_alphas, positions
@@ -58,9 +57,10 @@ def sweep(
     made_of = {**identify(name), "adapters": [one.source.provenance() for one in adapters if one.source]}
     group = processes()
     group.told(lambda: _check_output(settings.output))
-    check_halves(settings, tasks, target, budget)
-    asker = Asker(name, made_of, adapters, tasks, settings, group, progress or silent)
-    with _kept_when_interrupted(settings.output):
+    items = items_of(tasks, settings)
+    check_halves(settings, items, target, budget)
+    asker = Asker(name, made_of, adapters, tasks, items, settings, group, progress or silent)
+    with kept_when_interrupted(lambda: _kept(settings.output)):
         return _carry_out(asker, turns, target, budget, operation, {"expert": expert, "anti_experts": [*anti_experts]})
 
 
@@ -115,20 +115,19 @@ def judged_by(settings: SweepSettings, tasks: Sequence[Task]) -> tuple[ScoreName
     return target, Budget.parse(settings.budget, known) if settings.budget else None
 
 
-def check_halves(settings: SweepSettings, tasks: Sequence[Task], target: ScoreName, budget: Budget | None) -> None:
+def check_halves(settings: SweepSettings, items: Mapping[str, Items], target: ScoreName, budget: Budget | None) -> None:
     """There are items to choose by, and others to report on.
 
     Raises:
         ExtSubError: a task has too few.
     """
-    for task in tasks:
-        if task.name not in (target.task, budget.name.task if budget else "") or task.name == "perplexity":
-            continue  # a text of one item may be many windows
-        items = limited(task.read(settings, data_of(task, settings, tuple(TASKS))).items, settings)
-        found = {half_of((index, 0), settings.seed) for index in items}
+    judges = {target.task, *([budget.name.task] if budget else [])} - {"perplexity"}  # one text may be many windows
+    for task in sorted(judges):
+        asked = limited(items[task].items, settings)
+        found = {half_of((index, 0), settings.seed) for index in asked}
         for half in ("validation", "test"):
             if half not in found:
-                raise ExtSubError(f"{task.name}: its {len(items)} items have no {half} part: it needs more items")
+                raise ExtSubError(f"{task}: its {len(asked)} items have no {half} part: it needs more items")
 
 
 def _check_output(folder: Path | None) -> None:
@@ -138,17 +137,11 @@ def _check_output(folder: Path | None) -> None:
             raise ExtSubError(f"{folder / name} is in the way, and no sweep wrote it: choose another output")
 
 
-@contextlib.contextmanager
-def _kept_when_interrupted(folder: Path | None) -> Generator[None]:
-    """Say that positions which are complete are kept."""
+def _kept(folder: Path | None) -> str:
+    """What to say to somebody who stops it: positions that are complete stay."""
     assert folder is not None
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as error:
-        if not any((folder / POSITIONS).glob("*/results.json")):
-            raise
-        code = error.args[:1] if isinstance(error, SystemExit) else ()
-        raise type(error)(*code, "what was asked is kept: the same command goes on from there") from error
+    complete = any((folder / POSITIONS).glob(f"*/{RESULTS}"))
+    return "what was asked is kept: the same command goes on from there" if complete else ""
 
 
 def _first(known: Sequence[ScoreName], tasks: Sequence[Task]) -> ScoreName:
