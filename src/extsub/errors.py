@@ -1,8 +1,12 @@
-"""The one error class for what a user can fix, and how to ask for an optional library."""
+"""The one error class for what a user can fix, how to ask for an optional library, and what is said to somebody who stops
+the work.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from collections.abc import Callable, Generator
 from types import ModuleType
 
 
@@ -26,3 +30,23 @@ def require(module: str, extra: str) -> ModuleType:
         if error.name != module.partition(".")[0]:
             raise
         raise ExtSubError(f"{error.name} is not installed: pip install 'extsub[{extra}]'") from error
+
+
+@contextlib.contextmanager
+def kept_when_interrupted(kept: Callable[[], str]) -> Generator[None]:
+    """Note on what stops the work (Ctrl-C, a signal) what of it is kept; ``kept_of`` reads it.
+
+    Args:
+        kept: the sentence, as things stand then; empty leaves what a part of the work said.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and (said := kept()):
+            vars(error)["kept"] = said
+        raise
+
+
+def kept_of(stopped: BaseException) -> str | None:
+    """What is kept of the work that was stopped, if anybody said it."""
+    return vars(stopped).get("kept")

@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from extsub.disk import write_whole
 from extsub.errors import ExtSubError, require
 from extsub.evaluation import language_model
-from extsub.evaluation.run import Progress, Run, ask_all, judge, kept_when_interrupted, silent
+from extsub.evaluation.run import Progress, Run, ask_all, judge, saved_when_interrupted, silent
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.sharing import Processes, processes
 from extsub.evaluation.statistics import figures
-from extsub.evaluation.store import RESULTS, Store, changed, read_items, read_results, working_in, write_whole
+from extsub.evaluation.store import RESULTS, Store, changed, read_items, read_results, working_in
 from extsub.evaluation.subjects import Subject, subjects_of
 from extsub.evaluation.task import Items, Row, Task, data_of, limited, scores_of
 from extsub.evaluation.tasks import TASKS
@@ -52,9 +53,11 @@ def evaluate(
     if any(task.name == "drift" for task in chosen):
         _check_drift(subjects)
     items = items_of(chosen, settings)
-    return carry_out(
-        chosen, items, subjects, settings, lambda runs: ask_all(runs, subjects, settings, group, shown), shown
-    )
+    with contextlib.ExitStack() as stack:
+        group.told(lambda: [stack.enter_context(working_in(subject.folder)) for subject in subjects])
+        return carry_out(
+            chosen, items, subjects, settings, lambda runs: ask_all(runs, subjects, settings, group, shown), shown
+        )
 
 
 def items_of(tasks: Sequence[Task], settings: EvaluationSettings) -> dict[str, Items]:
@@ -87,17 +90,20 @@ def carry_out(
 ) -> list[dict[str, Any]]:
     """Every task for every subject, of whom ``ask`` asks what they were not asked before.
 
+    Args:
+        subjects: whose folders the main process holds (``working_in``), or a folder that they lie in.
+
     Returns:
         as ``evaluate``
     """
     group = processes()
-    with contextlib.ExitStack() as stack:
-        group.told(lambda: [stack.enter_context(working_in(subject.folder)) for subject in subjects])
-        runs = [_begin(task, items[task.name], subject, settings, group) for subject in subjects for task in tasks]
-        with kept_when_interrupted(runs):
-            ask(runs)
-            for run in runs:
-                judge(run, settings, group, progress)
+    runs: list[Run] = []
+    with saved_when_interrupted(runs):
+        for subject in subjects:
+            runs += [_begin(task, items[task.name], subject, settings, group) for task in tasks]
+        ask(runs)
+        for run in runs:
+            judge(run, settings, group, progress)
         group.wait()
         if not group.is_main:
             return []

@@ -3,44 +3,56 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from extsub.adapters.staging import remove_empty
-from extsub.data import load_prompts
+from extsub.data import Prompts, load_prompts
+from extsub.disk import check_writable, locked, note_written, remove_empty, writing
 from extsub.errors import ExtSubError, require
 from extsub.evaluation.asking import answer
-from extsub.evaluation.run import Progress, Run, ask_all, kept_when_interrupted, silent
+from extsub.evaluation.run import Progress, Run, ask_all, saved_when_interrupted, silent
 from extsub.evaluation.settings import GenerationSettings
 from extsub.evaluation.sharing import processes
 from extsub.evaluation.store import Store, working_in
 from extsub.evaluation.subjects import subjects_of
 from extsub.evaluation.task import Item, Items, Row, Task, conversation
+from extsub.processes import is_main_process
+from extsub.rows import Row as Given
 
 NEW_TOKENS = 256
 SETTINGS = ("prompt", "max_new_tokens", "dtype", "backend", "url", "field")
 """that change an answer"""
+OURS = ("index", "prompt", "answer", "finished", "shortened")
+"""fields of a row that we write"""
 
 
 def generate(settings: GenerationSettings, progress: Progress | None = None) -> dict[str, Any]:
     """Answer every prompt greedily and write ``settings.output``: the prompts' rows, each with prompt and answer.
 
     Under ``accelerate launch`` every process calls this; the prompts are shared out. An interrupted run goes on from
-    its saved answers when it is started again.
+    its saved answers when it is started again. A field of theirs that is called like one of ours (``answer``, say) is
+    kept as ``given_answer``.
 
     Returns:
-        how many prompts there were, how many answers reached ``max_new_tokens``, how many prompts lost their beginning
+        how many prompts there were, how many answers reached ``max_new_tokens``, how many prompts lost their beginning,
+        and what fields of theirs are called now
 
     Raises:
         ExtSubError: prompts, model or output are at fault, or memory or disk is too small.
     """
     require("peft", "evaluate")
     output = settings.output.expanduser()
+    partial = output.with_name(f".{output.name}.partial")
+    if is_main_process():
+        _publish(partial, output)  # what a run was about to do that was killed at its end
     if output.exists() and not settings.overwrite:
         raise ExtSubError(f"{output} already exists: choose another output, or pass --overwrite to replace it")
     _check_file(output)
     prompts = load_prompts(settings.prompts, settings.field)
+    names = _names(prompts.rows)
+    _check_rows(prompts)
     items = Items(
         {index: {"turns": [list(turn) for turn in turns]} for index, turns in enumerate(prompts.turns)},
         settings.prompts,
@@ -48,29 +60,27 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
     )
     task = Task(name=output.name, read=lambda *_: items, ask=_ask, measures={}, needs="answers")
     group = processes()
-    partial = output.with_name(f".{output.name}.partial")
     (subject,) = subjects_of(settings, partial)
     values = settings.to_dict()
     identity = {"data": items.sha256, "model": subject.record, **{name: values[name] for name in SETTINGS}}
     with contextlib.ExitStack() as stack:
         group.told(lambda: stack.enter_context(working_in(partial)))
-        store = Store(partial, "answers", group.rank, final=output)
+        store = Store(partial, ANSWERS, group.rank, final=partial / output.name)
         rows = group.told(lambda: store.begin(identity, settings.overwrite))
         run = Run(task, items, subject, store, identity, rows, items.items)
-        with kept_when_interrupted([run]):
+        with saved_when_interrupted([run]):
             ask_all([run], [subject], settings, group, progress or silent)
-        group.wait()
-        answers = [run.rows[index] for index in sorted(items.items)]
-        if group.is_main:
-            store.finish({**prompts.rows[row["index"]], **row} for row in answers)
-            store.forget()
-    if group.is_main:
-        remove_empty([partial])  # which an interrupted run made
+            group.wait()
+            answers = [run.rows[index] for index in sorted(items.items)]
+            if group.is_main:
+                store.finish(_named(prompts.rows[row["index"]], names) | row for row in answers)
+                _publish(partial, output, held=True)
     return {
         "model": subject.record,
         "prompts": len(answers),
         "unfinished": sum(not row["finished"] for row in answers),
         "shortened": sum(row["shortened"] for row in answers),
+        "renamed": names,
         "seconds": run.seconds,
     }
 

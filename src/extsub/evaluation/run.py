@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, kept_when_interrupted
 from extsub.evaluation import adapter_name, language_model
 from extsub.evaluation.batches import free_memory
 from extsub.evaluation.language_model import Base
@@ -49,16 +49,17 @@ class Run:
 
 
 @contextlib.contextmanager
-def kept_when_interrupted(runs: Sequence[Run]) -> Generator[None]:
+def saved_when_interrupted(runs: Sequence[Run]) -> Generator[None]:
     """Say what was saved when somebody stops the work; let go of the files in any case."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as error:
+
+    def saved() -> str:
         done = sum(len(run.rows) for run in runs if run.subject.folder is not None)
-        if not done:
-            raise
-        saved = "1 item is saved" if done == 1 else f"{done:,} items are saved"
-        raise type(error)(*error.args, f"{saved}: the same command goes on from there") from error
+        items = "1 item is saved" if done == 1 else f"{done:,} items are saved"
+        return f"{items}: the same command goes on from there" if done else ""
+
+    try:
+        with kept_when_interrupted(saved):
+            yield
     finally:
         for run in runs:
             run.store.close()
@@ -136,6 +137,7 @@ def _collect(run: Run, rows: Iterator[tuple[int, Row]], doing: str, group: Proce
             if group.count == 1:
                 raise
             refused = error
+    run.store.close()  # of many positions not all can be open at once
     group.agree(refused)
     for theirs in group.gather(ours):
         run.rows.update(theirs)

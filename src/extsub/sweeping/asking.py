@@ -104,7 +104,6 @@ class Asker:
                     ask(run, respondent, self.settings, self.group, lambda *_: contextlib.nullcontext(advance))
                 except ExtSubError as error:
                     raise ExtSubError(f"at {turn.label}: {error}") from error
-                run.store.close()  # there are many positions
 
     @contextlib.contextmanager
     def _at(self, turn: Position) -> Generator[LanguageModel]:
