@@ -15,6 +15,7 @@ SOURCE = Path(extsub.__file__).parent
 # room: (rooms it may import, libraries it may import anywhere, libraries it may import inside functions)
 ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "errors": (set(), set(), set()),
+    "extras": ({"errors"}, set(), set()),
     "parallel": (set(), {"torch"}, set()),
     "algebra": ({"errors"}, {"torch"}, set()),
     "adapters": ({"algebra", "parallel", "errors"}, {"torch", "safetensors"}, {"huggingface_hub"}),
@@ -23,22 +24,22 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "verification": ({"adapters", "algebra", "parallel", "combination"}, {"torch"}, set()),
     "combination": ({"adapters", "algebra", "matching", "profile", "verification", "errors"}, {"torch"}, set()),
     "inspection": ({"adapters", "matching", "errors"}, set(), set()),
-    "pictures": ({"errors"}, set(), {"matplotlib"}),
+    "pictures": ({"errors", "extras"}, set(), {"matplotlib"}),
     "plot": ({"inspection", "pictures"}, set(), {"matplotlib"}),
     "prompts": ({"errors"}, set(), {"jinja2", "transformers"}),
     "processes": (set(), set(), set()),
-    "rows": ({"errors"}, set(), set()),
+    "rows": ({"errors", "extras"}, set(), set()),
     "data": ({"prompts", "rows", "errors"}, set(), set()),
     "tokens": (set(), set(), {"tokenizers", "transformers"}),
-    "models": ({"errors"}, set(), {"torch", "transformers", "huggingface_hub", "safetensors"}),
+    "models": ({"errors", "extras"}, set(), {"torch", "transformers", "huggingface_hub", "safetensors"}),
     "training": (
-        {"adapters", "data", "models", "processes", "prompts", "tokens", "errors"},
-        {"torch", "safetensors", "trl", "transformers", "rich"},
+        {"adapters", "data", "extras", "models", "processes", "prompts", "tokens", "errors"},
+        {"torch", "cyclopts", "safetensors", "trl", "transformers", "rich"},
         {"peft", "datasets", "matplotlib", "deepspeed"},
     ),
     "evaluation": (
-        {"adapters", "data", "models", "pictures", "prompts", "rows", "tokens", "errors"},
-        {"torch", "numpy", "transformers"},
+        {"adapters", "data", "extras", "models", "pictures", "prompts", "rows", "tokens", "errors"},
+        {"torch", "cyclopts", "numpy", "transformers"},
         {"accelerate", "lm_eval", "matplotlib", "peft", "rouge_score", "sacrebleu"},
     ),
     "dial": (
@@ -47,7 +48,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"peft", "transformers"},
     ),
     "sweeping": (
-        {"adapters", "algebra", "dial", "evaluation", "models", "profile", "prompts", "stages", "errors"},
+        {"adapters", "algebra", "dial", "evaluation", "extras", "models", "profile", "prompts", "stages", "errors"},
         {"cyclopts", "torch"},
         {"optuna"},
     ),
@@ -57,6 +58,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
             "adapters",
             "combination",
             "errors",
+            "extras",
             "matching",
             "evaluation",
             "models",
@@ -74,6 +76,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
             "combination",
             "errors",
             "evaluation",
+            "extras",
             "pictures",
             "report",
             "results_table",
@@ -85,14 +88,18 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"matplotlib", "tokenizers"},
     ),
     "report": (
-        {"adapters", "algebra", "evaluation", "inspection", "plot", "sweeping", "errors"},
+        {"adapters", "algebra", "evaluation", "extras", "inspection", "plot", "sweeping", "errors"},
         {"numpy"},
         {"jinja2", "markupsafe"},
     ),
-    "results_table": ({"evaluation", "report"}, {"rich"}, set()),
-    "terminal": ({"adapters", "inspection", "processes"}, {"rich"}, {"transformers"}),
-    "arguments": (set(), set(), set()),
-    "cli": ({"arguments", "errors", "evaluation", "processes", "sweeping", "training"}, {"cyclopts"}, {"extsub"}),
+    "results_table": ({"evaluation", "report", "terminal"}, {"rich"}, set()),
+    "terminal": ({"adapters", "errors", "evaluation", "inspection", "processes"}, {"rich"}, {"transformers"}),
+    "arguments": ({"errors", "processes"}, {"cyclopts"}, {"rich"}),
+    "cli": (
+        {"arguments", "errors", "evaluation", "extras", "processes", "sweeping", "training"},
+        {"cyclopts"},
+        {"extsub"},
+    ),
     "__init__": (
         {
             "adapters",
@@ -109,7 +116,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         set(),
         {"extsub"},
     ),
-    "__main__": ({"cli"}, set(), set()),
+    "__main__": ({"errors"}, set(), {"extsub"}),
 }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
+from extsub.extras import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,8 +9,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
 from extsub.evaluation.store import write_whole
+from extsub.extras import require
 from extsub.report import origin, tables
 from extsub.report.heat import heat_map
 from extsub.report.markdown import markdown

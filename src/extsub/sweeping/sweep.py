@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from extsub.adapters.load import load_adapter
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
 from extsub.evaluation import adapter_name
 from extsub.evaluation.evaluate import items_of, tasks_named
 from extsub.evaluation.run import Progress, silent
@@ -18,6 +18,7 @@ from extsub.evaluation.sharing import processes
 from extsub.evaluation.store import RESULTS, write_whole
 from extsub.evaluation.subjects import identify
 from extsub.evaluation.task import Items, Task, limited
+from extsub.extras import require
 from extsub.stages import kept_when_interrupted
 from extsub.sweeping.asking import POSITIONS, Asker
 from extsub.sweeping.choice import Budget, Chooser, Chosen, ScoreName, find_score, half_of
