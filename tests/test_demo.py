@@ -16,7 +16,7 @@ from statistics import fmean, stdev
 
 import pytest
 
-from extsub import cli
+from extsub.__main__ import main
 from extsub.demo import demo as room
 from extsub.demo.demo import demo
 from extsub.demo.documents import write_documents
@@ -230,7 +230,7 @@ def test_the_command_takes_several_seeds(
     monkeypatch.setattr(room, "demo", lambda seeds, output, **_: asked.append((list(seeds), output)) or {"found": 1})
     for words in ([], ["--seed", "3"], ["--seed", "0", "1", "2", "--output", str(tmp_path)]):
         with pytest.raises(SystemExit) as done:
-            cli.main(["demo", "--json", *words])
+            main(["demo", "--json", *words])
         assert done.value.code == 0
         assert json.loads(capsys.readouterr().out) == {"found": 1}
     assert asked == [([0], Path("demo")), ([3], Path("demo")), ([0, 1, 2], tmp_path)]

@@ -49,7 +49,8 @@ def refused(here: Path, evaluate: Command) -> Callable[[str], str]:
     ("words", "message"),
     [
         ("", f"no task: name one or more of {ALL}"),
-        ("mmlu", f"mmlu: no such task; there are {ALL}"),
+        ("mmlu", f"mmlu: no such task; one of lm-evaluation-harness is ability --lm-eval mmlu. There are {ALL}"),
+        ("truthful-mc", f"truthful-mc: no such task; did you mean truthfulqa-mc? There are {ALL}"),
         ("halueval-qa --limit 0", "--limit 0: expected 1 or more"),
         ("halueval-qa --batch-size 0", "--batch-size 0: expected auto, or 1 or more"),
         ("halueval-qa --max-new-tokens 0", "--max-new-tokens 0: expected 1 or more"),

@@ -20,7 +20,7 @@ import plain
 import tiny
 from conftest import Command
 from extsub import ExtSubError, run_recipe
-from extsub.evaluation.store import write_whole
+from extsub.disk import write_whole
 from extsub.recipe import run as room
 from extsub.recipe.plan import check_choice
 from extsub.recipe.recipe import read_recipe

@@ -164,7 +164,7 @@ def test_a_bug_keeps_its_traceback(
 
 FULL_DISK = """
 import resource, sys
-from extsub.cli import main
+from extsub.__main__ import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 main(["train", *sys.argv[1:]])
 """
@@ -219,7 +219,7 @@ def test_fsdp_does_not_turn_into_something_else(here: Path, extsub: Command, mon
 
 
 def test_two_runs_into_one_output_are_told_apart(here: Path, extsub: Command) -> None:
-    from extsub.adapters.staging import locked
+    from extsub.disk import locked
 
     (here / "out" / "checkpoints").mkdir(parents=True)
     with locked(here / "out" / "checkpoints", here / "out"):

@@ -24,6 +24,8 @@ class Prompts(NamedTuple):
     turns: list[tuple[Turn, ...]]
     rows: list[Row]
     sha256: str
+    places: list[str]
+    """of each row: file and line"""
 
 
 class Example(NamedTuple):
@@ -92,7 +94,7 @@ def load_prompts(name: str, fields: Mapping[str, str] | None = None) -> Prompts:
             turns.append(_question(row, wanted[0], fields))
         except _BadRowError as error:
             raise ExtSubError(f"{where}: {error}; correct or remove it") from error
-    return Prompts(turns, [row for _, row in rows], sha256)
+    return Prompts(turns, [row for _, row in rows], sha256, [where for where, _ in rows])
 
 
 def _known(fields: Mapping[str, str] | None) -> dict[str, str]:

@@ -1,5 +1,5 @@
-"""Files on the disk. A name leads to the old content or to the new one, whatever happens in between, also a kill; one run
-at a time writes; and a disk that refuses is told in one sentence.
+"""Files on the disk. A name leads to the old content or to the new one, whatever happens in between, also a kill; one
+run at a time writes; and a disk that refuses is told in one sentence.
 """
 
 from __future__ import annotations
@@ -150,9 +150,18 @@ def note_written(path: Path) -> None:
     _written.append(path)
 
 
+def forget_written() -> None:
+    """Another command begins in this process."""
+    _written.clear()
+
+
 def last_written() -> Path | None:
     """The last file or folder that this process has written for somebody to read, and that is still there."""
-    return next((one for one in reversed(_written) if not one.name.startswith(".") and one.exists()), None)
+    return next((one for one in reversed(_written) if not _is_hidden(one) and one.exists()), None)
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith(".") or path.parent.name.startswith(".")
 
 
 # ---- one run at a time -----------------------------------------------------------------------------------------------

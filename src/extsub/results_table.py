@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from extsub.evaluation.compare import EXPLANATION, Comparison, control_of, shown
+from extsub.evaluation.compare import EXPLANATION, Comparison, control_of, markdown, shown
+from extsub.evaluation.store import RESULTS
 from extsub.evaluation.tasks import TASKS
 from extsub.report.searched import search_sentence
+from extsub.terminal import print_end
 
 LEFT = ["task", "score", "model"]
 CONTROLS = ["chance", "longest", "shortest"]
@@ -19,7 +22,7 @@ WIDE = 160
 """columns where the output is no terminal"""
 
 
-def print_results(results: list[dict[str, Any]], tasks: list[str]) -> None:
+def print_results(results: list[dict[str, Any]], tasks: list[str], output: Path | None) -> None:
     """A line for each score of each model, and the score's controls beside it."""
     names, known = (
         [_name(one["model"]) for one in results],
@@ -41,6 +44,12 @@ def print_results(results: list[dict[str, Any]], tasks: list[str]) -> None:
     print_table(table)
     print("in brackets: 95 % intervals" + (f"; {', '.join(kinds)}: what one gets without a model" if kinds else ""))
     _print_notes(results, names, tasks)
+    if output is not None:
+        several = len(results) > 1
+        folders = [output / name.rpartition("/")[2] if several else output for name in names]
+        print_end(
+            [folder / RESULTS for folder in folders], ("compare", *folders, *([] if several else ["OTHER_RESULTS"]))
+        )
 
 
 def _print_notes(results: list[dict[str, Any]], names: list[str], tasks: list[str]) -> None:
@@ -54,7 +63,7 @@ def _print_notes(results: list[dict[str, Any]], names: list[str], tasks: list[st
         print(f"  note: {note}" if len(models) == len(names) else f"  note: {', '.join(models)}, {note}")
 
 
-def print_comparison(comparison: Comparison) -> None:
+def print_comparison(comparison: Comparison, plot: Path | None = None) -> None:
     """Runs side by side, a line for each."""
     table = new_table(["task", "score", "run"], ["value", "difference", "p", ""])
     before = None
@@ -67,6 +76,12 @@ def print_comparison(comparison: Comparison) -> None:
     print_table(table)
     for note in (*EXPLANATION, *comparison.notes):
         print(f"note: {note}")
+    print_end([plot] if plot else [])
+
+
+def print_markdown(comparison: Comparison, plot: Path | None = None) -> None:
+    """The comparison as a Markdown table, and nothing else: it is to be pasted."""
+    print(markdown(comparison), end="")
 
 
 def print_sweep(record: dict[str, Any]) -> None:
@@ -103,6 +118,19 @@ def print_sweep(record: dict[str, Any]) -> None:
     print_table(chosen)
     if sentence := search_sentence(record):
         print(f"\n{sentence}")
+    _print_sweep_end(record)
+
+
+def _print_sweep_end(record: dict[str, Any]) -> None:
+    folder, chosen, then = Path(record["settings"]["output"]), record["chosen"].get("ext-sub"), []
+    names = ["sweep.json", "sweep.csv"]
+    if record.get("search", {}).get("best", {}).get("profile"):
+        names.append("profile.json")
+    if chosen and chosen["position"]:
+        alpha, given = record["positions"][chosen["position"]]["alpha"], record["given"]
+        adapters = (given["expert"], *given["anti_experts"])
+        then.append(("combine", *adapters, "--alpha", f"{alpha:g}", "--output", "better"))
+    print_end([folder / name for name in names], ("report", folder), *then)
 
 
 def _name(model: dict[str, Any]) -> str:

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
+from extsub.extras import require
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")

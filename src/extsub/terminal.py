@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from extsub.adapters.save import Progress
-from extsub.processes import is_main_process
+from extsub.errors import counted
+from extsub.processes import shows_progress
 
 if TYPE_CHECKING:
+    from extsub.evaluation.settings import GenerationSettings
     from extsub.inspection import AdapterInfo, PairInfo
 
 MOST_ROWS = 20
@@ -32,7 +35,7 @@ def progress(doing: str) -> Progress:
 
         names = list(names)
         console = Console(stderr=True)
-        return iter(track(names, doing, console=console, transient=True, disable=not sys.stderr.isatty()))
+        return iter(track(names, doing, console=console, transient=True, disable=not _watched()))
 
     return track
 
@@ -52,7 +55,7 @@ def chunks(doing: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
 @contextmanager
 def items(doing: str, total: int, done: int) -> Generator[Callable[[int], None]]:
     """A bar over items with their rate and the time left; where nobody looks, a line now and then."""
-    if not is_main_process() or total == done:
+    if not shows_progress() or total == done:
         yield lambda _: None
     elif not sys.stderr.isatty():
         yield _lines(doing, total, done)
@@ -89,7 +92,21 @@ def _lines(doing: str, total: int, done: int) -> Callable[[int], None]:
 
 
 def _watched() -> bool:
-    return sys.stderr.isatty() and is_main_process()
+    return sys.stderr.isatty() and shows_progress()
+
+
+def say(line: str) -> None:
+    """A line about how far it is, on standard error."""
+    if shows_progress():
+        print(line, file=sys.stderr, flush=True)
+
+
+def print_end(written: Sequence[str | Path], *then: Sequence[str | Path]) -> None:
+    """The end of a summary: which files were written, and commands to go on with, in the user's words."""
+    if written:
+        print(f"written: {', '.join(map(str, written))}")
+    for command in then:
+        print(f"next:    {shlex.join(map(str, ('extsub', *command)))}")
 
 
 def quieten_libraries() -> None:
@@ -141,18 +158,24 @@ def print_training(output: Path, record: dict[str, Any]) -> None:
     resumed = f", resumed after step {record['resumed_from_step']}" if record["resumed_from_step"] else ""
     print(f"{output}: {plan['kind']} adapter for {plan['model']}")
     print(f"  {'steps':10} {plan['steps']:,} in {_duration(record['seconds'])}{speed}{engine}{resumed}")
-    print(f"  {'loss':10} {record['first_loss']:.4f} at first, {record['last_loss']:.4f} at last: {output}/loss.png")
+    print(f"  {'loss':10} {record['first_loss']:.4f} at first, {record['last_loss']:.4f} at last")
     print(f"  {'parameters':10} {plan['trainable_parameters']:,}")
     _print_notes(plan["notes"])
+    names = ("adapter_model.safetensors", "adapter_config.json", "README.md", "training.json", "loss.png")
+    print_end([f"{output}/: {', '.join(names)}"], ("combine", output, "ANTI_EXPERT", "--output", "better"))
 
 
-def print_generation(output: Path, record: dict[str, Any]) -> None:
+def print_generation(settings: GenerationSettings, record: dict[str, Any]) -> None:
     """The summary of generated answers."""
+    output = settings.output
     print(f"{output}: {record['prompts']:,} answers in {_duration(record['seconds'])}")
     if record["unfinished"]:
         print(f"  note: {record['unfinished']:,} reached --max-new-tokens and stop there")
     if record["shortened"]:
-        print(f"  note: {record['shortened']:,} prompts were too long and lost their beginning")
+        print(f"  note: {counted(record['shortened'], 'prompt')} lost the beginning: too long for the model")
+    for name, new in record["renamed"].items():
+        print(f"  note: the prompts have a field {name} of their own: it is {new} there")
+    print_end([output], ("evaluate", "repetition", "--data", output, "--model", settings.model or "BASE_MODEL"))
 
 
 def _duration(seconds: float) -> str:
@@ -161,7 +184,7 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
-def print_record(output: Path, record: dict[str, Any]) -> None:
+def print_record(output: Path, record: dict[str, Any], expert: str) -> None:
     """The summary of a combined adapter."""
     given = [f"{one['name']} (α {one['alpha']:g})" for one in record["inputs"][1:] if one["alpha"] is not None]
     what = "the deficiency" if record["deficiency"] else record["operation"]
@@ -169,7 +192,7 @@ def print_record(output: Path, record: dict[str, Any]) -> None:
     rank = f", rank {record['rank']}" if record["rank"] else ""
     print(f"{output}: {what} of {record['inputs'][0]['name']} and {antis}")
     rows = {
-        "size": f"{record['modules']} modules{rank}, {record['dtype']}, {_size(record['bytes'])}",
+        "size": f"{counted(record['modules'], 'module')}{rank}, {record['dtype']}, {_size(record['bytes'])}",
         "zero rows": _zero_rows(record),
         "amplification": _amplification(record["largest_amplification"]),
         "truncation": _truncation(record["truncation"]) if record["truncation"] else None,
@@ -180,6 +203,8 @@ def print_record(output: Path, record: dict[str, Any]) -> None:
         if value:
             print(f"  {name:14} {value}")
     _print_notes(record["notes"])
+    asked = ("evaluate", "truthfulqa-mc", "--adapter", expert, output, "--output", "results")
+    print_end([f"{output}/: adapter_model.safetensors, adapter_config.json, README.md, extsub.json"], asked)
 
 
 def _zero_rows(record: dict[str, Any]) -> str:
@@ -197,7 +222,7 @@ def _verified(record: dict[str, Any]) -> str:
     error = f"largest relative error {verification['largest_relative_error']:.1e}"
     if truncation and truncation["relative_error"]:
         error += " before truncation; the file is as far from that as reported"
-    return f"{verification['rows']:,} rows against the dense formula, {error}"
+    return f"{counted(verification['rows'], 'row')} against the dense formula, {error}"
 
 
 def _truncation(truncation: dict[str, Any]) -> str:
@@ -215,6 +240,27 @@ def _serve(output: Path, record: dict[str, Any]) -> str:
     return f"vllm serve {base} --enable-lora {record['serve']['vllm']} --lora-modules {name}={output}"
 
 
+def print_inspection(info: AdapterInfo | PairInfo, adapter: str, anti_expert: str | None, plot: Path | None) -> None:
+    """What ``extsub inspect`` found."""
+    from extsub.inspection import PairInfo
+
+    if isinstance(info, PairInfo):
+        print_pair(info)
+        print_end([plot] if plot else [], ("combine", adapter, anti_expert or "", "--output", "better"))
+    else:
+        print_adapter(info)
+        if not info.problem:
+            print_end([], ("inspect", adapter, "ANTI_EXPERT", "--plot", "pair.png"))
+
+
+def print_report(written: dict[str, Any]) -> None:
+    """What ``extsub report`` wrote, and the verdict."""
+    print(written["sentence"])
+    for comparison in written["beside"]:
+        print(f"- {comparison}")
+    print_end(list(written["files"].values()))
+
+
 def print_adapter(info: AdapterInfo) -> None:
     """What one adapter is."""
     print(f"{info.name}: {info.kind or 'not PEFT'} adapter of {info.base or 'an unnamed base'}")
@@ -223,7 +269,7 @@ def print_adapter(info: AdapterInfo) -> None:
     rows = {
         "task": info.task_type,
         "commit": info.commit,
-        "size": f"{info.tensors} tensors, {info.parameters:,} parameters, {info.dtype}, {_size(info.bytes)}"
+        "size": f"{counted(info.tensors, 'tensor')}, {info.parameters:,} parameters, {info.dtype}, {_size(info.bytes)}"
         if info.dtype
         else _size(info.bytes),
         "modules": _kinds(info) if info.modules else None,

@@ -17,11 +17,12 @@ from extsub.demo.manners import MADE, two_deficiencies
 from extsub.demo.picture import PICTURE, plot_demo
 from extsub.demo.settings import FACTS, MANNERS, NEUTRAL, RETAINED, SHOWN_ALPHAS, SIDES, Size
 from extsub.demo.summary import ability_limit, over_seeds, summary_of
-from extsub.errors import require
+from extsub.disk import write_whole
+from extsub.errors import kept_when_interrupted
 from extsub.evaluation.run import Progress, silent
-from extsub.evaluation.store import write_whole
+from extsub.extras import require
 from extsub.report.report import write_report
-from extsub.stages import Stages, kept_when_interrupted
+from extsub.stages import Stages
 from extsub.sweeping.settings import SweepSettings
 from extsub.sweeping.sweep import sweep
 from extsub.training.settings import TrainingSettings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from extsub.disk import write_whole
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
 from extsub.evaluation import language_model
 from extsub.evaluation.run import Progress, Run, ask_all, judge, saved_when_interrupted, silent
 from extsub.evaluation.settings import EvaluationSettings
@@ -20,6 +21,7 @@ from extsub.evaluation.store import RESULTS, Store, changed, read_items, read_re
 from extsub.evaluation.subjects import Subject, subjects_of
 from extsub.evaluation.task import Items, Row, Task, data_of, limited, scores_of
 from extsub.evaluation.tasks import TASKS
+from extsub.extras import require
 
 LIBRARIES = ("extsub", "torch", "transformers", "peft", "lm_eval", "sacrebleu", "rouge-score", "openai")
 SETTINGS = ("prompt", "limit", "seed", "dtype", "backend", "url")
@@ -122,7 +124,11 @@ def tasks_named(names: Sequence[str], settings: EvaluationSettings) -> list[Task
         raise ExtSubError(f"no task: name one or more of {', '.join(TASKS)}")
     for name in names:
         if name not in TASKS:
-            raise ExtSubError(f"{name}: no such task; there are {', '.join(TASKS)}")
+            close = difflib.get_close_matches(name, TASKS, n=1)
+            meant = (
+                f"did you mean {close[0]}?" if close else f"one of lm-evaluation-harness is ability --lm-eval {name}."
+            )
+            raise ExtSubError(f"{name}: no such task; {meant} There are {', '.join(TASKS)}")
     chosen = [TASKS[name] for name in dict.fromkeys(names)]
     for task in chosen:
         if settings.backend == "openai" and task.needs != "answers":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from extsub.data import Prompts, load_prompts
-from extsub.disk import check_writable, locked, note_written, remove_empty, writing
-from extsub.errors import ExtSubError, require
+from extsub.disk import check_writable, last_written, locked, note_written, remove_empty, writing
+from extsub.errors import ExtSubError, kept_when_interrupted
 from extsub.evaluation.asking import answer
 from extsub.evaluation.run import Progress, Run, ask_all, saved_when_interrupted, silent
 from extsub.evaluation.settings import GenerationSettings
@@ -18,12 +18,15 @@ from extsub.evaluation.sharing import processes
 from extsub.evaluation.store import Store, working_in
 from extsub.evaluation.subjects import subjects_of
 from extsub.evaluation.task import Item, Items, Row, Task, conversation
+from extsub.extras import require
 from extsub.processes import is_main_process
 from extsub.rows import Row as Given
 
 NEW_TOKENS = 256
 SETTINGS = ("prompt", "max_new_tokens", "dtype", "backend", "url", "field")
 """that change an answer"""
+ANSWERS, PUBLISHING = "answers", ".publishing"
+"""in the folder of a run: its answers as they come, and a mark while they become the output"""
 OURS = ("index", "prompt", "answer", "finished", "shortened")
 """fields of a row that we write"""
 
@@ -45,8 +48,9 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
     require("peft", "evaluate")
     output = settings.output.expanduser()
     partial = output.with_name(f".{output.name}.partial")
-    if is_main_process():
-        _publish(partial, output)  # what a run was about to do that was killed at its end
+    if is_main_process() and partial.is_dir():
+        with locked(partial, output), writing(output):
+            _clear(partial, output)
     if output.exists() and not settings.overwrite:
         raise ExtSubError(f"{output} already exists: choose another output, or pass --overwrite to replace it")
     _check_file(output)
@@ -63,7 +67,7 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
     (subject,) = subjects_of(settings, partial)
     values = settings.to_dict()
     identity = {"data": items.sha256, "model": subject.record, **{name: values[name] for name in SETTINGS}}
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, kept_when_interrupted(lambda: _written(output)):
         group.told(lambda: stack.enter_context(working_in(partial)))
         store = Store(partial, ANSWERS, group.rank, final=partial / output.name)
         rows = group.told(lambda: store.begin(identity, settings.overwrite))
@@ -73,8 +77,9 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
             group.wait()
             answers = [run.rows[index] for index in sorted(items.items)]
             if group.is_main:
-                store.finish(_named(prompts.rows[row["index"]], names) | row for row in answers)
-                _publish(partial, output, held=True)
+                theirs = ({names.get(name, name): one for name, one in row.items()} for row in prompts.rows)
+                store.finish({**given, **row} for given, row in zip(theirs, answers, strict=True))
+                _publish(partial, output)
     return {
         "model": subject.record,
         "prompts": len(answers),
@@ -85,12 +90,79 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
     }
 
 
+def _publish(partial: Path, output: Path) -> None:
+    """What is finished becomes the output, and the folder goes."""
+    with writing(output, "the answers are saved, and the same command goes on"):
+        (partial / PUBLISHING).touch()
+        (partial / output.name).replace(output)
+        note_written(output)
+        _clear(partial, output)
+
+
+def _clear(partial: Path, output: Path) -> None:
+    """Remove the answers of a run whose output is there, also if it was killed before it could. Without the mark they
+    are those of an interrupted run, which may be about to replace that output.
+    """
+    mark = partial / PUBLISHING
+    if mark.exists():
+        if not (partial / output.name).exists():
+            Store(partial, ANSWERS, 0).forget()
+        mark.unlink()
+    remove_empty([partial])
+
+
+def _written(output: Path) -> str:
+    return f"{output} is written" if last_written() == output else ""
+
+
+def _names(rows: Iterable[Given]) -> dict[str, str]:
+    """New names for fields of theirs that are called like ours."""
+    there = {name for row in rows for name in row}
+    names = {}
+    for name in OURS:
+        if name in there:
+            names[name] = f"given_{name}"
+            while names[name] in there:
+                names[name] = f"given_{names[name]}"
+    return names
+
+
+def _check_rows(prompts: Prompts) -> None:
+    """Every row will be written again, as a line of JSON, when all answers are made.
+
+    Raises:
+        ExtSubError: one cannot be.
+    """
+    for where, row in zip(prompts.places, prompts.rows, strict=True):
+        for name, value in row.items() if _no_json(row) else ():
+            if held := _no_json({name: value}):
+                raise ExtSubError(
+                    f"{where}: field {name!r} holds {held}, which JSON does not know: make it text, or leave it out"
+                )
+
+
+def _no_json(row: Given) -> str | None:
+    """What in it is no JSON; None where all is."""
+    try:
+        json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        return "half a character (a lone surrogate)"
+    except ValueError:
+        return "NaN or an infinite number"
+    except RecursionError:
+        return "lists in lists without end"
+    except TypeError as error:  # Object of type date is not JSON serializable
+        return f"a {str(error).removeprefix('Object of type ').partition(' ')[0]}"
+    return None
+
+
 def _check_file(output: Path) -> None:
     """Refuse what cannot become a file.
 
     Raises:
-        ExtSubError: it is a folder or a link.
+        ExtSubError: it is a folder or a link, or its folder is read-only.
     """
+    check_writable(output.parent)
     if output.is_symlink() or output.is_dir():
         raise ExtSubError(
             f"{output} is a {'link' if output.is_symlink() else 'folder'}: give the name of a .jsonl file"

@@ -21,7 +21,7 @@ RESULTS = "results.json"
 
 
 class Store:
-    """The rows of one task in one folder, which appears with the first; without a folder they are only held in memory."""
+    """The rows of one task in one folder, made with the first; without one they are only in memory."""
 
     def __init__(self, folder: Path | None, task: str, rank: int, final: Path | None = None) -> None:
         self._folder, self._task, self._rank, self._final = folder, task, rank, final

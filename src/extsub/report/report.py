@@ -9,8 +9,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from extsub.errors import ExtSubError, require
-from extsub.evaluation.store import write_whole
+from extsub.disk import check_writable, write_together
+from extsub.errors import ExtSubError
+from extsub.extras import require
 from extsub.report import origin, tables
 from extsub.report.heat import heat_map
 from extsub.report.markdown import markdown
@@ -48,13 +49,14 @@ def write_report(folder: str | Path, output: str | Path | None = None) -> dict[s
     sweep = read_sweep(folder)
     _check(paths)
     content = contents(sweep)
-    if not content["near_wide"]:
-        paths.pop("picture_near").unlink(missing_ok=True)
+    not_near = None if content["near_wide"] else paths.pop("picture_near")
     pictures = {paths[name]: content[drawn] for name, drawn in PICTURES.items() if name in paths}
-    for path, picture in pictures.items():
-        write_whole(path, picture.replace("<style>", f"<!-- {MARKER} --><style>", 1) + "\n")
-    write_whole(paths["markdown"], markdown(content, [path.name for path in pictures], MARKER))
-    write_whole(paths["page"], _page(content))
+    texts = {path: one.replace("<style>", f"<!-- {MARKER} --><style>", 1) + "\n" for path, one in pictures.items()}
+    texts[paths["markdown"]] = markdown(content, [path.name for path in pictures], MARKER)
+    texts[paths["page"]] = _page(content)
+    write_together(texts)
+    if not_near:
+        not_near.unlink(missing_ok=True)  # of a report before
     verdict = content["verdict"]
     return {
         "verdict": verdict.word,
@@ -78,6 +80,7 @@ def _check(paths: dict[str, Path]) -> None:
     """Before any work: only what a report wrote is replaced."""
     if not paths["page"].parent.is_dir():
         raise ExtSubError(f"{paths['page'].parent}: no such folder for the report")
+    check_writable(paths["page"].parent)
     for path in paths.values():
         if not path.exists():
             continue

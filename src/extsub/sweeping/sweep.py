@@ -12,7 +12,7 @@ from typing import Any
 
 from extsub.adapters.load import load_adapter
 from extsub.disk import write_together
-from extsub.errors import ExtSubError, kept_when_interrupted, require
+from extsub.errors import ExtSubError, kept_when_interrupted
 from extsub.evaluation import adapter_name
 from extsub.evaluation.evaluate import items_of, tasks_named
 from extsub.evaluation.run import Progress, silent
@@ -20,6 +20,7 @@ from extsub.evaluation.sharing import processes
 from extsub.evaluation.store import RESULTS, working_in
 from extsub.evaluation.subjects import identify
 from extsub.evaluation.task import Items, Task, limited
+from extsub.extras import require
 from extsub.sweeping.asking import POSITIONS, Asker
 from extsub.sweeping.choice import Budget, Chooser, Chosen, ScoreName, find_score, half_of
 from extsub.sweeping.positions import Position, companions, parse_alphas, positions
