@@ -67,7 +67,7 @@ def here(models: Path, tmp_path: Path) -> Path:
         ("--output rows.jsonl", "rows.jsonl is a file: choose another output"),
         ("--output full", "full already exists: choose another output, or remove it"),
         ("--output full --resume", "full already exists: choose another output, or remove it"),
-        ("--output rows.jsonl/out", "rows.jsonl/out/checkpoints could not be made: Not a directory"),
+        ("--output rows.jsonl/out", "rows.jsonl/out/checkpoints cannot be written: rows.jsonl is a file; choose another place"),
         ("--config nowhere.yaml", "--config nowhere.yaml: no such file or directory"),
         ("--config typo.yaml", "--config typo.yaml: learning_rat is no setting of extsub train; see "),
         ("--config train.yaml", "--config train.yaml: train is no setting of extsub train"),
@@ -176,8 +176,8 @@ def test_a_checkpoint_that_cannot_be_saved_ends_the_run(here: Path) -> None:
     run = start(here, "-W", "ignore", "-c", FULL_DISK, *settings)
     assert run.returncode == 2, run.stderr
     error = run.stderr.splitlines()[-1]
-    assert error.startswith("Error: out/checkpoints/checkpoint-3 could not be saved: ")
-    assert error.endswith("free the disk, then continue with --resume")
+    assert error.startswith("Error: out/checkpoints/checkpoint-3 could not be written: ")
+    assert error.endswith("make room, then continue with --resume")
     assert not (here / "out").exists()
 
 

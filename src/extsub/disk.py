@@ -9,8 +9,8 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Generator, Iterable, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 from extsub.errors import ExtSubError
 
@@ -33,11 +33,12 @@ _written: list[Path] = []
 
 
 @contextlib.contextmanager
-def writing(what: Path | str, kept: str = "") -> Generator[None]:
+def writing(what: Path, then: str = "try again", kept: str = "") -> Generator[None]:
     """Explain a disk that is full, read-only or broken, in whichever form a library tells it.
 
     Args:
         what: is written in this block.
+        then: what to do when the disk is mended.
         kept: what remains if it fails, as a clause.
 
     Raises:
@@ -49,12 +50,12 @@ def writing(what: Path | str, kept: str = "") -> Generator[None]:
         if (said := refusal(error)) is None:
             raise
         reason, advice = said
-        then = ": ".join(one for one in (kept, advice) if one)
-        raise ExtSubError(f"{what} could not be written: {reason}{f'; {then}' if then else ''}") from error
+        do = f"{kept}: {advice}" if kept else advice
+        raise ExtSubError(f"{what} could not be written: {reason}; {do}, then {then}") from error
 
 
 def refusal(error: BaseException) -> tuple[str, str] | None:
-    """What the disk says, and what to do then; None for an error of another kind."""
+    """What the disk says, and what to do first; None for an error of another kind."""
     text = str(error)
     if isinstance(error, OSError):
         code, reason = error.errno, error.strerror or text
@@ -67,8 +68,8 @@ def refusal(error: BaseException) -> tuple[str, str] | None:
     else:
         return None
     if code in FULL:
-        return reason, "make room first"
-    return reason, "choose another place, or allow writing there" if code in LOCKED else ""
+        return reason, "make room"
+    return reason, "allow writing there or choose another place" if code in LOCKED else "choose another place"
 
 
 def check_writable(path: Path) -> None:
@@ -78,11 +79,13 @@ def check_writable(path: Path) -> None:
         path: a folder that need not be there yet.
 
     Raises:
-        ExtSubError: it is read-only.
+        ExtSubError: it is read-only, or no folder.
     """
-    there = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
-    if there.is_dir() and not os.access(there, os.W_OK):
-        raise ExtSubError(f"{path} cannot be written: {there} is read-only; choose another place, or allow writing")
+    there = next(one for one in (path, *path.parents) if one.exists())  # the last of them is / or .
+    if not there.is_dir():
+        raise ExtSubError(f"{path} cannot be written: {there} is a file; choose another place")
+    if not os.access(there, os.W_OK):
+        raise ExtSubError(f"{path} cannot be written: {there} is read-only; choose another place")
 
 
 # ---- whole files -----------------------------------------------------------------------------------------------------
@@ -107,8 +110,9 @@ def write_together(contents: Mapping[Path, str | bytes]) -> None:
         for path, content in contents.items():
             with writing(path):
                 file = stack.enter_context(_partial(path))
-                file.write(content.encode() if isinstance(content, str) else content)
-                file.flush()
+                left = memoryview(content.encode() if isinstance(content, str) else content)
+                while left:  # an unbuffered write may stop early
+                    left = left[file.write(left) :]
                 os.fsync(file.fileno())
         if not fcntl:
             stack.close()  # Windows renames no open file
@@ -130,11 +134,11 @@ def _name_of_partial(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _partial(path: Path) -> Generator[IO[bytes]]:
+def _partial(path: Path) -> Generator[FileIO]:
     """A file to fill, which nobody else fills; it vanishes if the block fails, unless it has got its name by then."""
     partial = _name_of_partial(path)
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(partial, flags, 0o666), "wb") as file, _held(file.fileno(), partial, path) as ours:
+    with os.fdopen(os.open(partial, flags, 0o666), "wb", buffering=0) as file, _held(file.fileno(), partial, path) as ours:
         try:
             file.truncate(0)  # what a kill left
             yield file

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -14,7 +15,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from extsub import cli
+from extsub.__main__ import main
 
 
 class Child:
@@ -29,23 +30,32 @@ class Child:
             said: gets its two streams.
             setup: is called first, in the child.
         """
-        self.said, self.code, self.begun = said, None, time.perf_counter()
         said.unlink(missing_ok=True)
+        said.touch()
         sys.stdout.flush()
-        sys.stderr.flush()
+        self.said, self.code = said, None
+        ready, beginning = os.pipe()
         self.pid = os.fork()
         if not self.pid:
-            _become(words, folder, said, setup)
+            _become(words, folder, said, beginning, setup)
+        os.close(beginning)
+        os.read(ready, 1)
+        os.close(ready)
+        self.begun = time.perf_counter()
 
     @property
     def text(self) -> str:
         """what it said so far"""
         return self.said.read_text(encoding="utf-8", errors="replace")
 
-    def send(self, number: signal.Signals) -> None:
-        """A signal, if it still runs."""
+    def send(self, number: signal.Signals, after: float) -> bool:
+        """A signal after so many seconds since the beginning. Returns whether it still ran."""
+        while self.poll() is None and (left := self.begun + after - time.perf_counter()) > 0:
+            time.sleep(min(left, 0.01))
         if self.poll() is None:
             os.kill(self.pid, number)
+            return True
+        return False
 
     def poll(self, options: int = os.WNOHANG) -> int | None:
         """Its exit code, negative for a signal; None while it runs."""
@@ -68,34 +78,37 @@ def run(words: Sequence[str], folder: Path, said: Path, setup: Callable[[], None
     return child
 
 
-def warm(commands: Sequence[tuple[Sequence[str], Path]], said: Path) -> None:
-    """Import what these commands import, by looking at children that run them once."""
+def warm(words: Sequence[str], folder: Path, said: Path) -> None:
+    """Import what a command imports, as a child that runs it once has found out."""
     names = said.with_suffix(".json")
-    for words, folder in commands:
-
-        def report() -> None:
-            atexit.register(lambda: names.write_text(json.dumps(list(sys.modules))))
-
-        child = run(words, folder, said, report)
-        assert child.code == 0, f"{words}: {child.text}"
-        for name in json.loads(names.read_text()):
-            with contextlib.suppress(Exception):  # some exist only where they were made
-                importlib.import_module(name)
+    child = run(words, folder, said, lambda: atexit.register(lambda: names.write_text(json.dumps(list(sys.modules)))))
+    if child.code != 0:
+        raise SystemExit(f"{words}: {child.text}")
+    for name in json.loads(names.read_text()):
+        with contextlib.suppress(Exception):  # some exist only where they were made
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # what children share stays shared
 
 
-def _become(words: Sequence[str], folder: Path, said: Path, setup: Callable[[], None] | None) -> None:
+def _become(
+    words: Sequence[str], folder: Path, said: Path, beginning: int, setup: Callable[[], None] | None
+) -> None:
     code = 1
     try:
-        stream = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        # Whoever started the parent may ignore them.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        stream = os.open(said, os.O_WRONLY)
         os.dup2(stream, 1)
         os.dup2(stream, 2)
-        sys.stdout = os.fdopen(1, "w", 1, closefd=False)
-        sys.stderr = os.fdopen(2, "w", 1, closefd=False)
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the parent may ignore it
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
         os.chdir(folder)
         if setup:
             setup()
-        cli.main([str(one) for one in words])
+        os.close(beginning)
+        main(list(words))
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
     except BaseException:
@@ -104,5 +117,4 @@ def _become(words: Sequence[str], folder: Path, said: Path, setup: Callable[[], 
         with contextlib.suppress(BaseException):
             atexit._run_exitfuncs()
             sys.stdout.flush()
-            sys.stderr.flush()
         os._exit(code)

@@ -63,11 +63,12 @@ def check_place(output: Path) -> None:
 
 
 @contextlib.contextmanager
-def staged(output: Path, kept: str = "nothing was kept") -> Generator[Path]:
+def staged(output: Path, then: str = "try again", kept: str = "nothing was kept") -> Generator[Path]:
     """A folder to fill, which becomes ``output`` if the block ends without an error and vanishes otherwise.
 
     Args:
-        kept: what remains if the disk refuses, as a clause.
+        then: what to do where the disk refused, when it is mended.
+        kept: what remains there, as a clause.
 
     Raises:
         ExtSubError: the disk refuses (full, read-only, no permission), or another run is filling it.
@@ -75,7 +76,7 @@ def staged(output: Path, kept: str = "nothing was kept") -> Generator[Path]:
     created: list[Path] = []
     folder = _partial(output)
     try:
-        with writing(output, kept):
+        with writing(output, then, kept):
             created = make_parents(output)
             _make_folder(folder)
             with locked(folder, output) as ours:

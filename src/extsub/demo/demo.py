@@ -20,6 +20,7 @@ from extsub.demo.summary import ability_limit, over_seeds, summary_of
 from extsub.disk import write_whole
 from extsub.errors import kept_when_interrupted
 from extsub.evaluation.run import Progress, silent
+from extsub.evaluation.store import working_in
 from extsub.extras import require
 from extsub.report.report import write_report
 from extsub.stages import Stages
@@ -69,7 +70,7 @@ def demo(
     require("peft", "evaluate")
     size, shown = size or Size(), progress or silent
     seeds = list(dict.fromkeys(seeds))
-    with _one_thread(), kept_when_interrupted(lambda: KEPT):
+    with _one_thread(), working_in(output), kept_when_interrupted(lambda: KEPT):
         found = {str(seed): run_seed(seed, output / f"seed-{seed}", size, shown, say) for seed in seeds}
     summary = {
         "retained_at_least": RETAINED,

@@ -92,7 +92,7 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
 
 def _publish(partial: Path, output: Path) -> None:
     """What is finished becomes the output, and the folder goes."""
-    with writing(output, "the answers are saved, and the same command goes on"):
+    with writing(output, "the same command goes on", "the answers are saved"):
         (partial / PUBLISHING).touch()
         (partial / output.name).replace(output)
         note_written(output)

@@ -69,7 +69,7 @@ class Store:
         if self._folder is None:
             return
         path = self._path(self._rank)
-        with writing(path, "the same command goes on from what is saved"):
+        with writing(path, "the same command goes on"):
             if self._file is None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 is_new = not path.exists()

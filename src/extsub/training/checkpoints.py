@@ -42,7 +42,7 @@ def check_output(output: Path, resume: bool) -> None:
         ExtSubError: the output exists, or holds what is not ours, or an unfinished run and ``resume`` is not set.
     """
     check_place(output)
-    for folder in (output.parent, output, output / FOLDER):
+    for folder in (output / FOLDER, output, output.parent):
         check_writable(folder)
     if not output.exists():
         return

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MOST_CHECKPOINTS = 2
 """one may be half written when the power fails"""
+DONE = ("--resume writes it", "the training is done")
+"""what is said where only the result cannot be written"""
 
 
 def train(settings: TrainingSettings, *, resume: bool = False, progress: Progress | None = None) -> dict[str, Any]:
@@ -66,11 +68,11 @@ def train(settings: TrainingSettings, *, resume: bool = False, progress: Progres
         if fsdp := getattr(trainer.accelerator.state, "fsdp_plugin", None):  # with any other, save_model writes nothing
             fsdp.set_state_dict_type("FULL_STATE_DICT")
         trainer.check_held()
-        with writing(settings.output, "the training is done, and --resume writes it"):
+        with writing(settings.output, *DONE):
             trainer.save_model(str(final))  # gathers the weights where an engine has shared them out
         record = training_record(plan, trainer, watch)
         if is_main_process():
-            with staged(settings.output, "the training is done, and --resume writes it") as folder:
+            with staged(settings.output, *DONE) as folder:
                 write_adapter(folder, final, record)
         return record
 
