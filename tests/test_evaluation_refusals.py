@@ -70,8 +70,8 @@ def refused(here: Path, evaluate: Command) -> Callable[[str], str]:
         ("halueval-qa --adapter lora ./lora", "two adapters are called lora: evaluate them into outputs of their own"),
         ("halueval-qa --output base/config.json", "base/config.json is a file: choose another output"),
         ("halueval-qa --output base", "base is a symbolic link: give the folder itself"),
-        ("halueval-qa --output base/config.json/out", "base/config.json/out cannot be written: base/config.json is a file; "
-         "choose another place"),
+        ("halueval-qa --output base/config.json/out", "base/config.json/out cannot be written: base/config.json is a "
+         "file; choose another place"),
         ("halueval-qa --prompt chat --model plain", "--prompt chat: the tokenizer of this model has no chat "
          "template: use --prompt extsub"),
         ("halueval-qa --model torn", "torn: the weights have other shapes than config.json says: are both whole?"),

@@ -11,9 +11,10 @@ import io
 import os
 import signal
 import sys
+import threading
 from typing import NoReturn
 
-from extsub.errors import ExtSubError, PrintError, Terminated
+from extsub.errors import STOPPED, ExtSubError, PrintError, Terminated
 
 PLAIN = {
     "α": "alpha",
@@ -72,6 +73,8 @@ def _receive_signals() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _terminate)
+    if sys.unraisablehook is sys.__unraisablehook__ and hasattr(signal, "pthread_kill"):  # not on Windows
+        sys.unraisablehook = _listen_again
 
 
 def _receive_no_more() -> None:
@@ -85,6 +88,15 @@ def _receive_no_more() -> None:
 
 def _terminate(signum: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt if signum == signal.SIGINT else Terminated(signum)
+
+
+def _listen_again(lost: sys.UnraisableHookArgs) -> None:
+    """A signal that comes while Python destroys an object would be lost, for there an exception counts for nothing."""
+    if isinstance(lost.exc_value, STOPPED):
+        number = lost.exc_value.signum if isinstance(lost.exc_value, Terminated) else signal.SIGINT
+        threading.Timer(0.01, signal.pthread_kill, [threading.main_thread().ident, number]).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _kept(stopped: KeyboardInterrupt | Terminated) -> str:

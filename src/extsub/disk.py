@@ -138,7 +138,10 @@ def _partial(path: Path) -> Generator[FileIO]:
     """A file to fill, which nobody else fills; it vanishes if the block fails, unless it has got its name by then."""
     partial = _name_of_partial(path)
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(partial, flags, 0o666), "wb", buffering=0) as file, _held(file.fileno(), partial, path) as ours:
+    with (
+        os.fdopen(os.open(partial, flags, 0o666), "wb", buffering=0) as file,
+        _held(file.fileno(), partial, path) as ours,
+    ):
         try:
             file.truncate(0)  # what a kill left
             yield file

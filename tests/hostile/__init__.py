@@ -1,1 +1,1 @@
-"""What the commands do when they are killed, told to stop, started twice, or when the disk refuses: ``make hostile``."""
+"""What commands do when they are killed, told to stop, started twice, or the disk refuses: ``make hostile``."""

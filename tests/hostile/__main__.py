@@ -48,7 +48,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="of each command")
     parser.add_argument("--signals", type=int, default=60, help="of each command")
-    parser.add_argument("--times", type=int, default=20, help="each command finds the disk full, and runs twice at once")
+    parser.add_argument(
+        "--times", type=int, default=20, help="each command finds the disk full, and runs twice at once"
+    )
     parser.add_argument("--only", default=",".join(COMMANDS))
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--seed", type=int, default=0)

@@ -91,9 +91,7 @@ def warm(words: Sequence[str], folder: Path, said: Path) -> None:
     gc.freeze()  # what children share stays shared
 
 
-def _become(
-    words: Sequence[str], folder: Path, said: Path, beginning: int, setup: Callable[[], None] | None
-) -> None:
+def _become(words: Sequence[str], folder: Path, said: Path, beginning: int, setup: Callable[[], None] | None) -> None:
     code = 1
     try:
         # Whoever started the parent may ignore them.

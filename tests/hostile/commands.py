@@ -57,7 +57,9 @@ class Command:
 
 
 COMBINE = f"combine expert anti-expert -o {OUT}/out"
-EVALUATE = f"evaluate truthfulqa-mc halueval-qa toxicity --model base --adapter lora prefix --data data --output {OUT}/out"
+EVALUATE = (
+    f"evaluate truthfulqa-mc halueval-qa toxicity --model base --adapter lora prefix --data data --output {OUT}/out"
+)
 SWEEP = f"sweep expert anti-expert --model base --tasks truthfulqa-mc perplexity --alphas 0.5,1 --output {OUT}/out"
 TRAIN = f"train --model base --data good.jsonl --output {OUT}/out --batch-size 4 --epochs 1 --max-length 64"
 COMMANDS = {

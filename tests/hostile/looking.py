@@ -57,7 +57,9 @@ def difference(ours: Any, theirs: Any, where: str = "") -> str | None:
     elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
         pairs = [(f"{where}[{place}]", one, other) for place, (one, other) in enumerate(zip(ours, theirs, strict=True))]
     elif isinstance(ours, float) and isinstance(theirs, (int, float)):
-        return None if math.isclose(ours, theirs, rel_tol=TOLERANCE, abs_tol=TOLERANCE) else f"{where}: {ours}, {theirs}"
+        return (
+            None if math.isclose(ours, theirs, rel_tol=TOLERANCE, abs_tol=TOLERANCE) else f"{where}: {ours}, {theirs}"
+        )
     elif isinstance(ours, str) and isinstance(theirs, str) and NUMBER.split(ours) == NUMBER.split(theirs):
         pairs = zip(map(float, NUMBER.findall(ours)), map(float, NUMBER.findall(theirs)), strict=True)
         far = [pair for pair in pairs if not math.isclose(*pair, rel_tol=ROUNDED, abs_tol=ROUNDED)]
