@@ -3,7 +3,6 @@ quick and no command loads what it does not need."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -16,7 +15,9 @@ from cyclopts.config import Dict
 
 from extsub.arguments import as_options
 from extsub.errors import ExtSubError
+from extsub.escaping import to_json
 from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
+from extsub.printing import say
 from extsub.processes import is_main_process
 from extsub.sweeping.settings import SweepSettings
 from extsub.training.settings import TrainingSettings
@@ -304,10 +305,10 @@ def report(folder: Path, /, *, output: Path | None = None, as_json: Json = False
     if as_json:
         _print_json(written)
         return
-    print(written["sentence"])
+    say(written["sentence"])
     for one in written["beside"]:
-        print(f"- {one}")
-    print(f"written: {', '.join(written['files'].values())}")
+        say(f"- {one}")
+    say(f"written: {', '.join(written['files'].values())}")
 
 
 @app.command
@@ -339,7 +340,7 @@ def compare(
     if as_json:
         _print_json(comparison.to_dict())
     elif markdown:
-        print(to_markdown(comparison), end="")
+        say(*to_markdown(comparison).splitlines())
     else:
         print_comparison(comparison)
 
@@ -372,7 +373,7 @@ def run(recipe: Path, /, *, dry_run: bool = False, as_json: Json = False) -> Non
         recipe,
         progress=terminal.items,
         tokenising=tokenising,
-        say=lambda stage: print(f"stage: {stage}", file=sys.stderr, flush=True),
+        say=lambda stage: say(f"stage: {stage}", error=True),
     )
     if not is_main_process():
         return
@@ -406,7 +407,7 @@ def demo(
     from extsub.demo.table import print_demo
 
     terminal.quieten_libraries()
-    summary = demo(seed, output, progress=terminal.items, say=lambda text: print(text, file=sys.stderr, flush=True))
+    summary = demo(seed, output, progress=terminal.items, say=lambda text: say(text, error=True))
     if as_json:
         _print_json(summary)
     else:
@@ -414,7 +415,7 @@ def demo(
 
 
 def _print_json(content: dict[str, Any]) -> None:
-    print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
+    print(to_json(content))
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -469,5 +470,5 @@ def _terminate(_signal: int, _frame: object) -> NoReturn:
 
 def _fail(message: str, code: int) -> NoReturn:
     rank = os.environ.get("RANK", "0")
-    print("Error: " + ("" if rank == "0" else f"process {rank}: ") + message, file=sys.stderr)
+    say("Error: " + ("" if rank == "0" else f"process {rank}: ") + " ".join(message.split()), error=True)
     sys.exit(code)

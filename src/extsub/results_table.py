@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from extsub.evaluation.compare import EXPLANATION, Comparison, control_of, shown
 from extsub.evaluation.tasks import TASKS
+from extsub.printing import print_table, say
 from extsub.report.searched import search_sentence
 
 LEFT = ["task", "score", "model"]
 CONTROLS = ["chance", "longest", "shortest"]
-WIDE = 160
-"""columns where the output is no terminal"""
 
 
 def print_results(results: list[dict[str, Any]], tasks: list[str]) -> None:
@@ -39,7 +36,7 @@ def print_results(results: list[dict[str, Any]], tasks: list[str]) -> None:
                     head = ("", "")
         table.add_section()
     print_table(table)
-    print("in brackets: 95 % intervals" + (f"; {', '.join(kinds)}: what one gets without a model" if kinds else ""))
+    say("in brackets: 95 % intervals" + (f"; {', '.join(kinds)}: what one gets without a model" if kinds else ""))
     _print_notes(results, names, tasks)
 
 
@@ -51,7 +48,7 @@ def _print_notes(results: list[dict[str, Any]], names: list[str], tasks: list[st
             for note in one["runs"][task]["notes"]:
                 whose.setdefault(f"{task}: {note}", []).append(name)
     for note, models in whose.items():
-        print(f"  note: {note}" if len(models) == len(names) else f"  note: {', '.join(models)}, {note}")
+        say(f"  note: {note}" if len(models) == len(names) else f"  note: {', '.join(models)}, {note}")
 
 
 def print_comparison(comparison: Comparison) -> None:
@@ -66,7 +63,7 @@ def print_comparison(comparison: Comparison) -> None:
             table.add_row(*cells)
     print_table(table)
     for note in (*EXPLANATION, *comparison.notes):
-        print(f"note: {note}")
+        say(f"note: {note}")
 
 
 def print_sweep(record: dict[str, Any]) -> None:
@@ -88,7 +85,7 @@ def print_sweep(record: dict[str, Any]) -> None:
         before = one["operation"]
     print_table(table)
     within = f" within {record['budget']}" if record["budget"] else ""
-    print(f"\nBest {record['score']}{within}, chosen on one half of the items, its figures on the other:")
+    say("", f"Best {record['score']}{within}, chosen on one half of the items, its figures on the other:")
     costs = ["budget's score"] if record["budget"] else []
     chosen = new_table(["operation", "chosen"], [record["score"], "against the expert", "p", *costs])
     for one in record["chosen"].values():
@@ -102,7 +99,7 @@ def print_sweep(record: dict[str, Any]) -> None:
         chosen.add_row(one["operation"], one["position"], shown(one["test"]), difference, p, *cost)
     print_table(chosen)
     if sentence := search_sentence(record):
-        print(f"\n{sentence}")
+        say("", sentence)
 
 
 def _name(model: dict[str, Any]) -> str:
@@ -117,8 +114,3 @@ def new_table(left: Sequence[str], right: Sequence[str]) -> Table:
     for name in right:
         table.add_column(name, justify="right", no_wrap=True)
     return table
-
-
-def print_table(table: Table) -> None:
-    """As wide as the terminal, or as it needs to be."""
-    Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=False).print(table)
