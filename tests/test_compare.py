@@ -141,7 +141,7 @@ def test_three_runs_are_compared_with_the_first(compared: Any, extsub: Command) 
     assert found["notes"] == notes
     shown = done(extsub("compare", "a", "b", "c"))
     assert all(note in shown for note in notes)
-    assert "+0.5 [" in shown
+    assert "+0.50 [" in shown
     assert "0.500" in shown  # p of two coins
 
 
@@ -155,8 +155,8 @@ def test_the_markdown_is_a_table(extsub: Command) -> None:
     assert len({len(row) for row in rows}) == 1
     assert all(row[0] == row[-1] == "" for row in rows)
     assert {cell.strip(":-") for cell in rows[1]} == {""}
-    text = table.replace("0.5 [0.25, 0.75]", "")
-    assert "+1 [+1, +1]" in text
+    text = table.replace("0.50 [0.25, 0.75]", "")
+    assert "+1.000 [+1.000, +1.000]" in text
     assert "0.008" in text  # p of 8 coins
     assert all(line.startswith("- ") for line in rest.strip().splitlines())
     assert "c was not evaluated on toxicity" in rest

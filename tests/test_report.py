@@ -24,7 +24,7 @@ from extsub.report.reading import read_sweep
 from extsub.report.report import write_report
 from extsub.report.searched import search_sentence
 from extsub.report.verdict import verdict_on
-from extsub.report.wording import interval, number
+from extsub.report.wording import figure
 from extsub.sweeping.positions import Position
 from quiz import done
 
@@ -48,9 +48,13 @@ def record_of(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "sweep.json").read_text())
 
 
+def shown(one: dict[str, Any]) -> str:
+    return " ".join(figure(one["value"], one["ci95"]))
+
+
 def cells(page: str) -> list[str]:
     """Every cell of every table, as text."""
-    found = re.findall(r"<td[^>]*>(.*?)</td>", page, re.DOTALL)
+    found = re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", page, re.DOTALL)
     return [unescape(re.sub(r"<[^>]+>", " ", one)).strip() for one in found]
 
 
@@ -69,7 +73,7 @@ def test_a_real_sweep_becomes_a_page_from_the_command_line(here: Path, extsub: C
     written = {path.name for path in Path("swept").iterdir()} - {"positions", "sweep.json", "sweep.csv"}
     assert {"report.html", "report.md", "tradeoff.svg"} <= written
     page, record = Path("swept/report.html").read_text(), record_of(Path("swept"))
-    assert all(f"{number(one['value'])} " in page.replace("<small>", " ") for one in figures(record))
+    assert all(shown(one) in page.replace("<small>", " ") for one in figures(record))
     assert 'class="heat"' in page
     assert "mean row cosine" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
     command = re.search(r"<pre>(.*?)\n", page)
@@ -102,22 +106,18 @@ def test_page_and_markdown_hold_the_figures_of_the_sweep(copy: Path) -> None:
         for task, scores in position["tasks"].items():
             for score, one in scores.items():
                 if score in ("mc1", "mc2", "perplexity", "toxicity"):
-                    shown = f"{number(one['value'])} {interval(one['ci95'])}"
-                    assert shown in found, (label, task, score)
-                    assert shown in plain_text
+                    assert shown(one) in found, (label, task, score)
+                    assert shown(one) in plain_text
     for one in record["chosen"].values():
         if one["position"]:
-            assert f"{number(one['test']['value'])} {interval(one['test']['ci95'])}" in found
+            assert shown(one["test"]) in found
     assert "always the longest" in found
     for name in ("subtract", "contrast", "amplify", "negated", "random"):
         assert text.count(f"| {name} |") > 2, name
     titles = [unescape(one) for one in re.findall(r"<title>(.*?)</title>", (copy / "tradeoff.svg").read_text(), re.S)]
     mc1 = record["positions"]["subtract-2"]["tasks"]["truthfulqa-mc"]["mc1"]
     loss = record["positions"]["subtract-2"]["tasks"]["perplexity"]["perplexity"]
-    assert (
-        f"subtract, α = 2\ntruthfulqa-mc.mc1: {number(mc1['value'])} {interval(mc1['ci95'])}\n"
-        f"perplexity: {number(loss['value'])} {interval(loss['ci95'])}"
-    ) in titles
+    assert (f"subtract, α = 2\ntruthfulqa-mc.mc1: {shown(mc1)}\nperplexity: {shown(loss)}") in titles
     assert len(titles) == len(record["positions"])
 
 
@@ -128,16 +128,24 @@ def change(value: float, p: float | None) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("against", "word", "sentence"),
     [
-        (change(0.1, 0.01), "better", "is significantly better than the expert on truthfulqa-mc.mc1: 0.8 against 0.7"),
+        (
+            change(0.1, 0.01),
+            "better",
+            "is significantly better than the expert on truthfulqa-mc.mc1: 0.800 against 0.700",
+        ),
         (change(0.1, 0.05), "no difference", "shows no difference from the expert"),
         (change(0.0, 0.001), "no difference", "shows no difference from the expert"),
-        (change(-0.1, 0.0004), "worse", "is significantly worse than the expert on truthfulqa-mc.mc1: 0.8 against 0.9"),
+        (
+            change(-0.1, 0.0004),
+            "worse",
+            "is significantly worse than the expert on truthfulqa-mc.mc1: 0.800 against 0.900",
+        ),
         (change(0.1, None), "", "cannot be tested against the expert"),
     ],
 )
 def test_the_words_follow_from_the_figures(copy: Path, against: dict[str, Any], word: str, sentence: str) -> None:
     record = record_of(copy)
-    record["chosen"]["ext-sub"]["test"]["value"] = 0.8
+    record["chosen"]["ext-sub"]["test"] |= {"value": 0.8, "ci95": [0.6, 0.9]}
     record["chosen"]["ext-sub"]["against_expert"] = against
     swept.write(copy, record)
     verdict = verdict_on(read_sweep(copy))
@@ -153,7 +161,7 @@ def test_the_knee_is_said_what_one_step_further_brings_and_costs(copy: Path) -> 
     following = alphas[alphas.index(record["positions"][label]["alpha"]) + 1]
 
     def value(name: str, task: str, score: str) -> str:
-        return number(record["positions"][name]["tasks"][task][score]["value"])
+        return shown(record["positions"][name]["tasks"][task][score]).split()[0]
 
     after = f"ext-sub-{following:g}"
     assert (
@@ -188,7 +196,7 @@ def test_without_a_budget_the_next_score_is_the_ability_and_without_one_alpha_is
     swept.made_up(tmp_path / "a", budget=None, alphas=(1.0, 2.0))
     sweep = read_sweep(tmp_path / "a")
     assert str(sweep.ability) == "perplexity.perplexity"
-    assert sweep.why == "Ability is perplexity, since the sweep had no budget."
+    assert sweep.why == "Across lies perplexity, since the sweep had no budget."
     swept.made_up(tmp_path / "b", budget=None, tasks=("truthfulqa-mc",), alphas=(1.0, 2.0))
     assert read_sweep(tmp_path / "b").ability is None
     written = write_report(tmp_path / "b")
@@ -238,7 +246,7 @@ def test_the_matched_comparison_says_who_is_better_and_why(copy: Path) -> None:
     against = {one["against"]: one for one in write_report(copy)["matched"]}
     subtract = against["subtract"]
     assert subtract["words"] == ["better", "better"]  # the made-up subtract pays far more for the same
-    assert subtract["at_ability"]["difference"] > 0 > subtract["at_truth"]["difference"]
+    assert subtract["at_ability"]["difference"] > 0 > subtract["at_target"]["difference"]
     assert "Ext-Sub is better than subtract in truthfulqa-mc.mc1" in subtract["sentences"][0]
     low, high = against["contrast"]["at_ability"]["ci95"]
     assert (low <= 0 <= high) == (against["contrast"]["words"][0] == "no difference")
@@ -262,7 +270,7 @@ def test_a_search_is_said_with_what_it_is_worth(copy: Path) -> None:
     )
     assert (
         f"{start}its best, α: q_proj 0.5, v_proj 2, slope −0.25, shows no difference from α = 1 of the grid on the "
-        "items that chose neither: +0.02 [−0.03, +0.07], p = 0.300, n = 80."
+        "items that chose neither: +0.020 [−0.030, +0.070], p = 0.300, n = 80."
     ) in page
     assert cells(page).index("α: q_proj 0.5, v_proj 2, slope −0.25") < cells(page).index("α = 1.9")
     assert "extsub combine out/expert out/anti-expert --operation ext-sub --alpha 1 --profile" in page

@@ -63,10 +63,17 @@ def operand(text: str) -> str:
 
 def markdown(text: str) -> str:
     """Text on one line that Markdown, also in a table, shows as it is: no markup, no HTML, no links."""
-    text = line(" ".join(text.split()))
-    text = re.sub(r"([\\`*_\[\]<#|~&$@])", r"\\\1", text)
-    text = re.sub(r"(?<=[a-z]):(?=//)|(?<=www)\.", lambda found: f"\\{found[0]}", text, flags=re.IGNORECASE)
-    return re.sub(r"^(\d*)([-+=>.):])", r"\1\\\2", text)  # what begins a list, a quotation, an underline
+    text = _MARKUP.sub(lambda found: f"\\{found[0]}", line(" ".join(text.split())))
+    return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", text)  # would be a numbered list
+
+
+_MARKUP = re.compile(
+    r"[\\`*_#|~&$@]|<(?=[a-z/!?])"
+    r"|\[(?![-+−]?\d[-+−\d., e]*\](?![(\[:]))"  # of a link; the interval [0.1, 0.2] stays readable
+    r"|(?<=[a-z]):(?=//)|(?<=www)\."  # of an address, which becomes a link by itself
+    r"|^[-+](?=[\s-]|$)|^[=>]",  # of a list, a quotation, a line
+    re.IGNORECASE,
+)
 
 
 def xml(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from extsub.evaluation.compare import EXPLANATION, Comparison, control_of, shown
+from extsub.evaluation.compare import EXPLANATION, Comparison, control_of, shown, shown_change, shown_p
 from extsub.evaluation.tasks import TASKS
 from extsub.printing import print_table, say
 from extsub.report.searched import search_sentence
@@ -93,10 +93,9 @@ def print_sweep(record: dict[str, Any]) -> None:
             chosen.add_row(one["operation"], f"none; closest {one['closest']}")
             continue
         change = one["against_expert"]
-        difference = f"{change['value']:+.3g} [{change['ci95'][0]:+.2g}, {change['ci95'][1]:+.2g}]"
-        p = "" if change["p"] is None else f"{change['p']:.3f}"
-        cost = [f"{one['budget_test']['value']:.4g}"] if record["budget"] else []
-        chosen.add_row(one["operation"], one["position"], shown(one["test"]), difference, p, *cost)
+        difference = shown_change(change["value"], change["ci95"])
+        cost = [shown(one["budget_test"])] if record["budget"] else []
+        chosen.add_row(one["operation"], one["position"], shown(one["test"]), difference, shown_p(change["p"]), *cost)
     print_table(chosen)
     if sentence := search_sentence(record):
         say("", sentence)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from extsub.evaluation.compare import Comparison, Line
+from extsub.evaluation.rounding import rounded
 from extsub.pictures import check_picture, drawing, label, save_picture
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def _draw(panel: Axes, line: Line, names: tuple[str, ...]) -> None:
         colour = COLOURS[line.verdict(place)]
         panel.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
         panel.plot(figure["value"], place, "o", color=colour, markersize=5)
-        panel.annotate(f"{figure['value']:.3g}", (figure["value"], place), (0, 4), textcoords="offset points",
+        text, _ = rounded(figure["value"], figure["ci95"])
+        panel.annotate(text, (figure["value"], place), (0, 4), textcoords="offset points",
                        ha="center", fontsize=7, color=colour, bbox=LABEL)  # fmt: skip
     for kind, value in line.controls.items():
         panel.axvline(value, color=GREY, linestyle=STYLES[kind], linewidth=1, zorder=0)
