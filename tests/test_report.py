@@ -131,14 +131,14 @@ def change(value: float, p: float | None) -> dict[str, Any]:
         (
             change(0.1, 0.01),
             "better",
-            "is significantly better than the expert on truthfulqa-mc.mc1: 0.800 against 0.700",
+            "is significantly better than the expert on truthfulqa-mc.mc1: 0.80 against 0.70",
         ),
         (change(0.1, 0.05), "no difference", "shows no difference from the expert"),
         (change(0.0, 0.001), "no difference", "shows no difference from the expert"),
         (
             change(-0.1, 0.0004),
             "worse",
-            "is significantly worse than the expert on truthfulqa-mc.mc1: 0.800 against 0.900",
+            "is significantly worse than the expert on truthfulqa-mc.mc1: 0.80 against 0.90",
         ),
         (change(0.1, None), "", "cannot be tested against the expert"),
     ],

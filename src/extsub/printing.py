@@ -44,7 +44,7 @@ def console(**options: Any) -> Console:
 
     class Plain(Console):
         def render_str(self, text: str, **options: Any) -> Text:
-            plain = {"markup": False, "emoji": False, "highlight": False}
-            return super().render_str(line(text), **{**options, **plain})
+            options.update(markup=False, emoji=False, highlight=False)
+            return super().render_str(line(text), **options)
 
     return Plain(**options)

@@ -14,8 +14,8 @@ SMALL, LARGE = 1e-4, 1e7
 def rounded(value: float, ci95: Sequence[float], *, signed: bool = False) -> tuple[str, str]:
     """A figure and its 95 % interval, ``("0.083", "[0.015, 0.354]")``.
 
-    As many decimals as show the distance to the nearer end (that is not the figure itself) in steps of a hundredth to
-    a thirtieth of it, and no more than four digits of the largest number.
+    As many decimals as show two digits of the distance to the nearer end, and no more than four digits of the largest
+    number; an end that is the figure itself does not count.
 
     Args:
         signed: a difference, with its sign.
@@ -34,7 +34,7 @@ def form_of(value: float, ci95: Sequence[float]) -> str:
         return f".{DIGITS - 2}e"
     most = DIGITS - 1 - math.floor(math.log10(largest)) if largest else 0
     distances = [distance for end in ci95 if (distance := abs(end - value))]
-    wanted = 1 - math.floor(math.log10(min(distances) / 3)) if distances else most
+    wanted = 1 - math.floor(math.log10(min(distances))) if distances else most
     return f".{max(0, min(wanted, most))}f"
 
 

@@ -19,7 +19,7 @@ def score(name: ScoreName) -> str:
 
 def arrowed(name: ScoreName) -> str:
     """A score over a column, with the direction that is better."""
-    return f"{score(name)} {'↑' if name.measure.better == 'higher' else '↓'}"
+    return f"{score(name)}\u00a0{'↑' if name.measure.better == 'higher' else '↓'}"
 
 
 def number(value: float | None) -> str:
