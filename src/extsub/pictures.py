@@ -40,8 +40,12 @@ def drawing(size: float) -> Generator[None]:
     """
     import matplotlib
 
-    plain = {"text.parse_math": False, "text.usetex": False}
-    with matplotlib.rc_context({"svg.hashsalt": "extsub", "font.size": size, **plain}), warnings.catch_warnings():
+    with (
+        matplotlib.rc_context(
+            {"svg.hashsalt": "extsub", "font.size": size, "text.parse_math": False, "text.usetex": False}
+        ),
+        warnings.catch_warnings(),
+    ):
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         yield
 
