@@ -161,6 +161,20 @@ def test_a_room_imports_only_rooms_below_it_and_its_own_libraries(path: Path) ->
             assert top in libraries or (inside and top in lazy_libraries), f"{path.name} imports {module}"
 
 
+def test_whatever_is_printed_takes_one_way_out() -> None:
+    """So that no name in a file reaches a terminal as it is, or as rich's markup."""
+    ways = {
+        "print": {"printing.py", "cli.py"},
+        "Console": set(),
+        "TextColumn": {"printing.py"},
+        "track": {"terminal.py"},
+    }
+    for path in SOURCE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+            assert path.name in ways.get(called, {path.name}), f"{path.name} calls {called}"
+
+
 def test_lora_alpha_and_r_live_only_where_lora_is_read_and_explained() -> None:
     """Scaling is folded into B on load and ends there."""
     allowed = {"lora.py", "config.py", "settings.py"}

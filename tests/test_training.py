@@ -18,6 +18,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from huggingface_hub.repocard import metadata_load
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTTrainer
@@ -136,6 +137,13 @@ def test_the_adapter_is_the_one_that_a_plain_loop_trains(base: Path, data: Path,
         f"{kind}/{name}"
         for name in ("README.md", "adapter_config.json", "adapter_model.safetensors", "loss.png", "training.json")
     }
+    card, config = chosen.output / "README.md", json.loads((chosen.output / "adapter_config.json").read_text())
+    assert metadata_load(card)["tags"][-1] == config["peft_type"].lower().replace("_", "-")
+    text = card.read_text()
+    assert f"PeftModel.from_pretrained(model, '{kind}')" in text
+    assert f"adapter for the local model {base.name}, trained by extsub" in text
+    assert f"| data | {data.name}, " in text.replace("\\", "")
+    assert not any(str(folder) in text for folder in (tmp_path, base.parent, data.parent))
 
 
 @pytest.mark.parametrize("kind", ["lora", "p-tuning"])
