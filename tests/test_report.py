@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import html.parser
 import json
 import re
 import shutil
 import subprocess
+import xml.dom.minidom
 from html import unescape
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 import plain
 import swept
@@ -347,6 +351,117 @@ def test_hostile_answers_are_shown_and_do_nothing(tmp_path: Path) -> None:
     assert "<img" not in page
     assert "&lt;/style&gt;&lt;/script&gt;&lt;script&gt;" in page
     assert "{{ 7 * 7 }}" in page
+
+
+class Page(html.parser.HTMLParser):
+    """Elements in order with their attributes, and the text of headers and captions."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: list[dict[str, list[str]]] = []
+        self._open = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "table":
+            self.tables.append({"caption": [], "col": [], "row": []})
+        self._open = tag if tag == "caption" else str(dict(attrs).get("scope", "")) if tag == "th" else ""
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.tables[-1][self._open].append(data)
+            self._open = ""
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def test_tables_can_be_heard_and_reached_by_keyboard(copy: Path) -> None:
+    write_report(copy)
+    page = Page(copy / "report.html")
+    assert [table["caption"] for table in page.tables] == [
+        ["At equal perplexity, at equal truthfulqa-mc.mc1"],
+        ["Beside ext-sub"],
+        ["Each at its own strength"],
+        ["All figures"],
+    ]
+    regions = [one for one in page.all("div") if one.get("role") == "region"]
+    assert [(one["tabindex"], one["aria-label"]) for one in regions] == [
+        ("0", f"{table['caption'][0]}: table") for table in page.tables
+    ]
+    assert {one.get("scope") for one in page.all("th")} == {"col", "row"}
+    assert page.tables[2]["col"][:2] == ["operation", "α"]
+    assert page.tables[2]["row"][:4] == ["ext-sub", "1", "subtract", "0.25"]
+    assert page.tables[0]["row"][:3] == ["subtract", "perplexity 3.257", "truthfulqa-mc.mc1\u00a0↑"]
+    assert all(all(map(str.strip, table["col"])) for table in page.tables), "no header is empty"
+
+
+def test_every_picture_has_a_name_of_its_own(copy: Path) -> None:
+    write_report(copy)
+    pictures = [one for one in Page(copy / "report.html").all("svg") if one.get("role") != "none"]
+    assert [one["aria-label"] for one in pictures] == [
+        f"truthfulqa-mc.mc1 against perplexity, {what}{narrow}"
+        for what in ("near ext-sub", "all strengths")
+        for narrow in ("", ", for narrow screens")
+    ]
+    text = (copy / "report.md").read_text()
+    assert "![truthfulqa-mc.mc1 against perplexity, near ext-sub](tradeoff-near.svg)" in text
+    assert "![truthfulqa-mc.mc1 against perplexity, all strengths](tradeoff.svg)" in text
+
+
+def test_the_words_are_those_of_the_score(tmp_path: Path) -> None:
+    """Toxicity is no truth, and less of it is better."""
+    swept.made_up(tmp_path / "a", tasks=("toxicity", "perplexity"), budget="perplexity <= 1.05 * expert")
+    written = write_report(tmp_path / "a")
+    page, text = ((tmp_path / "a" / name).read_text() for name in ("report.html", "report.md"))
+    said = json.dumps(written) + re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL) + text
+    assert not re.search(r"\b(truth|ability)\b", said, re.IGNORECASE)
+    assert "on toxicity (lower is better): " in written["sentence"]
+    assert {one["against"] for one in written["matched"]} == {"subtract", "contrast"}
+    first, second = written["matched"][0]["sentences"]
+    assert first.startswith("At equal perplexity (")
+    assert " in toxicity, " in first
+    assert second.startswith("At equal toxicity (")
+    assert "## At equal perplexity, at equal toxicity" in text
+    assert "| model | α | toxicity ↓ | perplexity ↓ |" in text
+
+
+def test_names_in_a_sweep_do_nothing_in_page_and_markdown(tmp_path: Path) -> None:
+    record = swept.made_up(tmp_path / "swept", said=f"{HOSTILE}\x1b[31m\u202e\ud800", alphas=(0.5, 1.0), items=40)
+    record["made_of"]["base"] = f"{HOSTILE}\x1b[31m\n# head [x](javascript:alert(1))"
+    record["made_of"]["adapters"][0]["name"] = "- <b>x</b>\u202e"
+    record["given"] = {"expert": "-e; touch PWNED\n```\n$(id)", "anti_experts": ["a'b"]}
+    swept.write(tmp_path / "swept", record)
+    page = tmp_path / "a b)(`[x].html"
+    write_report(tmp_path / "swept", page)
+    first, *again = Page(page).elements, Page(page)
+    assert {name for name, _ in first} & {"img", "b", "a", "iframe"} == set()
+    assert not any(name.startswith("on") or name in ("href", "src") for one in first for name in one[1])
+    assert len(again[0].all("script")) == 1
+    assert not re.search("[\x1b\u202e]", page.read_text())
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(page.with_suffix(".md").read_text())
+    assert [one.content for one in tokens if one.type == "html_block"] == ["<!-- written by extsub report -->\n"]
+    inline = [child for token in tokens for child in token.children or []]
+    assert {child.type for child in inline} <= {"text", "softbreak", "strong_open", "strong_close", "image"}
+    images = [unquote(str(child.attrs["src"])) for child in inline if child.type == "image"]
+    assert all((tmp_path / image).is_file() for image in images)
+    assert images
+    fences = [token.content for token in tokens if token.type == "fence"]
+    assert len(fences) == 1
+    assert all(one.startswith("extsub ") for one in fences[0].splitlines())
+    assert fences[0].startswith("extsub sweep $'./-e\\073 touch PWNED\\012")
+    for picture in tmp_path.glob("*.svg"):
+        xml.dom.minidom.parse(str(picture))
+
+
+def test_a_sweep_of_operations_that_nobody_knows_is_refused(copy: Path) -> None:
+    record = record_of(copy)
+    record["positions"]["x"] = {"operation": '"><script>', "alpha": 1.0, "tasks": {}}
+    swept.write(copy, record)
+    with pytest.raises(ExtSubError, match="was not written by extsub sweep, or is broken"):
+        write_report(copy)
 
 
 def test_the_items_that_changed_come_first_and_true_choices_are_marked(copy: Path) -> None:

@@ -26,6 +26,7 @@ from trl import SFTTrainer
 import tiny
 from conftest import Command
 from extsub import ExtSubError, TrainingSettings, load_adapter, plan_training, train
+from extsub.training.curve import plot_losses
 from extsub.training.kinds import peft_config
 from extsub.training.order import LengthOrderedBatches
 from extsub.training.progress import Watch
@@ -422,3 +423,11 @@ def test_tensorboard_logs_lie_beside_the_adapter(base: Path, data: Path, tmp_pat
     pytest.importorskip("tensorboard")
     train(settings(base, data, tmp_path / "a", report_to=("tensorboard",), epochs=1))
     assert list((tmp_path / "a" / "runs").rglob("events.out.tfevents.*"))
+
+
+def test_the_picture_of_the_loss_shows_the_name_of_the_data_as_it_is(tmp_path: Path) -> None:
+    """Neither TeX nor a letter that the font lacks is an error; pytest makes errors of warnings."""
+    losses = [{"step": step, "loss": 1 / step, "learning_rate": 0.1} for step in (1, 2, 3)]
+    plan = {"steps": 3, "data": {"name": "data/$\\frac$ 模型 \x1b[31m\ud800.jsonl"}}
+    plot_losses({"losses": losses, "settings": {"kind": "lora"}, "plan": plan}, tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
