@@ -36,7 +36,7 @@ def is_local(base: str) -> bool:
 
 def public(base: str) -> str:
     """What may be published of its name: of a folder the last part."""
-    return re.split(r"[\\/]", base.rstrip("\\/"))[-1] if is_local(base) else base
+    return re.split(r"[\\/]", base.rstrip("\\/"))[-1] or base if is_local(base) else base
 
 
 def is_quantised(base: str) -> bool:

@@ -26,7 +26,7 @@ def markdown(content: dict[str, Any], pictures: dict[str, str], marker: str) -> 
     lines.append("")
     for table in content["tables"]:
         lines += [f"## {plain(table.title)}", "", *_table(table), "", plain(table.note), ""]
-    lines += ["## Made from", "", *(f"- {name}: {plain(text)}" for name, text in content["made_of"]), ""]
+    lines += ["## Made from", "", *(f"- {plain(name)}: {plain(text)}" for name, text in content["made_of"]), ""]
     fence = "```"
     lines += ["## Again", "", f"{fence}sh", *content["commands"], fence, ""]
     return "\n".join(lines)
