@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from extsub.errors import ExtSubError
+from extsub.escaping import to_json
 from extsub.evaluation import language_model
 from extsub.evaluation.run import Progress, Run, ask_all, judge, kept_when_interrupted, silent
 from extsub.evaluation.settings import EvaluationSettings
@@ -203,8 +203,7 @@ def _finish(subject: Subject, runs: list[Run], group: Processes) -> dict[str, An
 
 def _write(subject: Subject, results: dict[str, Any]) -> None:
     if subject.folder:
-        text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
-        write_whole(subject.folder / RESULTS, text + "\n")
+        write_whole(subject.folder / RESULTS, to_json(results) + "\n")
 
 
 def _record(run: Run, rows: list[Row], group: Processes) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from extsub.adapters.load import load_adapter
 from extsub.errors import ExtSubError
+from extsub.escaping import to_json
 from extsub.evaluation import adapter_name
 from extsub.evaluation.evaluate import items_of, tasks_named
 from extsub.evaluation.run import Progress, silent
@@ -173,7 +174,7 @@ def _beside(chosen: Mapping[str, Chosen], turns: Sequence[Position]) -> list[Pos
 
 def _write(folder: Path | None, record: Mapping[str, Any]) -> None:
     assert folder is not None  # settings see to that
-    write_whole(folder / RESULT, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_whole(folder / RESULT, to_json(record) + "\n")
     write_whole(folder / TABLE, _table(record))
     profile = record.get("search", {}).get("best", {}).get("profile")
     if profile:
