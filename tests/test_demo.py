@@ -7,7 +7,6 @@ import csv
 import json
 import math
 import shutil
-import signal
 import warnings
 from collections.abc import Callable, Generator
 from dataclasses import replace
@@ -213,7 +212,7 @@ def test_other_numbers_make_it_anew(made: Path, tmp_path: Path) -> None:
 
 def test_who_stops_it_is_told_that_the_same_command_goes_on(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not what training says, which has an option for it."""
-    for error in (KeyboardInterrupt("step 5: continue with --resume"), Terminated(signal.SIGTERM)):
+    for error in (KeyboardInterrupt("step 5: continue with --resume"), Terminated(15)):
 
         def stopped(*_: object, error: BaseException = error) -> None:
             raise error

@@ -130,9 +130,11 @@ def _silence_stdout() -> None:
 
 
 def _fail(message: str, code: int) -> NoReturn:
+    from extsub.printing import say
+
     _receive_no_more()
     rank = os.environ.get("RANK", "0")
-    print("Error: " + ("" if rank == "0" else f"process {rank}: ") + message, file=sys.stderr)
+    say("Error: " + ("" if rank == "0" else f"process {rank}: ") + " ".join(message.split()), error=True)
     sys.exit(code)
 
 

@@ -3,8 +3,6 @@ shows it."""
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Group, Parameter
 from cyclopts.help.formatters import DefaultFormatter
 
-from extsub.errors import printing
+from extsub.printing import print_json, to_stdout
 from extsub.processes import be_quiet
 
 if TYPE_CHECKING:
@@ -37,10 +35,9 @@ class Printing:
 
     def result(self, record: Any, show: Callable[[], None]) -> None:
         """Print what a command found: as JSON, or as ``show`` does it for people."""
-        with printing():
+        with to_stdout():
             if self.as_json:
-                ascii_only = not (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
-                print(json.dumps(record, indent=2, ensure_ascii=ascii_only, allow_nan=False))
+                print_json(record)
             elif not self.quiet:
                 show()
 

@@ -11,9 +11,10 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.config import Dict
 
 from extsub.arguments import HelpFormatter, Printing, as_options, as_typed
-from extsub.errors import ExtSubError, printing
+from extsub.errors import ExtSubError
 from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
 from extsub.extras import need
+from extsub.printing import to_stdout
 from extsub.processes import is_main_process
 from extsub.sweeping.settings import SweepSettings
 from extsub.training.settings import RUN, TrainingSettings
@@ -378,7 +379,7 @@ def run(recipe: Path, /, *, dry_run: bool = False, shown: Printed = DEFAULT) -> 
         recipe,
         progress=terminal.items,
         tokenising=tokenising,
-        say=lambda stage: terminal.say(f"stage: {stage}"),
+        say=lambda stage: terminal.say_where(f"stage: {stage}"),
     )
     if is_main_process():
         shown.result(summary, lambda: print_run(summary))
@@ -410,7 +411,7 @@ def demo(
 
     shown.begin()
     terminal.quieten_libraries()
-    summary = demo(seed, output, progress=terminal.items, say=terminal.say)
+    summary = demo(seed, output, progress=terminal.items, say=terminal.say_where)
     shown.result(summary, lambda: print_demo(summary, output))
 
 
@@ -427,7 +428,7 @@ def run_command(arguments: list[str]) -> None:
     app["train"].config = _config(tokens)
     only_prints = not tokens or not PRINTED.isdisjoint(tokens)
     try:
-        with printing() if only_prints else contextlib.nullcontext():
+        with to_stdout() if only_prints else contextlib.nullcontext():
             app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         command = " ".join(["extsub", *(error.command_chain or ())])

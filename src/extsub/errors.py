@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Generator
 
 
@@ -32,21 +31,6 @@ class PrintError(Exception):
     def __init__(self, reason: OSError) -> None:
         super().__init__(str(reason))
         self.reason = reason
-
-
-@contextlib.contextmanager
-def printing() -> Generator[None]:
-    """Tell an error of standard output from one of any other file.
-
-    Raises:
-        PrintError: what is printed inside cannot be written.
-    """
-    try:
-        yield
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError as error:
-        raise PrintError(error) from error
 
 
 STOPPED = (KeyboardInterrupt, Terminated)

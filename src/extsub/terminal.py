@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -10,11 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
+from extsub.adapters.card import serve_line
 from extsub.adapters.save import Progress
 from extsub.errors import counted
+from extsub.escaping import shell
+from extsub.printing import bar, console, print_table, say
 from extsub.processes import shows_progress
 
 if TYPE_CHECKING:
@@ -33,9 +34,8 @@ def progress(doing: str) -> Progress:
     def track(names: Iterable[str]) -> Iterator[str]:
         from rich.progress import track
 
-        names = list(names)
-        console = Console(stderr=True)
-        return iter(track(names, doing, console=console, transient=True, disable=not _watched()))
+        names, hidden = list(names), not _watched()
+        return iter(track(names, doing, console=console(stderr=True), transient=True, disable=hidden))
 
     return track
 
@@ -46,8 +46,7 @@ def chunks(doing: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
     def track(work: Iterable[Any], total: int) -> Iterable[Any]:
         from rich.progress import track
 
-        console = Console(stderr=True)
-        return track(work, doing, total=total, console=console, transient=True, disable=not _watched())
+        return track(work, doing, total=total, console=console(stderr=True), transient=True, disable=not _watched())
 
     return track
 
@@ -60,18 +59,14 @@ def items(doing: str, total: int, done: int) -> Generator[Callable[[int], None]]
     elif not sys.stderr.isatty():
         yield _lines(doing, total, done)
     else:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        rate = TextColumn("left  {task.fields[rate]}")
-        with Progress(*columns, rate, console=Console(stderr=True), transient=True) as bar:
-            name, begun, first = bar.add_task(doing, total=total, completed=done, rate=""), time.perf_counter(), done
+        with bar(doing, total, done) as shown:
+            begun, first = time.perf_counter(), done
 
             def advance(number: int) -> None:
                 nonlocal done
                 done += number
                 rate = (done - first) / (time.perf_counter() - begun)
-                bar.update(name, completed=min(done, total), rate=f"{rate:,.1f} a second")
+                shown.update(shown.task_ids[0], completed=min(done, total), said=f"{rate:,.1f} a second")
 
             yield advance
 
@@ -86,7 +81,7 @@ def _lines(doing: str, total: int, done: int) -> Callable[[int], None]:
         if now - spoken >= SECONDS:
             rate, spoken = (done - first) / (now - begun), now
             left = _duration((total - done) / rate)
-            print(f"{doing}: {done:,} of {total:,}, {rate:,.1f} a second, {left} left", file=sys.stderr, flush=True)
+            say(f"{doing}: {done:,} of {total:,}, {rate:,.1f} a second, {left} left", error=True)
 
     return advance
 
@@ -95,18 +90,18 @@ def _watched() -> bool:
     return sys.stderr.isatty() and shows_progress()
 
 
-def say(line: str) -> None:
-    """A line about how far it is, on standard error."""
+def say_where(line: str) -> None:
+    """A line about how far the work is, on standard error."""
     if shows_progress():
-        print(line, file=sys.stderr, flush=True)
+        say(line, error=True)
 
 
 def print_end(written: Sequence[str | Path], *then: Sequence[str | Path]) -> None:
     """The end of a summary: which files were written, and commands to go on with, in the user's words."""
     if written:
-        print(f"written: {', '.join(map(str, written))}")
+        say(f"written: {', '.join(map(str, written))}")
     for command in then:
-        print(f"next:    {shlex.join(map(str, ('extsub', *command)))}")
+        say(f"next:    {shell(('extsub', *map(str, command)))}")
 
 
 def quieten_libraries() -> None:
@@ -128,7 +123,7 @@ def quieten_libraries() -> None:
 def print_plan(plan: dict[str, Any]) -> None:
     """What ``extsub train --dry-run`` found."""
     data, memory = plan["data"], plan["memory_estimate"]
-    print(f"{plan['kind']} adapter for {plan['model']}")
+    say(f"{plan['kind']} adapter for {plan['model']}")
     devices = f" on {plan['processes']} processes" if plan["processes"] > 1 else ""
     shared = f"{plan['accumulation']} x {plan['micro_batch_size']} rows{devices} a step"
     parts = ", ".join(f"{name} {_size(size)}" for name, size in memory.items() if name != "together")
@@ -146,7 +141,7 @@ def print_plan(plan: dict[str, Any]) -> None:
     }
     for name, value in rows.items():
         if value:
-            print(f"  {name:10} {value}")
+            say(f"  {name:10} {value}")
     _print_notes(plan["notes"])
 
 
@@ -156,10 +151,10 @@ def print_training(output: Path, record: dict[str, Any]) -> None:
     speed = f" ({record['tokens_per_second']:,.0f} tokens/s)" if record["tokens_per_second"] else ""
     engine = f", {record['distributed']} on {plan['processes']} processes" if plan["processes"] > 1 else ""
     resumed = f", resumed after step {record['resumed_from_step']}" if record["resumed_from_step"] else ""
-    print(f"{output}: {plan['kind']} adapter for {plan['model']}")
-    print(f"  {'steps':10} {plan['steps']:,} in {_duration(record['seconds'])}{speed}{engine}{resumed}")
-    print(f"  {'loss':10} {record['first_loss']:.4f} at first, {record['last_loss']:.4f} at last")
-    print(f"  {'parameters':10} {plan['trainable_parameters']:,}")
+    say(f"{output}: {plan['kind']} adapter for {plan['model']}")
+    say(f"  {'steps':10} {plan['steps']:,} in {_duration(record['seconds'])}{speed}{engine}{resumed}")
+    say(f"  {'loss':10} {record['first_loss']:.4f} at first, {record['last_loss']:.4f} at last")
+    say(f"  {'parameters':10} {plan['trainable_parameters']:,}")
     _print_notes(plan["notes"])
     names = ("adapter_model.safetensors", "adapter_config.json", "README.md", "training.json", "loss.png")
     print_end([f"{output}/: {', '.join(names)}"], ("combine", output, "ANTI_EXPERT", "--output", "better"))
@@ -168,13 +163,13 @@ def print_training(output: Path, record: dict[str, Any]) -> None:
 def print_generation(settings: GenerationSettings, record: dict[str, Any]) -> None:
     """The summary of generated answers."""
     output = settings.output
-    print(f"{output}: {record['prompts']:,} answers in {_duration(record['seconds'])}")
+    say(f"{output}: {record['prompts']:,} answers in {_duration(record['seconds'])}")
     if record["unfinished"]:
-        print(f"  note: {record['unfinished']:,} reached --max-new-tokens and stop there")
+        say(f"  note: {record['unfinished']:,} reached --max-new-tokens and stop there")
     if record["shortened"]:
-        print(f"  note: {counted(record['shortened'], 'prompt')} lost the beginning: too long for the model")
+        say(f"  note: {counted(record['shortened'], 'prompt')} lost the beginning: too long for the model")
     for name, new in record["renamed"].items():
-        print(f"  note: the prompts have a field {name} of their own: it is {new} there")
+        say(f"  note: the prompts have a field {name} of their own: it is {new} there")
     print_end([output], ("evaluate", "repetition", "--data", output, "--model", settings.model or "BASE_MODEL"))
 
 
@@ -190,7 +185,7 @@ def print_record(output: Path, record: dict[str, Any], expert: str) -> None:
     what = "the deficiency" if record["deficiency"] else record["operation"]
     antis = ", ".join(given or [one["name"] for one in record["inputs"][1:]])
     rank = f", rank {record['rank']}" if record["rank"] else ""
-    print(f"{output}: {what} of {record['inputs'][0]['name']} and {antis}")
+    say(f"{output}: {what} of {record['inputs'][0]['name']} and {antis}")
     rows = {
         "size": f"{counted(record['modules'], 'module')}{rank}, {record['dtype']}, {_size(record['bytes'])}",
         "zero rows": _zero_rows(record),
@@ -201,7 +196,7 @@ def print_record(output: Path, record: dict[str, Any], expert: str) -> None:
     }
     for name, value in rows.items():
         if value:
-            print(f"  {name:14} {value}")
+            say(f"  {name:14} {value}")
     _print_notes(record["notes"])
     asked = ("evaluate", "truthfulqa-mc", "--adapter", expert, output, "--output", "results")
     print_end([f"{output}/: adapter_model.safetensors, adapter_config.json, README.md, extsub.json"], asked)
@@ -235,9 +230,7 @@ def _truncation(truncation: dict[str, Any]) -> str:
 def _serve(output: Path, record: dict[str, Any]) -> str:
     if "problem" in record["serve"]:
         return f"no: {record['serve']['problem']}"
-    base = record["base_model"] or "BASE_MODEL"
-    name = output.resolve().name
-    return f"vllm serve {base} --enable-lora {record['serve']['vllm']} --lora-modules {name}={output}"
+    return serve_line(record["base_model"], record["serve"]["vllm"], output.resolve().name, str(output))
 
 
 def print_inspection(info: AdapterInfo | PairInfo, adapter: str, anti_expert: str | None, plot: Path | None) -> None:
@@ -255,15 +248,13 @@ def print_inspection(info: AdapterInfo | PairInfo, adapter: str, anti_expert: st
 
 def print_report(written: dict[str, Any]) -> None:
     """What ``extsub report`` wrote, and the verdict."""
-    print(written["sentence"])
-    for comparison in written["beside"]:
-        print(f"- {comparison}")
+    say(written["sentence"], *(f"- {comparison}" for comparison in written["beside"]))
     print_end(list(written["files"].values()))
 
 
 def print_adapter(info: AdapterInfo) -> None:
     """What one adapter is."""
-    print(f"{info.name}: {info.kind or 'not PEFT'} adapter of {info.base or 'an unnamed base'}")
+    say(f"{info.name}: {info.kind or 'not PEFT'} adapter of {info.base or 'an unnamed base'}")
     ranks = sorted({module.rank for module in info.modules})
     scalings = sorted({module.scaling for module in info.modules})
     rows = {
@@ -279,7 +270,7 @@ def print_adapter(info: AdapterInfo) -> None:
     }
     for name, value in rows.items():
         if value:
-            print(f"  {name:10} {value}")
+            say(f"  {name:10} {value}")
     _print_notes(info.notes)
 
 
@@ -313,20 +304,20 @@ def print_pair(info: PairInfo) -> None:
         shared = "-" if module.shared_energy is None else f"{module.shared_energy:.0%}"
         largest = "-" if module.largest_row_ratio is None else f"{module.largest_row_ratio:.3g}"
         table.add_row(module.name, *("-" if value is None else f"{value:.3g}" for value in values), shared, largest)
-    print()
-    Console(width=None if sys.stdout.isatty() else 160, soft_wrap=False).print(table)
+    say()
+    print_table(table)
     if len(info.modules) > MOST_ROWS:
-        print(f"... and {len(info.modules) - MOST_ROWS} more modules; --json has all")
+        say(f"... and {len(info.modules) - MOST_ROWS} more modules; --json has all")
     zero = sum(module.zero_expert_rows for module in info.modules)
     if zero:
-        print(f"{zero:,} of {sum(module.rows for module in info.modules):,} rows of the expert are zero")
-    print("shared: the part of the anti-expert that ext-sub keeps; the rest is subtracted")
+        say(f"{zero:,} of {sum(module.rows for module in info.modules):,} rows of the expert are zero")
+    say("shared: the part of the anti-expert that ext-sub keeps; the rest is subtracted")
     _print_notes(info.notes)
 
 
 def _print_notes(notes: list[str]) -> None:
     for note in notes:
-        print(f"  note: {note}")
+        say(f"  note: {note}")
 
 
 def _size(size: int) -> str:

@@ -19,6 +19,7 @@ from extsub.demo.settings import FACTS, MANNERS, NEUTRAL, RETAINED, SHOWN_ALPHAS
 from extsub.demo.summary import ability_limit, over_seeds, summary_of
 from extsub.disk import write_whole
 from extsub.errors import kept_when_interrupted
+from extsub.escaping import to_json
 from extsub.evaluation.run import Progress, silent
 from extsub.evaluation.store import working_in
 from extsub.extras import require
@@ -81,7 +82,7 @@ def demo(
         **over_seeds(list(found.values())),
     }
     plot_demo(summary, output / PICTURE)
-    write_whole(output / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_whole(output / SUMMARY, to_json(summary) + "\n")
     return summary
 
 

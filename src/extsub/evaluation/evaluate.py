@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +11,7 @@ from typing import Any
 
 from extsub.disk import write_whole
 from extsub.errors import ExtSubError
+from extsub.escaping import to_json
 from extsub.evaluation import language_model
 from extsub.evaluation.run import Progress, Run, ask_all, judge, saved_when_interrupted, silent
 from extsub.evaluation.settings import EvaluationSettings
@@ -209,8 +209,7 @@ def _finish(subject: Subject, runs: list[Run], group: Processes) -> dict[str, An
 
 def _write(subject: Subject, results: dict[str, Any]) -> None:
     if subject.folder:
-        text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
-        write_whole(subject.folder / RESULTS, text + "\n")
+        write_whole(subject.folder / RESULTS, to_json(results) + "\n")
 
 
 def _record(run: Run, rows: list[Row], group: Processes) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from extsub.plot import plot_pair
 from extsub.report.origin import given
 from extsub.report.reading import Sweep
 
+NAME = "Heat maps of expert and anti-expert: norm ratio, and mean row cosine, by layer and module"
+
 
 def heat_map(sweep: Sweep) -> tuple[str, str]:
     """(SVG, sentence): the SVG is empty where it cannot be drawn, and the sentence says why."""
@@ -34,4 +36,5 @@ def heat_map(sweep: Sweep) -> tuple[str, str]:
         return "", f"No heat map: {error}."
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    text = text.replace("<svg ", f'<svg role="img" aria-label="{NAME}" ', 1)
     return text, "For each module, how large the anti-expert's change is beside the expert's, and how alike they point."

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from extsub.algebra import OPERATIONS
 from extsub.errors import ExtSubError
 from extsub.evaluation.statistics import Difference, Figure
 from extsub.evaluation.store import read_items, read_results
@@ -24,6 +25,7 @@ from extsub.sweeping.choice import (
     find_score,
     read_scores,
 )
+from extsub.sweeping.positions import CONTROLS
 from extsub.sweeping.sweep import RESULT
 
 MODELS = ("base", "expert", "anti-expert")
@@ -147,6 +149,7 @@ def read_sweep(folder: Path) -> Sweep:
         budget = Budget.parse(record["budget"], known) if record["budget"] else None
         record["made_of"], record["given"], record["settings"]["seed"], next(iter(record["chosen"].values()))
         _ = [record["positions"][name]["tasks"] for name in MODELS]
+        _check_operations(record["positions"])
     except FileNotFoundError as error:
         raise ExtSubError(f"{folder}: no {RESULT} in it; give a folder that extsub sweep wrote") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
@@ -154,6 +157,13 @@ def read_sweep(folder: Path) -> Sweep:
     _check_positions(folder, record)
     ability, why = _ability(record, known, target, budget)
     return Sweep(folder, record, target, ability, why, budget)
+
+
+def _check_operations(positions: dict[str, Any]) -> None:
+    """Raises ValueError for a model that no sweep has."""
+    for one in positions.values():
+        if one["operation"] not in (*MODELS, *OPERATIONS, *CONTROLS):
+            raise ValueError(one["operation"])
 
 
 def _check_positions(folder: Path, record: dict[str, Any]) -> None:
@@ -178,9 +188,9 @@ def _ability(
     record: dict[str, Any], known: list[ScoreName], target: ScoreName, budget: Budget | None
 ) -> tuple[ScoreName | None, str]:
     if budget:
-        return budget.name, "Ability is the budget's score."
+        return budget.name, f"Across lies {score(budget.name)}, the budget's score."
     found = record["positions"]["expert"]["tasks"]
     others = [one for one in known if one.task != target.task and one.score in found.get(one.task, {})]
     for one in (*[one for one in others if one.measure.better == "lower"], *others):
-        return one, f"Ability is {score(one)}, since the sweep had no budget."
+        return one, f"Across lies {score(one)}, since the sweep had no budget."
     return None, "The sweep measured nothing else, so the score stands against α."

@@ -11,6 +11,7 @@ from typing import Any
 
 from extsub.disk import check_writable, write_together
 from extsub.errors import ExtSubError
+from extsub.escaping import block
 from extsub.extras import require
 from extsub.report import origin, tables
 from extsub.report.heat import heat_map
@@ -19,9 +20,9 @@ from extsub.report.matched import matched
 from extsub.report.reading import Sweep, read_sweep
 from extsub.report.samples import samples
 from extsub.report.searched import search_table
-from extsub.report.tradeoff import NARROW, WIDE, draw, has_far
+from extsub.report.tradeoff import NARROW, WIDE, draw, has_far, name_of
 from extsub.report.verdict import verdict_on
-from extsub.report.wording import capital, named, score
+from extsub.report.wording import capital, named
 
 MARKER = "written by extsub report"
 """by which a file is known that may be replaced"""
@@ -50,9 +51,14 @@ def write_report(folder: str | Path, output: str | Path | None = None) -> dict[s
     _check(paths)
     content = contents(sweep)
     not_near = None if content["near_wide"] else paths.pop("picture_near")
-    pictures = {paths[name]: content[drawn] for name, drawn in PICTURES.items() if name in paths}
-    texts = {path: one.replace("<style>", f"<!-- {MARKER} --><style>", 1) + "\n" for path, one in pictures.items()}
-    texts[paths["markdown"]] = markdown(content, [path.name for path in pictures], MARKER)
+    texts: dict[Path, str] = {}
+    pictures = {}
+    for name, drawn in PICTURES.items():
+        if name in paths:
+            picture = content[drawn].replace("<style>", f"<!-- {MARKER} --><style>", 1)
+            texts[paths[name]] = f"{picture}\n"
+            pictures[paths[name].name] = name_of(sweep, near=drawn.startswith("near"))
+    texts[paths["markdown"]] = markdown(content, pictures, MARKER)
     texts[paths["page"]] = _page(content)
     write_together(texts)
     if not_near:
@@ -90,13 +96,11 @@ def _check(paths: dict[str, Path]) -> None:
 
 def contents(sweep: Sweep) -> dict[str, Any]:
     """All that a report says."""
-    x_name = score(sweep.ability) if sweep.ability else "α"
     far, pairs = has_far(sweep), matched(sweep)
     heat, heat_note = heat_map(sweep)
     return {
         "title": f"{capital(named(sweep.main))} on {sweep.record['made_of']['base']}",
         "verdict": verdict_on(sweep),
-        "picture_title": f"{score(sweep.target)} against {x_name}",
         "ability": sweep.ability,
         "why": sweep.why,
         "main": sweep.main,
@@ -137,7 +141,11 @@ def _page(content: dict[str, Any]) -> str:
     template = room.joinpath(TEMPLATE).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True,
+        finalize=lambda value: block(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters["close"] = _close
     drawn = {

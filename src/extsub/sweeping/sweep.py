@@ -13,6 +13,7 @@ from typing import Any
 from extsub.adapters.load import load_adapter
 from extsub.disk import write_together
 from extsub.errors import ExtSubError, kept_when_interrupted
+from extsub.escaping import to_json
 from extsub.evaluation import adapter_name
 from extsub.evaluation.evaluate import items_of, tasks_named
 from extsub.evaluation.run import Progress, silent
@@ -181,7 +182,7 @@ def _beside(chosen: Mapping[str, Chosen], turns: Sequence[Position]) -> list[Pos
 
 def _write(folder: Path | None, record: Mapping[str, Any]) -> None:
     assert folder is not None  # settings see to that
-    whole = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    whole = to_json(record) + "\n"
     profile = record.get("search", {}).get("best", {}).get("profile")
     best = {folder / PROFILE: json.dumps(profile, indent=2) + "\n"} if profile else {}
     write_together({folder / RESULT: whole, folder / TABLE: _table(record), **best})

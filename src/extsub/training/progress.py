@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from extsub.errors import ExtSubError
+from extsub.printing import bar, say
 from extsub.processes import shows_progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 LINES = 20
 """where nobody looks: about so many for a whole run"""
@@ -31,9 +33,7 @@ class Watch(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._begun, self.first_step = time.perf_counter(), state.global_step
         if shows_progress() and sys.stderr.isatty():
-            columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, TextColumn("left  {task.fields[said]}"), console=Console(stderr=True))
-            self._bar.add_task("training", total=state.max_steps, completed=state.global_step, said="")
+            self._bar = bar("training", state.max_steps, state.global_step, transient=False)
             self._bar.start()
 
     def on_log(
@@ -58,7 +58,7 @@ class Watch(TrainerCallback):
             self._bar.update(self._bar.task_ids[0], completed=step, said=said)
         elif shows_progress() and step * LINES // state.max_steps > (step - 1) * LINES // state.max_steps:
             left = self.seconds / (step - self.first_step) * (state.max_steps - step)
-            print(f"step {step:,} of {state.max_steps:,}: {said}, {left:.0f} s left", file=sys.stderr, flush=True)
+            say(f"step {step:,} of {state.max_steps:,}: {said}, {left:.0f} s left", error=True)
 
     def close(self) -> None:
         """Take the bar away, also after an error."""
