@@ -45,15 +45,24 @@ def die_before(change: int) -> None:
     """This process dies right before that change of the disk, the first being 0."""
     left = change
 
-    def look(event: str, arguments: tuple[object, ...]) -> None:
+    def look() -> None:
         nonlocal left
-        if event not in CHANGES or (event == "open" and not (isinstance(arguments[2], int) and arguments[2] & WRITES)):
-            return
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         left -= 1
 
-    sys.addaudithook(look)
+    before_changes(look)
+
+
+def before_changes(look: Callable[[], None]) -> None:
+    """Call it before every change of the disk that Python makes in this process, from here on."""
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if event not in CHANGES or (event == "open" and not (isinstance(arguments[2], int) and arguments[2] & WRITES)):
+            return
+        look()
+
+    sys.addaudithook(hook)
 
 
 def at_every_change(work: Callable[[], object], prepare: Callable[[], object], check: Callable[[], object]) -> int:

@@ -1,10 +1,11 @@
 """Try to break the commands: ``python -m hostile`` in ``tests``.
 
-    python -m hostile [--kills 100] [--signals 60] [--times 20] [--only train,run] [--parts kills,signals] [--seed 0]
+    python -m hostile [--kills 100] [--changes 40] [--signals 60] [--times 20] [--only train,run] [--parts kills]
 
 Models are tiny and made on the spot; nothing is downloaded. All commands are forked from one process that has done the
 imports, so the clock of a kill starts where a command starts, and not with seconds of imports. Disks are mounted, which
-needs root; elsewhere those trials are left out. A folder in which something went wrong is kept.
+needs root; elsewhere those trials are left out. A folder in which something went wrong is kept. Do not change the
+source while it runs: templates are read late.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import os
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,7 +33,9 @@ from hostile.trials import (  # noqa: E402
     Trial,
     Undisturbed,
     Wrong,
+    changes_of,
     killed,
+    killed_before,
     mounted,
     on_full_disk,
     on_read_only_disk,
@@ -40,13 +44,14 @@ from hostile.trials import (  # noqa: E402
     twice,
 )
 
-PARTS = ("kills", "signals", "full", "readonly", "twice")
+PARTS = ("kills", "changes", "signals", "full", "readonly", "twice")
 
 
 def main() -> None:
     """All trials, and a table of what they found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=100, help="of each command")
+    parser.add_argument("--changes", type=int, default=40, help="of the disk, before which each command is killed")
     parser.add_argument("--signals", type=int, default=60, help="of each command")
     parser.add_argument(
         "--times", type=int, default=20, help="each command finds the disk full, and runs twice at once"
@@ -90,6 +95,14 @@ class Bench:
         if part == "kills":
             while self.count["kills"] < given.kills and self.wrong < 5:
                 self._try(lambda one: killed(one, given.kills - self.count["kills"], self.chance))
+        elif part == "changes":
+            with trial(self.command, self.made, self.room, self.known) as one:
+                number = changes_of(one)
+            last = range(max(0, number - given.changes // 2), number)  # where outputs get their names
+            others = self.chance.sample(range(last.start), min(last.start, given.changes - len(last)))
+            for change in sorted({*last, *others}):
+                self._try(lambda one, change=change: killed_before(one, change))
+            self.count["changes"] = number
         elif part == "signals":
             while sum(self.count.values()) < given.signals and self.wrong < 5:
                 left = given.signals - sum(self.count.values())
@@ -149,7 +162,7 @@ def can_mount(room: Path) -> bool:
     try:
         with mounted(folder, "-t", "tmpfs", "none"):
             return True
-    except (OSError, Exception):
+    except (OSError, subprocess.CalledProcessError):
         return False
 
 

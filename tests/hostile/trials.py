@@ -4,6 +4,7 @@ that runs twice at once. Whatever is wrong is raised as ``Wrong``.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import random
 import re
@@ -19,6 +20,7 @@ from typing import Any
 from hostile.children import Child, run
 from hostile.commands import OUT, Command, place
 from hostile.looking import contents, difference, half_written
+from killing import before_changes, die_before
 
 STOPPED = {signal.SIGINT: ("interrupted", 130), signal.SIGTERM: ("terminated", 143), signal.SIGHUP: ("terminated", 129)}
 PAGE = 4096
@@ -99,6 +101,33 @@ def killed(one: Trial, most: int, chance: random.Random) -> Counter[str]:
         if one.check_ended(child):
             one.check_done()
             return count
+
+
+def changes_of(one: Trial) -> int:
+    """How often a command changes the disk, as far as Python does it."""
+    count, result = 0, one.said.with_suffix(".changes")
+
+    def add() -> None:
+        nonlocal count
+        count += 1
+
+    def setup() -> None:
+        before_changes(add)
+        atexit.register(lambda: result.write_text(str(count)))
+
+    run(one.command.first, one.folder, one.said, setup)
+    return int(result.read_text())
+
+
+def killed_before(one: Trial, change: int) -> Counter[str]:
+    """Killed right before a change of the disk, then started again."""
+    child = run(one.command.first, one.folder, one.said, lambda: die_before(change))
+    one.check_whole()
+    if child.code == -signal.SIGKILL:
+        one.finish()
+    elif one.check_ended(child):  # two runs need not make the same number of changes
+        one.check_done()
+    return Counter({"kills": child.code == -signal.SIGKILL})
 
 
 def told_to_stop(one: Trial, most: int, chance: random.Random) -> Counter[str]:
