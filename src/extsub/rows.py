@@ -3,23 +3,51 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from extsub.errors import ExtSubError, require
 
-SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
+SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".ndjson", ".tsv")
+"""all but Parquet may be packed with gzip: .jsonl.gz"""
+PACKED = (".zst", ".bz2", ".xz", ".zip", ".tar", ".tgz", ".7z")
+LISTS = ("data", "rows", "train", "examples", "instances", "items", "records")
+"""under which names a JSON file that is one object may hold its rows"""
+DELIMITERS = (",", ";", "\t")
+"""of a .csv; spreadsheets write semicolons where a comma is the decimal point"""
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 MOST_SHOWN = 8
 """field names in an error"""
 
 Row = Mapping[str, Any]
+
+
+class RowError(ExtSubError):
+    """What is wrong with one row, and what to do; who reads them all says where it stands, and how many are like it."""
+
+    def __init__(self, wrong: str, way: str = "correct or remove it") -> None:
+        super().__init__(f"{wrong}: {way}")
+        self.wrong, self.way = wrong, way
+
+
+def refusal(wrong: Sequence[tuple[str, RowError]], beside: Sequence[str] = ()) -> ExtSubError:
+    """The first row that is wrong, and how many others are.
+
+    Args:
+        wrong: where each stands, and what is wrong with it.
+        beside: what else was found.
+    """
+    (where, first), others = wrong[0], len(wrong) - 1
+    found = [*([f"{others:,} more such row{'s' if others > 1 else ''}"] if others else []), *beside]
+    return ExtSubError(f"{where}: {first.wrong}{' (and ' + ', '.join(found) + ')' if found else ''}; {first.way}")
 
 
 class Rows(NamedTuple):
@@ -31,23 +59,44 @@ class Rows(NamedTuple):
     """of the file; of the rows as JSON lines where they came from the hub"""
 
 
+def find_file(name: str) -> Path | None:
+    """The file that holds rows, or None for a dataset of the hub. Reads nothing, so it can be asked first of all.
+
+    Raises:
+        ExtSubError: it is a folder, a file of an unknown kind, or neither a file nor the shape of a hub id.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        _kind(path)
+        return path
+    if path.is_dir():
+        raise ExtSubError(f"{name} is a folder: give a file ({', '.join(SUFFIXES)}) or a dataset of the hub")
+    hub_id, folder = HUB_ID.fullmatch(name), path.parent
+    is_file_name = path.suffix.lower() in (*SUFFIXES, *PACKED, ".gz", ".txt")
+    if not hub_id or name.startswith((".", "~")) or is_file_name:
+        raise ExtSubError(f"{name}: no such file, and not a dataset of the hub (owner/name or owner/name@revision)")
+    if folder.is_dir() and not hub_id["revision"]:  # a slip, most likely: do not wait for the hub to say so
+        raise ExtSubError(f"{name}: no such file in {folder}; if you mean the hub's dataset, write {name}@main")
+    return None
+
+
 def read_rows(name: str, subset: str | None = None, split: str = "train") -> Rows:
-    """Read a .json (a list, or one row on each line), .jsonl, .csv or .parquet file, or a dataset of the hub.
+    """Read a file, or a dataset of the hub.
+
+    A .json is a list of rows, an object that has them under a name such as ``data``, or one row on each line.
 
     Args:
-        name: the file, or ``owner/name`` or ``owner/name@revision``.
+        name: the file (``SUFFIXES``), or ``owner/name`` or ``owner/name@revision``.
         subset: which configuration of a hub dataset.
         split: which split of a hub dataset.
 
     Raises:
         ExtSubError: nothing is there, it is malformed (by file and line), or it is empty.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
-        content = path.read_bytes()
+    path = find_file(name)
+    if path:
+        content = _bytes(path)
         sha256, rows = hashlib.sha256(content).hexdigest(), list(_read(path, content))
-    elif path.is_dir():
-        raise ExtSubError(f"{name} is a folder: give a file ({', '.join(SUFFIXES)}) or a dataset of the hub")
     else:
         rows = list(_from_hub(name, subset, split))
         lines = (json.dumps(row, ensure_ascii=False, sort_keys=True, default=str) for _, row in rows)
@@ -64,14 +113,36 @@ def read_text(name: str) -> tuple[str, str]:
         ExtSubError: it is not there, not UTF-8, or blank.
     """
     path = Path(name).expanduser()
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ExtSubError(f"{name}: {(error.strerror or 'cannot be read').lower()}") from error
+    content = _bytes(path)
     text = _decode(path, content)
     if not text.strip():
         raise ExtSubError(f"{name} is blank: give one that holds text")
     return text.replace("\r\n", "\n"), hashlib.sha256(content).hexdigest()
+
+
+def reach(row: Any, name: str) -> Any:
+    """The value of a field; ``prompt.text`` and ``answers.0`` reach into objects and lists, counted from 0.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if isinstance(row, Mapping) and name in row:  # also one that has a dot in its own name
+        return row[name]
+    first, dot, rest = name.partition(".")
+    if isinstance(row, Mapping) and dot and first in row:
+        return reach(row[first], rest)
+    if isinstance(row, list) and first.isdecimal() and int(first) < len(row):
+        return reach(row[int(first)], rest) if dot else row[int(first)]
+    raise KeyError(name)
+
+
+def has(row: Row, name: str) -> bool:
+    """Whether ``reach`` finds a field."""
+    try:
+        reach(row, name)
+    except KeyError:
+        return False
+    return True
 
 
 def fields_of(row: Row) -> str:
@@ -81,28 +152,55 @@ def fields_of(row: Row) -> str:
 
 def describe(value: object) -> str:
     """What a value is, in JSON's words, for an error."""
-    kinds = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    kinds = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object", str: "a text"}
     return kinds.get(type(value), f"a {type(value).__name__}")
 
 
-def _read(path: Path, content: bytes) -> Iterator[tuple[str, Row]]:
+def _kind(path: Path) -> str:
+    """The kind of a file, without .gz."""
     suffix = path.suffix.lower()
+    if suffix == ".gz" and path.with_suffix("").suffix.lower() in set(SUFFIXES) - {".parquet"}:
+        return path.with_suffix("").suffix.lower()
+    if suffix in (*PACKED, ".gz"):
+        raise ExtSubError(f"{path} is packed: unpack it, and give the file in it ({', '.join(SUFFIXES)})")
     if suffix not in SUFFIXES:
         raise ExtSubError(f"{path}: unknown kind of file; expected {', '.join(SUFFIXES)}")
-    if suffix == ".parquet":
+    return suffix
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ExtSubError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
+
+
+def _read(path: Path, content: bytes) -> Iterator[tuple[str, Row]]:
+    kind = _kind(path)
+    if kind == ".parquet":
         yield from _read_parquet(path)
         return
-    text = _decode(path, content)
-    if suffix == ".csv":
-        rows = _read_csv(path, text)
-    elif text.lstrip().startswith("["):
+    text = _decode(path, _unpacked(path, content))
+    start = text.lstrip()[:1]
+    if kind in (".csv", ".tsv"):
+        rows = _read_csv(path, text, DELIMITERS if kind == ".csv" else ("\t",))
+    elif start == "[":
         rows = _read_json(path, text)
     else:
-        rows = _read_lines(path, text)
+        rows = (_in_object(path, text) if start == "{" else None) or _read_lines(path, text)
     for where, row in rows:
         if not isinstance(row, dict):
             raise ExtSubError(f"{where}: a row is {describe(row)}, expected an object with named fields")
         yield where, row
+
+
+def _unpacked(path: Path, content: bytes) -> bytes:
+    if path.suffix.lower() != ".gz":
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ExtSubError(f"{path}: not gzip, or not whole ({error})") from error
 
 
 def _decode(path: Path, content: bytes) -> str:
@@ -152,9 +250,29 @@ def _read_json(path: Path, text: str) -> Iterator[tuple[str, Any]]:
         yield f"{path}, line {line}", row
 
 
-def _read_csv(path: Path, text: str) -> Iterator[tuple[str, Row]]:
+def _in_object(path: Path, text: str) -> list[tuple[str, Any]] | None:
+    """The rows of a file that is one object: itself, or those under a name in it. None for rows on lines."""
+    start = len(text) - len(text.lstrip())
+    try:
+        found, stop = json.JSONDecoder().raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return None  # reading by lines says where
+    if text[stop:].strip():
+        return None
+    lists = [name for name in LISTS if isinstance(found.get(name), list)]
+    if len(lists) > 1:
+        raise ExtSubError(f"{path} holds several lists of rows ({', '.join(lists)}): put the one you mean into a file")
+    if not lists:
+        return [(f"{path}, line {text.count(chr(10), 0, start) + 1}", found)]
+    return [(f"{path}, row {number}", row) for number, row in enumerate(found[lists[0]], start=1)]
+
+
+def _read_csv(path: Path, text: str, delimiters: tuple[str, ...]) -> Iterator[tuple[str, Row]]:
     csv.field_size_limit(2**31 - 1)  # the default, 128 KiB, is less than a long answer
-    reader, header, before = csv.reader(io.StringIO(text, newline=""), strict=True), None, 0
+    first = text.lstrip().partition("\n")[0]
+    delimiter = next((one for one in delimiters if one in first), delimiters[0])
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+    header, before = None, 0
     try:
         for row in reader:
             where, before = f"{path}, line {before + 1}", reader.line_num
@@ -185,11 +303,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
 
 def _from_hub(name: str, subset: str | None, split: str) -> Iterator[tuple[str, Row]]:
     hub_id = HUB_ID.fullmatch(name)
-    folder = Path(name).expanduser().parent
-    if not hub_id or name.startswith((".", "~")) or Path(name).suffix.lower() in SUFFIXES:
-        raise ExtSubError(f"{name}: no such file, and not a dataset of the hub (owner/name or owner/name@revision)")
-    if folder.is_dir() and not hub_id["revision"]:  # a slip, most likely: do not wait for the hub to say so
-        raise ExtSubError(f"{name}: no such file in {folder}; if you mean the hub's dataset, write {name}@main")
+    assert hub_id  # find_file sees to that
     datasets = require("datasets", "train")
     try:
         dataset = datasets.load_dataset(hub_id["repo"], subset, split=split, revision=hub_id["revision"])

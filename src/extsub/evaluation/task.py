@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from extsub.data import load_data, load_prompts
 from extsub.errors import ExtSubError
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure, Scores
 from extsub.prompts import Turn
+
+if TYPE_CHECKING:
+    from extsub.evaluation.asking import Question
 
 Item = dict[str, Any]
 """one question with what is needed to score it, as JSON values"""
@@ -28,6 +31,12 @@ class Items:
     data: str
     sha256: str
     notes: tuple[str, ...] = ()
+    places: Mapping[int, str] = field(default_factory=dict)
+    """where an item stands, as far as it stands in a file"""
+
+    def place(self, index: int) -> str:
+        """Where an item stands, for errors."""
+        return self.places.get(index, f"{self.data}, item {index}")
 
 
 @dataclass(frozen=True)
@@ -42,8 +51,12 @@ class Task:
     a judge has no ``scores`` yet"""
     measures: Mapping[str, Measure]
     needs: Literal["likelihoods", "answers", "tokenizer"]
+    questions: Callable[[Item], Sequence[Question]] = lambda _: ()
+    """item -> what the model is asked, so that it can be checked before the model is there"""
     judge: Callable[[Mapping[int, Row], Any], Iterator[tuple[int, Row]]] | None = None
     """scores rows after the model was put away"""
+    check: Callable[[Any], None] | None = None
+    """(settings) -> refuses if what judges is not there; asked before answers are made for it"""
     others: Measure = field(default_factory=Measure)
     """what scores mean whose names are known only when they are there"""
     files: tuple[str, ...] = ()
@@ -109,7 +122,7 @@ def questions_of(data: str, settings: EvaluationSettings) -> Items:
     """
     prompts = load_prompts(data, settings.field)
     items: list[Item] = [{"turns": [list(turn) for turn in turns]} for turns in prompts.turns]
-    return Items(dict(enumerate(items)), data, prompts.sha256)
+    return Items(dict(enumerate(items)), data, prompts.sha256, places=dict(enumerate(prompts.places)))
 
 
 def examples_of(data: str, settings: EvaluationSettings) -> Items:
@@ -120,7 +133,7 @@ def examples_of(data: str, settings: EvaluationSettings) -> Items:
     """
     found = load_data(data, settings.field)
     items: list[Item] = [{"turns": [list(turn) for turn in one.turns], "answer": one.answer} for one in found.examples]
-    return Items(dict(enumerate(items)), data, found.sha256, found.notes)
+    return Items(dict(enumerate(items)), data, found.sha256, found.notes, dict(enumerate(found.places)))
 
 
 def conversation(item: Item) -> list[Turn]:
