@@ -71,7 +71,7 @@ def load_data(name: str, fields: Mapping[str, str] | None = None) -> Data:
         ExtSubError: nothing is there, the file is malformed or empty, a field is unknown, or a row has no prompt or
             values of a wrong type; the message names the first such row by file and line, and counts the others.
     """
-    fields = _known(fields)
+    fields = check_fields(fields)
     rows, sha256 = read_rows(name)
     return _check(name, rows, fields, sha256)
 
@@ -84,7 +84,7 @@ def load_prompts(name: str, fields: Mapping[str, str] | None = None) -> Prompts:
     Raises:
         ExtSubError: as ``load_data``.
     """
-    fields = _known(fields)
+    fields = check_fields(fields)
     if name.endswith(".txt"):
         text, sha256 = read_text(name)
         rows: list[tuple[str, Row]] = [
@@ -106,9 +106,18 @@ def has_answers(row: Row, fields: Mapping[str, str]) -> bool:
     return any(has(row, fields.get(ours, ours)) for ours in ("output", "completion", "messages", "conversations"))
 
 
-def _known(fields: Mapping[str, str] | None) -> dict[str, str]:
-    if unknown := sorted(set(fields or {}) - set(FIELDS)):
-        raise ExtSubError(f"--field {unknown[0]}=...: no such field of ours; there are {', '.join(FIELDS)}")
+def check_fields(fields: Mapping[str, str] | None, more: Sequence[str] = ()) -> dict[str, str]:
+    """What the user calls our fields.
+
+    Args:
+        more: fields that a task has beside those of instruction data.
+
+    Raises:
+        ExtSubError: there is no such field of ours.
+    """
+    known = (*FIELDS, *more)
+    if unknown := sorted(set(fields or {}) - set(known)):
+        raise ExtSubError(f"--field {unknown[0]}=...: no such field of ours; there are {', '.join(known)}")
     return dict(fields or {})
 
 

@@ -36,14 +36,14 @@ def how_to_read(row: Row, with_answers: bool) -> str:
     if talks := [name for name, one in row.items() if is_conversation(one)]:
         return f"pass --field {pair('messages', talks[0])}"
     if not with_answers:
-        return f"say which is the question, --field {pair('prompt', _text_in(row, QUESTIONS))}"
+        return f"say which is the question with --field {pair('prompt', _text_in(row, QUESTIONS))}"
     answer = _text_in(row, ANSWERS)
     question = _text_in({name: one for name, one in row.items() if name != answer}, QUESTIONS)
     if "text" in row and not answer:
         return "a text alone has no question and answer to tell apart: make two fields of it, prompt and completion"
     if isinstance(row.get("instruction"), str):
-        return f"say which is the answer, --field {pair('output', answer)}"
-    return f"say what they are, --field {pair('prompt', question)} {pair('completion', answer)}"
+        return f"say which is the answer with --field {pair('output', answer)}"
+    return f"say what they are with --field {pair('prompt', question)} {pair('completion', answer)}"
 
 
 def inside(value: object, name: str) -> str | None:

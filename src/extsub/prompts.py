@@ -5,13 +5,13 @@
 <|assistant|>
 {answer}</s>
 
-With a chat template, ``generate`` and every server ask with its generation prompt. So that is the prompt everywhere, and
-the answer follows at once: it is learnt and scored as it stands in the data, to the mark that the template ends it with.
-What a template makes of an answer in a finished conversation is only compared with that:
+With a chat template, ``generate`` and every server ask with its generation prompt. So that is the prompt everywhere,
+and the answer follows at once: it is learnt and scored as it stands in the data, to the mark that the template ends it
+with. What a template makes of an answer in a finished conversation is only compared with that:
 
 - white space that it drops at the ends is dropped, and what it puts before the answer is put there: a model says it so;
-- an empty block of thoughts that it puts before the answer (Qwen3's ``<think>\\n\\n</think>``) is left out, since nobody
-  is asked with it;
+- an empty block of thoughts that it puts before the answer (Qwen3's ``<think></think>``) is left out, since nobody is
+  asked with it;
 - an answer that it drops, shortens or rewrites otherwise is refused.
 """
 

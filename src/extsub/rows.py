@@ -59,15 +59,19 @@ class Rows(NamedTuple):
     """of the file; of the rows as JSON lines where they came from the hub"""
 
 
-def find_file(name: str) -> Path | None:
+def find_file(name: str, text: bool = False) -> Path | None:
     """The file that holds rows, or None for a dataset of the hub. Reads nothing, so it can be asked first of all.
+
+    Args:
+        text: a plain text (.txt) will do as well.
 
     Raises:
         ExtSubError: it is a folder, a file of an unknown kind, or neither a file nor the shape of a hub id.
     """
     path = Path(name).expanduser()
     if path.is_file():
-        _kind(path)
+        if not (text and path.suffix == ".txt"):
+            _kind(path)
         return path
     if path.is_dir():
         raise ExtSubError(f"{name} is a folder: give a file ({', '.join(SUFFIXES)}) or a dataset of the hub")

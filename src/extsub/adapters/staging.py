@@ -61,6 +61,23 @@ def check_place(output: Path) -> None:
         replaced.rename(output)
 
 
+def check_writable(output: Path) -> None:
+    """Refuse a place where nothing can be made: asked before any work, as soon as the output is known.
+
+    Raises:
+        ExtSubError: a file stands where a folder must be, or the folder that is there is read-only.
+    """
+    place = output.expanduser().absolute()
+    try:
+        folder = next(one for one in (place, *place.parents) if one.is_dir() or (one.exists() and one != place))
+    except OSError as error:  # a name too long
+        raise ExtSubError(f"{str(output)[:80]}: {(error.strerror or 'no such place').lower()}") from error
+    if not folder.is_dir():
+        raise ExtSubError(f"{output} cannot be made: {folder} is a file: choose another output")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ExtSubError(f"{output} cannot be made: {folder} is read-only: choose another output")
+
+
 @contextlib.contextmanager
 def staged(output: Path) -> Generator[Path]:
     """A folder to fill, which becomes ``output`` if the block ends without an error and vanishes otherwise.

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from extsub.data import load_data, load_prompts
 from extsub.errors import ExtSubError
-from extsub.evaluation.settings import EvaluationSettings
+from extsub.evaluation.settings import Asking, EvaluationSettings
 from extsub.evaluation.statistics import Measure, Scores
 from extsub.prompts import Turn
+from extsub.rows import has, reach
 
 if TYPE_CHECKING:
     from extsub.evaluation.asking import Question
@@ -59,6 +60,8 @@ class Task:
     """(settings) -> refuses if what judges is not there; asked before answers are made for it"""
     others: Measure = field(default_factory=Measure)
     """what scores mean whose names are known only when they are there"""
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    """that it needs beside those that every evaluation does: the name of each, and of the extra that brings it"""
     files: tuple[str, ...] = ()
     """names under which its data lies in a folder"""
     folder_with: str = ""
@@ -106,9 +109,9 @@ def data_of(task: Task, settings: EvaluationSettings, names: tuple[str, ...]) ->
     return str(found[0])
 
 
-def limited(items: dict[int, Item], settings: EvaluationSettings) -> dict[int, Item]:
-    """So many as ``--limit`` allows, drawn with the seed."""
-    if settings.limit is None or settings.limit >= len(items):
+def limited(items: dict[int, Item], settings: Asking) -> dict[int, Item]:
+    """So many as ``--limit`` allows, drawn with the seed; all of them where there is no such setting."""
+    if not isinstance(settings, EvaluationSettings) or settings.limit is None or settings.limit >= len(items):
         return items
     chosen = sorted(random.Random(settings.seed).sample(sorted(items), settings.limit))
     return {index: items[index] for index in chosen}
@@ -152,8 +155,8 @@ def text_of(where: str, row: Mapping[str, Any], name: str) -> str:
     Raises:
         ExtSubError: it is missing, no text, or blank; the message says where.
     """
-    value = row.get(name)
+    value = reach(row, name) if has(row, name) else None
     if not isinstance(value, str) or not value.strip():
-        found = "it is missing" if name not in row else f"found {value!r}"
+        found = f"found {value!r}" if has(row, name) else "it is missing"
         raise ExtSubError(f"{where}: expected a text in {name!r}, {found[:80]}; correct or remove the row")
     return value

@@ -12,7 +12,7 @@ from typing import Any
 from extsub.adapters.load import load_adapter
 from extsub.errors import ExtSubError, require
 from extsub.evaluation import adapter_name
-from extsub.evaluation.evaluate import items_of, tasks_named
+from extsub.evaluation.evaluate import check_prompts, items_of, tasks_named
 from extsub.evaluation.run import Progress, silent
 from extsub.evaluation.sharing import processes
 from extsub.evaluation.store import RESULTS, write_whole
@@ -47,18 +47,19 @@ def sweep(
     Raises:
         ExtSubError: adapters, tasks, data, grid, score or budget are at fault.
     """
-    require("peft", "evaluate")
     tasks = tasks_named(settings.tasks, settings)
     turns = positions(settings.operations, parse_alphas(settings.alphas))
     target, budget = judged_by(settings, tasks)
     operation = searched(turns) if settings.search else None
+    items = items_of(tasks, settings)
+    check_halves(settings, items, target, budget)
+    require("peft", "evaluate")
     adapters = [load_adapter(name) for name in (expert, *anti_experts)]
     name = adapter_name.base_of(settings.model, [adapter_name.find(one) for one in (expert, *anti_experts)])
     made_of = {**identify(name), "adapters": [one.source.provenance() for one in adapters if one.source]}
     group = processes()
     group.told(lambda: _check_output(settings.output))
-    items = items_of(tasks, settings)
-    check_halves(settings, items, target, budget)
+    check_prompts(tasks, items, settings, name)
     asker = Asker(name, made_of, adapters, tasks, items, settings, group, progress or silent)
     with kept_when_interrupted(lambda: _kept(settings.output)):
         return _carry_out(asker, turns, target, budget, operation, {"expert": expert, "anti_experts": [*anti_experts]})

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
 from extsub.evaluation.asking import Question, answer
 from extsub.evaluation.judges import QUESTIONS, check_judge, judge
 from extsub.evaluation.language_model import LanguageModel
@@ -23,8 +23,6 @@ ROUGE = {"rouge1": "rouge1", "rouge2": "rouge2", "rougeL": "rougeLsum"}
 
 
 def _read(settings: EvaluationSettings, data: str | None) -> Items:
-    for library in ("sacrebleu", "rouge_score"):
-        require(library, "evaluate")
     questions = read_questions(data, "generation")
     for number, one in enumerate(questions.questions):
         if "mc1_false" in one:
@@ -116,6 +114,7 @@ TASK = Task(
     },
     needs="answers",
     questions=lambda item: [_question(item)],
+    libraries={"sacrebleu": "evaluate", "rouge_score": "evaluate"},
     files=CSV_FILES,
     settings=("max_new_tokens", "truth_judge", "info_judge", "judge_url"),
 )
