@@ -69,8 +69,7 @@ def refused(here: Path, evaluate: Command) -> Callable[[str], str]:
         ("halueval-qa --adapter lora ./lora", "two adapters are called lora: evaluate them into outputs of their own"),
         ("halueval-qa --output base/config.json", "base/config.json is a file: choose another output"),
         ("halueval-qa --output base", "base is a symbolic link: give the folder itself"),
-        ("halueval-qa --output base/config.json/out", "base/config.json/out could not be made: File exists: choose "
-         "another output"),
+        ("halueval-qa --output base/config.json/out", "base/config.json/out cannot be made: "),
         ("halueval-qa --prompt chat --model plain", "--prompt chat: the tokenizer of this model has no chat "
          "template: use --prompt extsub"),
         ("halueval-qa --model torn", "torn: the weights have other shapes than config.json says: are both whole?"),
@@ -83,10 +82,12 @@ def refused(here: Path, evaluate: Command) -> Callable[[str], str]:
          "lora LORA: two kinds cannot be in one model; compare with the base (leave --reference out)"),
         ("ability", "ability runs tasks of lm-evaluation-harness: name them, --lm-eval mmlu,gsm8k say"),
         ("ability --lm-eval nosuch --data ability=data", "--lm-eval nosuch: no task of data"),
-        ("ability --lm-eval x --data ability=nowhere", "--data nowhere: ability expects a folder of task files (YAML)"),
+        ("ability --lm-eval x --data ability=nowhere", "nowhere: no such file, and not a dataset of the hub"),
+        ("ability --lm-eval x --data ability=data/text.txt", "--data data/text.txt: ability expects a folder of task "
+         "files (YAML)"),
         ("toxicity --toxicity-model base", "--toxicity-model base has no label toxicity; it has LABEL_0, LABEL_1"),
-        ("toxicity --toxicity-model ./nowhere", "./nowhere: no such folder, and no model of the hub (owner/name or "
-         "owner/name@revision)"),
+        ("toxicity --toxicity-model ./nowhere", "--toxicity-model: ./nowhere: no such folder, and no model of the "
+         "hub (owner/name or owner/name@revision)"),
         ("truthfulqa-gen --info-judge none --truth-judge ./nowhere", "--truth-judge: ./nowhere: no such folder, and "
          "no model of the hub (owner/name or owner/name@revision); or pass --truth-judge none, and nobody judges"),
     ],
@@ -171,11 +172,12 @@ def test_rows_that_cannot_be_asked(refused: Callable[[str], str], task: str, row
          "owner/name@revision)"),
         ("halueval-qa --data empty.jsonl", "empty.jsonl has no rows: give one that has"),
         ("perplexity --data blank.txt", "blank.txt is blank: give one that holds text"),
-        ("perplexity --data nowhere.txt", "nowhere.txt: no such file or directory"),
+        ("perplexity --data nowhere.txt", "nowhere.txt: no such file, and not a dataset of the hub (owner/name or "
+         "owner/name@revision)"),
         ("halueval-qa --data data/qa_data.json data/rows.jsonl", "--data data/qa_data.json data/rows.jsonl: say which "
          "task has which, --data halueval-qa=data/rows.jsonl"),
-        ("halueval-qa --data halueval-qa=a --data halueval-qa=b", "--data halueval-qa=b: halueval-qa has --data "
-         "halueval-qa=a already; give one"),
+        ("halueval-qa --data halueval-qa=data --data halueval-qa=judge", "--data halueval-qa=judge: halueval-qa has "
+         "--data halueval-qa=data already; give one"),
         ("halueval-qa --data halueval=data/qa_data.json", "--data halueval=data/qa_data.json: halueval is no task; "
          f"there are {ALL}"),
         ("halueval-qa --data judge", "--data judge: halueval-qa expects qa_data.json or halueval_qa.jsonl or "
@@ -185,7 +187,7 @@ def test_rows_that_cannot_be_asked(refused: Callable[[str], str], task: str, row
         ("toxicity --data data --field instruction=nosuch --toxicity-model judge", "--field instruction=nosuch: "
          "data/toxic_test.json has no field 'nosuch'; it has instruction, input"),
         ("toxicity --data data --field nosuch=input --toxicity-model judge", "--field nosuch=...: no such field of "
-         "ours; there are instruction, input, output, prompt, completion, messages"),
+         "ours; there are instruction, input, output, prompt, completion, messages, system, answer, text"),
         ("repetition --data data/answers.jsonl --field answer=nosuch", "data/answers.jsonl, line 1: expected nosuch, "
          "found answer; say --field answer=NAME"),
     ],

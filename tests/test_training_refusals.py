@@ -67,7 +67,7 @@ def here(models: Path, tmp_path: Path) -> Path:
         ("--output rows.jsonl", "rows.jsonl is a file: choose another output"),
         ("--output full", "full already exists: choose another output, or remove it"),
         ("--output full --resume", "full already exists: choose another output, or remove it"),
-        ("--output rows.jsonl/out", "rows.jsonl/out/checkpoints could not be made: Not a directory"),
+        ("--output rows.jsonl/out", "rows.jsonl is a file: choose another output"),
         ("--config nowhere.yaml", "--config nowhere.yaml: no such file or directory"),
         ("--config typo.yaml", "--config typo.yaml: learning_rat is no setting of extsub train; see "),
         ("--config train.yaml", "--config train.yaml: train is no setting of extsub train"),

@@ -79,10 +79,10 @@ class Said(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """How a chat template ends an answer."""
+    """What ends an answer."""
 
     text: str
-    """from the answer to the first of the tokenizer's own marks; empty where nothing but white space follows"""
+    """what a chat template writes, to the first of the tokenizer's own marks; empty where the end token is to follow"""
     rest: str
     """what stands after that"""
     token: int | None
@@ -166,11 +166,11 @@ def render_answer(
         return Said(f" {answer}" if template == "qa" else answer)
     assert tokenizer is not None
     finished = _apply_chat_template([*turns, Turn("assistant", answer)], tokenizer, False, option)
-    ending = ending_of(tokenizer, option)
+    end = ending(template, tokenizer)
     for said in dict.fromkeys((answer, answer.rstrip(), answer.lstrip(), answer.strip())):
-        if finished.endswith(said + ending.text + ending.rest):
-            before = finished[: len(finished) - len(said + ending.text + ending.rest)]
-            return _following(prompt, before, said, ending.text, option)._replace(trimmed=said != answer)
+        if finished.endswith(said + end.text + end.rest):
+            before = finished[: len(finished) - len(said + end.text + end.rest)]
+            return _following(prompt, before, said, end.text, option)._replace(trimmed=said != answer)
     raise _refused(f"the chat template drops or rewrites a part of the answer: {_change(answer, finished)}", option)
 
 
@@ -200,14 +200,9 @@ def rewritten(prompt: str, turns: Sequence[Turn]) -> bool:
     return any(turn.content.strip() not in prompt for turn in turns)
 
 
-def ending_of(tokenizer: PreTrainedTokenizerBase, option: str = "--template") -> Ending:
-    """How the tokenizer's chat template ends an answer.
-
-    Raises:
-        ExtSubError: it has none.
-    """
-    check_template("chat", tokenizer, option)
-    return _ending(tokenizer, str(tokenizer.chat_template))
+def ending(template: Prompt, tokenizer: PreTrainedTokenizerBase) -> Ending:
+    """How an answer ends: a chat template says so itself, elsewhere the tokenizer's end token does it."""
+    return _ending(tokenizer, str(tokenizer.chat_template)) if template == "chat" else Ending("", "", None)
 
 
 @functools.lru_cache(maxsize=8)

@@ -9,7 +9,7 @@ from extsub.evaluation.decoding import Answer, generate_answers
 from extsub.evaluation.scoring import Scored, score
 from extsub.evaluation.sequences import Request
 from extsub.evaluation.server import Server
-from extsub.prompts import Prompt, Turn, check_template, ending_of, render_answer, render_prompt
+from extsub.prompts import Prompt, Turn, check_template, ending, render_answer, render_prompt
 from extsub.rows import RowError, refusal
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def request(question: Question, prompt: Prompt, tokenizer: PreTrainedTokenizerBa
     """
     asked = render_prompt(question.turns, prompt, tokenizer, OPTION)
     said = [render_answer(asked, question.turns, one, prompt, tokenizer, OPTION) for one in question.choices]
-    return Request(asked, tuple(one.text for one in said), said[0].end if said else "")
+    return Request(asked, tuple(one.text for one in said))
 
 
 def choose(
@@ -92,8 +92,14 @@ def choose(
         end_token: score the end token after each choice too.
     """
     requests = {index: request(question, settings.prompt, model.tokenizer) for index, question in questions.items()}
-    special = settings.prompt != "chat"
-    for scored in score(model, requests, end_token=end_token, special_tokens=special, batch_size=settings.rows_at_once):
+    for scored in score(
+        model,
+        requests,
+        end_token=end_token,
+        special_tokens=settings.prompt != "chat",
+        batch_size=settings.rows_at_once,
+        mark=ending(settings.prompt, model.tokenizer).text,
+    ):
         yield scored.index, Choice(requests[scored.index].prompt, scored)
 
 
@@ -115,7 +121,7 @@ def answer(
         max_new_tokens=max_new_tokens,
         special_tokens=settings.prompt != "chat",
         batch_size=settings.rows_at_once,
-        end=ending_of(tokenizer, OPTION).token if settings.prompt == "chat" else None,
+        end=ending(settings.prompt, tokenizer).token,
     ):
         yield prompts[one.index], one._replace(text=tidy(one.text, settings))
 

@@ -15,6 +15,8 @@ from extsub.models import ModelName, explained, find_model, load_config, load_to
 
 QUESTIONS = {"truth": "Q: {question}\nA: {answer}\nTrue:", "info": "Q: {question}\nA: {answer}\nHelpful:"}
 """how allenai's judges were trained to be asked"""
+PROBE = QUESTIONS["truth"].format(question="Is water wet?", answer="Yes.")
+"""what a server is asked to see whether it is there"""
 WEIGHTS = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -35,7 +37,7 @@ def check_judge(option: str, name: str, url: str | None) -> None:
         return
     try:
         if url:
-            Server(url, name).complete(["True:"], max_new_tokens=1)
+            Server(url, name, retries=1).complete([PROBE], max_new_tokens=1)
             return
         found = find_model(name)
         load_tokenizer(found, load_config(found))

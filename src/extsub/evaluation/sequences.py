@@ -27,8 +27,6 @@ class Request(NamedTuple):
 
     prompt: str
     continuations: tuple[str, ...]
-    end: str = ""
-    """what a chat template ends each with; where this is empty, the tokenizer's end token does"""
 
 
 @dataclass(frozen=True)
@@ -63,15 +61,20 @@ class Encoded:
 
 
 def encode(
-    model: LanguageModel, requests: Mapping[int, Request], end_token: bool, special_tokens: bool
+    model: LanguageModel, requests: Mapping[int, Request], end_token: bool, special_tokens: bool, mark: str = ""
 ) -> list[Encoded]:
     """Requests as tokens, cut to the length that the model allows. Linear in the text.
+
+    Args:
+        end_token: score what ends a continuation too.
+        special_tokens: let the tokenizer add its special tokens (a chat template writes them itself).
+        mark: what a chat template ends an answer with; where this is empty, the tokenizer's end token does.
 
     Raises:
         ExtSubError: a continuation is empty, or alone longer than the model allows.
     """
     texts = [
-        (index, Text(request.prompt, one, request.end if end_token else None))
+        (index, Text(request.prompt, one, mark if end_token else None))
         for index, request in requests.items()
         for one in request.continuations
     ]

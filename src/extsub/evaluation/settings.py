@@ -108,8 +108,7 @@ class EvaluationSettings(Asking):
             _check_data(given)
         judges = {"--truth-judge": self.truth_judge, "--info-judge": self.info_judge} if not self.judge_url else {}
         for option, name in (judges | {"--toxicity-model": self.toxicity_model}).items():
-            if name != "none":
-                _check_model(option, name)
+            _check_model(option, name)
 
 
 def _check_data(given: str) -> None:
@@ -122,9 +121,11 @@ def _check_data(given: str) -> None:
 
 def _check_model(option: str, name: str) -> None:
     try:
-        find_model(name)
+        if name != "none":
+            find_model(name)
     except ExtSubError as error:
-        raise ExtSubError(f"{option} {error}") from error
+        way = f"; or pass {option} none, and nobody judges" if option.endswith("judge") else ""
+        raise ExtSubError(f"{option}: {error}{way}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from extsub.evaluation.sequences import Encoded, encode
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task, conversation, examples_of, questions_of
+from extsub.prompts import ending
 from extsub.rows import read_rows
 
 
@@ -61,7 +62,8 @@ def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSe
             done.append((item.index, {**items[item.index], "shortened": item.shortened, "scores": scores}))
         return done
 
-    encoded = encode(model, requests, end_token=True, special_tokens=special)
+    mark = ending(settings.prompt, model.tokenizer).text
+    encoded = encode(model, requests, end_token=True, special_tokens=special, mark=mark)
     yield from Batches(work, lambda item: size_of(model, item), settings.rows_at_once).run(encoded)
 
 
