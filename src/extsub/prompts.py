@@ -98,7 +98,7 @@ def user_turn(instruction: str, input: str = "") -> Turn:
 
 
 def check_template(template: Prompt, tokenizer: PreTrainedTokenizerBase | None, option: str = "--template") -> None:
-    """What is so for all rows.
+    """Refuse what no row can be put into.
 
     Raises:
         ExtSubError: the tokenizer has no chat template.
@@ -170,8 +170,17 @@ def render_answer(
     for said in dict.fromkeys((answer, answer.rstrip(), answer.lstrip(), answer.strip())):
         if finished.endswith(said + end.text + end.rest):
             before = finished[: len(finished) - len(said + end.text + end.rest)]
-            return _following(prompt, before, said, end.text, option)._replace(trimmed=said != answer)
-    raise _refused(f"the chat template drops or rewrites a part of the answer: {_change(answer, finished)}", option)
+            following = _following(prompt, before, said.removesuffix(end.text), end.text, option)  # not doubled
+            return following._replace(trimmed=said != answer)
+    place = _shared(prompt, finished)
+    block = EMPTY_THOUGHTS.match(finished, place)
+    written = finished[block.end() if block else place :]
+    place = _shared(answer, written)
+    raise _refused(
+        f"the chat template drops or rewrites a part of the answer, it writes {written[place : place + SHOWN]!r} for "
+        f"{answer[place : place + SHOWN]!r}",
+        option,
+    )
 
 
 def _following(prompt: str, before: str, said: str, end: str, option: str) -> Said:
@@ -187,10 +196,10 @@ def _following(prompt: str, before: str, said: str, end: str, option: str) -> Sa
     if prompt.startswith(before) and said.startswith(begun):  # the prompt opens the answer's thoughts
         return Said(said[len(begun) :], end)
     answered = before + said
-    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(prompt, answered, strict=False)))
+    place = _shared(prompt, answered)
     raise _refused(
-        f"the chat template asks with {prompt[shared : shared + SHOWN]!r} where it answers with "
-        f"{answered[shared : shared + SHOWN]!r}",
+        f"the chat template asks with {prompt[place : place + SHOWN]!r} where it writes "
+        f"{answered[place : place + SHOWN]!r} once there is an answer",
         option,
     )
 
@@ -221,10 +230,9 @@ def _ending(tokenizer: PreTrainedTokenizerBase, _template: str) -> Ending:
     return Ending(written[:stop], written[stop:], marks[first])
 
 
-def _change(answer: str, finished: str) -> str:
-    """Where a finished conversation departs from the answer."""
-    kept = next((size for size in range(len(answer), 0, -1) if answer[:size] in finished), 0)
-    return f"of {answer.strip()[:SHOWN]!r} it does not keep {answer[kept : kept + SHOWN]!r}"
+def _shared(one: str, other: str) -> int:
+    """How many characters two texts have in common at their beginning."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _refused(wrong: str, option: str) -> RowError:
