@@ -54,6 +54,7 @@ ROLES = ("system", "user", "assistant")
 
 EMPTY_THOUGHTS = re.compile(r"\s*([<\[◁])(?P<name>[^<>\[\]◁▷/\s]+)[>\]▷]\s*\1/(?P=name)[>\]▷]\s*")
 """<think></think>, [THINK][/THINK] and the like"""
+THOUGHTS_BEGIN = re.compile(r"\s*[<\[◁][^<>\[\]◁▷/\s]+[>\]▷]\s*")
 SHOWN = 30
 """characters of a text in an error"""
 
@@ -192,8 +193,8 @@ def _following(prompt: str, before: str, said: str, end: str, option: str) -> Sa
         if EMPTY_THOUGHTS.fullmatch(between):
             return Said(said, end, without=between.strip())
         raise _refused(f"the chat template puts {between[:SHOWN]!r} between question and answer", option)
-    begun = prompt[len(before) :]
-    if prompt.startswith(before) and said.startswith(begun):  # the prompt opens the answer's thoughts
+    begun = prompt[len(before) :]  # by the prompt: <think>, and the answer goes on
+    if prompt.startswith(before) and said.startswith(begun) and THOUGHTS_BEGIN.fullmatch(begun):
         return Said(said[len(begun) :], end)
     answered = before + said
     place = _shared(prompt, answered)

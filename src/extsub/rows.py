@@ -191,7 +191,8 @@ def _read(path: Path, content: bytes) -> Iterator[tuple[str, Row]]:
     elif start == "[":
         rows = _read_json(path, text)
     else:
-        rows = (_in_object(path, text) if start == "{" else None) or _read_lines(path, text)
+        one = _in_object(path, text) if start == "{" else None
+        rows = _read_lines(path, text) if one is None else one
     for where, row in rows:
         if not isinstance(row, dict):
             raise ExtSubError(f"{where}: a row is {describe(row)}, expected an object with named fields")
