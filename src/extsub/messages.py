@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from extsub.formats import describe
 from extsub.prompts import ROLES, Turn
-from extsub.rows import RowError, describe
+from extsub.rows import RowError
 
 NAMES = {
     "developer": "system",

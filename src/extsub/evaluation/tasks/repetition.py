@@ -9,7 +9,8 @@ from extsub.errors import ExtSubError
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task
-from extsub.rows import describe, fields_of, has, reach, read_rows
+from extsub.formats import describe
+from extsub.rows import fields_of, has, reach, read_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
