@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 import plain
 import quiz
 import tiny
-from conftest import Command
+from conftest import Command, start
 from quiz import done, rows_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
@@ -72,6 +72,7 @@ def refused(here: Path, evaluate: Command) -> Callable[[str], str]:
         ("halueval-qa --output base/config.json/out", "base/config.json/out cannot be made: "),
         ("halueval-qa --prompt chat --model plain", "--prompt chat: the tokenizer of this model has no chat "
          "template: use --prompt extsub"),
+        ("halueval-qa --model mute", "mute: the tokenizer could not be loaded: its files are missing (tokenizer.json)"),
         ("halueval-qa --model torn", "torn: the weights have other shapes than config.json says: are both whole?"),
         ("perplexity --data data/text.txt --model small", "item 0: the tokenizer makes token 346 of it, and the model "
          "has 300: the tokenizer belongs to another model"),
@@ -95,6 +96,8 @@ def refused(here: Path, evaluate: Command) -> Callable[[str], str]:
 def test_settings_that_cannot_be_met(here: Path, refused: Callable[[str], str], words: str, message: str) -> None:
     if "plain" in words:
         tiny.llama(here / "plain")
+    if "mute" in words:
+        shutil.copytree(tiny.gpt2(here / "spoken"), here / "mute", ignore=shutil.ignore_patterns("tokenizer*"))
     if "torn" in words:
         shutil.copytree(here / "base", here / "torn")
         config = json.loads((here / "torn" / "config.json").read_text())
@@ -222,6 +225,71 @@ def test_a_library_that_is_missing_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
     assert refused(words) == message
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("truthfulqa-gen --info-judge none --truth-judge light", "--truth-judge: light: no weights were found "
+         "there (model.safetensors or pytorch_model.bin); or pass --truth-judge none, and nobody judges"),
+        ("truthfulqa-gen --truth-judge none --info-judge mute", "--info-judge: mute: the tokenizer could not be "),
+        ("truthfulqa-gen --judge-url http://127.0.0.1:9/v1", "--truth-judge: http://127.0.0.1:9/v1, model allenai/"),
+        ("toxicity --toxicity-model light", "light: no weights were found there"),
+        ("toxicity --toxicity-model mute", "mute: the tokenizer could not be loaded"),
+        ("toxicity --toxicity-model unpadded", "--toxicity-model unpadded: neither its tokenizer nor its config names"),
+        ("drift --data data/rows.jsonl --adapter lora --reference gone", "gone: no such folder"),
+        ("perplexity --data torn.jsonl", "torn.jsonl, line 7: output is missing"),
+        ("perplexity --data torn.jsonl --prompt chat --model plain", "torn.jsonl, line 7: output is missing"),
+        ("perplexity --data talks.jsonl --prompt none", "talks.jsonl, line 2: --prompt none takes a prompt as it is, "
+         "so it cannot join several messages; use chat"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_noticed_before_weights_are_loaded(
+    here: Path, refused: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, words: str, message: str
+) -> None:
+    origin = here / ("judge" if "toxicity" in words else "base")
+    for name, lacks in (("light", "*.safetensors"), ("mute", "tokenizer*")):
+        shutil.copytree(origin, here / name, ignore=shutil.ignore_patterns(lacks))
+    shutil.copytree(here / "judge", here / "unpadded")
+    for name, field in (("config", "pad_token_id"), ("tokenizer_config", "pad_token")):
+        path = here / "unpadded" / f"{name}.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), field: None}))
+    quiz.lines(here / "torn.jsonl", [*rows_of(here / "data" / "rows.jsonl"), {"instruction": "Who?"}])
+    ask, say = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "I."}
+    quiz.lines(here / "talks.jsonl", [{"messages": [ask, say]}, {"messages": [ask, say, ask, say]}])
+    monkeypatch.setattr("extsub.evaluation.language_model.load_base", None)
+    monkeypatch.setattr("extsub.evaluation.server.RETRIES", 0)
+    assert refused(words).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train --model m --data gone.jsonl --output out",
+        "train --model ./gone --data rows.jsonl --output out",
+        "train --model m --data rows.jsonl --output rows.jsonl/out",
+        "train --model m --data rows.jsonl --output out --field nosuch=x",
+        "evaluate perplexity --model m --data gone.jsonl",
+        "evaluate perplexity --model m --data perplexity=gone.txt",
+        "evaluate perplexity --model ./gone --data rows.jsonl",
+        "evaluate truthfulqa-gen --model m --truth-judge ./gone",
+        "evaluate toxicity --model m --data rows.jsonl --toxicity-model ./gone",
+        "evaluate perplexity --model m --data rows.jsonl --output rows.jsonl/out",
+        "generate --model m --prompts gone.jsonl --output out.jsonl",
+        "generate --model m --prompts gone.txt --output out.jsonl",
+        "sweep a b --tasks perplexity --data gone.jsonl --output out",
+    ],
+)
+def test_what_is_not_there_is_said_before_anything_is_imported(tmp_path: Path, command: str) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "Who?", "completion": "I."}\n')
+    code = (
+        "import sys\nfrom extsub.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as error: print(error.code, *({'torch', 'transformers', 'peft'} & set(sys.modules)))"
+    )
+    run = start(tmp_path, "-c", code, *command.split())
+    assert run.stdout == "2\n"
+    assert any(name in run.stderr for name in ("gone", "rows.jsonl/out", "nosuch")), run.stderr
 
 
 def spoilt(folder: Path, spoil: Callable[[dict[str, torch.Tensor]], object]) -> str:

@@ -9,7 +9,7 @@ from extsub.evaluation.decoding import Answer, generate_answers
 from extsub.evaluation.scoring import Scored, score
 from extsub.evaluation.sequences import Request
 from extsub.evaluation.server import Server
-from extsub.prompts import Prompt, Turn, check_template, ending, render_answer, render_prompt
+from extsub.prompts import Prompt, Turn, ending, render_answer, render_prompt
 from extsub.rows import RowError, refusal
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ def check_questions(
     """
     if prompt == "chat" and tokenizer is None:
         return
-    check_template(prompt, tokenizer, OPTION)
     wrong = []
     for index, item in chosen.items():
         try:

@@ -41,12 +41,12 @@ def check_judge(option: str, name: str, url: str | None) -> None:
             return
         found = find_model(name)
         load_tokenizer(found, load_config(found))
-        check_weights(option, found)
+        check_weights(found)
     except ExtSubError as error:
         raise ExtSubError(f"{option}: {error}; or pass {option} none, and nobody judges") from error
 
 
-def check_weights(option: str, model: ModelName) -> None:
+def check_weights(model: ModelName) -> None:
     """Whether a model has a file with weights, without reading it: the hub is asked, or its cache where it is offline.
 
     Raises:
@@ -55,8 +55,9 @@ def check_weights(option: str, model: ModelName) -> None:
     from transformers.utils.hub import has_file
 
     with explained(model.given):
-        if not any(has_file(model.name, name, revision=model.revision) for name in WEIGHTS):
-            raise ExtSubError(f"{option} {model.given}: no weights there (model.safetensors): is it whole?")
+        found = any(has_file(model.name, name, revision=model.revision) for name in WEIGHTS)
+    if not found:
+        raise ExtSubError(f"{model.given}: no weights were found there (model.safetensors or pytorch_model.bin)")
 
 
 def judge(

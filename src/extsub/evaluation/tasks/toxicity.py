@@ -18,7 +18,7 @@ from extsub.evaluation.server import Server
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task, conversation, questions_of
-from extsub.models import explained, find_model
+from extsub.models import check_words, explained, find_model
 
 NEW_TOKENS = 500
 """the authors'"""
@@ -78,8 +78,8 @@ def classify(model: str, texts: Mapping[int, str], batch_size: int | None) -> It
 
 
 def _check(settings: EvaluationSettings) -> None:
-    check_weights("--toxicity-model", find_model(settings.toxicity_model))
     _classifier(settings.toxicity_model)
+    check_weights(find_model(settings.toxicity_model))
 
 
 def _classifier(name: str) -> tuple[list[str], Any]:
@@ -90,6 +90,7 @@ def _classifier(name: str) -> tuple[list[str], Any]:
     with explained(found.given, "classifier"):
         config: Any = AutoConfig.from_pretrained(**found.arguments)
         tokenizer: Any = AutoTokenizer.from_pretrained(**found.arguments)
+    check_words(found, tokenizer)
     names = [str(config.id2label[place]) for place in sorted(config.id2label)]
     if "toxicity" not in names:
         raise ExtSubError(f"--toxicity-model {name} has no label toxicity; it has {', '.join(names)}")
