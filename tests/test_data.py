@@ -299,6 +299,8 @@ def test_messages_that_are_not_read_are_named_and_counted(tmp_path: Path, talk: 
         {"question": "Who?", "chosen": "I.", "rejected": "You."},
         {"prompt": "Who?", "chosen": [ASK, SAY], "rejected": [ASK, SAY]},
         {"prompt": [ASK], "chosen": [SAY], "rejected": [SAY]},
+        {"knowledge": "x", "question": "Who?", "right_answer": "I.", "hallucinated_answer": "You."},
+        {"knowledge": "x", "dialogue_history": "Who?", "right_response": "I.", "hallucinated_response": "You."},
         {"dialogue": [HUMAN, GPT], "source": "x"},
         {"our talk": [HUMAN, GPT]},
     ],

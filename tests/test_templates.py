@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,7 @@ from conftest import Command
 from extsub.data import Example
 from extsub.errors import ExtSubError
 from extsub.evaluation import asking
-from extsub.evaluation.decoding import generate_answers
+from extsub.evaluation.decoding import Answer, generate_answers
 from extsub.evaluation.language_model import LanguageModel
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.prompts import Turn, render_answer, render_prompt
@@ -292,6 +293,24 @@ def test_generation_stops_where_the_template_ends_an_answer(here: Path) -> None:
     (stopped,) = generate_answers(model, {0: "Who wrote"}, max_new_tokens=8, end=end)
     assert stopped.finished
     assert stopped.text == tokenizer.decode(tokens[: tokens.index(end)])
+
+
+@pytest.mark.parametrize("marks", [True, False])
+def test_an_answer_ends_at_the_mark_be_it_one_token_or_several(monkeypatch: pytest.MonkeyPatch, marks: bool) -> None:
+    tokenizer = chatting(CHATML) if marks else tiny.tokenizer()
+    tokenizer.chat_template = CHATML
+    ends = []
+
+    def say(*_: object, end: int | None, **__: object) -> Iterator[Answer]:
+        ends.append(end)
+        yield Answer(0, "Blue." if marks else "Blue.<|im_end|>\n<|im_start|>user", finished=marks)
+
+    monkeypatch.setattr("extsub.evaluation.asking.generate_answers", say)
+    model: Any = SimpleNamespace(tokenizer=tokenizer)
+    ((prompt, answer),) = asking.answer(model, {0: (SKY,)}, EvaluationSettings(prompt="chat"), 9)
+    assert (answer.text, answer.finished) == ("Blue.", True)
+    assert prompt == f"<|im_start|>user\n{SKY.content}<|im_end|>\n<|im_start|>assistant\n"
+    assert ends == [tokenizer.convert_tokens_to_ids("<|im_end|>") if marks else None]
 
 
 def test_a_row_that_the_template_refuses_is_named_by_every_command(here: Path, extsub: Command) -> None:

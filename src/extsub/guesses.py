@@ -8,7 +8,20 @@ from collections.abc import Mapping, Sequence
 from extsub.messages import is_conversation
 from extsub.rows import Row
 
-QUESTIONS = ("instruction", "prompt", "question", "query", "input", "problem", "goal", "user", "human", "text")
+QUESTIONS = (
+    "instruction",
+    "prompt",
+    "question",
+    "query",
+    "input",
+    "problem",
+    "goal",
+    "user",
+    "human",
+    "dialogue_history",
+    "document",
+    "text",
+)
 ANSWERS = (
     "output",
     "completion",
@@ -21,18 +34,21 @@ ANSWERS = (
     "reply",
     "answers",
 )
-PREFERENCE = ("chosen", "rejected")
-"""a better and a worse answer (DPO)"""
+PAIRS = (
+    ("chosen", "rejected"),
+    ("right_answer", "hallucinated_answer"),
+    ("right_response", "hallucinated_response"),
+    ("right_summary", "hallucinated_summary"),
+)
+"""a better and a worse answer, as for DPO and in HaluEval"""
 DEPTH = 3
 
 
 def how_to_read(row: Row, with_answers: bool) -> str:
     """What to pass so that a row is read, in a clause that follows a colon."""
-    if any(is_conversation(row.get(name)) for name in PREFERENCE):
-        better = row.get(PREFERENCE[0])
-        return _preference(row, "messages" if isinstance(better, list) and len(better) > 1 else "completion")
-    if with_answers and all(name in row for name in PREFERENCE):
-        return _preference(row, "completion")
+    for better, worse in PAIRS:
+        if better in row and worse in row and (with_answers or is_conversation(row[better])):
+            return _pair_of_answers(row, better, worse)
     if talks := [name for name, one in row.items() if is_conversation(one)]:
         return f"pass --field {pair('messages', talks[0])}"
     if not with_answers:
@@ -51,16 +67,13 @@ def inside(value: object, name: str) -> str | None:
     return _path(value, name, DEPTH)
 
 
-def _preference(row: Row, field: str) -> str:
-    better, worse = PREFERENCE
-    asked = ""
+def _pair_of_answers(row: Row, better: str, worse: str) -> str:
+    said, asked = row[better], ""
+    field = "messages" if is_conversation(said) and len(said) > 1 else "completion"
     if field == "completion" and "prompt" not in row:
         question = _text_in(row, QUESTIONS)
         if question is None:
-            return (
-                "chosen and rejected without a prompt are whole conversations: make two fields of each, prompt and "
-                "completion"
-            )
+            return f"{better} and {worse} alone are whole conversations: make two fields of each, prompt and completion"
         asked = f"{pair('prompt', question)} "
     return (
         f"they are pairs of answers: pass --field {asked}{field}={better} for the expert, and "

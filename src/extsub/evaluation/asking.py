@@ -112,7 +112,7 @@ def answer(
     if isinstance(respondent, Server):
         yield from respondent.answers(questions, settings.prompt, max_new_tokens)
         return
-    tokenizer = respondent.tokenizer
+    tokenizer, end = respondent.tokenizer, ending(settings.prompt, respondent.tokenizer)
     prompts = {index: render_prompt(turns, settings.prompt, tokenizer, OPTION) for index, turns in questions.items()}
     for one in generate_answers(
         respondent,
@@ -120,9 +120,13 @@ def answer(
         max_new_tokens=max_new_tokens,
         special_tokens=settings.prompt != "chat",
         batch_size=settings.rows_at_once,
-        end=ending(settings.prompt, tokenizer).token,
+        end=end.token,
     ):
-        yield prompts[one.index], one._replace(text=tidy(one.text, settings))
+        text, is_ended = one.text, one.finished
+        if end.text and end.token is None:  # a mark of several tokens, which generation goes beyond
+            text, found, _ = text.partition(end.text.strip())
+            is_ended = is_ended or bool(found)
+        yield prompts[one.index], one._replace(text=tidy(text, settings), finished=is_ended)
 
 
 def tidy(text: str, settings: Asking) -> str:

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
 from extsub.evaluation import adapter_name, language_model
 from extsub.evaluation.asking import check_questions
 from extsub.evaluation.run import Progress, Run, ask_all, judge, kept_when_interrupted, silent
@@ -50,7 +50,6 @@ def evaluate(
     """
     chosen = tasks_named(tasks, settings)
     items = items_of(chosen, settings)
-    require("peft", "evaluate")
     group, shown = processes(), progress or silent
     subjects = subjects_of(settings, settings.output)
     if any(task.name == "drift" for task in chosen):
@@ -161,11 +160,18 @@ def tasks_named(names: Sequence[str], settings: EvaluationSettings) -> list[Task
                 f"--backend openai gives answers, and {task.name} needs likelihoods or a tokenizer: over a server one "
                 f"can ask {possible}"
             )
-    needed = dict(pair for task in chosen for pair in task.libraries.items())
-    for library, extra in (needed | ({"openai": "openai"} if settings.url or settings.judge_url else {})).items():
-        if find_spec(library) is None:  # looked up, not imported: a second or more
-            raise ExtSubError(f"{library} is not installed: pip install 'extsub[{extra}]'")
+    _check_libraries(chosen, settings)
     return chosen
+
+
+def _check_libraries(tasks: Sequence[Task], settings: EvaluationSettings) -> None:
+    """What will be imported is installed. Looked up by name: importing it all takes seconds."""
+    needed = {"peft": "evaluate", **({"openai": "openai"} if settings.url or settings.judge_url else {})}
+    for task in tasks:
+        needed |= task.libraries
+    for library, extra in needed.items():
+        if find_spec(library) is None:
+            raise ExtSubError(f"{library} is not installed: pip install 'extsub[{extra}]'")
 
 
 def _begin(task: Task, items: Items, subject: Subject, settings: EvaluationSettings, group: Processes) -> Run:

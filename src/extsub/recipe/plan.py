@@ -71,7 +71,6 @@ def plan(recipe: Recipe, stages: Stages, tokenising: Progress | None = None) -> 
         tasks = tasks_named(recipe.sweep.tasks, recipe.sweep)
         items = items_of(tasks, recipe.sweep)
         check_halves(recipe.sweep, items, *judged_by(recipe.sweep, tasks))
-    require("peft", "evaluate")
     model = find_model(recipe.model)
     base = identify(model)
     with named(f"{recipe.path}: sweep"):

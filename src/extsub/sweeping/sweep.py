@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from extsub.adapters.load import load_adapter
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
 from extsub.evaluation import adapter_name
 from extsub.evaluation.evaluate import check_prompts, items_of, tasks_named
 from extsub.evaluation.run import Progress, silent
@@ -53,7 +53,6 @@ def sweep(
     operation = searched(turns) if settings.search else None
     items = items_of(tasks, settings)
     check_halves(settings, items, target, budget)
-    require("peft", "evaluate")
     adapters = [load_adapter(name) for name in (expert, *anti_experts)]
     name = adapter_name.base_of(settings.model, [adapter_name.find(one) for one in (expert, *anti_experts)])
     made_of = {**identify(name), "adapters": [one.source.provenance() for one in adapters if one.source]}
