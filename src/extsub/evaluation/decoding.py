@@ -41,6 +41,7 @@ def generate_answers(
     max_new_tokens: int,
     special_tokens: bool = True,
     batch_size: int | None = None,
+    end: int | None = None,
 ) -> Iterator[Answer]:
     """The most likely next token, one after the other, until the end token; answers come as they are ready.
 
@@ -52,6 +53,7 @@ def generate_answers(
         max_new_tokens: at most so many for each answer.
         special_tokens: let the tokenizer add its special tokens (a chat template writes them itself).
         batch_size: prompts at once; found automatically if None.
+        end: a token that ends an answer beside those that always do: the chat template's.
 
     Raises:
         ExtSubError: the model has no room for so many new tokens, its numbers are no numbers, or memory is too small.
@@ -61,7 +63,7 @@ def generate_answers(
     def work(items: list[_Prompt], rows_at_once: int) -> list[Answer]:
         answers = []
         for start in range(0, len(items), rows_at_once):
-            answers += _generate(model, items[start : start + rows_at_once], max_new_tokens)
+            answers += _generate(model, items[start : start + rows_at_once], max_new_tokens, end)
         return answers
 
     batches = Batches(work, lambda item: Size(1, len(item.tokens) + max_new_tokens), batch_size)
@@ -92,7 +94,7 @@ def _alike(prompts: list[_Prompt]) -> list[list[_Prompt]]:
     return [groups[length] for length in sorted(groups, reverse=True)]
 
 
-def _generate(model: LanguageModel, prompts: list[_Prompt], max_new_tokens: int) -> list[Answer]:
+def _generate(model: LanguageModel, prompts: list[_Prompt], max_new_tokens: int, end: int | None) -> list[Answer]:
     from transformers import GenerationConfig
 
     tokenizer = model.tokenizer
@@ -101,7 +103,7 @@ def _generate(model: LanguageModel, prompts: list[_Prompt], max_new_tokens: int)
     filler = tokenizer.pad_token_id
     ids = torch.tensor([[filler] * gap + prompt.tokens for gap, prompt in zip(gaps, prompts, strict=True)])
     mask = torch.tensor([[0] * gap + [1] * len(prompt.tokens) for gap, prompt in zip(gaps, prompts, strict=True)])
-    ends = _ends(model)
+    ends = _ends(model) | ({end} if end is not None else set())
     settings = GenerationConfig(  # of the model's own settings (temperature, penalties) none: this is greedy
         max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=sorted(ends), pad_token_id=filler
     )
@@ -123,9 +125,9 @@ def _generate(model: LanguageModel, prompts: list[_Prompt], max_new_tokens: int)
     new = output[:, longest:] if repeated else output
     answers = []
     for prompt, tokens in zip(prompts, new.tolist(), strict=True):
-        end = next((place for place, token in enumerate(tokens) if token in ends), None)
-        text = str(tokenizer.decode(tokens[:end], skip_special_tokens=True))
-        answers.append(Answer(prompt.index, text, end is not None, prompt.shortened))
+        stop = next((place for place, token in enumerate(tokens) if token in ends), None)
+        text = str(tokenizer.decode(tokens[:stop], skip_special_tokens=True))
+        answers.append(Answer(prompt.index, text, stop is not None, prompt.shortened))
     return answers
 
 

@@ -62,6 +62,7 @@ def score(
     end_token: bool = False,
     special_tokens: bool = True,
     batch_size: int | None = None,
+    mark: str = "",
 ) -> Iterator[Scored]:
     """The log-likelihood of every continuation after its prompt; answers come as they are ready, not in order.
 
@@ -74,12 +75,13 @@ def score(
         end_token: score the end token after each continuation too.
         special_tokens: let the tokenizer add its special tokens (a chat template writes them itself).
         batch_size: sequences at once; found automatically if None.
+        mark: what a chat template ends an answer with, in place of the end token.
 
     Raises:
         ExtSubError: a continuation is empty or too long for the model, a likelihood is no number, or memory is too
             small; the message names the request.
     """
-    yield from score_rows(model, encode(model, requests, end_token, special_tokens), batch_size)
+    yield from score_rows(model, encode(model, requests, end_token, special_tokens, mark), batch_size)
 
 
 def score_rows(model: LanguageModel, encoded: Sequence[Encoded], batch_size: int | None = None) -> Iterator[Scored]:

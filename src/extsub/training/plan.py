@@ -61,7 +61,7 @@ class Plan:
     @property
     def notes(self) -> tuple[str, ...]:
         """what a user should know about the data, in sentences"""
-        notes, kept = list(self.data.notes), self.settings.max_length
+        notes, kept = [*self.data.notes, *self.rows.notes], self.settings.max_length
         if self.rows.truncated:
             notes.append(
                 f"{self.rows.truncated:,} rows are longer than {kept} tokens and lose their end (--max-length)"
@@ -149,7 +149,7 @@ def plan_training(settings: TrainingSettings, progress: Progress | None = None) 
     trainable, base = parameters(sketch(settings, config))
     tokenizer = load_tokenizer(model, config)
     arguments: dict[str, Callable] = {"progress": progress} if progress else {}
-    rows = encode(data.examples, tokenizer, settings.template, settings.max_length, **arguments)
+    rows = encode(data.examples, tokenizer, settings.template, settings.max_length, places=data.places, **arguments)
     _check_length(settings, config, rows)
     _check_vocabulary(settings, config, rows)
     lengths = rows.lengths

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from extsub.adapters.staging import staged
 from extsub.disk import locked, make_parents, remove_empty, writing
 from extsub.errors import ExtSubError, kept_when_interrupted
+from extsub.extras import require
 from extsub.models import is_out_of_memory, load_model
 from extsub.processes import is_main_process
 from extsub.training import checkpoints
@@ -49,6 +50,8 @@ def train(settings: TrainingSettings, *, resume: bool = False, progress: Progres
     Raises:
         ExtSubError: settings, data, model or output are at fault, memory or disk is too small, or the loss is NaN.
     """
+    if settings.quantize:
+        require("bitsandbytes", "quantize")
     if is_main_process():
         checkpoints.check_output(settings.output, resume)
     plan = plan_training(settings, progress)

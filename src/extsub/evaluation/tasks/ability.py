@@ -12,7 +12,6 @@ from extsub.errors import ExtSubError
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task
-from extsub.extras import require
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -25,7 +24,6 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
 
     ``--data`` may name a folder of task files (YAML), which are then the only ones known.
     """
-    require("lm_eval", "ability")
     if not settings.lm_eval:
         raise ExtSubError("ability runs tasks of lm-evaluation-harness: name them, --lm-eval mmlu,gsm8k say")
     names = [name.strip() for given in settings.lm_eval for name in given.split(",") if name.strip()]
@@ -114,6 +112,7 @@ TASK = Task(
     measures={},
     others=Measure(share=True),
     needs="likelihoods",
+    libraries={"lm_eval": "ability"},
     folder_with="*.yaml",
     settings=("lm_eval",),
 )
