@@ -285,7 +285,7 @@ def test_what_is_missing_is_noticed_before_weights_are_loaded(
 def test_what_is_not_there_is_said_before_anything_is_imported(tmp_path: Path, command: str) -> None:
     (tmp_path / "rows.jsonl").write_text('{"prompt": "Who?", "completion": "I."}\n')
     code = (
-        "import sys\nfrom extsub.cli import main\n"
+        "import sys\nfrom extsub.__main__ import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit as error: print(error.code, *({'torch', 'transformers', 'peft'} & set(sys.modules)))"
     )
