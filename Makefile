@@ -7,7 +7,7 @@ PIP_EXTRA ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types check bench bench-train bench-evaluate bench-sweep clean
+.PHONY: demo test lint types check bench bench-train bench-evaluate bench-sweep hostile clean
 
 demo: $(READY)
 	$(BIN)/extsub demo
@@ -35,6 +35,10 @@ bench-sweep: $(READY)
 
 bench-evaluate: $(READY)
 	$(BIN)/python benchmarks/evaluation.py
+
+# About an hour: kills, signals, full and read-only disks, two runs at once (docs/reliability.md); HOSTILE="--kills 10"
+hostile: $(READY)
+	PYTHONPATH=src:tests $(BIN)/python -m hostile $(HOSTILE)
 
 clean:
 	rm -rf $(VENV) demo miniature

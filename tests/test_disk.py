@@ -14,8 +14,19 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from conftest import Command
 from extsub import ExtSubError, disk
-from extsub.disk import check_writable, last_written, locked, make_parents, remove, write_together, write_whole, writing
+from extsub.disk import (
+    check_can_appear,
+    check_writable,
+    last_written,
+    locked,
+    make_parents,
+    remove,
+    write_together,
+    write_whole,
+    writing,
+)
 from killing import at_every_change, needs_fork
 
 # As the libraries say it: Python, safetensors and tokenizers (Rust), torch.save (C++).
@@ -240,6 +251,36 @@ def test_the_last_that_was_written_and_is_there(tmp_path: Path) -> None:
     assert last_written() == tmp_path / "two"
     (tmp_path / "two").unlink()
     assert last_written() == tmp_path / "one"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_what_libraries_write_for_themselves_is_told_too(
+    extsub: Command, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """A download into a full cache, say; any other error of theirs keeps its traceback."""
+    error = OSError(code, os.strerror(code), "cache/blob")
+    monkeypatch.setattr("extsub.cli.run_command", raising(error))
+    run = extsub("combine")
+    assert run.returncode == 2
+    assert run.stderr.startswith(f"Error: cache/blob could not be written: {os.strerror(code)}; ")
+    monkeypatch.setattr("extsub.cli.run_command", raising(OSError(errno.ENOENT, "No such file", "cache/blob")))
+    with pytest.raises(FileNotFoundError):
+        extsub("combine")
+
+
+def raising(error: OSError) -> Callable[[object], None]:
+    def run(_: object) -> None:
+        raise error
+
+    return run
+
+
+def test_a_mount_point_is_refused_where_an_output_is_renamed_into_place(small: Path) -> None:
+    with pytest.raises(
+        ExtSubError, match="disk is a mount point, which nothing can be renamed to: give a"
+    ):
+        check_can_appear(small)
+    check_can_appear(small / "out")
 
 
 AT_THE_END = """

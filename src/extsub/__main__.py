@@ -46,10 +46,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _receive_signals()
         _print_what_streams_can_hold()
         from extsub.cli import run_command
-        from extsub.disk import forget_written
+        from extsub.disk import forget_written, full_disk_explained
 
         forget_written()
-        run_command(sys.argv[1:] if arguments is None else arguments)
+        with full_disk_explained():
+            run_command(sys.argv[1:] if arguments is None else arguments)
     except ExtSubError as error:
         _fail(str(error), 2)
     except KeyboardInterrupt as error:

@@ -72,6 +72,22 @@ def refusal(error: BaseException) -> tuple[str, str] | None:
     return reason, "allow writing there or choose another place" if code in LOCKED else "choose another place"
 
 
+@contextlib.contextmanager
+def full_disk_explained() -> Generator[None]:
+    """The same for what libraries write on their own account: downloads, caches, logs.
+
+    Raises:
+        ExtSubError: a disk is full or read-only.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (*FULL, errno.EROFS):
+            raise
+        with writing(Path(os.fsdecode(error.filename or "a file"))):
+            raise
+
+
 def check_writable(path: Path) -> None:
     """Before any work: is this a place where files can be made?
 
@@ -90,6 +106,17 @@ def check_writable(path: Path) -> None:
         raise ExtSubError(f"{path} cannot be written: {there} is a file; choose another place")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ExtSubError(f"{path} cannot be written: {there} is read-only; choose another place")
+
+
+def check_can_appear(output: Path) -> None:
+    """Before any work: can a folder be renamed to this?
+
+    Raises:
+        ExtSubError: its parent is read-only, or it is a disk of its own.
+    """
+    check_writable(output.parent)
+    if output.is_mount():
+        raise ExtSubError(f"{output} is a mount point, which nothing can be renamed to: give a folder inside it")
 
 
 # ---- whole files -----------------------------------------------------------------------------------------------------
@@ -191,10 +218,11 @@ def locked(folder: Path, output: Path) -> Generator[Callable[[], bool]]:
     if not fcntl:
         yield lambda: True
         return
-    try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except FileNotFoundError as error:  # another run has just taken it away
-        raise _busy(output) from error
+    with writing(output):
+        try:
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError as error:  # another run has just taken it away
+            raise _busy(output) from error
     try:
         with _held(handle, folder, output) as ours:
             yield ours

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
-from extsub.disk import check_writable, locked, make_parents, note_written, remove, remove_empty, writing
+from extsub.disk import check_can_appear, locked, make_parents, note_written, remove, remove_empty, writing
 from extsub.errors import ExtSubError
 
 MARK = "extsub.json"
@@ -32,7 +32,7 @@ def check_output(output: Path, inputs: Iterable[Path], overwrite: bool) -> None:
         if theirs in ours.parents or ours in theirs.parents:
             raise ExtSubError(f"{output} and the input {folder} lie inside one another: choose another output")
     check_place(output)
-    check_writable(output.parent)
+    check_can_appear(output)
     existing = {path.name for path in output.iterdir()} if output.exists() else set()
     if existing and not overwrite:
         raise ExtSubError(f"{output} already exists: choose another output, or pass --overwrite to replace it")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from extsub.adapters.staging import check_place
-from extsub.disk import check_writable, write_whole, writing
+from extsub.disk import check_can_appear, check_writable, write_whole, writing
 from extsub.errors import ExtSubError
 
 FOLDER = "checkpoints"
@@ -42,8 +42,9 @@ def check_output(output: Path, resume: bool) -> None:
         ExtSubError: the output exists, or holds what is not ours, or an unfinished run and ``resume`` is not set.
     """
     check_place(output)
-    for folder in (output / FOLDER, output, output.parent):
-        check_writable(folder)
+    check_writable(output / FOLDER)
+    check_writable(output)
+    check_can_appear(output)
     if not output.exists():
         return
     inside = {path.name for path in output.iterdir()}
