@@ -31,13 +31,14 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "data": ({"prompts", "rows", "errors"}, set(), set()),
     "tokens": (set(), set(), {"tokenizers", "transformers"}),
     "models": ({"errors"}, set(), {"torch", "transformers", "huggingface_hub", "safetensors"}),
+    "probing": ({"errors", "models"}, {"torch", "huggingface_hub"}, {"transformers"}),
     "training": (
-        {"adapters", "data", "models", "processes", "prompts", "tokens", "errors"},
+        {"adapters", "data", "models", "probing", "processes", "prompts", "tokens", "errors"},
         {"torch", "safetensors", "trl", "transformers", "rich"},
         {"peft", "datasets", "matplotlib", "deepspeed"},
     ),
     "evaluation": (
-        {"adapters", "data", "models", "pictures", "prompts", "rows", "tokens", "errors"},
+        {"adapters", "data", "models", "pictures", "probing", "prompts", "rows", "tokens", "errors"},
         {"torch", "numpy", "transformers"},
         {"accelerate", "lm_eval", "matplotlib", "peft", "rouge_score", "sacrebleu"},
     ),

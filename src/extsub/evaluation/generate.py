@@ -71,6 +71,7 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
         "prompts": len(answers),
         "unfinished": sum(not row["finished"] for row in answers),
         "shortened": sum(row["shortened"] for row in answers),
+        "notes": list(run.notes),
         "seconds": run.seconds,
     }
 

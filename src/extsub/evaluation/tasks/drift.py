@@ -9,7 +9,7 @@ from torch import Tensor
 
 from extsub.errors import ExtSubError
 from extsub.evaluation.adapter_name import find
-from extsub.evaluation.batches import Batches
+from extsub.evaluation.batches import Batches, alike
 from extsub.evaluation.language_model import LanguageModel, switched_to
 from extsub.evaluation.scoring import answer_logits, in_chunks, size_of
 from extsub.evaluation.sequences import Encoded, Request, encode
@@ -62,7 +62,10 @@ def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSe
         return done
 
     encoded = encode(model, requests, end_token=True, special_tokens=special)
-    yield from Batches(work, lambda item: size_of(model, item), settings.rows_at_once).run(encoded)
+    batches = Batches(work, lambda item: size_of(model, item), settings.rows_at_once)
+    for sound, part in model.soundness.split(encoded, lambda item: len(item.rows[0].tokens)):
+        for group in alike(part, lambda item: len(item.rows[0].tokens), sound.scoring):
+            yield from batches.run(group)
 
 
 def _divergence(reference: Tensor, model: Tensor) -> Tensor:

@@ -1,0 +1,223 @@
+"""Finds out how a model may be asked, by asking it: a few short texts alone, together, shared and continued.
+
+The model itself reads a dozen tokens. What shows only in longer texts, or in differences that rounding hides, shows in
+a tiny twin of it (``probing/twin.py``), whose windows are shorter still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from extsub.errors import ExtSubError
+from extsub.evaluation.contexts import beginning, logits_after, read
+from extsub.evaluation.decoding import continued
+from extsub.evaluation.scoring import answer_logits
+from extsub.evaluation.sequences import Row, before_targets, pad
+from extsub.evaluation.soundness import BATCHES, Batch, Sound, Soundness
+from extsub.models import is_out_of_memory
+from extsub.probing.comparison import FAILURES, distance, tolerance
+from extsub.probing.twin import tokens_for, twin, windows_of
+
+if TYPE_CHECKING:
+    from extsub.evaluation.language_model import LanguageModel
+
+TEXT = (
+    "The river rises in the hills, runs past the old mill and the market, and meets the sea in a wide, slow bay. "
+    "When it rains, which is often, nobody there wonders who named it, or why; they count the boats and go home."
+)
+TOKENS = 32
+NEW = 3
+"""tokens that are generated"""
+CAREFUL = Sound(sharing=False, scoring="one", answering="one")
+_known: dict[tuple[str, str], tuple[Sound, Sound]] = {}
+"""of twins that were tried, by config and device"""
+
+
+def soundness_of(model: LanguageModel) -> Soundness:
+    """What may be done with a model. A dozen passes over a dozen tokens, and of its twin, once for each config.
+
+    Raises:
+        ExtSubError: it cannot read a text, or what it says of a token depends on later ones.
+    """
+    kind = f"{model.base.name_or_path}: {model.base.config.model_type}"
+    try:
+        itself = _Trial(model, _tokens_of(model), 1).sound()
+        windows = windows_of(model.base.config)
+        long, short = _of_architecture(model, bool(windows))
+    except _NotCausalError as error:
+        raise ExtSubError(
+            f"{kind} is no causal language model: what it says of a token depends on the tokens after it"
+        ) from error
+    except FAILURES as error:
+        if is_out_of_memory(error):
+            raise
+        said = " ".join(str(error).split())[:200]
+        raise ExtSubError(f"{kind} cannot read a text: {type(error).__name__}: {said}") from error
+    return Soundness(itself & short, itself & long, min(windows, default=None))
+
+
+class _NotCausalError(Exception):
+    """A later token changes what is said of an earlier one."""
+
+
+def _tokens_of(model: LanguageModel) -> list[int]:
+    size = model.base.config.get_text_config().vocab_size
+    tokens = [token for token in model.tokenizer(TEXT)["input_ids"] if token < size]
+    return (tokens * TOKENS)[:TOKENS]
+
+
+def _of_architecture(model: LanguageModel, windows: bool) -> tuple[Sound, Sound]:
+    """What is sound in a twin (for texts that pass its windows, for shorter ones).
+
+    Raises:
+        _NotCausalError: even short texts are not read causally.
+    """
+    key = (model.base.config.to_json_string(use_diff=False), str(model.device))
+    if key not in _known:
+        try:
+            long = _of_twin(model, shrink=True)
+        except _NotCausalError:
+            if not windows:
+                raise
+            long = CAREFUL
+        if long is None:  # nothing is known of long texts
+            _known[key] = CAREFUL if windows else Sound(), Sound()
+        else:
+            short = _of_twin(model, shrink=False) if windows and long != Sound() else long
+            _known[key] = long, short or long
+    return _known[key]
+
+
+def _of_twin(model: LanguageModel, shrink: bool) -> Sound | None:
+    """None if there is none that shows anything."""
+    small = twin(model.base, model.device, shrink)
+    if small is None:
+        return None
+    stand_in: Any = SimpleNamespace(pad_token_id=1)
+    other = replace(model, module=small, base=small, tokenizer=stand_in, virtual_tokens=0)
+    try:
+        trial = _Trial(other, tokens_for(small, 2 * TOKENS), 2, is_twin=True)
+        return trial.sound() if trial.sees() else None
+    except FAILURES as error:
+        if is_out_of_memory(error):
+            raise
+        return None
+
+
+class _Trial:
+    """Four texts with the same beginning; two of them have more in common."""
+
+    def __init__(self, model: LanguageModel, tokens: list[int], unit: int, is_twin: bool = False) -> None:
+        self._model, self._is_twin = model, is_twin
+        self._start, self._fork = 3 * unit, 9 * unit
+        start, fork = tokens[: self._start], tokens[: self._fork]
+        self._texts = [
+            tokens[: 14 * unit],
+            fork + tokens[20 * unit : 23 * unit],
+            start + tokens[24 * unit : 29 * unit],
+            start + tokens[30 * unit : 32 * unit],
+        ]
+        self._alone = [self._read([text]) for text in self._texts]
+        self._allowed = tolerance(model.module, lambda: self._read(self._texts[:1]), self._alone[0])
+
+    def sound(self) -> Sound:
+        """What gives the logits of single texts.
+
+        Raises:
+            _NotCausalError: later tokens change them.
+        """
+        first, second = (logits[: self._fork] for logits in self._alone[:2])
+        if not self._same(first, second):
+            raise _NotCausalError
+        ways = BATCHES[1:] if self._model.is_soft_prompt else BATCHES  # they stand in front of padding on the left
+        found = ((batch, cache) for cache in (True, False) for batch in ways if self._answers(batch, cache))
+        answering, cache = next(found, (None, True))
+        return Sound(
+            sharing=not self._model.shares_contexts or self._shares(),
+            scoring=next(batch for batch in BATCHES if batch == "one" or self._scores(batch)),
+            answering=answering,
+            cache=cache,
+        )
+
+    def sees(self) -> bool:
+        """Whether the first token changes what is said later: without that nothing would show."""
+        other = self._read([[self._texts[0][-1], *self._texts[0][1:]]])
+        return not self._same(other[1:], self._alone[0][1:])
+
+    def _same(self, found: Tensor, expected: Tensor) -> bool:
+        return distance(found, expected) <= self._allowed
+
+    def _works(self, ask: Callable[[], Tensor], expected: Sequence[Tensor]) -> bool:
+        try:
+            found = ask()
+        except FAILURES as error:
+            if is_out_of_memory(error):
+                raise
+            return self._is_twin  # whose sizes may not fit; the model itself tells
+        return all(map(self._same, found.split([len(one) for one in expected]), expected))
+
+    def _read(self, texts: Sequence[Sequence[int]]) -> Tensor:
+        return answer_logits(self._model, [Row(text, 1) for text in texts])
+
+    def _batch(self, batch: Batch) -> list[tuple[list[int], Tensor]]:
+        """(text, its logits alone) of texts that may stand together."""
+        pairs = list(zip(self._texts, self._alone, strict=True))
+        if batch == "equal":
+            length = min(len(text) for text in self._texts[:2])
+            return [(text[:length], logits[: length - 1]) for text, logits in pairs[:2]]
+        return pairs if batch == "any" else pairs[:1]
+
+    def _scores(self, batch: Batch) -> bool:
+        texts, expected = zip(*self._batch(batch), strict=True)
+        return self._works(lambda: self._read(texts), expected)
+
+    def _shares(self) -> bool:
+        """The beginning of all, then a prompt for each pair of texts or text, then the rest: as in scoring."""
+        model, start, rows = self._model, self._start, [Row(text, 1) for text in self._texts]
+        prompts, parents = [self._fork, (start + len(self._texts[2])) // 2, start], [0, 0, 1, 2]
+        offsets = [prompts[parent] for parent in parents]
+        expected = [logits[offset:] for logits, offset in zip(self._alone, offsets, strict=True)]
+
+        def ask() -> Tensor:
+            with torch.inference_mode():
+                context = read(model, beginning(model), [0], [self._texts[0][:start]])
+                first = [self._texts[0], *self._texts[2:]]
+                parts = [text[start:end] for text, end in zip(first, prompts, strict=True)]
+                context = read(model, context, [0] * len(parts), parts)
+                rest = [text[offset:-1] for text, offset in zip(self._texts, offsets, strict=True)]
+                targets = [Row(row.tokens, offset + 1) for row, offset in zip(rows, offsets, strict=True)]
+                wanted = before_targets(targets, offsets, pad(rest, model)[0])
+                return logits_after(model, context, parents, rest, wanted)
+
+        return self._works(ask, expected)
+
+    def _answers(self, batch: Batch, cache: bool) -> bool:
+        """Generating, as if these texts were what the model says."""
+        pairs = self._batch(batch)
+        forced = _Forced([text[-NEW:] for text, _ in pairs])
+
+        def ask() -> Tensor:
+            continued(self._model, [text[:-NEW] for text, _ in pairs], NEW, (), forced, cache)
+            return torch.stack(forced.seen, dim=1).flatten(0, 1)
+
+        return self._works(ask, [logits[-NEW:] for _, logits in pairs])
+
+
+class _Forced:
+    """Makes a model generate given tokens, and keeps the logits before each."""
+
+    def __init__(self, tokens: Sequence[Sequence[int]]) -> None:
+        self._tokens = torch.tensor(tokens)
+        self.seen: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        step = len(self.seen)
+        self.seen.append(scores.clone())
+        wanted = self._tokens[:, step : step + 1].to(scores.device)
+        return torch.full_like(scores, -torch.inf).scatter(1, wanted, 0.0)

@@ -1,0 +1,118 @@
+"""What a model must do before it is trained, tried on a few tokens: read each token without those after it, and keep
+packed rows apart."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from extsub.errors import ExtSubError
+from extsub.models import is_out_of_memory
+from extsub.probing.comparison import FAILURES, distance, tolerance
+from extsub.probing.twin import tokens_for, twin
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from extsub.training.settings import TrainingSettings
+
+ROWS = (5, 17, 12)
+"""tokens of packed rows: one within a twin's window, two beyond it"""
+
+
+def try_architecture(model: PreTrainedModel, settings: TrainingSettings, dtype: torch.dtype) -> bool:
+    """Try a tiny twin of a model, in float32 and as training computes.
+
+    Args:
+        model: may be on the meta device.
+
+    Returns:
+        whether that was possible: if not, ``try_model`` should be given the model once it has weights
+
+    Raises:
+        ExtSubError: the model is not to be trained, or not with these settings.
+    """
+    small, tried = twin(model, _device()), False
+    if small is None:
+        return False
+    for one in dict.fromkeys((torch.float32, dtype)):
+        try:
+            if _sees(small.to(one)):
+                try_model(small, settings)
+                tried = True
+        except FAILURES as error:
+            if is_out_of_memory(error):
+                raise
+    return tried
+
+
+def try_model(model: PreTrainedModel, settings: TrainingSettings) -> None:
+    """Try a model that has weights.
+
+    Raises:
+        ExtSubError: it is not to be trained, or not with these settings.
+    """
+    kind, was = f"{settings.model}: {model.config.model_type}", model.training
+    try:
+        if not _is_causal(model.eval()):
+            raise ExtSubError(f"{kind} sees both sides of a token, so it cannot be trained so")
+        if settings.packing and (fault := _packing_fault(model.train())):
+            raise ExtSubError(f"{kind} cannot be trained with --packing: {fault}; leave it out")
+    finally:
+        model.train(was)
+
+
+def _device() -> torch.device:
+    found = torch.accelerator.current_accelerator()
+    return torch.device(found.type, int(os.environ.get("LOCAL_RANK", "0"))) if found else torch.device("cpu")
+
+
+def _logits(model: PreTrainedModel, tokens: Sequence[int] = (), **more: Any) -> Tensor:
+    """(tokens, vocabulary)"""
+    more.setdefault("input_ids", torch.tensor([tokens], device=model.device))
+    with torch.no_grad(), torch.autocast(model.device.type, model.dtype, enabled=model.dtype != torch.float32):
+        return model(**more, use_cache=False).logits[0]
+
+
+def _is_causal(model: PreTrainedModel) -> bool:
+    tokens = tokens_for(model, 30)
+    text, same = tokens[:24], tokens[:16]
+    expected = _logits(model, text)
+    allowed = tolerance(model, lambda: _logits(model, text), expected)
+    return distance(_logits(model, [*same, *tokens[24:]])[:16], expected[:16]) <= allowed
+
+
+def _sees(model: PreTrainedModel) -> bool:
+    """Whether a token changes what is said later: without that nothing would show."""
+    first, *rest = tokens_for(model, 24)
+    expected = _logits(model, [first, *rest])
+    allowed = tolerance(model, lambda: _logits(model, [first, *rest]), expected)
+    return distance(_logits(model, [rest[-1], *rest])[1:], expected[1:]) > allowed
+
+
+def _packing_fault(model: PreTrainedModel) -> str | None:
+    """Why rows packed into one are not what they are alone."""
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    tokens = tokens_for(model, sum(ROWS))
+    rows = torch.tensor(tokens).split(ROWS)
+    expected = [_logits(model, row.tolist()) for row in rows]
+    allowed = tolerance(model, lambda: _logits(model, rows[1].tolist()), expected[1])
+    if distance(_logits(model, rows[1].tolist()), expected[1]) > allowed:
+        model.eval()  # dropout: nothing can be compared while it is on
+    collate = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)
+    batch = collate([{"input_ids": tokens, "seq_lengths": list(ROWS)}])
+    batch = {name: one.to(model.device) if isinstance(one, Tensor) else one for name, one in batch.items()}
+    try:
+        packed = _logits(model, **{name: one for name, one in batch.items() if name != "labels"})
+    except FAILURES as error:
+        if is_out_of_memory(error):
+            raise
+        return " ".join(str(error).split())[:200].rstrip(".")
+    if any(distance(*pair) > allowed for pair in zip(packed.split(ROWS), expected, strict=True)):
+        return "what it says of a row depends on the rows before it"
+    return None
