@@ -84,6 +84,8 @@ class LanguageModel:
         """Whether what was read can be continued in several ways: plain keys and values, and positions of our own."""
         from transformers.cache_utils import DynamicCache, DynamicLayer
 
+        if self.module is not self.base and getattr(self.module.active_peft_config, "alora_invocation_tokens", None):
+            return False  # an activated LoRA looks for these tokens in all that it is given at once
         known = inspect.signature(type(self.base).forward).parameters
         if not {"position_ids", "past_key_values", "attention_mask"} <= known.keys():
             return False

@@ -72,10 +72,12 @@ class Soundness:
 
     def notes(self, scoring: bool, answering: bool) -> tuple[str, ...]:
         """For the results: what was done otherwise than usual when texts were scored, or prompts answered."""
-        notes = list(self.short.notes("", scoring, answering))
-        if self.window is not None and self.short != self.long:
-            notes += self.long.notes(f" of over {self.window:,} tokens", scoring, answering)
-        return tuple(notes)
+        everywhere = tuple(self.short.notes("", scoring, answering))
+        if self.window is None:
+            return everywhere
+        long = self.long.notes(f" of over {self.window:,} tokens", scoring, answering)
+        pairs = zip(self.long.notes("", scoring, answering), long, strict=True)
+        return (*everywhere, *(note for general, note in pairs if general not in everywhere))
 
 
 UNTRIED = Soundness()

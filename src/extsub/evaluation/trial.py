@@ -21,7 +21,7 @@ from extsub.evaluation.scoring import answer_logits
 from extsub.evaluation.sequences import Row, before_targets, pad
 from extsub.evaluation.soundness import BATCHES, Batch, Sound, Soundness
 from extsub.models import is_out_of_memory
-from extsub.probing.comparison import FAILURES, distance, tolerance
+from extsub.probing.comparison import FAILURES, Rounding
 from extsub.probing.twin import tokens_for, twin, windows_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,9 @@ TEXT = (
     "The river rises in the hills, runs past the old mill and the market, and meets the sea in a wide, slow bay. "
     "When it rains, which is often, nobody there wonders who named it, or why; they count the boats and go home."
 )
-TOKENS = 32
+TOKENS, LONGEST = 32, 14
+"""in all texts together, and in the longest"""
+TWICE = 2
 NEW = 3
 """tokens that are generated"""
 CAREFUL = Sound(sharing=False, scoring="one", answering="one")
@@ -49,7 +51,7 @@ def soundness_of(model: LanguageModel) -> Soundness:
     try:
         itself = _Trial(model, _tokens_of(model), 1).sound()
         windows = windows_of(model.base.config)
-        long, short = _of_architecture(model, bool(windows))
+        long, short = _of_architecture(model, windows)
     except _NotCausalError as error:
         raise ExtSubError(
             f"{kind} is no causal language model: what it says of a token depends on the tokens after it"
@@ -57,9 +59,10 @@ def soundness_of(model: LanguageModel) -> Soundness:
     except FAILURES as error:
         if is_out_of_memory(error):
             raise
+        adapted = "" if model.module is model.base else " with this adapter"
         said = " ".join(str(error).split())[:200]
-        raise ExtSubError(f"{kind} cannot read a text: {type(error).__name__}: {said}") from error
-    return Soundness(itself & short, itself & long, min(windows, default=None))
+        raise ExtSubError(f"{kind}{adapted} cannot read a text: {type(error).__name__}: {said}") from error
+    return Soundness(itself & short, itself & long, min(windows) - model.virtual_tokens if windows else None)
 
 
 class _NotCausalError(Exception):
@@ -72,8 +75,8 @@ def _tokens_of(model: LanguageModel) -> list[int]:
     return (tokens * TOKENS)[:TOKENS]
 
 
-def _of_architecture(model: LanguageModel, windows: bool) -> tuple[Sound, Sound]:
-    """What is sound in a twin (for texts that pass its windows, for shorter ones).
+def _of_architecture(model: LanguageModel, windows: list[int]) -> tuple[Sound, Sound]:
+    """What is sound in a twin (for texts that reach beyond windows, for shorter ones).
 
     Raises:
         _NotCausalError: even short texts are not read causally.
@@ -81,28 +84,30 @@ def _of_architecture(model: LanguageModel, windows: bool) -> tuple[Sound, Sound]
     key = (model.base.config.to_json_string(use_diff=False), str(model.device))
     if key not in _known:
         try:
-            long = _of_twin(model, shrink=True)
+            long = _of_twin(model, TWICE)
         except _NotCausalError:
             if not windows:
                 raise
             long = CAREFUL
         if long is None:  # nothing is known of long texts
             _known[key] = CAREFUL if windows else Sound(), Sound()
+        elif long == Sound() or min(windows, default=0) < LONGEST:
+            _known[key] = long, long
         else:
-            short = _of_twin(model, shrink=False) if windows and long != Sound() else long
-            _known[key] = long, short or long
+            _known[key] = long, _of_twin(model, 1) or long
     return _known[key]
 
 
-def _of_twin(model: LanguageModel, shrink: bool) -> Sound | None:
-    """None if there is none that shows anything."""
-    small = twin(model.base, model.device, shrink)
+def _of_twin(model: LanguageModel, unit: int) -> Sound | None:
+    """None if there is no twin that shows anything. Texts of ``TWICE`` the usual length reach beyond its windows, which
+    are shrunk; shorter ones stay within the real ones."""
+    small = twin(model.base, model.device, windows=unit == TWICE)
     if small is None:
         return None
     stand_in: Any = SimpleNamespace(pad_token_id=1)
     other = replace(model, module=small, base=small, tokenizer=stand_in, virtual_tokens=0)
     try:
-        trial = _Trial(other, tokens_for(small, 2 * TOKENS), 2, is_twin=True)
+        trial = _Trial(other, tokens_for(small, unit * TOKENS), unit, is_twin=True)
         return trial.sound() if trial.sees() else None
     except FAILURES as error:
         if is_out_of_memory(error):
@@ -118,13 +123,13 @@ class _Trial:
         self._start, self._fork = 3 * unit, 9 * unit
         start, fork = tokens[: self._start], tokens[: self._fork]
         self._texts = [
-            tokens[: 14 * unit],
+            tokens[: LONGEST * unit],
             fork + tokens[20 * unit : 23 * unit],
             start + tokens[24 * unit : 29 * unit],
             start + tokens[30 * unit : 32 * unit],
         ]
         self._alone = [self._read([text]) for text in self._texts]
-        self._allowed = tolerance(model.module, lambda: self._read(self._texts[:1]), self._alone[0])
+        self._rounding = Rounding.of(model.module, model.base.dtype, lambda: self._read(self._texts[:1]))
 
     def sound(self) -> Sound:
         """What gives the logits of single texts.
@@ -133,7 +138,7 @@ class _Trial:
             _NotCausalError: later tokens change them.
         """
         first, second = (logits[: self._fork] for logits in self._alone[:2])
-        if not self._same(first, second):
+        if not self._rounding.explains(first, second):
             raise _NotCausalError
         ways = BATCHES[1:] if self._model.is_soft_prompt else BATCHES  # they stand in front of padding on the left
         found = ((batch, cache) for cache in (True, False) for batch in ways if self._answers(batch, cache))
@@ -148,10 +153,7 @@ class _Trial:
     def sees(self) -> bool:
         """Whether the first token changes what is said later: without that nothing would show."""
         other = self._read([[self._texts[0][-1], *self._texts[0][1:]]])
-        return not self._same(other[1:], self._alone[0][1:])
-
-    def _same(self, found: Tensor, expected: Tensor) -> bool:
-        return distance(found, expected) <= self._allowed
+        return not self._rounding.explains(other[1:], self._alone[0][1:])
 
     def _works(self, ask: Callable[[], Tensor], expected: Sequence[Tensor]) -> bool:
         try:
@@ -160,7 +162,7 @@ class _Trial:
             if is_out_of_memory(error):
                 raise
             return self._is_twin  # whose sizes may not fit; the model itself tells
-        return all(map(self._same, found.split([len(one) for one in expected]), expected))
+        return all(map(self._rounding.explains, found.split([len(one) for one in expected]), expected))
 
     def _read(self, texts: Sequence[Sequence[int]]) -> Tensor:
         return answer_logits(self._model, [Row(text, 1) for text in texts])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from extsub.errors import ExtSubError
 from extsub.models import is_out_of_memory
-from extsub.probing.comparison import FAILURES, distance, tolerance
+from extsub.probing.comparison import FAILURES, Rounding
 from extsub.probing.twin import tokens_for, twin
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def try_model(model: PreTrainedModel, settings: TrainingSettings) -> None:
     try:
         if not _is_causal(model.eval()):
             raise ExtSubError(f"{kind} sees both sides of a token, so it cannot be trained so")
-        if settings.packing and (fault := _packing_fault(model.train())):
+        if settings.packing and (fault := _packing_fault(model)):
             raise ExtSubError(f"{kind} cannot be trained with --packing: {fault}; leave it out")
     finally:
         model.train(was)
@@ -80,18 +80,16 @@ def _logits(model: PreTrainedModel, tokens: Sequence[int] = (), **more: Any) -> 
 
 def _is_causal(model: PreTrainedModel) -> bool:
     tokens = tokens_for(model, 30)
-    text, same = tokens[:24], tokens[:16]
-    expected = _logits(model, text)
-    allowed = tolerance(model, lambda: _logits(model, text), expected)
-    return distance(_logits(model, [*same, *tokens[24:]])[:16], expected[:16]) <= allowed
+    text, other = tokens[:24], tokens[:16] + tokens[24:]
+    rounding = Rounding.of(model, model.dtype, lambda: _logits(model, text))
+    return rounding.explains(_logits(model, other)[:16], _logits(model, text)[:16])
 
 
 def _sees(model: PreTrainedModel) -> bool:
     """Whether a token changes what is said later: without that nothing would show."""
-    first, *rest = tokens_for(model, 24)
-    expected = _logits(model, [first, *rest])
-    allowed = tolerance(model, lambda: _logits(model, [first, *rest]), expected)
-    return distance(_logits(model, [rest[-1], *rest])[1:], expected[1:]) > allowed
+    text = tokens_for(model, 24)
+    rounding = Rounding.of(model, model.dtype, lambda: _logits(model, text))
+    return not rounding.explains(_logits(model, [text[-1], *text[1:]])[1:], _logits(model, text)[1:])
 
 
 def _packing_fault(model: PreTrainedModel) -> str | None:
@@ -99,11 +97,12 @@ def _packing_fault(model: PreTrainedModel) -> str | None:
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     tokens = tokens_for(model, sum(ROWS))
-    rows = torch.tensor(tokens).split(ROWS)
-    expected = [_logits(model, row.tolist()) for row in rows]
-    allowed = tolerance(model, lambda: _logits(model, rows[1].tolist()), expected[1])
-    if distance(_logits(model, rows[1].tolist()), expected[1]) > allowed:
-        model.eval()  # dropout: nothing can be compared while it is on
+    rows = [row.tolist() for row in torch.tensor(tokens).split(ROWS)]
+    rounding = Rounding.of(model, model.dtype, lambda: _logits(model, rows[1]))
+    alone = [_logits(model, row) for row in rows]
+    model.train()  # some models then compute otherwise
+    if not all(map(rounding.explains, [_logits(model, row) for row in rows], alone)):
+        model.eval()  # dropout: nothing could be compared
     collate = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)
     batch = collate([{"input_ids": tokens, "seq_lengths": list(ROWS)}])
     batch = {name: one.to(model.device) if isinstance(one, Tensor) else one for name, one in batch.items()}
@@ -113,6 +112,6 @@ def _packing_fault(model: PreTrainedModel) -> str | None:
         if is_out_of_memory(error):
             raise
         return " ".join(str(error).split())[:200].rstrip(".")
-    if any(distance(*pair) > allowed for pair in zip(packed.split(ROWS), expected, strict=True)):
-        return "what it says of a row depends on the rows before it"
-    return None
+    if all(map(rounding.explains, packed.split(ROWS), alone)):
+        return None
+    return "what it says of a row depends on the rows before it"
