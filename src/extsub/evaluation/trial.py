@@ -124,8 +124,8 @@ class _Trial:
         start, fork = tokens[: self._start], tokens[: self._fork]
         self._texts = [
             tokens[: LONGEST * unit],
-            fork + tokens[20 * unit : 23 * unit],
-            start + tokens[24 * unit : 29 * unit],
+            fork + tokens[20 * unit : 25 * unit],
+            start + tokens[25 * unit : 30 * unit],
             start + tokens[30 * unit : 32 * unit],
         ]
         self._alone = [self._read([text]) for text in self._texts]
@@ -138,7 +138,7 @@ class _Trial:
             _NotCausalError: later tokens change them.
         """
         first, second = (logits[: self._fork] for logits in self._alone[:2])
-        if not self._rounding.explains(first, second):
+        if not self._rounding.explains(first, second, everywhere=True):
             raise _NotCausalError
         ways = BATCHES[1:] if self._model.is_soft_prompt else BATCHES  # they stand in front of padding on the left
         found = ((batch, cache) for cache in (True, False) for batch in ways if self._answers(batch, cache))
@@ -171,8 +171,8 @@ class _Trial:
         """(text, its logits alone) of texts that may stand together."""
         pairs = list(zip(self._texts, self._alone, strict=True))
         if batch == "equal":
-            length = min(len(text) for text in self._texts[:2])
-            return [(text[:length], logits[: length - 1]) for text, logits in pairs[:2]]
+            length = len(self._texts[2])
+            return [(text[:length], logits[: length - 1]) for text, logits in pairs[:3:2]]
         return pairs if batch == "any" else pairs[:1]
 
     def _scores(self, batch: Batch) -> bool:

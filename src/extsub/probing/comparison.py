@@ -26,9 +26,12 @@ FAILURES = (
 
 @dataclass(frozen=True)
 class Rounding:
-    """What rounding does to a model's logits."""
+    """How far rounding moves a model's logits."""
 
-    allowed: float
+    worst: float
+    """at the place where it moves them most"""
+    typical: float
+    """at the median place"""
     is_exact: bool
     """float32. With fewer digits experts are chosen otherwise here and there, which says nothing of the other places"""
 
@@ -39,25 +42,33 @@ class Rounding:
         Args:
             ask: gives logits (places, vocabulary).
         """
-        expected, is_exact = ask(), dtype == torch.float32
+        expected = ask()
         with rounded_anew(module):
-            noise = distance(ask(), expected, is_exact)
-        return cls(max(SLACK * noise, LEAST * distance(torch.zeros_like(expected), expected, is_exact)), is_exact)
+            noise = distances(ask(), expected)
+        least = LEAST * distances(torch.zeros_like(expected), expected).median().item()
+        allowed = (max(SLACK * one.item(), least) for one in (noise.max(), noise.median()))
+        return cls(*allowed, is_exact=dtype == torch.float32)
 
-    def explains(self, found: Tensor, expected: Tensor) -> bool:
-        """Whether logits (places, vocabulary) are the expected ones, rounded."""
-        return distance(found, expected, self.is_exact) <= self.allowed
+    def explains(self, found: Tensor, expected: Tensor, everywhere: bool = False) -> bool:
+        """Whether logits (places, vocabulary) are the expected ones, rounded.
+
+        Args:
+            everywhere: look at the worst place, whatever the dtype: for what is computed in the same way.
+        """
+        each = distances(found, expected)
+        if self.is_exact or everywhere:
+            return each.max().item() <= self.worst
+        return each.median().item() <= self.typical
 
 
-def distance(found: Tensor, expected: Tensor, is_exact: bool = True) -> float:
-    """How far logits (places, vocabulary) lie from others: the root mean square over tokens at the worst place, or at
-    the median place unless ``is_exact``. What all tokens have in common does not count."""
+def distances(found: Tensor, expected: Tensor) -> Tensor:
+    """(places,): how far logits (places, vocabulary) lie from others, as the root mean square over tokens. What all
+    tokens have in common does not count."""
     usable = expected.abs() < SANE
     difference = torch.where(usable, found.float() - expected.float(), 0)
     tokens = usable.sum(1, keepdim=True).clamp(min=1)
     difference = torch.where(usable, difference - difference.sum(1, keepdim=True) / tokens, 0)
-    each = (difference.square().sum(1) / tokens[:, 0]).sqrt()
-    return (each.max() if is_exact else each.median()).item()
+    return (difference.square().sum(1) / tokens[:, 0]).sqrt()
 
 
 @contextlib.contextmanager

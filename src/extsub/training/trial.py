@@ -79,10 +79,10 @@ def _logits(model: PreTrainedModel, tokens: Sequence[int] = (), **more: Any) -> 
 
 
 def _is_causal(model: PreTrainedModel) -> bool:
-    tokens = tokens_for(model, 30)
+    tokens = tokens_for(model, 32)
     text, other = tokens[:24], tokens[:16] + tokens[24:]
     rounding = Rounding.of(model, model.dtype, lambda: _logits(model, text))
-    return rounding.explains(_logits(model, other)[:16], _logits(model, text)[:16])
+    return rounding.explains(_logits(model, other)[:16], _logits(model, text)[:16], everywhere=True)
 
 
 def _sees(model: PreTrainedModel) -> bool:
