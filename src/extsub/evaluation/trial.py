@@ -71,7 +71,7 @@ class _NotCausalError(Exception):
 
 def _tokens_of(model: LanguageModel) -> list[int]:
     size = model.base.config.get_text_config().vocab_size
-    tokens = [token for token in model.tokenizer(TEXT)["input_ids"] if token < size]
+    tokens = [token for token in model.tokenizer(TEXT)["input_ids"] if token < size] or tokens_for(model.base, TOKENS)
     return (tokens * TOKENS)[:TOKENS]
 
 

@@ -91,7 +91,7 @@ def twin(model: PreTrainedModel, device: torch.device, windows: bool = True) -> 
     kinds = _layer_kinds(model)
     for depth in DEPTHS:
         try:
-            with torch.random.fork_rng(), torch.no_grad():
+            with torch.random.fork_rng(devices=()), torch.no_grad():
                 torch.manual_seed(0)
                 small = _made(type(model), shrunk(model.config, depth, windows))
                 if small is not None and kinds <= _layer_kinds(small):
@@ -131,8 +131,9 @@ def windows_of(config: PreTrainedConfig) -> list[int]:
     """After how many tokens attention may become another."""
     values = config.get_text_config().to_dict()
     found = [values.get(name) for name in WINDOWS]
-    if "longrope" in str(values.get("rope_parameters")):
-        found.append(values["rope_parameters"].get("original_max_position_embeddings"))
+    rope = values.get("rope_parameters") or {}
+    if "longrope" in str(rope):
+        found += [one.get("original_max_position_embeddings") for one in (values, rope)]
     found += (values.get("compress_rates") or {}).values()
     return [one for one in found if isinstance(one, int) and one > 0]
 
