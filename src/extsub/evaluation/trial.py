@@ -31,13 +31,15 @@ TEXT = (
     "The river rises in the hills, runs past the old mill and the market, and meets the sea in a wide, slow bay. "
     "When it rains, which is often, nobody there wonders who named it, or why; they count the boats and go home."
 )
-TOKENS, LONGEST = 32, 14
-"""in all texts together, and in the longest"""
+TOKENS, LONGEST, SHORTER = 32, 14, 8
+"""in all texts together, in the longest, and in the third; all texts may be so many times longer"""
 TWICE = 2
+AFFORDABLE = 512
+"""tokens of a window for which the model itself is given longer texts if it has no twin"""
 NEW = 3
 """tokens that are generated"""
 CAREFUL = Sound(sharing=False, scoring="one", answering="one")
-_known: dict[tuple[str, str], tuple[Sound, Sound]] = {}
+_known: dict[tuple[str, str], tuple[Sound | None, Sound | None]] = {}
 """of twins that were tried, by config and device"""
 
 
@@ -45,56 +47,48 @@ def soundness_of(model: LanguageModel) -> Soundness:
     """What may be done with a model. A dozen passes over a dozen tokens, and of its twin, once for each config.
 
     Raises:
-        ExtSubError: it cannot read a text, or what it says of a token depends on later ones.
+        ExtSubError: it cannot read a text, or what it says of a token depends on later ones or on chance.
     """
     kind = f"{model.base.name_or_path}: {model.base.config.model_type}"
     try:
-        itself = _Trial(model, _tokens_of(model), 1).sound()
         windows = windows_of(model.base.config)
+        itself = _of_itself(model, 1)
         long, short = _of_architecture(model, windows)
-    except _NotCausalError as error:
-        raise ExtSubError(
-            f"{kind} is no causal language model: what it says of a token depends on the tokens after it"
-        ) from error
+        if long is None and windows:
+            unit = min(windows) // SHORTER + 1  # so that three of four texts are longer
+            is_cheap = min(windows) <= AFFORDABLE and LONGEST * unit <= (model.longest or LONGEST * unit)
+            long = _of_itself(model, unit) if is_cheap else CAREFUL
+    except _UnfitError as error:
+        raise ExtSubError(f"{kind} {error}") from error
     except FAILURES as error:
         if is_out_of_memory(error):
             raise
         adapted = "" if model.module is model.base else " with this adapter"
         said = " ".join(str(error).split())[:200]
         raise ExtSubError(f"{kind}{adapted} cannot read a text: {type(error).__name__}: {said}") from error
-    return Soundness(itself & short, itself & long, min(windows) - model.virtual_tokens if windows else None)
+    window = min(windows) - model.virtual_tokens if windows else None
+    return Soundness(itself & (short or Sound()), itself & (long or Sound()), window)
 
 
-class _NotCausalError(Exception):
-    """A later token changes what is said of an earlier one."""
+class _UnfitError(Exception):
+    """Why a model has no log-likelihoods."""
 
 
-def _tokens_of(model: LanguageModel) -> list[int]:
+def _of_itself(model: LanguageModel, unit: int) -> Sound:
     size = model.base.config.get_text_config().vocab_size
     tokens = [token for token in model.tokenizer(TEXT)["input_ids"] if token < size] or tokens_for(model.base, TOKENS)
-    return (tokens * TOKENS)[:TOKENS]
+    return _Trial(model, (tokens * TOKENS * unit)[: TOKENS * unit], unit).sound()
 
 
-def _of_architecture(model: LanguageModel, windows: list[int]) -> tuple[Sound, Sound]:
-    """What is sound in a twin (for texts that reach beyond windows, for shorter ones).
-
-    Raises:
-        _NotCausalError: even short texts are not read causally.
-    """
+def _of_architecture(model: LanguageModel, windows: list[int]) -> tuple[Sound | None, Sound | None]:
+    """What is sound in a twin (for texts that reach beyond windows, for shorter ones); None if there is none."""
     key = (model.base.config.to_json_string(use_diff=False), str(model.device))
     if key not in _known:
-        try:
-            long = _of_twin(model, TWICE)
-        except _NotCausalError:
-            if not windows:
-                raise
-            long = CAREFUL
-        if long is None:  # nothing is known of long texts
-            _known[key] = CAREFUL if windows else Sound(), Sound()
-        elif long == Sound() or min(windows, default=0) < LONGEST:
+        long = _of_twin(model, TWICE)
+        if long in (None, Sound()) or min(windows, default=0) < LONGEST:
             _known[key] = long, long
         else:
-            _known[key] = long, _of_twin(model, 1) or long
+            _known[key] = long, _of_twin(model, 1)
     return _known[key]
 
 
@@ -129,17 +123,20 @@ class _Trial:
             start + tokens[30 * unit : 32 * unit],
         ]
         self._alone = [self._read([text]) for text in self._texts]
-        self._rounding = Rounding.of(model.module, model.base.dtype, lambda: self._read(self._texts[:1]))
+        first = self._texts[:1]
+        self._rounding = Rounding.of(model.module, model.base.dtype, lambda: self._read(first), self._alone[0])
 
     def sound(self) -> Sound:
         """What gives the logits of single texts.
 
         Raises:
-            _NotCausalError: later tokens change them.
+            _UnfitError: later tokens change them, or chance does.
         """
+        if not self._rounding.is_steady:
+            raise _UnfitError("says something else each time it is asked")
         first, second = (logits[: self._fork] for logits in self._alone[:2])
         if not self._rounding.explains(first, second, everywhere=True):
-            raise _NotCausalError
+            raise _UnfitError("is no causal language model: what it says of a token depends on the tokens after it")
         ways = BATCHES[1:] if self._model.is_soft_prompt else BATCHES  # they stand in front of padding on the left
         found = ((batch, cache) for cache in (True, False) for batch in ways if self._answers(batch, cache))
         answering, cache = next(found, (None, True))

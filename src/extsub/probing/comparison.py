@@ -34,20 +34,23 @@ class Rounding:
     """at the median place"""
     is_exact: bool
     """float32. With fewer digits experts are chosen otherwise here and there, which says nothing of the other places"""
+    is_steady: bool
+    """whether a float32 model says the same when it is asked again"""
 
     @classmethod
-    def of(cls, module: nn.Module, dtype: torch.dtype, ask: Callable[[], Tensor]) -> Rounding:
+    def of(cls, module: nn.Module, dtype: torch.dtype, ask: Callable[[], Tensor], expected: Tensor) -> Rounding:
         """Of a model that computes in ``dtype``: how far what ``ask`` gives moves when everything is rounded anew.
 
         Args:
-            ask: gives logits (places, vocabulary).
+            expected: what it gives otherwise, logits (places, vocabulary).
         """
-        expected = ask()
+        least = LEAST * distances(torch.zeros_like(expected), expected).median().item()
+        is_exact = dtype == torch.float32
+        is_steady = not is_exact or distances(ask(), expected).max().item() <= least
         with rounded_anew(module):
             noise = distances(ask(), expected)
-        least = LEAST * distances(torch.zeros_like(expected), expected).median().item()
-        allowed = (max(SLACK * one.item(), least) for one in (noise.max(), noise.median()))
-        return cls(*allowed, is_exact=dtype == torch.float32)
+        worst, typical = (max(SLACK * one.item(), least) for one in (noise.max(), noise.median()))
+        return cls(worst, typical, is_exact, is_steady)
 
     def explains(self, found: Tensor, expected: Tensor, everywhere: bool = False) -> bool:
         """Whether logits (places, vocabulary) are the expected ones, rounded.

@@ -76,7 +76,7 @@ STATE_HEADS = (
 """Mamba's (number, width): they fill the whole width"""
 WINDOWS = (
     *("sliding_window", "sliding_window_size", "attention_window_size", "window_size", "local_attention"),
-    *("attention_chunk_size", "keep_window_size", "index_topk"),
+    *("attention_chunk_size", "keep_window_size", "index_topk", "local_attn_chunk_length", "lsh_attn_chunk_length"),
 )
 """after how many tokens attention becomes another"""
 

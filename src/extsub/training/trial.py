@@ -78,18 +78,24 @@ def _logits(model: PreTrainedModel, tokens: Sequence[int] = (), **more: Any) -> 
         return model(**more, use_cache=False).logits[0]
 
 
+def _rounding(model: PreTrainedModel, tokens: Sequence[int]) -> tuple[Rounding, Tensor]:
+    """(what rounding does to the logits of a text, the logits)"""
+    alone = _logits(model, tokens)
+    return Rounding.of(model, model.dtype, lambda: _logits(model, tokens), alone), alone
+
+
 def _is_causal(model: PreTrainedModel) -> bool:
     tokens = tokens_for(model, 32)
     text, other = tokens[:24], tokens[:16] + tokens[24:]
-    rounding = Rounding.of(model, model.dtype, lambda: _logits(model, text))
-    return rounding.explains(_logits(model, other)[:16], _logits(model, text)[:16], everywhere=True)
+    rounding, alone = _rounding(model, text)
+    return rounding.explains(_logits(model, other)[:16], alone[:16], everywhere=True)
 
 
 def _sees(model: PreTrainedModel) -> bool:
     """Whether a token changes what is said later: without that nothing would show."""
     text = tokens_for(model, 24)
-    rounding = Rounding.of(model, model.dtype, lambda: _logits(model, text))
-    return not rounding.explains(_logits(model, [text[-1], *text[1:]])[1:], _logits(model, text)[1:])
+    rounding, alone = _rounding(model, text)
+    return not rounding.explains(_logits(model, [text[-1], *text[1:]])[1:], alone[1:])
 
 
 def _packing_fault(model: PreTrainedModel) -> str | None:
@@ -98,7 +104,7 @@ def _packing_fault(model: PreTrainedModel) -> str | None:
 
     tokens = tokens_for(model, sum(ROWS))
     rows = [row.tolist() for row in torch.tensor(tokens).split(ROWS)]
-    rounding = Rounding.of(model, model.dtype, lambda: _logits(model, rows[1]))
+    rounding, _ = _rounding(model, rows[1])
     alone = [_logits(model, row) for row in rows]
     model.train()  # some models then compute otherwise
     if not all(map(rounding.explains, [_logits(model, row) for row in rows], alone)):
