@@ -41,13 +41,14 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "data": ({"formats", "guesses", "messages", "prompts", "rows"}, set(), set()),
     "tokens": (set(), set(), {"tokenizers", "transformers"}),
     "models": (set(), set(), {"torch", "transformers", "huggingface_hub", "safetensors"}),
+    "probing": ({"models"}, {"torch", "huggingface_hub"}, {"transformers"}),
     "training": (
-        {"adapters", "data", "models", "pictures", "printing", "processes", "prompts", "rows", "tokens"},
+        {"adapters", "data", "models", "pictures", "printing", "probing", "processes", "prompts", "rows", "tokens"},
         {"torch", "cyclopts", "safetensors", "trl", "transformers"},
         {"peft", "datasets", "matplotlib", "deepspeed", "rich"},
     ),
     "evaluation": (
-        {"adapters", "data", "formats", "models", "pictures", "processes", "prompts", "rows", "tokens"},
+        {"adapters", "data", "formats", "models", "pictures", "probing", "processes", "prompts", "rows", "tokens"},
         {"torch", "cyclopts", "numpy", "transformers"},
         {"accelerate", "lm_eval", "matplotlib", "peft", "rouge_score", "sacrebleu"},
     ),

@@ -180,7 +180,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def positions(config: PretrainedConfig) -> int | None:
     """The longest sequence that the model allows, in tokens; None where it has no limit."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+    known = config.get_text_config()
+    return getattr(known, "max_position_embeddings", getattr(known, "max_seq_len", None))  # the latter is MPT's
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from extsub.training.kinds import peft_config
 from extsub.training.plan import Plan, plan_training
 from extsub.training.record import identity, training_record, write_adapter
 from extsub.training.settings import PROMPT_LEARNING, TrainingSettings
+from extsub.training.trial import try_model
 
 if TYPE_CHECKING:
     from trl import SFTConfig
@@ -174,8 +175,11 @@ def _trainer(plan: Plan, arguments: SFTConfig, held: Callable[[], bool]) -> Trai
     if len(plan.order) > len(plan.order.lengths):  # what fills the last batch: one token, nothing to learn
         filler = {"input_ids": [plan.tokenizer.eos_token_id], "labels": [MASKED], "seq_lengths": [1]}
         dataset = dataset.add_item({name: filler[name] for name in dataset.column_names})
+    model = load_model(plan.model, plan.dtype, settings.quantize)
+    if not plan.is_tried:
+        try_model(model, settings)
     trainer = Trainer(
-        model=load_model(plan.model, plan.dtype, settings.quantize),
+        model=model,
         args=arguments,
         train_dataset=dataset,
         processing_class=plan.tokenizer,
