@@ -115,8 +115,8 @@ def dense(folder: Path) -> dict[str, Tensor]:
         }
     result = {}
     for key, A in tensors.items():
-        name, _, end = key.partition(".lora_A")
-        if config.get("target_parameters") or A.ndim != 2 or "base_layer" in key or not end:
+        name, mark, end = key.partition(".lora_A")
+        if config.get("target_parameters") or A.ndim != 2 or "base_layer" in key or not mark:
             continue
         B = tensors[f"{name}.lora_B{end}"]
         r, lora_alpha = (
@@ -224,7 +224,12 @@ def replaced(content: Any, way: list[int], value: Any) -> Any:
     return copy
 
 
-ROW = {"instruction": "Why?", "input": "", "output": "So.", "messages": [{"role": "user", "content": "x"}]}
+ROW = {
+    "instruction": "Why?",
+    "input": "",
+    "output": "So.",
+    "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}],
+}
 
 
 def rows(folder: Path, edits: tuple[list[int], Any, list[tuple[str, float, bytes]]]) -> None:
