@@ -47,14 +47,34 @@ def read_bytes(path: Path, largest: int | None = LARGEST) -> bytes:
     return content
 
 
-def read_json(path: Path, largest: int | None = LARGEST) -> Any:
+def read_json(path: Path, shape: Any = object, largest: int | None = LARGEST) -> Any:
     """What a JSON file holds.
+
+    Args:
+        shape: what it must look like, as `fits` has it.
 
     Raises:
         OSError: as `read_bytes`.
-        ValueError: as `parse_json`.
+        ValueError: as `parse_json`, or it has another shape.
     """
-    return parse_json(read_bytes(path, largest))
+    value = parse_json(read_bytes(path, largest))
+    if not fits(value, shape):
+        raise ValueError("other values than expected")
+    return value
+
+
+def fits(value: Any, shape: Any) -> bool:
+    """Whether a JSON value has a shape: a type, ``[shape]`` for a list, ``[shape, shape]`` for one of two, or
+    ``{name: shape}`` for an object that has these names; ``...`` stands for every other name."""
+    if isinstance(shape, list):
+        shapes = shape * len(value) if isinstance(value, list) and len(shape) == 1 else shape
+        return isinstance(value, list) and len(value) == len(shapes) and all(map(fits, value, shapes))
+    if isinstance(shape, dict):
+        if not isinstance(value, dict) or shape.keys() - value.keys() - {...}:
+            return False
+        named = {name: shape.get(name, shape.get(..., object)) for name in value}
+        return all(fits(value[name], one) for name, one in named.items())
+    return isinstance(value, shape)
 
 
 def parse_json(content: bytes, **hooks: Any) -> Any:

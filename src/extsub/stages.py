@@ -16,7 +16,7 @@ from extsub.evaluation.store import write_whole
 from extsub.files import read_json
 
 RECORD = "stages.json"
-NOTE = {"inputs", "again", "finished", "seconds", "cpu_seconds", "found"}
+NOTE = {"inputs": str, "again": str, "finished": bool, "seconds": float, "cpu_seconds": float, "found": object}
 """what is noted of a stage"""
 
 
@@ -142,13 +142,11 @@ class Stages:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record = read_json(path)
-        whole = all(note.keys() >= NOTE for note in record["stages"].values())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        whole = False
-    if not whole:
-        raise ExtSubError(f"{path} is broken, so nobody knows what was made from what: choose another output")
-    return record
+        return read_json(path, {"stages": {...: NOTE}})
+    except (OSError, ValueError) as error:
+        raise ExtSubError(
+            f"{path} is broken, so nobody knows what was made from what: choose another output"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -55,6 +55,7 @@ def find(name: str) -> AdapterName:
         raise ExtSubError(f"{name}: adapters of kind {brief(kind)} are not evaluated; of these: {', '.join(KINDS)}")
     if config.get("megatron_config"):
         raise ExtSubError(f"{name}: megatron_config is set in {source.config.name}: PEFT would import what it names")
+    fields.names(config, "modules_to_save", name)  # PEFT takes a text apart, and each letter for an expression
     _check_sizes(config, open_tensors(source.weights, name))
     return AdapterName(
         source=source,

@@ -19,6 +19,11 @@ from extsub.errors import ExtSubError, shown
 from extsub.files import read_bytes, read_json
 
 RESULTS = "results.json"
+NUMBER = (int, float)
+FIGURES = {...: {...: {"value": NUMBER, "ci95": [NUMBER, NUMBER], "n": int}}}
+"""of a model: task -> metric -> figure"""
+SHAPE = {"model": dict, "tasks": FIGURES, "runs": {...: {"identity": {"data": object, "limit": object}}}}
+"""of what it holds, as far as somebody reads it"""
 
 
 class Store:
@@ -140,9 +145,10 @@ def read_results(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        results = read_json(path)
-        results["tasks"], results["runs"], results["model"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        results = read_json(path, SHAPE)
+        if results["tasks"].keys() - results["runs"].keys():
+            raise ValueError("figures of no run")
+    except (OSError, ValueError) as error:
         raise ExtSubError(f"{path} was not written by extsub evaluate: choose another folder") from error
     return results
 
