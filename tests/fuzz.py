@@ -35,7 +35,7 @@ import swept
 from build import PREFIX
 from extsub import ExtSubError, combine, inspect, load_adapter, save_adapter
 from extsub.adapters import patterns
-from extsub.cli import _read_recipe
+from extsub.cli import _read_config
 from extsub.data import load_data, load_prompts
 from extsub.evaluation.adapter_name import find
 from extsub.evaluation.putting_on import put_on
@@ -184,7 +184,7 @@ YAML_EDITS = st.tuples(st.just("insert"), st.floats(0, 1), WORD_EDITS) | spoilt.
 def recipes(folder: Path, edits: list[tuple[str, float, bytes]]) -> None:
     """YAML for ``run`` and for ``train --config``."""
     path = folder / "recipe.yaml"
-    for target, content, read in (("recipe", RECIPE, read_recipe), ("config", TRAINING, _read_recipe)):
+    for target, content, read in (("recipe", RECIPE, read_recipe), ("config", TRAINING, _read_config)):
         path.write_bytes(spoilt.spoil(content, edits))
         outcome(target, lambda read=read: read(path))
 

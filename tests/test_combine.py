@@ -459,7 +459,7 @@ def test_a_zero_expert_is_refused_and_a_zero_anti_expert_noted(tmp_path: Path) -
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     expert, anti_expert = build.lora(tmp_path / "e"), build.lora(tmp_path / "a", seed=1)
-    one, other = (run(expert, anti_expert, output=tmp_path / name) for name in ("one", "other"))
+    one, other = (run(expert, anti_expert, output=tmp_path / name / "out") for name in ("one", "other"))
     for path in one.iterdir():
         assert path.read_bytes() == (other / path.name).read_bytes(), path.name
 

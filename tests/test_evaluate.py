@@ -159,7 +159,7 @@ def test_every_prompt_is_what_the_model_reads(made: Path, evaluate: Command, pro
 
 COMMANDS = """
 import sys
-from extsub.cli import main
+from extsub.__main__ import main
 for words in sys.argv[1:]:
     try:
         main(words.split())

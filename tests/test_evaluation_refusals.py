@@ -50,7 +50,8 @@ def refused(here: Path, evaluate: Command) -> Callable[[str], str]:
     ("words", "message"),
     [
         ("", f"no task: name one or more of {ALL}"),
-        ("mmlu", f"mmlu: no such task; there are {ALL}"),
+        ("mmlu", f"mmlu: no such task; one of lm-evaluation-harness is ability --lm-eval mmlu. There are {ALL}"),
+        ("truthful-mc", f"truthful-mc: no such task; did you mean truthfulqa-mc? There are {ALL}"),
         ("halueval-qa --limit 0", "--limit 0: expected 1 or more"),
         ("halueval-qa --batch-size 0", "--batch-size 0: expected auto, or 1 or more"),
         ("halueval-qa --max-new-tokens 0", "--max-new-tokens 0: expected 1 or more"),
@@ -342,14 +343,14 @@ def harm(folder: Path, what: str) -> str:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes in folders")
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("what", ["code", "pipe", "import", "room", "expression"])
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [(command, what) for command in COMMANDS for what in ("code", "pipe", "import", "room", "expression")][:-1],
+)  # a sweep's combined adapters are written without expressions
 def test_an_adapter_that_means_harm_never_reaches_peft(
     here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch, command: str, what: str
 ) -> None:
     monkeypatch.setattr("extsub.adapters.patterns.SECONDS", 1)
-    if command == "sweep" and what == "expression":
-        pytest.skip("what is combined is written with the names of modules")
     shutil.copytree(here / "lora", here / "spoilt")
     said = harm(here / "spoilt", what)
     run = extsub(*COMMANDS[command].split())

@@ -27,14 +27,14 @@ from extsub import ExtSubError, combine, load_adapter
 from extsub.adapters import patterns
 from extsub.adapters.patterns import check_expressions, first_keys
 from extsub.adapters.reading import read_config
-from extsub.errors import brief, shown
+from extsub.escaping import brief, shown
 from extsub.files import read_bytes, read_json
 from extsub.recipe.values import read_yaml
 
 WEIGHTS, CONFIG, PICKLE = "adapter_model.safetensors", "adapter_config.json", "adapter_model.bin"
 HANGING = (
     *("(.*)*x", "([a-z_.0-9]+)+!", "((.|..)*)*#", ".*" * 12 + "x", "(?=(.*)*x)", "(?:(?:.{0,99}){0,99}){0,99}!"),
-    *("(.*)" * 12 + "\\1!"),
+    "(.*)" * 12 + "\\1!",
 )
 """which keep re busy for hours on a usual name of a module"""
 

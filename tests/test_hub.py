@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub.repocard import metadata_load
 
 import build
 from conftest import start
@@ -111,6 +112,15 @@ def test_both_files_come_from_one_commit_and_nothing_else_is_fetched(hub: type[H
     ]
     fetched = {path for path in hub.asked if path.startswith("/ann/expert/")}
     assert fetched == {f"/ann/expert/resolve/old/{CONFIG}", f"/ann/expert/resolve/{OLD}/{WEIGHTS}"}
+
+
+def test_the_licence_on_the_hub_is_passed_on(hub: type[Hub], tmp_path: Path) -> None:
+    for name in ("expert", "anti"):
+        (hub.root / "ann" / name / "README.md").write_text("---\nlicense: mit\ndatasets:\n- ann/facts\n---\n")
+    save_adapter(combine(load_adapter("ann/expert"), load_adapter("ann/anti")), tmp_path / "out")
+    fields = metadata_load(tmp_path / "out" / "README.md")
+    assert (fields["license"], fields["datasets"]) == ("mit", ["ann/facts"])
+    assert f"| expert | ann/expert \\@ {COMMIT[:12]} |" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_subfolder_of_a_repository(hub: type[Hub]) -> None:

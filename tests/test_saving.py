@@ -22,7 +22,7 @@ from extsub.adapters.adapter import Adapter
 # Saves slowly enough to be killed in the middle of the file.
 SLOW = """
 import sys, time
-from extsub import cli
+from extsub.__main__ import main
 from extsub.adapters import save
 write = save._write_all
 def slow(file, block):
@@ -30,7 +30,7 @@ def slow(file, block):
     print("writing", flush=True)
     time.sleep(0.2)
 save._write_all = slow
-cli.main(sys.argv[1:])
+main(sys.argv[1:])
 """
 
 

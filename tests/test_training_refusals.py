@@ -164,7 +164,7 @@ def test_a_bug_keeps_its_traceback(
 
 FULL_DISK = """
 import resource, sys
-from extsub.cli import main
+from extsub.__main__ import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 main(["train", *sys.argv[1:]])
 """

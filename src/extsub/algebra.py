@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, counted
 
 # Smallest to largest eigenvalue of A A^T. Below it the Gram form of a row norm could lose more than 6 of 16 digits.
 GRAM_LIMIT = 1e-6
@@ -271,5 +271,6 @@ def spread_alpha(alpha: float | Sequence[float], anti_experts: int) -> list[floa
     if len(alphas) == 1:
         return alphas * anti_experts
     if len(alphas) != anti_experts:
-        raise ExtSubError(f"{len(alphas)} values of alpha for {anti_experts} anti-experts: give one, or one for each")
+        antis = counted(anti_experts, "anti-expert")
+        raise ExtSubError(f"{len(alphas)} values of alpha for {antis}: give one, or one for each")
     return alphas

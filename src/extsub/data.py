@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from extsub.errors import ExtSubError, shown
+from extsub.errors import ExtSubError
+from extsub.escaping import shown
 from extsub.prompts import ROLES, Turn, user_turn
 from extsub.rows import Row, describe, fields_of, read_rows, read_text
 

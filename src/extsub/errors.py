@@ -1,16 +1,6 @@
-"""The one error class for what a user can fix, how its messages quote files, and how to ask for an optional library."""
+"""What ends a command early: an error that a user can fix, and being told to stop. And how messages count."""
 
 from __future__ import annotations
-
-import importlib
-from reprlib import Repr
-from types import ModuleType
-
-LONGEST = 100
-"""characters of a quoted value, name or text"""
-
-_REPR = Repr()
-_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
 
 
 class ExtSubError(Exception):
@@ -21,35 +11,29 @@ class ExtSubError(Exception):
     """
 
 
-def shown(value: object) -> str:
-    """A value from a file as Python writes it: on one line, without control characters, shortened."""
-    try:
-        return _shortened(_REPR.repr(value))
-    except ValueError:
-        return "a number of thousands of digits"
+class Terminated(BaseException):
+    """The process was told to stop by SIGTERM or SIGHUP.
 
-
-def brief(text: object) -> str:
-    """A name from a file, or what a library said: as `shown`, but without quotation marks."""
-    start = " ".join(str(text)[:10_000].split())
-    return _shortened("".join(one if one.isprintable() else repr(one)[1:-1] for one in start))
-
-
-def _shortened(text: str) -> str:
-    """The beginning and the end, which tells names apart."""
-    half = LONGEST // 2 - 2
-    return text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"
-
-
-def require(module: str, extra: str) -> ModuleType:
-    """Import an optional library, or say how to get it.
-
-    Raises:
-        ExtSubError: the library is not installed. One that is installed but broken keeps its own error.
+    It is not a ``SystemExit``, which libraries raise for reasons of their own.
     """
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module.partition(".")[0]:
-            raise
-        raise ExtSubError(f"{error.name} is not installed: pip install 'extsub[{extra}]'") from error
+
+    def __init__(self, signum: int) -> None:
+        super().__init__()
+        self.signum = signum
+
+
+class PrintError(Exception):
+    """Standard output takes no more: its reader is gone, or the disk behind it is full."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+STOPPED = (KeyboardInterrupt, Terminated)
+"""What is raised when somebody stops the work. Whoever knows what is kept of it says so in ``args``: one sentence."""
+
+
+def counted(number: int, noun: str) -> str:
+    """So many of them: ``1 row``, ``2,000 rows``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

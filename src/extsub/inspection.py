@@ -11,7 +11,8 @@ from extsub.adapters.adapter import Adapter, Module, Source, smallest_common_dty
 from extsub.adapters.load import decode, load_adapter
 from extsub.adapters.reading import open_tensors, read_config
 from extsub.adapters.source import find_adapter
-from extsub.errors import ExtSubError, brief
+from extsub.errors import ExtSubError
+from extsub.escaping import brief
 from extsub.matching import match
 
 

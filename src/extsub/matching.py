@@ -13,8 +13,9 @@ from typing import Any
 import torch
 
 from extsub.adapters.adapter import Adapter, Copy, Module
-from extsub.adapters.base import is_path, is_quantised, normalised
-from extsub.errors import ExtSubError, brief, shown
+from extsub.adapters.base import is_path, is_quantised, normalised, public
+from extsub.errors import ExtSubError
+from extsub.escaping import brief, shown
 
 # What transformers 4.52 and 5 renamed: (old, new)
 _RENAMES = (
@@ -89,17 +90,17 @@ def _same_base(expert: Adapter, anti_expert: Adapter, base: str | None, notes: l
     """The base of both."""
     other = anti_expert.base
     if base is None or other is None:
-        unnamed = expert.label if base is None else anti_expert.label
-        if base or other:
-            notes.append(f"{unnamed} does not name its base model; taken to be {base or other}, by its shapes alone")
-        return base or other
+        unnamed, named = expert.label if base is None else anti_expert.label, base or other
+        if named:
+            notes.append(f"{unnamed} does not name its base model; taken to be {public(named)}, by its shapes alone")
+        return named
     mine, theirs = normalised(base), normalised(other)
     if mine == theirs:
         if is_quantised(base) != is_quantised(other):
-            notes.append(f"the bases differ in quantisation ({base} and {other})")
+            notes.append(f"the bases differ in quantisation ({public(base)} and {public(other)})")
         return base
     if same_base(base, other):
-        notes.append(f"{base} and {other} are taken to be the same base model, by their last names")
+        notes.append(f"{public(base)} and {public(other)} are taken to be the same base model, by their last names")
         return other if is_path(base) and not is_path(other) else base
     raise ExtSubError(
         f"{expert.name} was trained on {brief(base)} and {anti_expert.name} on {brief(other)}: adapters of different "

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
+from extsub.extras import require
 
 if TYPE_CHECKING:
     import torch

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from extsub.errors import ExtSubError, brief
+from extsub.errors import ExtSubError
+from extsub.escaping import brief
 from extsub.files import read_json
 
 LARGEST = 1e9

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from extsub.errors import ExtSubError, brief, require, shown
+from extsub.errors import ExtSubError
+from extsub.escaping import brief, shown
+from extsub.extras import require
 from extsub.files import read_bytes
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-from extsub.errors import ExtSubError
+from extsub.errors import STOPPED, ExtSubError
 from extsub.evaluation.store import write_whole
 from extsub.files import read_json
 
@@ -158,8 +158,7 @@ def kept_when_interrupted(kept: Callable[[], str]) -> Generator[None]:
     """
     try:
         yield
-    except (KeyboardInterrupt, SystemExit) as error:
-        if not (said := kept()):
-            raise
-        code = (error.args[0] if error.args else 1,) if isinstance(error, SystemExit) else ()
-        raise type(error)(*code, said) from error
+    except STOPPED as error:
+        if said := kept():
+            error.args = (said,)
+        raise

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from typing import Any
 
-from extsub.errors import ExtSubError, brief, shown
+from extsub.errors import ExtSubError
+from extsub.escaping import brief, shown
 
 SUPPORTED_KINDS = ("LORA", "ADALORA", "IA3", "PREFIX_TUNING")
 

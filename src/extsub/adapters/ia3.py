@@ -17,7 +17,8 @@ from extsub.adapters.patterns import full_matches
 from extsub.adapters.reading import TensorFile
 from extsub.adapters.targets import matches, saved_names, short_targets, written_targets
 from extsub.algebra import Delta
-from extsub.errors import ExtSubError, brief
+from extsub.errors import ExtSubError
+from extsub.escaping import brief
 
 KNOWN_FIELDS = fields.COMMON_FIELDS | {"feedforward_modules", "init_ia3_weights"}
 

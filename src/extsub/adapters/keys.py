@@ -10,7 +10,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from extsub.adapters.adapter import PREFIX
-from extsub.errors import ExtSubError, brief
+from extsub.errors import ExtSubError
+from extsub.escaping import brief
 
 # Left in the keys by torch.compile, FSDP, activation checkpointing and DataParallel.
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")

@@ -21,7 +21,8 @@ from extsub.adapters.patterns import first_keys
 from extsub.adapters.reading import TensorFile
 from extsub.adapters.targets import saved_names, short_targets, written_targets
 from extsub.algebra import Delta
-from extsub.errors import ExtSubError, brief, shown
+from extsub.errors import ExtSubError
+from extsub.escaping import brief, shown
 
 SUFFIXES = ("lora_A.weight", "lora_B.weight", "lora_embedding_A", "lora_embedding_B", "lora_A", "lora_B", "lora_E")
 

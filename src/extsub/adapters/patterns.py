@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from extsub.adapters import first_match
-from extsub.errors import ExtSubError, brief, shown
+from extsub.errors import ExtSubError
+from extsub.escaping import brief, shown
 
 SECONDS = 5
 """that the expressions of one config may take; 50 usual ones take 2 on 18,432 modules"""

@@ -15,7 +15,8 @@ from extsub.adapters import config as fields
 from extsub.adapters.adapter import Adapter, Module, Source
 from extsub.adapters.reading import TensorFile
 from extsub.algebra import Delta
-from extsub.errors import ExtSubError, brief
+from extsub.errors import ExtSubError
+from extsub.escaping import brief
 
 KEY = "prompt_embeddings"
 

@@ -19,7 +19,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from extsub.adapters.adapter import Copy
-from extsub.errors import ExtSubError, brief, shown
+from extsub.errors import ExtSubError
+from extsub.escaping import brief, shown
 from extsub.files import check_regular, parse_json, read_bytes
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

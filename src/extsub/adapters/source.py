@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from extsub.adapters.adapter import Source
+from extsub.adapters.stated import CARD
 from extsub.errors import ExtSubError
 
 CONFIG = "adapter_config.json"
@@ -91,7 +92,7 @@ def _other_format(files: set[str]) -> str:
 
 
 def _on_hub(name: str, repo: str, subfolder: str, revision: str | None) -> Source:
-    """Download config and weights of one commit, nothing else."""
+    """Download config, weights and model card (whose licence a result passes on) of one commit, nothing else."""
     from huggingface_hub import errors as hub
     from huggingface_hub import hf_hub_download, list_repo_files
 
@@ -109,6 +110,8 @@ def _on_hub(name: str, repo: str, subfolder: str, revision: str | None) -> Sourc
         except (hub.OfflineModeIsEnabled, hub.HfHubHTTPError, OSError):
             files = {path.name for path in config.parent.iterdir()}  # offline: what the cache holds
         weights = download(_choose_weights(name, files), commit)
+        if CARD in files:
+            download(CARD, commit)
     except hub.GatedRepoError as error:
         raise ExtSubError(f"{name}: access is gated: ask for it on its hub page, then run 'hf auth login'") from error
     except hub.RepositoryNotFoundError as error:

@@ -17,9 +17,10 @@ from extsub.demo.manners import MADE, two_deficiencies
 from extsub.demo.picture import PICTURE, plot_demo
 from extsub.demo.settings import FACTS, MANNERS, NEUTRAL, RETAINED, SHOWN_ALPHAS, SIDES, Size
 from extsub.demo.summary import ability_limit, over_seeds, summary_of
-from extsub.errors import require
+from extsub.escaping import to_json
 from extsub.evaluation.run import Progress, silent
 from extsub.evaluation.store import write_whole
+from extsub.extras import require
 from extsub.report.report import write_report
 from extsub.stages import Stages, kept_when_interrupted
 from extsub.sweeping.settings import SweepSettings
@@ -79,7 +80,7 @@ def demo(
         **over_seeds(list(found.values())),
     }
     plot_demo(summary, output / PICTURE)
-    write_whole(output / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_whole(output / SUMMARY, to_json(summary) + "\n")
     return summary
 
 

@@ -11,7 +11,8 @@ from extsub.adapters.adapter import Source
 from extsub.adapters.base import normalised
 from extsub.adapters.reading import TensorFile, open_tensors, read_config
 from extsub.adapters.source import find_adapter
-from extsub.errors import ExtSubError, brief, shown
+from extsub.errors import ExtSubError
+from extsub.escaping import brief, shown
 from extsub.files import read_json
 from extsub.models import ModelName, find_model
 from extsub.prompts import TEMPLATES

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from extsub.errors import ExtSubError, brief
-from extsub.errors import shown as quoted
+from extsub.errors import ExtSubError
+from extsub.escaping import brief
+from extsub.escaping import markdown as plain
+from extsub.escaping import shown as quoted
+from extsub.evaluation.rounding import rounded
 from extsub.evaluation.statistics import Difference, Score, difference
 from extsub.evaluation.store import RESULTS, read_items, read_results
 from extsub.evaluation.task import scores_of
@@ -186,8 +189,8 @@ def markdown(comparison: Comparison) -> str:
     rows = ["| task | score | run | | difference | p | |", "|---|---|---|---:|---:|---:|---|"]
     for line in comparison.lines:
         for cells in line.cells(comparison.names):
-            rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    notes = [f"- {note}" for note in (*EXPLANATION, *comparison.notes)]
+            rows.append("| " + " | ".join(map(plain, cells)) + " |")
+    notes = [f"- {plain(note)}" for note in (*EXPLANATION, *comparison.notes)]
     return "\n".join([*rows, "", *notes, ""])
 
 
@@ -199,15 +202,21 @@ EXPLANATION = (
 
 def shown(figure: dict[str, Any] | None) -> str:
     """A figure with its interval."""
-    if figure is None:
-        return ""
-    low, high = figure["ci95"]
-    return f"{figure['value']:.4g} [{low:.3g}, {high:.3g}]"
+    return "" if figure is None else " ".join(rounded(figure["value"], figure["ci95"]))
+
+
+def shown_change(value: float, ci95: Sequence[float]) -> str:
+    """A difference with its interval."""
+    return " ".join(rounded(value, ci95, signed=True))
+
+
+def shown_p(p: float | None) -> str:
+    """As far as anybody needs it."""
+    return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _change(found: Difference | None) -> tuple[str, str]:
-    """(a difference with its interval, p as far as anybody needs it)."""
+    """(a difference with its interval, p)."""
     if found is None or math.isnan(found.value):
         return "", ""
-    p = "" if found.p is None else "<0.001" if found.p < 0.001 else f"{found.p:.3f}"
-    return f"{found.value:+.3g} [{found.ci95[0]:+.2g}, {found.ci95[1]:+.2g}]", p
+    return shown_change(found.value, found.ci95), shown_p(found.p)

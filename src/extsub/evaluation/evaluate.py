@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import difflib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
+from extsub.escaping import to_json
 from extsub.evaluation import language_model
 from extsub.evaluation.run import Progress, Run, ask_all, judge, kept_when_interrupted, silent
 from extsub.evaluation.settings import EvaluationSettings
@@ -19,6 +20,7 @@ from extsub.evaluation.store import RESULTS, Store, changed, read_items, read_re
 from extsub.evaluation.subjects import Subject, subjects_of
 from extsub.evaluation.task import Items, Row, Task, data_of, limited, scores_of
 from extsub.evaluation.tasks import TASKS
+from extsub.extras import require
 
 LIBRARIES = ("extsub", "torch", "transformers", "peft", "lm_eval", "sacrebleu", "rouge-score", "openai")
 SETTINGS = ("prompt", "limit", "seed", "dtype", "backend", "url")
@@ -116,7 +118,11 @@ def tasks_named(names: Sequence[str], settings: EvaluationSettings) -> list[Task
         raise ExtSubError(f"no task: name one or more of {', '.join(TASKS)}")
     for name in names:
         if name not in TASKS:
-            raise ExtSubError(f"{name}: no such task; there are {', '.join(TASKS)}")
+            close = difflib.get_close_matches(name, TASKS, n=1)
+            meant = (
+                f"did you mean {close[0]}?" if close else f"one of lm-evaluation-harness is ability --lm-eval {name}."
+            )
+            raise ExtSubError(f"{name}: no such task; {meant} There are {', '.join(TASKS)}")
     chosen = [TASKS[name] for name in dict.fromkeys(names)]
     for task in chosen:
         if settings.backend == "openai" and task.needs != "answers":
@@ -197,8 +203,7 @@ def _finish(subject: Subject, runs: list[Run], group: Processes) -> dict[str, An
 
 def _write(subject: Subject, results: dict[str, Any]) -> None:
     if subject.folder:
-        text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
-        write_whole(subject.folder / RESULTS, text + "\n")
+        write_whole(subject.folder / RESULTS, to_json(results) + "\n")
 
 
 def _record(run: Run, rows: list[Row], group: Processes) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from extsub.adapters.staging import remove_empty
 from extsub.data import load_prompts
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
 from extsub.evaluation.asking import answer
 from extsub.evaluation.run import Progress, Run, ask_all, kept_when_interrupted, silent
 from extsub.evaluation.settings import GenerationSettings
@@ -17,6 +17,7 @@ from extsub.evaluation.sharing import processes
 from extsub.evaluation.store import Store, working_in
 from extsub.evaluation.subjects import subjects_of
 from extsub.evaluation.task import Item, Items, Row, Task, conversation
+from extsub.extras import require
 
 NEW_TOKENS = 256
 SETTINGS = ("prompt", "max_new_tokens", "dtype", "backend", "url", "field")

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
 from extsub.evaluation.adapter_name import AdapterName
 from extsub.evaluation.putting_on import put_beside, put_on, take_off
+from extsub.extras import require
 from extsub.models import ModelName, choose_dtype, load_config, load_model, load_tokenizer, positions
 
 if TYPE_CHECKING:

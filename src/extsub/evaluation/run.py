@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from extsub.errors import ExtSubError
+from extsub.errors import STOPPED, ExtSubError
 from extsub.evaluation import adapter_name, language_model
 from extsub.evaluation.batches import free_memory
 from extsub.evaluation.language_model import Base
@@ -53,12 +53,11 @@ def kept_when_interrupted(runs: Sequence[Run]) -> Generator[None]:
     """Say what was saved when somebody stops the work; let go of the files in any case."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit) as error:
-        done = sum(len(run.rows) for run in runs if run.subject.folder is not None)
-        if not done:
-            raise
-        saved = "1 item is saved" if done == 1 else f"{done:,} items are saved"
-        raise type(error)(*error.args, f"{saved}: the same command goes on from there") from error
+    except STOPPED as error:
+        if done := sum(len(run.rows) for run in runs if run.subject.folder is not None):
+            saved = "1 item is saved" if done == 1 else f"{done:,} items are saved"
+            error.args = (f"{saved}: the same command goes on from there",)
+        raise
     finally:
         for run in runs:
             run.store.close()

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from extsub.adapters.staging import check_place, locked, make_parents, remove_empty
-from extsub.errors import ExtSubError, shown
+from extsub.errors import ExtSubError
+from extsub.escaping import shown
 from extsub.files import read_bytes, read_json
 
 RESULTS = "results.json"

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from extsub.data import load_data, load_prompts
-from extsub.errors import ExtSubError, shown
+from extsub.errors import ExtSubError
+from extsub.escaping import shown
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure, Scores
 from extsub.prompts import Turn

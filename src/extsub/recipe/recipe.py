@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from extsub.errors import ExtSubError, brief, shown
+from extsub.errors import ExtSubError
+from extsub.escaping import brief, operand, shell, shown
 from extsub.recipe.values import mapping_of, read_yaml, settings_of
 from extsub.sweeping.settings import SweepSettings
 from extsub.training.settings import TrainingSettings
@@ -63,7 +64,7 @@ class Recipe:
     @property
     def command(self) -> str:
         """what runs it"""
-        return f"extsub run {self.path}"
+        return shell(["extsub", "run", operand(str(self.path))])
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -11,11 +11,12 @@ from typing import Any
 from extsub.adapters.load import load_adapter
 from extsub.adapters.save import save_adapter
 from extsub.combination import combine
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
 from extsub.evaluation.batches import free_memory
 from extsub.evaluation.run import Progress, silent
 from extsub.evaluation.sharing import Processes, processes
 from extsub.evaluation.subjects import identify
+from extsub.extras import require
 from extsub.files import read_json
 from extsub.models import find_model
 from extsub.recipe import chain

@@ -12,7 +12,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from extsub.errors import ExtSubError, brief, shown
+from extsub.errors import ExtSubError
+from extsub.escaping import brief, shown
 from extsub.files import read_bytes
 
 EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}

@@ -214,9 +214,9 @@ def _ability(
     record: dict[str, Any], known: list[ScoreName], target: ScoreName, budget: Budget | None
 ) -> tuple[ScoreName | None, str]:
     if budget:
-        return budget.name, "Ability is the budget's score."
+        return budget.name, f"Across lies {score(budget.name)}, the budget's score."
     found = record["positions"]["expert"]["tasks"]
     others = [one for one in known if one.task != target.task and one.score in found.get(one.task, {})]
     for one in (*[one for one in others if one.measure.better == "lower"], *others):
-        return one, f"Ability is {score(one)}, since the sweep had no budget."
+        return one, f"Across lies {score(one)}, since the sweep had no budget."
     return None, "The sweep measured nothing else, so the score stands against α."

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from extsub.errors import ExtSubError, brief
+from extsub.errors import ExtSubError
+from extsub.escaping import brief
 from extsub.evaluation.compare import SIGNIFICANT
 from extsub.evaluation.statistics import Difference, Figure, Measure, Scores, difference, figures
 from extsub.evaluation.store import read_items

@@ -12,7 +12,8 @@ import torch
 
 from extsub.adapters.adapter import Adapter, Module
 from extsub.algebra import OPERATIONS, Delta
-from extsub.errors import ExtSubError, brief
+from extsub.errors import ExtSubError
+from extsub.escaping import brief
 from extsub.profile import Profile
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from extsub.adapters.load import load_adapter
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
+from extsub.escaping import to_json
 from extsub.evaluation import adapter_name
 from extsub.evaluation.evaluate import items_of, tasks_named
 from extsub.evaluation.run import Progress, silent
@@ -18,6 +19,7 @@ from extsub.evaluation.sharing import processes
 from extsub.evaluation.store import RESULTS, write_whole
 from extsub.evaluation.subjects import identify
 from extsub.evaluation.task import Items, Task, limited
+from extsub.extras import require
 from extsub.stages import kept_when_interrupted
 from extsub.sweeping.asking import POSITIONS, Asker
 from extsub.sweeping.choice import Budget, Chooser, Chosen, ScoreName, find_score, half_of
@@ -172,7 +174,7 @@ def _beside(chosen: Mapping[str, Chosen], turns: Sequence[Position]) -> list[Pos
 
 def _write(folder: Path | None, record: Mapping[str, Any]) -> None:
     assert folder is not None  # settings see to that
-    write_whole(folder / RESULT, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_whole(folder / RESULT, to_json(record) + "\n")
     write_whole(folder / TABLE, _table(record))
     profile = record.get("search", {}).get("best", {}).get("profile")
     if profile:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from extsub.adapters.staging import check_place
-from extsub.errors import ExtSubError, shown
+from extsub.errors import ExtSubError
+from extsub.escaping import shown
 from extsub.files import read_json
 
 FOLDER = "checkpoints"

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from extsub.data import Data, load_data
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
+from extsub.extras import require
 from extsub.models import ModelName, choose_dtype, find_model, load_config, load_tokenizer, positions
 from extsub.training.encoding import Encoded, Progress, encode, to_dataset
 from extsub.training.kinds import parameters, sketch

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extsub.adapters.staging import locked, make_parents, remove_empty, staged
-from extsub.errors import ExtSubError
+from extsub.errors import STOPPED, ExtSubError
 from extsub.models import is_out_of_memory, load_model
 from extsub.processes import is_main_process
 from extsub.training import checkpoints
@@ -109,9 +109,8 @@ def _unfinished_work_kept(output: Path) -> Generator[None]:
         yield
     except BaseException as error:
         checkpoint = checkpoints.abandon(output)
-        if isinstance(error, (KeyboardInterrupt, SystemExit)) and checkpoint:
-            said = f"step {checkpoints.step(checkpoint)} is saved in {output}: continue with --resume"
-            raise type(error)(*error.args, said) from error
+        if isinstance(error, STOPPED) and checkpoint:
+            error.args = (f"step {checkpoints.step(checkpoint)} is saved in {output}: continue with --resume",)
         raise
 
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task
+from extsub.extras import require
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
 from extsub.evaluation.asking import answer
 from extsub.evaluation.judges import QUESTIONS, check_judge, judge
 from extsub.evaluation.language_model import LanguageModel
@@ -15,6 +15,7 @@ from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task
 from extsub.evaluation.tasks.truthfulqa import CSV_FILES, NO_COMMENT, read_questions
+from extsub.extras import require
 from extsub.prompts import user_turn
 
 NEW_TOKENS = 256
