@@ -37,7 +37,7 @@ from extsub import ExtSubError, combine, inspect, load_adapter, save_adapter
 from extsub.adapters import patterns
 from extsub.cli import _read_config
 from extsub.data import load_data, load_prompts
-from extsub.evaluation.adapter_name import find
+from extsub.evaluation.adapter_name import base_of, find
 from extsub.evaluation.putting_on import put_on
 from extsub.evaluation.store import read_items, read_results
 from extsub.profile import read_profile
@@ -145,6 +145,7 @@ def attach(folder: Path, one: spoilt.Spoilt) -> None:
     model = LlamaForCausalLM(config)
     named = outcome("find", lambda: find(str(one.write(folder / "e", 0))))
     if named:
+        outcome("base", lambda: base_of(None, [named]))
         outcome("attach", lambda: put_on(model, named))
 
 

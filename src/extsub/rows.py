@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -165,14 +166,14 @@ def _read_csv(path: Path, text: str) -> Iterator[tuple[str, Row]]:
                 continue
             if header is None:
                 header = row
-                if twice := [name for name in header if header.count(name) > 1]:
+                if twice := [name for name, count in Counter(header).items() if count > 1]:
                     raise ExtSubError(f"{where}: two columns are called {shown(twice[0])}")
             elif len(row) != len(header):
                 raise ExtSubError(f"{where}: {len(row)} values under the {len(header)} columns of the header")
             else:
                 yield where, dict(zip(header, row, strict=True))
     except csv.Error as error:
-        raise ExtSubError(f"{path}, line {before + 1}: not CSV ({error})") from error
+        raise ExtSubError(f"{path}, line {before + 1}: not CSV ({brief(error)})") from error
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
@@ -181,7 +182,7 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
     try:
         rows = parquet.read_table(path).to_pylist()
     except (arrow.ArrowException, OSError, ValueError) as error:
-        raise ExtSubError(f"{path}: not Parquet ({str(error).splitlines()[0]})") from error
+        raise ExtSubError(f"{path}: not Parquet ({brief(error)})") from error
     for number, row in enumerate(rows, start=1):
         yield f"{path}, row {number}", row
 

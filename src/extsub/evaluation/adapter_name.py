@@ -103,7 +103,9 @@ def base_of(given: str | None, adapters: list[AdapterName]) -> ModelName:
     base, revision, _ = named[0]
     for other, _, name in named[1:]:
         if normalised(str(other)) != normalised(str(base)):
-            raise ExtSubError(f"the adapters name different base models ({base}, and {name} {other}): say --model")
+            raise ExtSubError(
+                f"the adapters name different base models ({brief(base)}, and {name} {brief(other)}): say --model"
+            )
     try:
         name = find_model(str(base))
     except ExtSubError as error:
