@@ -12,7 +12,7 @@ import extsub
 
 SOURCE = Path(extsub.__file__).parent
 
-FLOOR = {"disk", "errors", "escaping", "extras"}
+FLOOR = {"disk", "errors", "escaping", "extras", "files"}
 """what every room stands on"""
 
 # room: (rooms it may import, libraries it may import anywhere, libraries it may import inside functions)
@@ -21,6 +21,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "disk": (set(), set(), set()),
     "extras": (set(), set(), set()),
     "escaping": (set(), set(), set()),
+    "files": (set(), set(), set()),
     "printing": (set(), set(), {"rich"}),
     "parallel": (set(), {"torch"}, set()),
     "algebra": (set(), {"torch"}, set()),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from extsub.adapters.adapter import PREFIX
 from extsub.errors import ExtSubError
+from extsub.escaping import brief
 
 # Left in the keys by torch.compile, FSDP, activation checkpointing and DataParallel.
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -133,7 +134,7 @@ def _is_copy(name: str, saved: Collection[str]) -> bool:
 
 
 def _explain(keys: list[str], where: str) -> str:
-    examples = ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+    examples = ", ".join(map(brief, keys[:3])) + (", ..." if len(keys) > 3 else "")
     if not any(key.startswith(PREFIX) for key in keys):
         return (
             f"{where}: {len(keys)} keys do not start with {PREFIX!r} ({examples}): the file was not saved by PEFT's "
@@ -141,9 +142,9 @@ def _explain(keys: list[str], where: str) -> str:
         )
     doubled = [key for key in keys if key.startswith((PREFIX + PREFIX, f"{PREFIX}module."))]
     if doubled:
-        return f"{where}: {doubled[0]} repeats its prefix, and not all keys do: save the adapter with save_pretrained"
+        return f"{where}: {brief(doubled[0])} repeats its prefix, and not all keys do: save it with save_pretrained"
     for mark, reason in _OTHER_ADAPTERS + _BASE_TENSORS:
         found = [key for key in keys if mark in key]
         if found:
-            return f"{where}: {found[0]} cannot be combined: {reason} ({len(keys)} such tensors)"
+            return f"{where}: {brief(found[0])} cannot be combined: {reason} ({len(keys)} such tensors)"
     return f"{where}: {len(keys)} tensors that extsub does not know ({examples}): remove them, or ask for support"

@@ -8,8 +8,7 @@ form that PEFT, vLLM, SGLang and llama.cpp read alike.
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -18,10 +17,12 @@ from extsub.adapters import config as fields
 from extsub.adapters.adapter import Adapter, Module, Source
 from extsub.adapters.keys import sort_keys
 from extsub.adapters.layouts import Conv, Embedding, Experts, FactorLayout, Linear
+from extsub.adapters.patterns import first_keys
 from extsub.adapters.reading import TensorFile
 from extsub.adapters.targets import saved_names, short_targets, written_targets
 from extsub.algebra import Delta
 from extsub.errors import ExtSubError
+from extsub.escaping import brief, shown
 
 SUFFIXES = ("lora_A.weight", "lora_B.weight", "lora_embedding_A", "lora_embedding_B", "lora_A", "lora_B", "lora_E")
 
@@ -71,6 +72,7 @@ def decode(config: Mapping[str, Any], file: TensorFile, source: Source) -> Adapt
     velora = ["lora_velora_embed"] if config.get("velora_config") else []
     saved = fields.names(config, "modules_to_save", where)
     keys = sort_keys(list(file.info), SUFFIXES, saved, where, ignored=velora)
+    reader.match_patterns(keys.modules)
     modules = {name: reader.module(name, found) for name, found in sorted(keys.modules.items())}
     return Adapter(
         kind="LORA",
@@ -123,14 +125,16 @@ class _Reader:
         fields.check_fields(config, KNOWN_FIELDS, REFUSED_FIELDS, where)
         if config.get("bias") not in (None, "none"):
             raise ExtSubError(
-                f"{where}: bias is {config['bias']!r} in adapter_config.json: it stores absolute biases, and what they "
-                "add is known only with the base model's"
+                f"{where}: bias is {shown(config['bias'])} in adapter_config.json: it stores absolute biases, and what "
+                "they add is known only with the base model's"
             )
         init = config.get("init_lora_weights")
         if init not in PLAIN_INITS or (init in (0, 1) and not isinstance(init, bool)):
-            raise ExtSubError(f"{where}: init_lora_weights is {init!r}: {_why_not(init)}")
+            raise ExtSubError(f"{where}: init_lora_weights is {shown(init)}: {_why_not(init)}")
         self.rank_pattern = {} if self.adalora else self._pattern("rank_pattern")
         self.alpha_pattern = self._pattern("alpha_pattern")
+        self.ranks: dict[str, int] = {}
+        self.alphas: dict[str, float] = {}
         self.rslora = fields.flag(config, "use_rslora", where)
         self.r = fields.whole_number(config, "init_r" if self.adalora else "r", where)
         self.lora_alpha = fields.number(config, "lora_alpha", where)
@@ -148,14 +152,20 @@ class _Reader:
     def _pattern(self, name: str) -> dict[str, Any]:
         pattern = self.config.get(name) or {}
         if not isinstance(pattern, dict):
-            raise ExtSubError(f"{self.where}: {name} in adapter_config.json must be an object, found {pattern!r}")
+            raise ExtSubError(f"{self.where}: {name} in adapter_config.json must be an object, found {shown(pattern)}")
         for key in pattern:
-            try:
-                re.compile(key)
-            except re.error as error:
-                raise ExtSubError(f"{self.where}: {name} has {key!r}, which is no regular expression") from error
             (fields.whole_number if name == "rank_pattern" else fields.number)(pattern, key, f"{self.where}: {name}")
         return pattern
+
+    def match_patterns(self, modules: Iterable[str]) -> None:
+        """Find the ranks and the lora_alpha of ``modules``: as in PEFT the first key that matches a name wins."""
+        names = sorted({name for module in modules for name in self._names(module)})
+        for field, pattern, values in (
+            ("rank_pattern", self.rank_pattern, self.ranks),
+            ("alpha_pattern", self.alpha_pattern, self.alphas),
+        ):
+            keys = first_keys(field, list(pattern), names, self.where)
+            values |= {name: pattern[key] for name, key in keys.items()}
 
     def settings(self) -> dict[str, Any]:
         """The config fields that a result keeps."""
@@ -172,20 +182,18 @@ class _Reader:
         A_key, B_key, E_key = self._roles(name, keys)
         A, B = self.file.info[A_key], self.file.info[B_key]
         experts = self._expert_parameters(name)
-        # MultiheadAttention keeps its output projection inside the module that the config names
-        names = experts or [name.partition(".base_layer.")[0]]
-        candidates = {self._rank_and_scaling(parameter) for parameter in names}
+        candidates = {self._rank_and_scaling(one) for one in self._names(name)}
         if len(candidates) > 1:
             raise ExtSubError(
-                f"{self.where}: rank_pattern or alpha_pattern gives the parameters of {name} different values, and the "
-                "file does not say which tensor is whose"
+                f"{self.where}: rank_pattern or alpha_pattern gives the parameters of {brief(name)} different values, "
+                "and the file does not say which tensor is whose"
             )
         (r, scaling) = candidates.pop()
         if E_key:
             r = A.shape[0]
             if self.file.info[E_key].shape != (r, 1):
                 raise ExtSubError(
-                    f"{self.where}: {E_key} has shape {list(self.file.info[E_key].shape)}, expected [{r}, 1]: "
+                    f"{self.where}: {brief(E_key)} has shape {list(self.file.info[E_key].shape)}, expected [{r}, 1]: "
                     "the file is damaged"
                 )
         layout, rank = self._layout(name, keys, A.shape, B.shape, r, bool(experts))
@@ -213,8 +221,13 @@ class _Reader:
                 return A, B, E[0] if E else None
         expected = "lora_A, lora_B and lora_E" if self.adalora else "a pair of lora_A.weight and lora_B.weight"
         raise ExtSubError(
-            f"{self.where}: {name} has {', '.join(sorted(keys))}, expected {expected}: part of the adapter is missing"
+            f"{self.where}: {brief(name)} has {', '.join(sorted(keys))}, expected {expected}: part of the adapter is "
+            "missing"
         )
+
+    def _names(self, name: str) -> list[str]:
+        """What the config calls a module. MultiheadAttention keeps its output projection inside the one it names."""
+        return self._expert_parameters(name) or [name.partition(".base_layer.")[0]]
 
     def _expert_parameters(self, name: str) -> list[str]:
         """The full names of the target_parameters that ``name`` may hold, if any."""
@@ -229,11 +242,9 @@ class _Reader:
         return [f"{path}.{leaf}" for leaf in sorted(leaves)]
 
     def _rank_and_scaling(self, name: str) -> tuple[int, float]:
-        """As PEFT resolves them: the first pattern that matches the end of the name wins."""
         if self.adalora:
             return self.r, (self.lora_alpha if self.lora_alpha > 0 else self.r) / (self.r + 1e-5)
-        r = _resolve(self.rank_pattern, name, self.r)
-        lora_alpha = _resolve(self.alpha_pattern, name, self.lora_alpha)
+        r, lora_alpha = self.ranks.get(name, self.r), self.alphas.get(name, self.lora_alpha)
         return r, lora_alpha / math.sqrt(r) if self.rslora else lora_alpha / r
 
     def _layout(
@@ -251,20 +262,15 @@ class _Reader:
         elif len(A) == len(B) > 2 and all(size == 1 for size in B[2:]):
             layout, rank = Conv(A[1:]), A[0]
         else:
-            raise ExtSubError(f"{self.where}: {name} has {shapes}: that is no layer whose change is B @ A")
+            raise ExtSubError(f"{self.where}: {brief(name)} has {shapes}: that is no layer whose change is B @ A")
         inner = B[1] // layout.count if isinstance(layout, Experts) else B[1]
         if isinstance(layout, Conv) and inner < rank:
-            raise ExtSubError(f"{self.where}: {name} has {shapes}: a grouped convolution, which is not combined")
+            raise ExtSubError(f"{self.where}: {brief(name)} has {shapes}: a grouped convolution, which is not combined")
         if inner != rank or (isinstance(layout, Experts) and B[1] % layout.count):
-            raise ExtSubError(f"{self.where}: {name} has {shapes}: their ranks differ, so the file is damaged")
+            raise ExtSubError(f"{self.where}: {brief(name)} has {shapes}: their ranks differ, so the file is damaged")
         if rank != r:
             raise ExtSubError(
-                f"{self.where}: {name} has rank {rank} ({shapes}) where adapter_config.json says {r}: the file and its "
-                "config do not belong together"
+                f"{self.where}: {brief(name)} has rank {rank} ({shapes}) where adapter_config.json says {r}: the file "
+                "and its config do not belong together"
             )
         return layout, rank
-
-
-def _resolve(pattern: Mapping[str, Any], name: str, default: Any) -> Any:
-    """PEFT's get_pattern_key: keys are regular expressions for the end of a name, the first match wins."""
-    return next((value for key, value in pattern.items() if re.match(rf"(.*\.)?({key})$", name)), default)

@@ -8,6 +8,7 @@ from pathlib import Path
 from extsub.adapters.adapter import Source
 from extsub.adapters.stated import CARD
 from extsub.errors import ExtSubError
+from extsub.escaping import brief
 
 CONFIG = "adapter_config.json"
 SAFETENSORS = "adapter_model.safetensors"
@@ -37,7 +38,7 @@ def find_adapter(name: str) -> Source:
         folder = Path(name).expanduser()
         is_folder, exists = folder.is_dir(), folder.exists()
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, ~nobody, a null byte
-        raise ExtSubError(f"{name[:80]}: no such folder ({error})") from error
+        raise ExtSubError(f"{brief(name)}: no such folder ({brief(error)})") from error
     if is_folder:
         return _in_folder(name, folder)
     if exists:
@@ -51,10 +52,13 @@ def find_adapter(name: str) -> Source:
 
 
 def _in_folder(name: str, folder: Path) -> Source:
-    files = {path.name for path in folder.iterdir()}
+    try:
+        files = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise ExtSubError(f"{name} cannot be read: {error.strerror}") from error
     if CONFIG not in files:
         inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
-        hint = f"; its subfolders {', '.join(inside)} have one: give one of them" if inside else ""
+        hint = f"; its subfolders {brief(', '.join(inside))} have one: give one of them" if inside else ""
         raise ExtSubError(f"{name}: no {CONFIG} in this folder{hint}{_other_format(files)}")
     return Source(name, folder, folder / CONFIG, folder / _choose_weights(name, files))
 
