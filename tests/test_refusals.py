@@ -23,11 +23,9 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
     ("fields", "message"),
     [
         ({"use_dora": True}, "use_dora is True in adapter_config.json: DoRA rescales the base weights"),
-        ({"bias": "all"}, "bias is 'all' in adapter_config.json: it stores absolute biases"),
-        ({"bias": "lora_only"}, "bias is 'lora_only'"),
+        ({"bias": "some"}, "bias is 'some' in adapter_config.json, expected none, all or lora_only"),
         ({"lora_bias": True}, "lora_bias is True in adapter_config.json: it adds a bias that servers cannot carry"),
         ({"trainable_token_indices": [1]}, "trained token embeddings are absolute values"),
-        ({"ensure_weight_tying": True}, "ensure_weight_tying is True"),
         ({"megatron_config": {"a": 1}}, "megatron_config is"),
         ({"use_qalora": True}, "use_qalora is True"),
         ({"alora_invocation_tokens": [5]}, "alora_invocation_tokens is"),
@@ -51,7 +49,7 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
         ({"r": 0}, "r in adapter_config.json must be a whole number above 0, found 0"),
         ({"r": True}, "r in adapter_config.json must be a whole number above 0, found True"),
         ({"lora_alpha": None}, "lora_alpha in adapter_config.json must be a number, found None"),
-        ({"lora_alpha": 0}, "lora_alpha is 0 in adapter_config.json: the adapter changes nothing"),
+        ({"lora_alpha": 0}, "lora_alpha is 0 .* its scale was lost .*; put the lora_alpha there"),
         ({"use_rslora": "yes"}, "use_rslora in adapter_config.json must be true or false, found 'yes'"),
         ({"rank_pattern": [1]}, "rank_pattern in adapter_config.json must be an object"),
         ({"rank_pattern": {"(": 3}}, r"rank_pattern has '\(', which is no regular expression"),
@@ -157,7 +155,9 @@ def test_shapes_that_are_no_product_are_refused(
 
 def test_a_tensor_gathered_from_nowhere_is_refused(tmp_path: Path) -> None:
     build.edit_tensors(build.lora(tmp_path / "a"), add={f"{PREFIX}{Q}.lora_A.weight": torch.ones(0)})
-    with pytest.raises(ExtSubError, match=r"has shape \[0\]: it was saved from a sharded model \(DeepSpeed ZeRO-3"):
+    with pytest.raises(
+        ExtSubError, match=r"is empty, of shape \[0\]: it was saved from a sharded model \(DeepSpeed ZeRO"
+    ):
         load_adapter(tmp_path / "a")
 
 
@@ -342,10 +342,12 @@ def test_a_name_that_is_neither_folder_nor_hub_id(tmp_path: Path, name: str, mon
 
 
 def test_a_module_name_never_becomes_a_path(tmp_path: Path) -> None:
-    """Names in a file are data: one with ../ in it changes nothing outside the output."""
+    """Names in a file are data: one that is a path changes nothing outside the output."""
     from extsub import combine, save_adapter
 
-    name = "../../../escape"
+    with pytest.raises(ExtSubError, match="is no layer that PEFT would find: a part of the name is empty"):
+        load_adapter(build.lora(tmp_path / "dots", {"../../../escape": (3, 3)}))
+    name = f"{tmp_path.parent}/escape"
     for folder, seed in (("e", 0), ("a", 1)):
         build.lora(tmp_path / folder, {name: (3, 3)}, seed=seed, target_modules=[name])
     before = sorted(path.name for path in tmp_path.parent.iterdir())
@@ -358,14 +360,13 @@ def test_a_module_name_never_becomes_a_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("extra", [PREFIX, "module."])
-def test_a_repeated_prefix_is_dropped_where_all_keys_have_it_and_refused_otherwise(tmp_path: Path, extra: str) -> None:
+def test_a_repeated_prefix_is_dropped_from_each_key_that_has_it(tmp_path: Path, extra: str) -> None:
     """Accepted as it is, it would give an adapter that PEFT loads without any effect."""
     tensors = {PREFIX + extra + key.removeprefix(PREFIX): tensor for key, tensor in build.factors().items()}
     adapter = load_adapter(build.write(tmp_path / "all", tensors, build.lora_config()))
     assert set(adapter.modules) == {Q, V}
     mixed = tensors | {f"{PREFIX}x.lora_A.weight": torch.ones(3, 2), f"{PREFIX}x.lora_B.weight": torch.ones(2, 3)}
-    with pytest.raises(ExtSubError, match="repeats its prefix, and not all keys do"):
-        load_adapter(build.write(tmp_path / "some", mixed, build.lora_config()))
+    assert set(load_adapter(build.write(tmp_path / "some", mixed, build.lora_config())).modules) == {Q, V, "x"}
 
 
 def test_a_base_weight_under_a_plain_layer_is_stray(tmp_path: Path) -> None:

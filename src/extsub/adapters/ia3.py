@@ -13,9 +13,11 @@ from torch import Tensor
 
 from extsub.adapters import config as fields
 from extsub.adapters.adapter import PREFIX, Adapter, Module, Source
+from extsub.adapters.claims import check_claims
 from extsub.adapters.keys import sort_keys
+from extsub.adapters.names import ends_of, refuse_two_roots, why_not_found
 from extsub.adapters.reading import TensorFile
-from extsub.adapters.targets import matches, saved_names, short_targets, written_targets
+from extsub.adapters.targets import saved_names, short_targets, written_targets
 from extsub.algebra import Delta
 from extsub.errors import ExtSubError
 
@@ -43,8 +45,9 @@ def decode(config: Mapping[str, Any], file: TensorFile, source: Source) -> Adapt
     where = source.name
     fields.check_fields(config, KNOWN_FIELDS, {}, where)
     saved = fields.names(config, "modules_to_save", where)
-    keys = sort_keys(list(file.info), ["ia3_l"], saved, where)
+    keys = sort_keys(file.info, ["ia3_l"], saved, where)
     modules = {name: _module(name, key["ia3_l"], config, file) for name, key in sorted(keys.modules.items())}
+    refuse_two_roots(modules, where)
     return Adapter(
         kind="IA3",
         base=fields.text(config, "base_model_name_or_path", where),
@@ -55,22 +58,23 @@ def decode(config: Mapping[str, Any], file: TensorFile, source: Source) -> Adapt
         copies=file.copies(keys.copies),
         base_layers=file.copies(keys.base_layers),
         source=source,
-        notes=tuple(keys.notes),
+        notes=(*keys.notes, *check_claims(config, keys, modules, where)),
     )
 
 
 def encode(adapter: Adapter) -> dict[str, Any]:
     """The smallest adapter_config.json that says what this adapter is."""
-    inputs = [name for name, module in adapter.modules.items() if getattr(module.layout, "feedforward", False)]
-    outputs = [name for name in adapter.modules if name not in inputs]
+    ends: dict[bool, set[str]] = {True: set(), False: set()}  # of layers whose inputs it multiplies, and whose outputs
+    for name, module in adapter.modules.items():
+        ends[getattr(module.layout, "feedforward", False)] |= ends_of(name)
     targets = written_targets(adapter)
-    if any(matches(target, i) and matches(target, o) for target in targets for i in inputs for o in outputs):
+    if ends[True] & ends[False] & set(targets):
         targets = sorted(adapter.modules)  # a short name cannot mean both
     config = {
         "peft_type": "IA3",
         "base_model_name_or_path": adapter.base,
         "target_modules": targets,
-        "feedforward_modules": [target for target in targets if any(matches(target, name) for name in inputs)],
+        "feedforward_modules": [target for target in targets if target in ends[True]],
         "init_ia3_weights": True,
         "inference_mode": True,
         "modules_to_save": saved_names(adapter),
@@ -80,6 +84,8 @@ def encode(adapter: Adapter) -> dict[str, Any]:
 
 def _module(name: str, key: str, config: Mapping[str, Any], file: TensorFile) -> Module:
     info = file.info[key]
+    if reason := why_not_found(name):
+        raise ExtSubError(f"{file.where}: {name} is no layer that PEFT would find: {reason}; rename its keys")
     if sum(size != 1 for size in info.shape) > 1:
         raise ExtSubError(f"{file.where}: {key} has shape {list(info.shape)}, expected a vector: the file is damaged")
     feedforward = info.shape[0] == 1 if len(info.shape) == 2 else _listed(config.get("feedforward_modules"), name)
@@ -96,4 +102,4 @@ def _listed(feedforward_modules: Any, name: str) -> bool:
     """As PEFT decides it: a pattern for the whole name, or a list of ends of names."""
     if isinstance(feedforward_modules, str):
         return re.fullmatch(feedforward_modules, name) is not None
-    return any(matches(target, name) for target in feedforward_modules or ())
+    return isinstance(feedforward_modules, list) and any(end in feedforward_modules for end in ends_of(name))

@@ -10,6 +10,7 @@ from typing import Any
 from extsub.adapters import ia3, lora, prefix
 from extsub.adapters.adapter import Adapter, Source
 from extsub.adapters.config import kind_of
+from extsub.adapters.names import unwrapped
 from extsub.adapters.reading import TensorFile, open_tensors, read_config
 from extsub.adapters.source import HUB_ID, PICKLE, SAFETENSORS, find_adapter
 
@@ -35,7 +36,7 @@ def load_adapter(name: str | PathLike[str]) -> Adapter:
 
 def decode(source: Source) -> Adapter:
     """The adapter in files that were found."""
-    config = read_config(source.config, source.name)
+    config = unwrapped(read_config(source.config, source.name), source.name)
     decoder = DECODERS[kind_of(config, source.name)]
     adapter = decoder(config, open_tensors(source.weights, source.name), source)
     return _with_notes(adapter, source)

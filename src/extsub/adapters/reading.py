@@ -105,12 +105,6 @@ def open_tensors(path: Path, where: str) -> TensorFile:
     file = _open_safetensors(path, where) if path.suffix == ".safetensors" else _open_pickle(path, where)
     if not file.info:
         raise ExtSubError(f"{where}: {path.name} holds no tensors: the training saved an empty adapter")
-    for key, info in file.info.items():
-        if info.shape == (0,):
-            raise ExtSubError(
-                f"{where}: {key} has shape [0]: it was saved from a sharded model (DeepSpeed ZeRO-3 or "
-                "FSDP) without gathering it first: export the adapter again"
-            )
     return file
 
 
