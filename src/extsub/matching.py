@@ -14,14 +14,8 @@ import torch
 
 from extsub.adapters.adapter import Adapter, Copy, Module
 from extsub.adapters.base import is_path, is_quantised, normalised
+from extsub.adapters.names import fused_and_apart, one_layer_twice
 from extsub.errors import ExtSubError
-
-# What transformers 4.52 and 5 renamed: (old, new)
-_RENAMES = (
-    ("language_model.model.", "model.language_model."),
-    ("model.model.language_model.", "model.language_model."),
-    ("block_sparse_moe.", "mlp."),
-)
 
 
 @dataclass(frozen=True)
@@ -151,7 +145,7 @@ def _pair(
 ) -> dict[str, tuple[Module | None, list[Module | None]]]:
     union = sorted(set(expert.modules).union(*(anti_expert.modules for anti_expert in anti_experts)))
     for anti_expert in anti_experts:
-        mine, theirs = set(expert.modules), set(anti_expert.modules)
+        mine, theirs = expert.modules.keys(), anti_expert.modules.keys()
         if mine != theirs:
             _refuse_renamed(expert, anti_expert)
             if missing_modules == "error":
@@ -187,7 +181,7 @@ def _difference(expert: Adapter, anti_expert: Adapter, call: str) -> str:
     """Which adapter lacks what; ``call`` them by their name or label."""
     parts = []
     for one, other in ((expert, anti_expert), (anti_expert, expert)):
-        missing = sorted(set(other.modules) - set(one.modules))
+        missing = sorted(other.modules.keys() - one.modules.keys())
         if missing:
             lacking, having = getattr(one, call), getattr(other, call)
             parts.append(f"{lacking} lacks {len(missing)} of the modules of {having}, first {missing[0]}")
@@ -195,17 +189,22 @@ def _difference(expert: Adapter, anti_expert: Adapter, call: str) -> str:
 
 
 def _refuse_renamed(expert: Adapter, anti_expert: Adapter) -> None:
-    """Names that a known renaming makes equal are the same layers, and must not be taken for others."""
-    only_mine, only_theirs = (
-        set(one.modules) - set(other.modules) for one, other in ((expert, anti_expert), (anti_expert, expert))
+    """One layer under two names must not be taken for two: PEFT would find one of them and leave the other out."""
+    mine, theirs = (
+        {name: module.shape for name, module in one.modules.items() if name not in other.modules}
+        for one, other in ((expert, anti_expert), (anti_expert, expert))
     )
-    for old, new in _RENAMES:
-        renamed = {name.replace(old, new) for name in only_mine} & {name.replace(old, new) for name in only_theirs}
-        if renamed:
-            raise ExtSubError(
-                f"{expert.name} and {anti_expert.name} name the same layers differently ({old}... against {new}...): "
-                "they were saved with different versions of transformers; load and save one of them with the other's"
-            )
+    if twice := one_layer_twice(mine, theirs):
+        raise ExtSubError(
+            f"{expert.name} and {anti_expert.name} name the same layers differently ({twice[0]} and {twice[1]}), as "
+            "different versions of transformers do: load one of them with the version of the other and save it again, "
+            "or rename its keys"
+        )
+    if stored := fused_and_apart(mine, theirs):
+        raise ExtSubError(
+            f"{expert.name} and {anti_expert.name} store the same layers differently ({stored[0]} and {stored[1]}), "
+            "one of them several layers as one, as different versions of transformers do: train both with one version"
+        )
 
 
 def _targets(adapters: Sequence[Adapter], union: set[str]) -> tuple[str, ...] | None:
