@@ -15,10 +15,11 @@ SOURCE = Path(extsub.__file__).parent
 # room: (rooms it may import, libraries it may import anywhere, libraries it may import inside functions)
 ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "errors": (set(), set(), set()),
+    "files": (set(), set(), set()),
     "parallel": (set(), {"torch"}, set()),
     "algebra": ({"errors"}, {"torch"}, set()),
-    "adapters": ({"algebra", "parallel", "errors"}, {"torch", "safetensors"}, {"huggingface_hub"}),
-    "profile": ({"errors"}, set(), set()),
+    "adapters": ({"algebra", "parallel", "files", "errors"}, {"torch", "safetensors"}, {"huggingface_hub"}),
+    "profile": ({"files", "errors"}, set(), set()),
     "matching": ({"adapters", "errors"}, {"torch"}, set()),
     "verification": ({"adapters", "algebra", "parallel", "combination"}, {"torch"}, set()),
     "combination": ({"adapters", "algebra", "matching", "profile", "verification", "errors"}, {"torch"}, set()),
@@ -27,17 +28,17 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "plot": ({"inspection", "pictures"}, set(), {"matplotlib"}),
     "prompts": ({"errors"}, set(), {"jinja2", "transformers"}),
     "processes": (set(), set(), set()),
-    "rows": ({"errors"}, set(), set()),
+    "rows": ({"files", "errors"}, set(), set()),
     "data": ({"prompts", "rows", "errors"}, set(), set()),
     "tokens": (set(), set(), {"tokenizers", "transformers"}),
     "models": ({"errors"}, set(), {"torch", "transformers", "huggingface_hub", "safetensors"}),
     "training": (
-        {"adapters", "data", "models", "processes", "prompts", "tokens", "errors"},
+        {"adapters", "data", "files", "models", "processes", "prompts", "tokens", "errors"},
         {"torch", "safetensors", "trl", "transformers", "rich"},
         {"peft", "datasets", "matplotlib", "deepspeed"},
     ),
     "evaluation": (
-        {"adapters", "data", "models", "pictures", "prompts", "rows", "tokens", "errors"},
+        {"adapters", "data", "files", "models", "pictures", "prompts", "rows", "tokens", "errors"},
         {"torch", "numpy", "transformers"},
         {"accelerate", "lm_eval", "matplotlib", "peft", "rouge_score", "sacrebleu"},
     ),
@@ -51,12 +52,13 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"cyclopts", "torch"},
         {"optuna"},
     ),
-    "stages": ({"errors", "evaluation"}, set(), set()),
+    "stages": ({"errors", "evaluation", "files"}, set(), set()),
     "recipe": (
         {
             "adapters",
             "combination",
             "errors",
+            "files",
             "matching",
             "evaluation",
             "models",
@@ -85,7 +87,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"matplotlib", "tokenizers"},
     ),
     "report": (
-        {"adapters", "algebra", "evaluation", "inspection", "plot", "sweeping", "errors"},
+        {"adapters", "algebra", "evaluation", "files", "inspection", "plot", "sweeping", "errors"},
         {"numpy"},
         {"jinja2", "markupsafe"},
     ),

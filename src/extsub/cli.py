@@ -448,18 +448,19 @@ def _recipe(tokens: list[str]) -> list[Dict]:
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:
-    from extsub.recipe.values import read_yaml
+    from extsub.errors import brief
+    from extsub.recipe.values import read_yaml, settings_of
 
     content = read_yaml(f"--config {path}", path)
     if not isinstance(content or {}, dict):
         raise ExtSubError(f"--config {path}: expected settings with their values (rank: 8)")
-    known = {one.name: one.type for one in fields(TrainingSettings)}
+    known = {one.name for one in fields(TrainingSettings)}
     recipe = {str(name).replace("-", "_"): value for name, value in (content or {}).items()}
-    if unknown := sorted(recipe.keys() - known.keys()):
-        raise ExtSubError(f"--config {path}: {unknown[0]} is no setting of extsub train; see extsub train --help")
-    for name, value in recipe.items():
-        if known[name] == "int" and isinstance(value, float):  # cyclopts would cut it off
-            raise ExtSubError(f"--config {path}: {name} is {value}, expected a whole number")
+    if unknown := sorted(recipe.keys() - known):
+        raise ExtSubError(
+            f"--config {path}: {brief(unknown[0])} is no setting of extsub train; see extsub train --help"
+        )
+    settings_of(f"--config {path}", recipe, TrainingSettings)  # cyclopts would cut a number off
     return {name: value for name, value in recipe.items() if value is not None}
 
 

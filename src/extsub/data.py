@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, shown
 from extsub.prompts import ROLES, Turn, user_turn
 from extsub.rows import Row, describe, fields_of, read_rows, read_text
 
@@ -142,7 +142,7 @@ def _choose_format(
     there = fields_of(row)
     for ours, theirs in fields.items():
         if theirs not in row:
-            raise ExtSubError(f"--field {ours}={theirs}: {name} has no field {theirs!r}; it has {there}")
+            raise ExtSubError(f"--field {ours}={theirs}: {name} has no field {shown(theirs)}; it has {there}")
     for wanted in sorted(formats, key=lambda wanted: -len(set(wanted) & set(fields))):  # what the user named, first
         if all(fields.get(ours, ours) in row for ours in wanted):
             unused = sorted(set(fields) - {*wanted, *(["input"] if "instruction" in wanted else [])})

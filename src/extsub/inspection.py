@@ -11,7 +11,7 @@ from extsub.adapters.adapter import Adapter, Module, Source, smallest_common_dty
 from extsub.adapters.load import decode, load_adapter
 from extsub.adapters.reading import open_tensors, read_config
 from extsub.adapters.source import find_adapter
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, brief
 from extsub.matching import match
 
 
@@ -139,7 +139,8 @@ def _describe(source: Source) -> AdapterInfo:
     else:
         modules = [ModuleInfo(name, m.shape, m.rank, m.scaling) for name, m in adapter.modules.items()]
         notes = [*adapter.notes, *_oddities(adapter, zero)]
-    kind, base, task_type = (config.get(name) for name in ("peft_type", "base_model_name_or_path", "task_type"))
+    named = {name: config.get(name) for name in ("peft_type", "base_model_name_or_path", "task_type")}
+    kind, base, task_type = (None if one is None else brief(one) for one in named.values())
     dtypes = [info.dtype for info in tensors.values()]
     return AdapterInfo(
         name=source.name,
@@ -149,7 +150,7 @@ def _describe(source: Source) -> AdapterInfo:
         commit=source.commit,
         tensors=len(tensors),
         parameters=sum(math.prod(info.shape) for info in tensors.values()),
-        bytes=source.weights.stat().st_size,
+        bytes=source.weights.stat().st_size if source.weights.exists() else 0,
         dtype=str(smallest_common_dtype(dtypes)).removeprefix("torch.") if dtypes else None,
         problem=problem,
         modules=modules,
@@ -163,7 +164,7 @@ def _oddities(adapter: Adapter, zero: list[str]) -> list[str]:
     if len(zero) == len(adapter.modules):
         notes.append("every row is zero: it is refused as an expert, and changes nothing as an anti-expert")
     elif zero:
-        notes.append(f"{len(zero)} of {len(adapter.modules)} modules are zero (never trained?), first {zero[0]}")
+        notes.append(f"{len(zero)} of {len(adapter.modules)} modules are zero (never trained?), first {brief(zero[0])}")
     if adapter.kind == "PREFIX_TUNING":
         notes.append("a prefix is no change of a weight: arithmetic on it is the paper's heuristic")
     if adapter.copies:

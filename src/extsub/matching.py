@@ -15,7 +15,7 @@ import torch
 from extsub.adapters.adapter import Adapter, Copy, Module
 from extsub.adapters.base import is_path, is_quantised, normalised
 from extsub.adapters.names import fused_and_apart, one_layer_twice
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, brief, shown
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def _same_base(expert: Adapter, anti_expert: Adapter, base: str | None, notes: l
         notes.append(f"{base} and {other} are taken to be the same base model, by their last names")
         return other if is_path(base) and not is_path(other) else base
     raise ExtSubError(
-        f"{expert.name} was trained on {base} and {anti_expert.name} on {other}: adapters of different bases cannot be "
-        "combined; if both really have the same base, say which with --base-model"
+        f"{expert.name} was trained on {brief(base)} and {anti_expert.name} on {brief(other)}: adapters of different "
+        "bases cannot be combined; if both really have the same base, say which with --base-model"
     )
 
 
@@ -107,7 +107,8 @@ def _task(adapters: Sequence[Adapter], notes: list[str]) -> str | None:
     for adapter, task in named[1:]:
         if task != named[0][1]:
             raise ExtSubError(
-                f"{named[0][0].name} is for {named[0][1]} and {adapter.name} for {task}: train both for the same task"
+                f"{named[0][0].name} is for {brief(named[0][1])} and {adapter.name} for {brief(task)}: train both for "
+                "the same task"
             )
     if 0 < len(named) < len(adapters):
         notes.append(f"not every adapter names its task_type; taken to be {named[0][1]}")
@@ -119,8 +120,8 @@ def _same_settings(expert: Adapter, anti_expert: Adapter, notes: list[str]) -> N
     for name in ("target_parameters", "layer_replication"):
         if mine.get(name) != theirs.get(name):
             raise ExtSubError(
-                f"{name} is {mine.get(name)} in {expert.name} and {theirs.get(name)} in {anti_expert.name}: their "
-                "modules do not mean the same weights, so train both with the same"
+                f"{name} is {shown(mine.get(name))} in {expert.name} and {shown(theirs.get(name))} in "
+                f"{anti_expert.name}: their modules do not mean the same weights, so train both with the same"
             )
     for name in ("fan_in_fan_out", "revision"):
         if mine.get(name) != theirs.get(name):
@@ -131,8 +132,8 @@ def _same_base_layers(expert: Adapter, anti_expert: Adapter) -> None:
     for key in sorted(expert.base_layers.keys() & anti_expert.base_layers.keys()):
         if not _identical(expert.base_layers[key], anti_expert.base_layers[key]):
             raise ExtSubError(
-                f"{expert.name} and {anti_expert.name} store different base weights under {key}: they were trained on "
-                "different bases or resized vocabularies"
+                f"{expert.name} and {anti_expert.name} store different base weights under {brief(key)}: they were "
+                "trained on different bases or resized vocabularies"
             )
 
 
@@ -166,8 +167,8 @@ def _pair(
             first = first or module
             if module and first and (module.shape != first.shape or module.layout != first.layout):
                 raise ExtSubError(
-                    f"{name} is {_describe(first)} in {expert.name} and {_describe(module)} in {adapter.name}: the "
-                    "adapters were trained on different models"
+                    f"{brief(name)} is {_describe(first)} in {expert.name} and {_describe(module)} in {adapter.name}: "
+                    "the adapters were trained on different models"
                 )
     return pairs
 
@@ -184,7 +185,7 @@ def _difference(expert: Adapter, anti_expert: Adapter, call: str) -> str:
         missing = sorted(other.modules.keys() - one.modules.keys())
         if missing:
             lacking, having = getattr(one, call), getattr(other, call)
-            parts.append(f"{lacking} lacks {len(missing)} of the modules of {having}, first {missing[0]}")
+            parts.append(f"{lacking} lacks {len(missing)} of the modules of {having}, first {brief(missing[0])}")
     return "; ".join(parts)
 
 
@@ -194,16 +195,16 @@ def _refuse_renamed(expert: Adapter, anti_expert: Adapter) -> None:
         {name: module.shape for name, module in one.modules.items() if name not in other.modules}
         for one, other in ((expert, anti_expert), (anti_expert, expert))
     )
+    who = f"{expert.name} and {anti_expert.name}"
     if twice := one_layer_twice(mine, theirs):
         raise ExtSubError(
-            f"{expert.name} and {anti_expert.name} name the same layers differently ({twice[0]} and {twice[1]}), as "
-            "different versions of transformers do: load one of them with the version of the other and save it again, "
-            "or rename its keys"
+            f"{who} name the same layers differently ({' and '.join(map(brief, twice))}), as different versions of "
+            "transformers do: load one of them with the version of the other and save it again, or rename its keys"
         )
     if stored := fused_and_apart(mine, theirs):
         raise ExtSubError(
-            f"{expert.name} and {anti_expert.name} store the same layers differently ({stored[0]} and {stored[1]}), "
-            "one of them several layers as one, as different versions of transformers do: train both with one version"
+            f"{who} store the same layers differently ({' and '.join(map(brief, stored))}), one of them several as "
+            "one, as different versions of transformers do: train both with one version"
         )
 
 
@@ -232,9 +233,9 @@ def _copies(expert: Adapter, anti_experts: Sequence[Adapter], policy: str, notes
             mine, theirs = expert.copies.get(key), anti_expert.copies.get(key)
             if mine is None or theirs is None or not _identical(mine, theirs):
                 raise ExtSubError(
-                    f"{key} is stored whole (modules_to_save, a task head or a resized vocabulary) and is not the same "
-                    f"in {expert.name} and {anti_expert.name}: it has no difference to combine; pass --modules-to-save "
-                    "expert to keep the expert's"
+                    f"{brief(key)} is stored whole (modules_to_save, a task head or a resized vocabulary) and is not "
+                    f"the same in {expert.name} and {anti_expert.name}: it has no difference to combine; pass "
+                    "--modules-to-save expert to keep the expert's"
                 )
     notes.append(f"{len(keys)} tensors stored whole are the same in all adapters and are kept: loads in PEFT only")
     return expert.copies

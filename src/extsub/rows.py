@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError, brief, require, shown
+from extsub.files import read_bytes
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
@@ -44,7 +45,7 @@ def read_rows(name: str, subset: str | None = None, split: str = "train") -> Row
     """
     path = Path(name).expanduser()
     if path.is_file():
-        content = path.read_bytes()
+        content = read_bytes(path, largest=None)
         sha256, rows = hashlib.sha256(content).hexdigest(), list(_read(path, content))
     elif path.is_dir():
         raise ExtSubError(f"{name} is a folder: give a file ({', '.join(SUFFIXES)}) or a dataset of the hub")
@@ -65,7 +66,7 @@ def read_text(name: str) -> tuple[str, str]:
     """
     path = Path(name).expanduser()
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, largest=None)
     except OSError as error:
         raise ExtSubError(f"{name}: {(error.strerror or 'cannot be read').lower()}") from error
     text = _decode(path, content)
@@ -76,7 +77,7 @@ def read_text(name: str) -> tuple[str, str]:
 
 def fields_of(row: Row) -> str:
     """The names of its fields, for an error."""
-    return ", ".join(list(row)[:MOST_SHOWN]) + (", ..." if len(row) > MOST_SHOWN else "")
+    return ", ".join(map(brief, list(row)[:MOST_SHOWN])) + (", ..." if len(row) > MOST_SHOWN else "")
 
 
 def describe(value: object) -> str:
@@ -137,7 +138,7 @@ def _read_json(path: Path, text: str) -> Iterator[tuple[str, Any]]:
         position = skip(position)
         if text[position : position + 1] == "]":
             if rest := text[position + 1 :].strip():
-                raise ExtSubError(f"{path}: not JSON (more text after the list: {rest[:20]!r})")
+                raise ExtSubError(f"{path}: not JSON (more text after the list: {shown(rest[:20])})")
             return
         if not first and text[position : position + 1] == ",":
             position = skip(position + 1)
@@ -163,7 +164,7 @@ def _read_csv(path: Path, text: str) -> Iterator[tuple[str, Row]]:
             if header is None:
                 header = row
                 if twice := [name for name in header if header.count(name) > 1]:
-                    raise ExtSubError(f"{where}: two columns are called {twice[0]!r}")
+                    raise ExtSubError(f"{where}: two columns are called {shown(twice[0])}")
             elif len(row) != len(header):
                 raise ExtSubError(f"{where}: {len(row)} values under the {len(header)} columns of the header")
             else:

@@ -13,8 +13,11 @@ from typing import Any
 
 from extsub.errors import ExtSubError
 from extsub.evaluation.store import write_whole
+from extsub.files import read_json
 
 RECORD = "stages.json"
+NOTE = {"inputs", "again", "finished", "seconds", "cpu_seconds", "found"}
+"""what is noted of a stage"""
 
 
 def key_of(inputs: Any) -> str:
@@ -139,10 +142,11 @@ class Stages:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        record = None
-    if not isinstance(record, dict) or not isinstance(record.get("stages"), dict):
+        record = read_json(path)
+        whole = all(note.keys() >= NOTE for note in record["stages"].values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        whole = False
+    if not whole:
         raise ExtSubError(f"{path} is broken, so nobody knows what was made from what: choose another output")
     return record
 

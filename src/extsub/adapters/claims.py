@@ -31,7 +31,7 @@ from typing import Any
 from extsub.adapters import config as fields
 from extsub.adapters.keys import HEADS, VOCABULARY, Keys
 from extsub.adapters.names import ends_of, runs_of
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, brief, shown
 
 # Fields that promise tensors of their own: (what their names contain, why the adapter cannot be combined)
 PROMISES = {
@@ -53,7 +53,7 @@ def refuse_promises(config: Mapping[str, Any], where: str) -> None:
     for name, (mark, reason) in PROMISES.items():
         if config.get(name):
             raise ExtSubError(
-                f"{where}: {name} is {config[name]!r} in adapter_config.json: {reason}; the file has no {mark}: "
+                f"{where}: {name} is {shown(config[name])} in adapter_config.json: {reason}; the file has no {mark}: "
                 "they were lost, or the field is wrong; remove it if the adapter was trained without"
             )
 
@@ -69,22 +69,22 @@ def check_claims(config: Mapping[str, Any], keys: Keys, layers: Collection[str],
     notes = []
     if (bias := config.get("bias")) not in (None, "none"):
         if bias not in ("all", "lora_only"):
-            raise ExtSubError(f"{where}: bias is {bias!r} in adapter_config.json, expected none, all or lora_only")
+            raise ExtSubError(f"{where}: bias is {shown(bias)} in adapter_config.json, expected none, all or lora_only")
         notes.append(f"bias is {bias}, and the file has no biases: taken to be of a base without")
     tied = [name for name in (*layers, *keys.copies) if not set(name.split(".")).isdisjoint(VOCABULARY)]
     if fields.flag(config, "ensure_weight_tying", where) and tied:
         raise ExtSubError(
-            f"{where}: ensure_weight_tying is True in adapter_config.json, and the file has {tied[0]}: a tied head "
-            "would be stored twice and could come apart"
+            f"{where}: ensure_weight_tying is True in adapter_config.json, and the file has {brief(tied[0])}: a tied "
+            "head would be stored twice and could come apart"
         )
     whole = {run for key in keys.copies for run in runs_of(key)}
     whole |= set(HEADS) if not whole.isdisjoint(HEADS) else set()  # PEFT lists every name that a head may have
     if lacking := [name for name in fields.names(config, "modules_to_save", where) if name not in whole]:
-        notes.append(f"modules_to_save names {lacking[0]}, which the file lacks: if it was trained, it was lost")
+        notes.append(f"modules_to_save names {brief(lacking[0])}, which the file lacks: if it was trained, it was lost")
     reached = _reached(config, where)
     if left_out := [name for name in layers if not reached(name)]:
         notes.append(
-            f"{len(left_out)} of {len(layers)} layers, first {left_out[0]}, are not those that the config names: PEFT "
+            f"{len(left_out)} of {len(layers)} layers, first {brief(left_out[0])}, are not what the config names: PEFT "
             "would leave them out, here they count"
         )
     return notes

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from extsub.adapters.names import ends_of
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, brief
 
 PARAMETER_ORDER = ("down_proj", "gate_up_proj")
 """as PEFT nests its wrappers around them: the last one registered is outermost"""
@@ -32,10 +32,13 @@ class FusedExperts:
 
     def __init__(self, targets: Sequence[str], sizes: Mapping[str, Sizes], version: str | None, where: str) -> None:
         """``targets`` are ``target_parameters``, ``sizes`` those of every layer by its name in the file."""
-        self._owners = [(target.rpartition(".")[0], target.rpartition(".")[2]) for target in targets]
+        self._leaves: dict[str, set[str]] = {}
+        for target in targets:
+            owner, _, leaf = target.rpartition(".")
+            self._leaves.setdefault(owner, set()).add(leaf)
         self._sizes, self._where = sizes, where
         self._sure = _numbers(version or "") >= _numbers(WRITTEN_AS)
-        self._hidden = {}
+        self._hidden: dict[str, int] = {}
         for name, size in sizes.items():
             layer, _, leaf = name.rpartition(".self_attn.")
             if layer and leaf in ("q_proj", "k_proj", "v_proj", "o_proj"):
@@ -48,22 +51,23 @@ class FusedExperts:
             ExtSubError: two are nested in one another, and one of them is missing.
         """
         path, depth = _unnested(name)
-        leaves = {leaf for owner, leaf in self._owners if path == owner or path.endswith(f".{owner}")}
+        leaves = {leaf for owner in self._leaves.keys() & ends_of(path) for leaf in self._leaves[owner]}
         if len(leaves) == 1 and depth:
             return []
         if leaves != set(PARAMETER_ORDER):  # then nothing says which of them it is
             return [f"{path}.{leaf}" for leaf in sorted(leaves)]
         if missing := {path, f"{path}.base_layer"} - self._sizes.keys():
             raise ExtSubError(
-                f"{self._where}: target_parameters names {' and '.join(PARAMETER_ORDER)} of {path}, and the file has "
-                f"no {min(missing)}: part of the adapter is missing, or the base has only one of them: name that alone"
+                f"{self._where}: target_parameters names {' and '.join(PARAMETER_ORDER)} of {brief(path)}, and the "
+                f"file has no {brief(min(missing))}: part of the adapter is missing, or the base has but one of them: "
+                "name that alone"
             )
         return [f"{path}.{leaf}" for leaf in PARAMETER_ORDER[depth : depth + 1]]
 
     def targets(self, names: Sequence[str]) -> list[str]:
         """The ``target_parameters`` that are there, where these layers are the parameters."""
         ends = {end for name in names for end in ends_of(_unnested(name)[0])}
-        return sorted({f"{owner}.{leaf}" for owner, leaf in self._owners if owner in ends})
+        return sorted(f"{owner}.{leaf}" for owner in self._leaves.keys() & ends for leaf in self._leaves[owner])
 
     def are_exchanged(self, name: str, parameters: Sequence[str]) -> bool:
         """Whether A gives the outputs and B takes the inputs.
@@ -84,7 +88,7 @@ class FusedExperts:
         if usual != exchanged or self._sure:
             return exchanged and not usual
         raise ExtSubError(
-            f"{self._where}: {name} has fused experts, which PEFT before {WRITTEN_AS} stored in two "
+            f"{self._where}: {brief(name)} has fused experts, which PEFT before {WRITTEN_AS} stored in two "
             "ways, and neither the shapes nor peft_version tell which: set peft_version in adapter_config.json to that "
             "version if lora_A takes the inputs of the layer"
         )

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,11 +14,12 @@ from extsub.adapters import config as fields
 from extsub.adapters.adapter import PREFIX, Adapter, Module, Source
 from extsub.adapters.claims import check_claims
 from extsub.adapters.keys import sort_keys
-from extsub.adapters.names import ends_of, refuse_two_roots, why_not_found
+from extsub.adapters.names import ends_of, refuse_lost
+from extsub.adapters.patterns import full_matches
 from extsub.adapters.reading import TensorFile
 from extsub.adapters.targets import saved_names, short_targets, written_targets
 from extsub.algebra import Delta
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, brief
 
 KNOWN_FIELDS = fields.COMMON_FIELDS | {"feedforward_modules", "init_ia3_weights"}
 
@@ -46,8 +46,10 @@ def decode(config: Mapping[str, Any], file: TensorFile, source: Source) -> Adapt
     fields.check_fields(config, KNOWN_FIELDS, {}, where)
     saved = fields.names(config, "modules_to_save", where)
     keys = sort_keys(file.info, ["ia3_l"], saved, where)
-    modules = {name: _module(name, key["ia3_l"], config, file) for name, key in sorted(keys.modules.items())}
-    refuse_two_roots(modules, where)
+    refuse_lost(keys.modules, where)
+    vectors = {name: key["ia3_l"] for name, key in sorted(keys.modules.items())}
+    inputs = _inputs(config, [name for name, key in vectors.items() if len(file.info[key].shape) != 2], where)
+    modules = {name: _module(key, name in inputs, file) for name, key in vectors.items()}
     return Adapter(
         kind="IA3",
         base=fields.text(config, "base_model_name_or_path", where),
@@ -82,13 +84,13 @@ def encode(adapter: Adapter) -> dict[str, Any]:
     return config | adapter.settings
 
 
-def _module(name: str, key: str, config: Mapping[str, Any], file: TensorFile) -> Module:
+def _module(key: str, is_input: bool, file: TensorFile) -> Module:
     info = file.info[key]
-    if reason := why_not_found(name):
-        raise ExtSubError(f"{file.where}: {name} is no layer that PEFT would find: {reason}; rename its keys")
-    if sum(size != 1 for size in info.shape) > 1:
-        raise ExtSubError(f"{file.where}: {key} has shape {list(info.shape)}, expected a vector: the file is damaged")
-    feedforward = info.shape[0] == 1 if len(info.shape) == 2 else _listed(config.get("feedforward_modules"), name)
+    if not info.shape or 0 in info.shape or sum(size != 1 for size in info.shape) > 1:
+        raise ExtSubError(
+            f"{file.where}: {brief(key)} has shape {list(info.shape)}, expected a vector: the file is damaged"
+        )
+    feedforward = info.shape[0] == 1 if len(info.shape) == 2 else is_input
     size = max(info.shape)
 
     def read() -> Delta:
@@ -98,8 +100,9 @@ def _module(name: str, key: str, config: Mapping[str, Any], file: TensorFile) ->
     return Module(Vector(info.shape, feedforward), (1, size), 1, info.dtype, read)
 
 
-def _listed(feedforward_modules: Any, name: str) -> bool:
-    """As PEFT decides it: a pattern for the whole name, or a list of ends of names."""
-    if isinstance(feedforward_modules, str):
-        return re.fullmatch(feedforward_modules, name) is not None
-    return isinstance(feedforward_modules, list) and any(end in feedforward_modules for end in ends_of(name))
+def _inputs(config: Mapping[str, Any], names: Sequence[str], where: str) -> set[str]:
+    """Which of ``names`` multiply their inputs, as PEFT decides it: by an expression for whole names, or by ends."""
+    field = "feedforward_modules"
+    if isinstance(pattern := config.get(field), str):
+        return full_matches(field, pattern, names, where)
+    return {name for name in names if name.endswith(tuple(fields.names(config, field, where)))}

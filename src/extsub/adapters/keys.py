@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from extsub.adapters.adapter import PREFIX
 from extsub.adapters.names import runs_of, without_wrappers
 from extsub.adapters.reading import TensorInfo
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, brief
 
 # PEFT's prefix, which some tools repeat, with DistributedDataParallel's around any part of it.
 _FRONT = re.compile(r"(module\.)*(base_model\.(module\.)*model\.(module\.)*)+")
@@ -134,12 +134,14 @@ def _clean(keys: list[str], where: str, notes: list[str]) -> dict[str, str]:
             adapters.add(named[2])
         left_out.update(set(found))
         if name in clean:
-            raise ExtSubError(f"{where}: {clean[name]} and {key} both mean {name}: keep one of them")
+            raise ExtSubError(f"{where}: {brief(clean[name])} and {brief(key)} both mean one tensor: keep one of them")
         clean[name] = key
     if len(adapters) > 1:
-        raise ExtSubError(f"{where}: it holds several adapters ({', '.join(sorted(adapters)[:3])}): save one of them")
+        raise ExtSubError(
+            f"{where}: it holds several adapters ({', '.join(map(brief, sorted(adapters)[:3]))}): save one of them"
+        )
     notes += [f"{number} of {len(keys)} keys carry {what}, left out" for what, number in sorted(left_out.items())]
-    notes += [f"keys carry the name of the adapter, {name}, left out" for name in adapters]
+    notes += [f"keys carry the name of the adapter, {brief(name)}, left out" for name in adapters]
     return clean
 
 
@@ -169,15 +171,15 @@ def _leave_out_placeholders(keys: Keys, tensors: Mapping[str, TensorInfo], where
         del keys.modules[name]
     if empty:
         keys.notes.append(
-            f"{len(empty)} layers have only empty tensors, first {empty[0]}: taken for placeholders and left out; if "
+            f"{len(empty)} layers have only empty tensors, first {brief(empty[0])}: taken for placeholders, left out; if "
             "they were trained, export the adapter again"
         )
 
 
 def _sharded(key: str, tensors: Mapping[str, TensorInfo], where: str) -> str:
     return (
-        f"{where}: {key} is empty, of shape {list(tensors[key].shape)}: it was saved from a sharded model (DeepSpeed "
-        "ZeRO-3 or FSDP) without gathering it first: export the adapter again"
+        f"{where}: {brief(key)} is empty, of shape {list(tensors[key].shape)}: it was saved from a sharded model "
+        "(DeepSpeed ZeRO-3 or FSDP) without gathering it first: export the adapter again"
     )
 
 
@@ -200,9 +202,9 @@ def _explain(keys: list[str], where: str) -> str:
     for mark, reason in _OTHER_ADAPTERS + _BASE_TENSORS:
         found = [key for key in keys if mark in key and PREFIX in key]
         if found:
-            return f"{where}: {found[0]} cannot be combined: {reason} ({len(found)} such tensors)"
+            return f"{where}: {brief(found[0])} cannot be combined: {reason} ({len(found)} such tensors)"
     bare = [key for key in keys if not key.startswith(PREFIX)]
-    examples = ", ".join((bare or keys)[:3]) + (", ..." if len(bare or keys) > 3 else "")
+    examples = ", ".join(map(brief, (bare or keys)[:3])) + (", ..." if len(bare or keys) > 3 else "")
     if bare:
         return (
             f"{where}: {len(bare)} keys do not start with {PREFIX!r} ({examples}): the file was not saved by PEFT's "

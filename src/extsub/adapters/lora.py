@@ -8,7 +8,6 @@ form that PEFT, vLLM, SGLang and llama.cpp read alike.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,11 +20,12 @@ from extsub.adapters.claims import PROMISES, check_claims, refuse_promises
 from extsub.adapters.experts import WRITTEN_AS, FusedExperts, Sizes
 from extsub.adapters.keys import Keys, sort_keys
 from extsub.adapters.layouts import Conv, Embedding, Experts, FactorLayout, Linear
-from extsub.adapters.names import refuse_two_roots, why_not_found
+from extsub.adapters.names import refuse_lost
+from extsub.adapters.patterns import first_keys
 from extsub.adapters.reading import TensorFile
 from extsub.adapters.targets import saved_names, short_targets, written_targets
 from extsub.algebra import Delta
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, brief, shown
 
 SUFFIXES = ("lora_A.weight", "lora_B.weight", "lora_embedding_A", "lora_embedding_B", "lora_A", "lora_B", "lora_E")
 
@@ -71,7 +71,7 @@ def decode(config: Mapping[str, Any], file: TensorFile, source: Source) -> Adapt
     keys = sort_keys(file.info, SUFFIXES, saved, where, ignored=velora)
     refuse_promises(config, where)
     reader = _Reader(config, file, keys, where)
-    modules = reader.modules()
+    modules = {name: reader.module(name) for name in reader.roles}
     layers = [name for name, module in modules.items() if not module.parameter]
     return Adapter(
         kind="LORA",
@@ -123,9 +123,11 @@ class _Reader:
         self.adalora = config["peft_type"] == "ADALORA"
         init = config.get("init_lora_weights")
         if init not in PLAIN_INITS or (init in (0, 1) and not isinstance(init, bool)):
-            raise ExtSubError(f"{where}: init_lora_weights is {init!r}: {_why_not(init)}")
+            raise ExtSubError(f"{where}: init_lora_weights is {shown(init)}: {_why_not(init)}")
         self.rank_pattern = {} if self.adalora else self._pattern("rank_pattern")
         self.alpha_pattern = self._pattern("alpha_pattern")
+        self.ranks: dict[str, int] = {}
+        self.alphas: dict[str, float] = {}
         self.rslora = fields.flag(config, "use_rslora", where)
         self.r = fields.whole_number(config, "init_r" if self.adalora else "r", where)
         self.lora_alpha = fields.number(config, "lora_alpha", where)
@@ -135,6 +137,9 @@ class _Reader:
         shapes = {name: (file.info[A].shape, file.info[B].shape) for name, (A, B, _) in self.roles.items()}
         sizes = {name: Sizes(A[1], B[0]) for name, (A, B) in shapes.items() if len(A) == len(B) == 2}
         self.experts = FusedExperts(self.parameters, sizes, fields.text(config, "peft_version", where), where)
+        self.names = {name: self._names(name) for name in self.roles}
+        refuse_lost((one for names in self.names.values() for one in names), where)
+        self._match_patterns()
 
     def _check_lora_alpha(self) -> None:
         if self.adalora:
@@ -150,14 +155,20 @@ class _Reader:
     def _pattern(self, name: str) -> dict[str, Any]:
         pattern = self.config.get(name) or {}
         if not isinstance(pattern, dict):
-            raise ExtSubError(f"{self.where}: {name} in adapter_config.json must be an object, found {pattern!r}")
+            raise ExtSubError(f"{self.where}: {name} in adapter_config.json must be an object, found {shown(pattern)}")
         for key in pattern:
-            try:
-                re.compile(key)
-            except re.error as error:
-                raise ExtSubError(f"{self.where}: {name} has {key!r}, which is no regular expression") from error
             (fields.whole_number if name == "rank_pattern" else fields.number)(pattern, key, f"{self.where}: {name}")
         return pattern
+
+    def _match_patterns(self) -> None:
+        """Find the ranks and the lora_alpha of the modules: as in PEFT the first key that matches a name wins."""
+        names = sorted({name for names in self.names.values() for name in names})
+        for field, pattern, values in (
+            ("rank_pattern", self.rank_pattern, self.ranks),
+            ("alpha_pattern", self.alpha_pattern, self.alphas),
+        ):
+            keys = first_keys(field, list(pattern), names, self.where)
+            values |= {name: pattern[key] for name, key in keys.items()}
 
     def settings(self, modules: Mapping[str, Module]) -> dict[str, Any]:
         """The config fields that a result keeps."""
@@ -166,41 +177,32 @@ class _Reader:
         if parameters := self.experts.targets([name for name, module in modules.items() if module.parameter]):
             kept |= {"target_parameters": parameters, "peft_version": WRITTEN_AS}
         elif self.parameters:
-            self.notes.append(f"target_parameters names {self.parameters[0]}, of which the file has nothing")
+            self.notes.append(f"target_parameters names {brief(self.parameters[0])}, of which the file has nothing")
         if self.config.get("layer_replication"):
             kept["layer_replication"] = self.config["layer_replication"]
         return kept
 
-    def modules(self) -> dict[str, Module]:
-        """All modules by name."""
-        modules = {name: self._module(name, *keys) for name, keys in self.roles.items()}
-        refuse_two_roots(modules, self.where)
-        return modules
-
-    def _module(self, name: str, A_key: str, B_key: str, E_key: str | None) -> Module:
+    def module(self, name: str) -> Module:
+        """One module of the file."""
+        A_key, B_key, E_key = self.roles[name]
         A, B = self.file.info[A_key], self.file.info[B_key]
-        parameters = self.experts.parameters(name)
-        # MultiheadAttention keeps its output projection inside the module that the config names
-        outer, nested, inner = name.partition(".base_layer.")
-        path = parameters[0] if parameters else outer if nested and inner == "out_proj" else name
-        if reason := why_not_found(path):
-            raise ExtSubError(f"{self.where}: {name} is no layer that PEFT would find: {reason}; rename its keys")
-        candidates = {self._rank_and_scaling(parameter) for parameter in parameters or [path]}
+        parameter = bool(self.experts.parameters(name))
+        candidates = {self._rank_and_scaling(one) for one in self.names[name]}
         if len(candidates) > 1:
             raise ExtSubError(
-                f"{self.where}: rank_pattern or alpha_pattern gives the parameters of {name} different values, and the "
-                "file does not say which tensor is whose"
+                f"{self.where}: rank_pattern or alpha_pattern gives the parameters of {brief(name)} different values, "
+                "and the file does not say which tensor is whose"
             )
         (r, scaling) = candidates.pop()
         if E_key:
             r = A.shape[0]
             if self.file.info[E_key].shape != (r, 1):
                 raise ExtSubError(
-                    f"{self.where}: {E_key} has shape {list(self.file.info[E_key].shape)}, expected [{r}, 1]: "
+                    f"{self.where}: {brief(E_key)} has shape {list(self.file.info[E_key].shape)}, expected [{r}, 1]: "
                     "the file is damaged"
                 )
-        layout, rank = self._layout(name, "embedding" in A_key, A.shape, B.shape, r, bool(parameters))
-        exchanged = isinstance(layout, Experts) and self.experts.are_exchanged(name, parameters)
+        layout, rank = self._layout(name, ".lora_embedding_" in A_key, A.shape, B.shape, r, parameter)
+        exchanged = isinstance(layout, Experts) and self.experts.are_exchanged(name, self.names[name])
         if exchanged and EXCHANGED not in self.notes:
             self.notes.append(EXCHANGED)
 
@@ -215,7 +217,7 @@ class _Reader:
             return factors(self.file.read(A_key), stored_B)
 
         shape = factors(torch.empty(A.shape, device="meta"), torch.empty(B.shape, device="meta")).shape
-        return Module(layout, shape, rank, torch.promote_types(A.dtype, B.dtype), read, bool(parameters), scaling)
+        return Module(layout, shape, rank, torch.promote_types(A.dtype, B.dtype), read, parameter, scaling)
 
     def _roles(self, name: str, keys: Mapping[str, str]) -> tuple[str, str, str | None]:
         """The keys of A, B and AdaLoRA's E."""
@@ -230,15 +232,19 @@ class _Reader:
                 return A, B, E[0] if E else None
         expected = "lora_A, lora_B and lora_E" if self.adalora else "a pair of lora_A.weight and lora_B.weight"
         raise ExtSubError(
-            f"{self.where}: {name} has {', '.join(sorted(keys))}, expected {expected}: part of the adapter is missing"
+            f"{self.where}: {brief(name)} has {', '.join(sorted(keys))}, expected {expected}: part of the adapter is "
+            "missing"
         )
 
+    def _names(self, name: str) -> list[str]:
+        """What the config calls a module. MultiheadAttention keeps its output projection inside the one it names."""
+        outer, _, inner = name.partition(".base_layer.")
+        return self.experts.parameters(name) or [outer if inner == "out_proj" else name]
+
     def _rank_and_scaling(self, name: str) -> tuple[int, float]:
-        """As PEFT resolves them: the first pattern that matches the end of the name wins."""
         if self.adalora:
             return self.r, (self.lora_alpha if self.lora_alpha > 0 else self.r) / (self.r + 1e-5)
-        r = _resolve(self.rank_pattern, name, self.r)
-        lora_alpha = _resolve(self.alpha_pattern, name, self.lora_alpha)
+        r, lora_alpha = self.ranks.get(name, self.r), self.alphas.get(name, self.lora_alpha)
         return r, lora_alpha / math.sqrt(r) if self.rslora else lora_alpha / r
 
     def _layout(
@@ -261,20 +267,15 @@ class _Reader:
         elif len(A) == len(B) > 2 and all(size == 1 for size in B[2:]):
             layout, rank = Conv(A[1:]), A[0]
         else:
-            raise ExtSubError(f"{self.where}: {name} has {shapes}: that is no layer whose change is B @ A")
+            raise ExtSubError(f"{self.where}: {brief(name)} has {shapes}: that is no layer whose change is B @ A")
         inner = B[1] // layout.count if isinstance(layout, Experts) else B[1]
         if isinstance(layout, Conv) and inner < rank:
-            raise ExtSubError(f"{self.where}: {name} has {shapes}: a grouped convolution, which is not combined")
+            raise ExtSubError(f"{self.where}: {brief(name)} has {shapes}: a grouped convolution, which is not combined")
         if inner != rank or (isinstance(layout, Experts) and B[1] % layout.count):
-            raise ExtSubError(f"{self.where}: {name} has {shapes}: their ranks differ, so the file is damaged")
+            raise ExtSubError(f"{self.where}: {brief(name)} has {shapes}: their ranks differ, so the file is damaged")
         if rank != r:
             raise ExtSubError(
-                f"{self.where}: {name} has rank {rank} ({shapes}) where adapter_config.json says {r}: the file and its "
-                "config do not belong together"
+                f"{self.where}: {brief(name)} has rank {rank} ({shapes}) where adapter_config.json says {r}: the file "
+                "and its config do not belong together"
             )
         return layout, rank
-
-
-def _resolve(pattern: Mapping[str, Any], name: str, default: Any) -> Any:
-    """PEFT's get_pattern_key: keys are regular expressions for the end of a name, the first match wins."""
-    return next((value for key, value in pattern.items() if re.match(rf"(.*\.)?({key})$", name)), default)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, brief
 
 # torch.compile, FSDP, fairscale, activation checkpointing, Lightning, ONNX Runtime, Opacus: each puts a module of this
 # name around another one, at any depth, and perhaps around some layers only.
@@ -81,7 +81,7 @@ def _clean_pattern(pattern: Mapping[str, Any], field: str, where: str) -> dict[s
         if wrapper := re.search(_ANY, clean):
             raise ExtSubError(f"{where}: {field} in adapter_config.json names {wrapper[0]}: write its keys without it")
         if result.setdefault(clean, value) != value:
-            raise ExtSubError(f"{where}: {field} in adapter_config.json gives {clean} two values: keep one")
+            raise ExtSubError(f"{where}: {field} in adapter_config.json gives {brief(clean)} two values: keep one")
     return result
 
 
@@ -101,37 +101,40 @@ def runs_of(name: str) -> set[str]:
     return {".".join(path[start : start + length]) for start in range(len(path)) for length in range(1, DEEPEST)}
 
 
-def why_not_found(name: str) -> str | None:
-    """Why no base has a layer of this name, so that PEFT would look for it in vain; None where one may have it."""
-    parts = name.split(".")
-    if "" in parts:
-        return "a part of the name is empty"
-    if strange := next((part for part in parts if part.startswith("_")), None):
-        return f"{strange} is what some wrapper is called, and extsub does not know this one"
-    if "module" in parts:
-        return "'module' is what wrappers for several GPUs are called"
-    if given := _PEFTS & set(parts):
-        return f"PEFT calls modules {min(given)} that it makes itself"
-    return None
-
-
-def refuse_two_roots(names: Iterable[str], where: str) -> None:
-    """Refuse an adapter whose layers stand below two paths that no base has together.
+def refuse_lost(names: Iterable[str], where: str) -> None:
+    """Refuse an adapter of layers that PEFT would look for in vain.
 
     Raises:
-        ExtSubError: ``model.layers`` and ``model.model.layers``, or ``language_model.model.layers``.
+        ExtSubError: no base has a layer of such a name, or none has both ``model.layers`` and ``model.model.layers``
+            (or ``language_model.model.layers``).
     """
     roots: dict[tuple[str, ...], str] = {}
     for name in names:
         parts = name.split(".")
+        if reason := _why_no_layer(parts):
+            raise ExtSubError(f"{where}: {brief(name)} is no layer that PEFT would find: {reason}; rename its keys")
         root = parts[: _numbered(parts)]
         plain = tuple(part for part in root if part not in ("model", "language_model"))
         first = roots.setdefault(plain, ".".join(root))
         if plain and first != ".".join(root):
             raise ExtSubError(
-                f"{where}: some of its layers are below {first} and some below {'.'.join(root)}: no base has both, so "
-                "PEFT would leave some of them as they are; give all of them the names that they have in the base"
+                f"{where}: some of its layers are below {brief(first)} and some below {brief('.'.join(root))}: no base "
+                "has both, so PEFT would leave some of them as they are; give all of them the names that they have in "
+                "the base"
             )
+
+
+def _why_no_layer(parts: list[str]) -> str | None:
+    """Why no base has a layer with a name of these parts; None where one may have it."""
+    if "" in parts:
+        return "a part of the name is empty"
+    if strange := next((part for part in parts if part.startswith("_")), None):
+        return f"{brief(strange)} is what some wrapper is called, and extsub does not know this one"
+    if "module" in parts:
+        return "'module' is what wrappers for several GPUs are called"
+    if given := _PEFTS & set(parts):
+        return f"PEFT calls modules {min(given)} that it makes itself"
+    return None
 
 
 class _Place(NamedTuple):

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from extsub.adapters.staging import check_place, locked, make_parents, remove_empty
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, shown
+from extsub.files import read_bytes, read_json
 
 RESULTS = "results.json"
 
@@ -116,7 +117,7 @@ def _complete_lines(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             lines.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             break
     return lines
 
@@ -125,7 +126,7 @@ def changed(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     """The first thing that two runs do not have in common."""
     for name in ours:
         if theirs.get(name) != ours[name]:
-            return f"another {name.replace('_', ' ')} ({theirs.get(name)!r}, now {ours[name]!r})"
+            return f"another {name.replace('_', ' ')} ({shown(theirs.get(name))}, now {shown(ours[name])})"
     return "other settings"
 
 
@@ -139,7 +140,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = read_json(path)
         results["tasks"], results["runs"], results["model"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExtSubError(f"{path} was not written by extsub evaluate: choose another folder") from error
@@ -154,13 +155,13 @@ def read_items(folder: Path, task: str) -> dict[int, dict[str, Any]]:
     """
     path = folder / f"{task}.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_bytes(path, largest=None).decode("utf-8").split("\n")
         return {row["index"]: row for row in map(json.loads, filter(None, lines))}
     except OSError as error:
         raise ExtSubError(
             f"{path}: {(error.strerror or 'cannot be read').lower()}; it lies beside results.json"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ExtSubError(f"{path} is broken: evaluate again, with --overwrite") from error
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from extsub.data import load_data, load_prompts
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, shown
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure, Scores
 from extsub.prompts import Turn
@@ -141,6 +141,6 @@ def text_of(where: str, row: Mapping[str, Any], name: str) -> str:
     """
     value = row.get(name)
     if not isinstance(value, str) or not value.strip():
-        found = "it is missing" if name not in row else f"found {value!r}"
-        raise ExtSubError(f"{where}: expected a text in {name!r}, {found[:80]}; correct or remove the row")
+        found = "it is missing" if name not in row else f"found {shown(value)}"
+        raise ExtSubError(f"{where}: expected a text in {name!r}, {found}; correct or remove the row")
     return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from extsub.errors import ExtSubError
 from extsub.evaluation.statistics import Difference, Figure
 from extsub.evaluation.store import read_items, read_results
 from extsub.evaluation.tasks import TASKS
+from extsub.files import read_json
 from extsub.report.wording import score
 from extsub.sweeping.asking import POSITIONS
 from extsub.sweeping.choice import (
@@ -141,7 +141,7 @@ def read_sweep(folder: Path) -> Sweep:
     """
     path = folder / RESULT
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         known = _known(record)
         target = find_score("score", record["score"], known)
         budget = Budget.parse(record["budget"], known) if record["budget"] else None
