@@ -1,6 +1,6 @@
 """Do these adapters belong together? Same base, same kind, same modules of the same shape; or say by name why not.
 
-Works on what adapters say of themselves; no number is read here, except where two copies must be identical.
+Works on what adapters say of themselves; numbers are read only where two things may be the same.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from extsub.adapters.adapter import Adapter, Copy, Module
 from extsub.adapters.base import is_path, is_quantised, normalised
 from extsub.adapters.names import fused_and_apart, one_layer_twice
 from extsub.errors import ExtSubError, brief, shown
+
+ROUNDING = 0.01
+"""What storing an adapter in another dtype may change of it, at most."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,26 @@ def same_base(base: str, other: str) -> bool:
     return mine == theirs or (
         mine.rpartition("/")[2] == theirs.rpartition("/")[2] and (is_path(base) or is_path(other))
     )
+
+
+def said_twice(one: Adapter, other: Adapter) -> list[str]:
+    """A note where two adapters are one."""
+    return (
+        [f"{one.label} and {other.label} are the same adapter: was another meant?"] if _same_change(one, other) else []
+    )
+
+
+def _same_change(one: Adapter, other: Adapter) -> bool:
+    """Whether two adapters change the base alike, up to rounding. Reads no further than to the first difference."""
+    if one.modules.keys() != other.modules.keys():
+        return False
+    for name, module in one.modules.items():
+        mine, theirs = module.read(), other.modules[name].read()
+        if mine.shape != theirs.shape:
+            return False
+        if (mine + theirs.scale_rows(-1.0)).row_norms().norm() > ROUNDING * mine.row_norms().norm():
+            return False
+    return True
 
 
 def _same_base(expert: Adapter, anti_expert: Adapter, base: str | None, notes: list[str]) -> str | None:

@@ -171,8 +171,8 @@ def _leave_out_placeholders(keys: Keys, tensors: Mapping[str, TensorInfo], where
         del keys.modules[name]
     if empty:
         keys.notes.append(
-            f"{len(empty)} layers have only empty tensors, first {brief(empty[0])}: taken for placeholders, left out; if "
-            "they were trained, export the adapter again"
+            f"{len(empty)} layers have only empty tensors, first {brief(empty[0])}: taken for placeholders, left out; "
+            "if they were trained, export the adapter again"
         )
 
 
