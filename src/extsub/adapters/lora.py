@@ -169,6 +169,8 @@ class _Reader:
         ):
             keys = first_keys(field, list(pattern), names, self.where)
             values |= {name: pattern[key] for name, key in keys.items()}
+        if off := [name for name, lora_alpha in self.alphas.items() if not lora_alpha]:
+            self.notes.append(f"alpha_pattern gives {len(off)} modules 0, first {brief(off[0])}: they change nothing")
 
     def settings(self, modules: Mapping[str, Module]) -> dict[str, Any]:
         """The config fields that a result keeps."""

@@ -6,6 +6,7 @@ leaves those that it does not find as they are, without a word.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -114,7 +115,7 @@ def refuse_lost(names: Iterable[str], where: str) -> None:
         if reason := _why_no_layer(parts):
             raise ExtSubError(f"{where}: {brief(name)} is no layer that PEFT would find: {reason}; rename its keys")
         root = parts[: _numbered(parts)]
-        plain = tuple(part for part in root if part not in ("model", "language_model"))
+        plain = tuple(itertools.dropwhile(lambda part: part in ("model", "language_model"), root))
         first = roots.setdefault(plain, ".".join(root))
         if plain and first != ".".join(root):
             raise ExtSubError(
