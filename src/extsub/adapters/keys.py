@@ -82,13 +82,13 @@ def sort_keys(
         ExtSubError: a key is none of these, two mean the same tensor, or a tensor is empty that should not be.
     """
     result = Keys()
-    unknown = []
+    unknown: dict[str, str] = {}
     whole = {*saved, *HEADS}
     for clean, key in _clean(list(tensors), where, result.notes).items():
         name = clean.removeprefix(PREFIX)
         suffix = next((end for end in suffixes if name.endswith(f".{end}")), None)
         if not clean.startswith(PREFIX):
-            unknown.append(key)
+            unknown[clean] = key
         elif suffix:
             result.modules.setdefault(name.removesuffix(f".{suffix}"), {})[suffix] = key
         elif name.endswith(tuple(f".{end}" for end in ignored)):
@@ -98,10 +98,10 @@ def sort_keys(
         elif _is_copy(name, whole):
             result.copies[clean] = key
         else:
-            unknown.append(key)
-    stray = [key for clean, key in result.base_layers.items() if not _under_embedding(clean, result)]
-    if unknown or stray:
-        raise ExtSubError(_explain(sorted(unknown + stray), where))
+            unknown[clean] = key
+    unknown |= {clean: key for clean, key in result.base_layers.items() if not _under_embedding(clean, result)}
+    if unknown:
+        raise ExtSubError(_explain(dict(sorted(unknown.items())), where))
     if not result.modules:
         raise ExtSubError(f"{where}: none of its {len(tensors)} tensors belongs to an adapter of its peft_type")
     _leave_out_placeholders(result, tensors, where)
@@ -198,13 +198,15 @@ def _is_copy(name: str, whole: Collection[str]) -> bool:
     return not runs_of(module).isdisjoint(whole) or module.rpartition(".")[2] in VOCABULARY
 
 
-def _explain(keys: list[str], where: str) -> str:
+def _explain(keys: Mapping[str, str], where: str) -> str:
+    """Why none of these, clean key to key, can be combined."""
     for mark, reason in _OTHER_ADAPTERS + _BASE_TENSORS:
-        found = [key for key in keys if mark in key and PREFIX in key]
+        found = [key for clean, key in keys.items() if mark in clean and clean.startswith(PREFIX)]
         if found:
             return f"{where}: {brief(found[0])} cannot be combined: {reason} ({len(found)} such tensors)"
-    bare = [key for key in keys if not key.startswith(PREFIX)]
-    examples = ", ".join(map(brief, (bare or keys)[:3])) + (", ..." if len(bare or keys) > 3 else "")
+    bare = [key for clean, key in keys.items() if not clean.startswith(PREFIX)]
+    some = bare or list(keys.values())
+    examples = ", ".join(map(brief, some[:3])) + (", ..." if len(some) > 3 else "")
     if bare:
         return (
             f"{where}: {len(bare)} keys do not start with {PREFIX!r} ({examples}): the file was not saved by PEFT's "
