@@ -139,9 +139,15 @@ def test_a_slip_in_a_local_name_does_not_wait_for_the_hub(hub: type[Hub], tmp_pa
     assert load_adapter("ann/expert@main").rank == 3
 
 
-def test_stray_weights_beside_the_adapter_are_noticed_on_the_hub_too(hub: type[Hub]) -> None:
-    (hub.root / "ann" / "expert" / "non_lora_trainables.bin").write_bytes(b"")
-    with pytest.raises(ExtSubError, match="non_lora_trainables.bin lies beside the adapter"):
+def test_weights_beside_the_adapter_are_noticed_on_the_hub_too(hub: type[Hub]) -> None:
+    for file in ("model.safetensors", "optimizer.pt", "adapter_model.bin"):
+        (hub.root / "ann" / "expert" / file).write_bytes(b"")
+    assert load_adapter("ann/expert").notes == tuple(
+        f"{file} lies beside adapter_model.safetensors and was not read"
+        for file in ("adapter_model.bin", "model.safetensors")
+    )
+    (hub.root / "ann" / "expert" / "value_head.bin").write_bytes(b"")
+    with pytest.raises(ExtSubError, match="value_head.bin lies beside the adapter"):
         load_adapter("ann/expert")
 
 

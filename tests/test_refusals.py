@@ -328,10 +328,48 @@ def test_a_plain_pickle_is_read_and_anything_else_in_it_refused(tmp_path: Path) 
         load_adapter(folder)
 
 
-def test_safetensors_wins_over_a_pickle_beside_it(tmp_path: Path) -> None:
+TRAINED = """non_lora_trainables.bin non_lora_state_dict.bin trainable_params.bin mm_projector.bin
+mm_projector.safetensors projector.safetensors multi_modal_projector.pt v_head.safetensors value_head.bin value_head.safetensors lm_head.pt
+pytorch_model_head.bin xlora_classifier.safetensors classifier.pth score.bin embedding.pt new_embeddings.safetensors
+learned_embeds.bin embed_tokens.safetensors vit.safetensors vision_tower.bin visual.safetensors Qformer.pth
+modules_to_save.bin""".split()
+NOTED = """adapter_model.bin model.safetensors pytorch_model.bin pytorch_model_fsdp.bin consolidated.00.pth adapters.npz
+ggml-adapter-model.gguf tf_model.h5 flax_model.msgpack last.ckpt""".split()
+HARMLESS = """training_args.bin optimizer.pt optimizer.bin scheduler.pt scaler.pt rng_state_0.pth trainer_state.json
+zero_pp_rank_0_mp_rank_00_model_states.pt sampler.bin tokenizer.model tokenizer.json loss.png README.md
+model.safetensors.index.json""".split()
+
+
+@pytest.mark.parametrize("file", TRAINED)
+def test_weights_that_were_trained_beside_the_adapter_are_not_lost_without_a_word(tmp_path: Path, file: str) -> None:
+    from extsub.evaluation.adapter_name import find
+
     folder = build.lora(tmp_path / "a")
-    (folder / "adapter_model.bin").write_bytes(b"stale")
-    assert load_adapter(folder).notes == ("adapter_model.bin lies beside adapter_model.safetensors and was not read",)
+    (folder / file).write_bytes(b"")
+    for read in (load_adapter, find):
+        with pytest.raises(ExtSubError, match=rf"a: {file} lies beside the adapter \(.*\) and would be lost"):
+            read(str(folder))
+
+
+def test_every_other_file_of_weights_is_named_and_what_a_trainer_keeps_is_not(tmp_path: Path) -> None:
+    from extsub.evaluation.adapter_name import find
+
+    folder = build.lora(tmp_path / "a")
+    for file in (*NOTED, *HARMLESS, "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"):
+        (folder / file).write_bytes(b"stale")
+    for name in ("2_Dense/model.safetensors", "1_Pooling/config.json", "checkpoint-5/model.bin", "global_step5/a.pt"):
+        (folder / name).parent.mkdir()
+        (folder / name).write_bytes(b"")
+    named = sorted([*NOTED, "model-....safetensors", "2_Dense/model.safetensors"])
+    notes = tuple(f"{file} lies beside adapter_model.safetensors and was not read" for file in named)
+    assert load_adapter(folder).notes == find(str(folder)).source.notes == notes
+
+
+def test_a_pickle_is_read_where_nothing_else_is_there(tmp_path: Path) -> None:
+    folder = build.lora(tmp_path / "a")
+    torch.save(load_file(folder / WEIGHTS), folder / "adapter_model.bin")
+    (folder / WEIGHTS).unlink()
+    assert load_adapter(folder).notes == ()
 
 
 @pytest.mark.parametrize("name", ["../../etc", "/no/such/folder", "a/../b", "", "no such thing", "..//x"])

@@ -84,9 +84,9 @@ def same_base(base: str, other: str) -> bool:
 
 def said_twice(one: Adapter, other: Adapter) -> list[str]:
     """A note where two adapters are one."""
-    return (
-        [f"{one.label} and {other.label} are the same adapter: was another meant?"] if _same_change(one, other) else []
-    )
+    if not _same_change(one, other):
+        return []
+    return [f"{one.label} and {other.label} are the same adapter: was another one meant?"]
 
 
 def _same_change(one: Adapter, other: Adapter) -> bool:
