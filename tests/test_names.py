@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 import build
 from build import PREFIX, Q, V
 from extsub import ExtSubError, combine, load_adapter, save_adapter
+from extsub.adapters import ia3, lora
 
 WRAPPERS = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_fpw_module", "_forward_module"]
 CLEAN = build.factors()
@@ -246,3 +248,37 @@ def test_experts_fused_in_one_adapter_only(tmp_path: Path) -> None:
     assert fused_and_apart(fused, split) == (fused[1], split[2])
     assert fused_and_apart(split, fused) == (split[2], fused[1])
     assert fused_and_apart(fused, ["model.layers.1.mlp.experts.0.up_proj"]) is None
+
+
+# ---- many layers -------------------------------------------------------------------------------------------------
+
+MANY = [f"model.layers.{i}.mlp.experts.{j}.{p}" for i in range(8) for j in range(128) for p in ("up_proj", "down_proj")]
+
+
+@pytest.mark.parametrize("targets", ["names", "pattern"])
+def test_as_many_layers_as_a_mixture_of_experts_has_take_time_in_proportion(tmp_path: Path, targets: str) -> None:
+    """With every name in the lists of the config, which extsub itself writes for a pattern; 1,536 layers took 4 s."""
+    shapes = dict.fromkeys(MANY, (2, 2))
+    fields = {"target_modules": MANY if targets == "names" else r".*\.(up|down)_proj"}
+    for name, seed in (("e", 0), ("a", 1)):
+        patterns = {"rank_pattern": dict.fromkeys(MANY, 1), "alpha_pattern": dict.fromkeys(MANY, 2)}
+        build.lora(tmp_path / name, shapes, rank=1, seed=seed, **fields, **patterns)
+    renamed = {key.replace("model.", "model.language_model.", 1): (2, 2) for key in MANY}
+    build.lora(tmp_path / "renamed", renamed, rank=1)
+    begun = time.process_time()
+    expert = load_adapter(tmp_path / "e")
+    config = lora.encode(combine(expert, load_adapter(tmp_path / "a")))
+    assert config["target_modules"] == sorted(MANY)
+    with pytest.raises(ExtSubError, match="name the same layers differently"):
+        combine(expert, load_adapter(tmp_path / "renamed"), missing_modules="zero")
+    assert time.process_time() - begun < 5
+
+
+def test_as_many_vectors_take_time_in_proportion(tmp_path: Path) -> None:
+    vectors = {name: (1, 2) if "down" in name else (2, 1) for name in MANY}
+    fields = {"target_modules": MANY, "feedforward_modules": [name for name in MANY if "down" in name]}
+    build.ia3(tmp_path / "e", vectors=vectors, **fields)
+    begun = time.process_time()
+    config = ia3.encode(load_adapter(tmp_path / "e"))
+    assert config["feedforward_modules"] == sorted(fields["feedforward_modules"])
+    assert time.process_time() - begun < 3

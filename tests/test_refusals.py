@@ -329,10 +329,10 @@ def test_a_plain_pickle_is_read_and_anything_else_in_it_refused(tmp_path: Path) 
 
 
 TRAINED = """non_lora_trainables.bin non_lora_state_dict.bin trainable_params.bin mm_projector.bin
-mm_projector.safetensors projector.safetensors multi_modal_projector.pt v_head.safetensors value_head.bin value_head.safetensors lm_head.pt
-pytorch_model_head.bin xlora_classifier.safetensors classifier.pth score.bin embedding.pt new_embeddings.safetensors
-learned_embeds.bin embed_tokens.safetensors vit.safetensors vision_tower.bin visual.safetensors Qformer.pth
-modules_to_save.bin""".split()
+mm_projector.safetensors projector.safetensors multi_modal_projector.pt v_head.safetensors value_head.bin
+value_head.safetensors lm_head.pt pytorch_model_head.bin xlora_classifier.safetensors classifier.pth score.bin
+embedding.pt new_embeddings.safetensors learned_embeds.bin embed_tokens.safetensors vit.safetensors vision_tower.bin
+visual.safetensors Qformer.pth modules_to_save.bin""".split()
 NOTED = """adapter_model.bin model.safetensors pytorch_model.bin pytorch_model_fsdp.bin consolidated.00.pth adapters.npz
 ggml-adapter-model.gguf tf_model.h5 flax_model.msgpack last.ckpt""".split()
 HARMLESS = """training_args.bin optimizer.pt optimizer.bin scheduler.pt scaler.pt rng_state_0.pth trainer_state.json

@@ -50,6 +50,8 @@ class FusedExperts:
         Raises:
             ExtSubError: two are nested in one another, and one of them is missing.
         """
+        if not self._leaves:
+            return []
         path, depth = _unnested(name)
         leaves = {leaf for owner in self._leaves.keys() & ends_of(path) for leaf in self._leaves[owner]}
         if len(leaves) == 1 and depth:
