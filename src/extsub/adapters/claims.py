@@ -96,14 +96,15 @@ def _reached(config: Mapping[str, Any], where: str) -> Callable[[str], bool]:
         return lambda name: True
     wanted = set(fields.names(config, "target_modules", where))
     excluded = config.get("exclude_modules")
-    unwanted = set(excluded) if isinstance(excluded, list) else set()
+    unwanted = set(fields.names(config, "exclude_modules", where)) if isinstance(excluded, list) else set()
+    whole = set(fields.names(config, "modules_to_save", where))
     numbers, lists = config.get("layers_to_transform"), config.get("layers_pattern") or []
     numbers = {str(one) for one in (numbers if isinstance(numbers, list) else [numbers] if numbers is not None else [])}
     lists = [lists] if isinstance(lists, str) else lists
 
     def reached(name: str) -> bool:
         ends = set(ends_of(name))
-        if ends.isdisjoint(wanted) or not ends.isdisjoint(unwanted):
+        if ends.isdisjoint(wanted) or not ends.isdisjoint(unwanted) or not whole.isdisjoint(runs_of(name)):
             return False
         if not numbers or name in wanted:
             return True

@@ -235,7 +235,7 @@ class _Reader:
         expected = "lora_A, lora_B and lora_E" if self.adalora else "a pair of lora_A.weight and lora_B.weight"
         raise ExtSubError(
             f"{self.where}: {brief(name)} has {', '.join(sorted(keys))}, expected {expected}: part of the adapter is "
-            "missing"
+            "missing, or peft_type is another's"
         )
 
     def _names(self, name: str) -> list[str]:
