@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -296,3 +297,67 @@ def test_what_an_adapter_says_of_itself(
     assert run.returncode == 2
     assert run.stderr.startswith(f"Error: {message}")
     assert not Path("out").exists()
+
+
+class Payload:
+    """Runs code when unpickled."""
+
+    def __init__(self, touched: Path):
+        self.touched = touched
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.touched,))
+
+
+COMMANDS = {
+    "evaluate": "evaluate halueval-qa --model base --data data --output out --adapter spoilt",
+    "reference": "evaluate drift --model base --data data/toxic_test.json --output o --adapter lora --reference spoilt",
+    "generate": "generate --model base --prompts data/toxic_test.json --output out.jsonl --adapter spoilt",
+    "sweep": "sweep spoilt lora --model base --tasks halueval-qa --data data --output out",
+}
+
+
+def harm(folder: Path, what: str) -> str:
+    """Spoil an adapter, and say how that is refused."""
+    config, weights = folder / "adapter_config.json", folder / WEIGHTS
+    fields: dict[str, object] = {
+        "expression": {"target_modules": "((.|..)*)*#"},
+        "import": {"megatron_config": {"x": 1}, "megatron_core": "antigravity"},
+        "room": {"rank_pattern": {"q_proj": 10**9}, "r": 10**9},
+    }.get(what, {})
+    config.write_text(json.dumps({**json.loads(config.read_text()), **fields}))
+    if what == "code":
+        weights.unlink()
+        torch.save({"x": Payload(folder / "touched")}, folder / "adapter_model.bin")
+        return "adapter_model.bin holds more than tensors, so reading it could run code and it was not read"
+    if what == "pipe":
+        config.unlink()
+        os.mkfifo(config)
+        return "adapter_config.json cannot be read: a pipe or device, not a regular file"
+    return {
+        "expression": "the regular expressions in adapter_config.json, first '((.|..)*)*#' in target_modules, take",
+        "import": "megatron_config is ",
+        "room": "the file and its config do not belong together",
+    }[what]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes in folders")
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("what", ["code", "pipe", "import", "room", "expression"])
+def test_an_adapter_that_means_harm_never_reaches_peft(
+    here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch, command: str, what: str
+) -> None:
+    monkeypatch.setattr("extsub.adapters.patterns.SECONDS", 1)
+    if command == "sweep" and what == "expression":
+        pytest.skip("what is combined is written with the names of modules")
+    shutil.copytree(here / "lora", here / "spoilt")
+    said = harm(here / "spoilt", what)
+    run = extsub(*COMMANDS[command].split())
+    assert run.returncode == 2, run.stderr
+    assert run.stderr.startswith("Error: ")
+    assert "spoilt: " in run.stderr
+    assert said in run.stderr
+    assert run.stderr.count("\n") == 1
+    assert len(run.stderr) < 500
+    assert not (here / "spoilt" / "touched").exists()
+    assert not [path for path in (here / "out").glob("**/*") if path.is_file()]

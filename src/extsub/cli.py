@@ -449,19 +449,19 @@ def _recipe(tokens: list[str]) -> list[Dict]:
 
 def _read_recipe(path: Path) -> dict[str, Any]:
     from extsub.errors import brief
-    from extsub.recipe.values import read_yaml, settings_of
+    from extsub.recipe.values import mapping_of, read_yaml, settings_of
 
     content = read_yaml(f"--config {path}", path)
     if not isinstance(content or {}, dict):
         raise ExtSubError(f"--config {path}: expected settings with their values (rank: 8)")
     known = {one.name for one in fields(TrainingSettings)}
-    recipe = {str(name).replace("-", "_"): value for name, value in (content or {}).items()}
+    recipe = mapping_of(f"--config {path}", content or {}, None)
     if unknown := sorted(recipe.keys() - known):
         raise ExtSubError(
             f"--config {path}: {brief(unknown[0])} is no setting of extsub train; see extsub train --help"
         )
     settings_of(f"--config {path}", recipe, TrainingSettings)  # cyclopts would cut a number off
-    return {name: value for name, value in recipe.items() if value is not None}
+    return recipe
 
 
 def _terminate(_signal: int, _frame: object) -> NoReturn:
