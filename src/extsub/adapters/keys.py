@@ -158,9 +158,11 @@ def _leave_out_placeholders(keys: Keys, tensors: Mapping[str, TensorInfo], where
     empty = []
     for name, found in keys.modules.items():
         pruned = "lora_E" in found and all(len(tensors[key].shape) == 2 for key in found.values())  # AdaLoRA, rank 0
-        if not pruned and all(map(is_empty, found.values())):
+        if pruned or "ia3_l" in found:
+            continue
+        if all(map(is_empty, found.values())):
             empty.append(name)
-        elif not pruned and (half := next(filter(is_empty, found.values()), None)):
+        elif half := next(filter(is_empty, found.values()), None):
             raise ExtSubError(_sharded(half, tensors, where))
     whole = [*keys.copies.values(), *keys.base_layers.values()]
     if len(empty) == len(keys.modules):
