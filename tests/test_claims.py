@@ -163,7 +163,7 @@ def fused(
     tensors = build.factors(ATTENTION, rank, seed) if attention else {}
     changes = {}
     for depth, name in enumerate(names):
-        rows, columns = (hidden, inner) if "down" in name else (2 * inner, hidden)
+        rows, columns = (hidden, inner) if "down" in name or "w2" in name else (2 * inner, hidden)
         if exchanged:
             rows, columns = columns, rows
         A = torch.randn(EXPERTS * rank, columns, generator=generator)
@@ -184,7 +184,7 @@ def fused(
 def test_the_shapes_tell_which_way_round_fused_experts_are_stored(
     tmp_path: Path, exchanged: tuple[bool, bool], sizes: tuple[int, int]
 ) -> None:
-    """PEFT before 0.19.1 exchanged A and B for most models of transformers 5; a row is an output all the same."""
+    """PEFT 0.18 exchanged A and B for most models of transformers 5; a row is an output all the same."""
     e, a = (
         fused(tmp_path / name, 3 - seed, seed, one, hidden=sizes[0], inner=sizes[1], attention=False)
         for seed, (name, one) in enumerate(zip("ea", exchanged, strict=True))
@@ -200,7 +200,7 @@ def test_the_shapes_tell_which_way_round_fused_experts_are_stored(
     assert not written.notes, "written the usual way"
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", [*PARAMETERS, "mlp.experts.w1", "mlp.experts.w2"])
 @pytest.mark.parametrize("exchanged", [False, True])
 def test_beside_attention_one_parameter_is_enough_to_tell(tmp_path: Path, name: str, exchanged: bool) -> None:
     changes = fused(tmp_path / "a", 2, 0, exchanged, names=[name])
@@ -210,13 +210,13 @@ def test_beside_attention_one_parameter_is_enough_to_tell(tmp_path: Path, name: 
 def test_where_shapes_do_not_tell_the_version_does(tmp_path: Path) -> None:
     changes = fused(tmp_path / "a", 2, 0, False, names=PARAMETERS[:1], attention=False)
     message = (
-        "experts has fused experts, which PEFT before 0.19.1 stored in two ways, and neither the shapes nor peft_ve"
+        "experts has fused experts, which PEFT 0.18 and 0.19.0 stored in two ways, and the shapes do not tell which"
     )
-    for version in (None, "0.18.1", "0.19.0.dev0@abc"):
+    for version in ("0.18.1", "0.19.0.dev0@abc"):
         build.edit_config(tmp_path / "a", peft_version=version)
         with pytest.raises(ExtSubError, match=message):
             load_adapter(tmp_path / "a")
-    for version in ("0.19.1", "0.20.0", "1.0"):
+    for version in (None, "0.19.1", "0.20.0", "1.0"):  # 0.17 wrote none, and could not do it wrongly
         build.edit_config(tmp_path / "a", peft_version=version)
         assert torch.allclose(load_adapter(tmp_path / "a").modules[OWNER].read().dense(), changes[OWNER])
     save_adapter(load_adapter(tmp_path / "a"), tmp_path / "out")

@@ -253,9 +253,7 @@ def test_moe_parameters_keep_their_interleaving(tmp_path: Path) -> None:
 
     def adapter(folder: str, rank: int, seed: int) -> tuple[Path, Tensor]:
         A, B = (torch.randn(s, generator=torch.Generator().manual_seed(seed)) for s in ((E * rank, 5), (7, rank * E)))
-        config = build.lora_config(
-            rank, target_modules=[], target_parameters=["mlp.experts.gate_up_proj"], peft_version="0.20.0"
-        )
+        config = build.lora_config(rank, target_modules=[], target_parameters=["mlp.experts.gate_up_proj"])
         path = build.write(tmp_path / folder, dict(zip(keys, (A, B), strict=True)), config)
         return path, dense(A, B, 2.0)
 

@@ -1,8 +1,9 @@
 """Fused experts (PEFT's ``target_parameters``): which parameter a key means, and which way round it is stored.
 
 A layer's parameter is (experts, inputs, outputs) or (experts, outputs, inputs). A takes the inputs and B gives the
-outputs, except in some adapters of PEFT before 0.19.1, which asked the layer wrongly or not at all. Those have A and B
-exchanged: the transpose of each expert's change. The shapes of other layers nearly always tell.
+outputs, except in adapters of PEFT 0.18 and 0.19.0 for about half of the models, for these versions asked the layer
+wrongly or not at all. There A and B are exchanged: each expert has the transpose of its change. Shapes nearly always
+tell.
 """
 
 from __future__ import annotations
@@ -20,6 +21,11 @@ WRITTEN_AS = "0.19.1"
 """from this version of PEFT on, A takes the inputs"""
 
 
+# Parameters of a gated expert: which reads what the layers pass on, and which writes it.
+_READS = re.compile(r"(^|[._])(gate|up|w1|w3|wi|input_linear)(?=[._]|$)")
+_WRITES = re.compile(r"(^|[._])(down|w2|wo|output_linear)(?=[._]|$)")
+
+
 class Sizes(NamedTuple):
     """What a pair of factors says of its layer: A is (..., A), B is (B, ...)."""
 
@@ -31,13 +37,16 @@ class FusedExperts:
     """The bare parameters among the layers of one file."""
 
     def __init__(self, targets: Sequence[str], sizes: Mapping[str, Sizes], version: str | None, where: str) -> None:
-        """``targets`` are ``target_parameters``, ``sizes`` those of every layer by its name in the file."""
+        """``targets`` are ``target_parameters``, ``sizes`` those of every layer by its name in the file.
+
+        PEFT 0.17 knew transformers 4 alone, whose layers are (experts, inputs, outputs), and names no ``version``.
+        """
         self._leaves: dict[str, set[str]] = {}
         for target in targets:
             owner, _, leaf = target.rpartition(".")
             self._leaves.setdefault(owner, set()).add(leaf)
         self._sizes, self._where = sizes, where
-        self._sure = _numbers(version or "") >= _numbers(WRITTEN_AS)
+        self._doubtful = bool(version) and _numbers(version) < _numbers(WRITTEN_AS)
         self._hidden: dict[str, int] = {}
         for name, size in sizes.items():
             layer, _, leaf = name.rpartition(".self_attn.")
@@ -79,20 +88,22 @@ class FusedExperts:
         """
         path, _ = _unnested(name)
         size, down, gate_up = (self._sizes.get(one) for one in (name, path, f"{path}.base_layer"))
-        hidden = self._hidden.get(_list_of(path))
-        leaf = parameters[0].rpartition(".")[2] if len(parameters) == 1 else None
         usual = exchanged = False
         if down and gate_up:
             usual = gate_up == (down.B, 2 * down.A)
             exchanged = gate_up == (2 * down.B, down.A)
-        if size and leaf in PARAMETER_ORDER and usual == exchanged:
-            usual, exchanged = (one == hidden for one in ((size.A, size.B) if leaf == "gate_up_proj" else size[::-1]))
-        if usual != exchanged or self._sure:
-            return exchanged and not usual
+        reads, writes = (all(map(words.search, parameters)) for words in (_READS, _WRITES))
+        if size and usual == exchanged and reads != writes:
+            hidden = self._hidden.get(_list_of(path))
+            usual, exchanged = (one == hidden for one in (size if reads else reversed(size)))
+        if usual != exchanged:
+            return exchanged
+        if not self._doubtful:
+            return False
         raise ExtSubError(
-            f"{self._where}: {brief(name)} has fused experts, which PEFT before {WRITTEN_AS} stored in two "
-            "ways, and neither the shapes nor peft_version tell which: set peft_version in adapter_config.json to that "
-            "version if lora_A takes the inputs of the layer"
+            f"{self._where}: {brief(name)} has fused experts, which PEFT 0.18 and 0.19.0 stored in two ways, and the "
+            f"shapes do not tell which: set peft_version in adapter_config.json to {WRITTEN_AS} if lora_A takes the "
+            "inputs of the layer"
         )
 
 

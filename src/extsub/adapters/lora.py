@@ -52,7 +52,9 @@ REFUSED_FIELDS = {
 # Initialisations that leave the base weights alone, so that B @ A is the whole change.
 PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 CHANGED_BASE = "it changed the base weights when training began, so B @ A is not the whole change"
-EXCHANGED = "fused experts are stored with A and B exchanged, as PEFT before 0.19.1 did: read so, written the usual way"
+EXCHANGED = (
+    "fused experts are stored with A and B exchanged, as PEFT 0.18 and 0.19.0 did: read so, written the usual way"
+)
 CONVERT = (
     "save the adapter again with save_pretrained(..., path_initial_model_for_weight_conversion=...), which converts it"
 )
