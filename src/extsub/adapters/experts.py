@@ -17,7 +17,7 @@ from extsub.errors import ExtSubError, brief
 
 PARAMETER_ORDER = ("down_proj", "gate_up_proj")
 """as PEFT nests its wrappers around them: the last one registered is outermost"""
-WRITTEN_AS = "0.19.1"
+SURE = "0.19.1"
 """from this version of PEFT on, A takes the inputs"""
 
 
@@ -39,14 +39,15 @@ class FusedExperts:
     def __init__(self, targets: Sequence[str], sizes: Mapping[str, Sizes], version: str | None, where: str) -> None:
         """``targets`` are ``target_parameters``, ``sizes`` those of every layer by its name in the file.
 
-        PEFT 0.17 knew transformers 4 alone, whose layers are (experts, inputs, outputs), and names no ``version``.
+        Without a ``version`` it was PEFT 0.17, which knew transformers 4 alone, where layers are (experts, inputs,
+        outputs), or extsub.
         """
         self._leaves: dict[str, set[str]] = {}
         for target in targets:
             owner, _, leaf = target.rpartition(".")
             self._leaves.setdefault(owner, set()).add(leaf)
         self._sizes, self._where = sizes, where
-        self._doubtful = bool(version) and _numbers(version) < _numbers(WRITTEN_AS)
+        self._doubtful = bool(version) and _numbers(version) < _numbers(SURE)
         self._hidden: dict[str, int] = {}
         for name, size in sizes.items():
             layer, _, leaf = name.rpartition(".self_attn.")
@@ -102,7 +103,7 @@ class FusedExperts:
             return False
         raise ExtSubError(
             f"{self._where}: {brief(name)} has fused experts, which PEFT 0.18 and 0.19.0 stored in two ways, and the "
-            f"shapes do not tell which: set peft_version in adapter_config.json to {WRITTEN_AS} if lora_A takes the "
+            f"shapes do not tell which: set peft_version in adapter_config.json to {SURE} if lora_A takes the "
             "inputs of the layer"
         )
 

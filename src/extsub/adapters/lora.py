@@ -17,7 +17,7 @@ from torch import Tensor
 from extsub.adapters import config as fields
 from extsub.adapters.adapter import Adapter, Module, Source
 from extsub.adapters.claims import PROMISES, check_claims, refuse_promises
-from extsub.adapters.experts import WRITTEN_AS, FusedExperts, Sizes
+from extsub.adapters.experts import FusedExperts, Sizes
 from extsub.adapters.keys import Keys, sort_keys
 from extsub.adapters.layouts import Conv, Embedding, Experts, FactorLayout, Linear
 from extsub.adapters.names import refuse_lost
@@ -179,7 +179,7 @@ class _Reader:
         kept = fields.settings(self.config, self.where)
         kept["fan_in_fan_out"] = fields.flag(self.config, "fan_in_fan_out", self.where)
         if parameters := self.experts.targets([name for name, module in modules.items() if module.parameter]):
-            kept |= {"target_parameters": parameters, "peft_version": WRITTEN_AS}
+            kept["target_parameters"] = parameters
         elif self.parameters:
             self.notes.append(f"target_parameters names {brief(self.parameters[0])}, of which the file has nothing")
         if self.config.get("layer_replication"):
