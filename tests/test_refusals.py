@@ -49,7 +49,7 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
         ({"r": 0}, "r in adapter_config.json must be a whole number above 0, found 0"),
         ({"r": True}, "r in adapter_config.json must be a whole number above 0, found True"),
         ({"lora_alpha": None}, "lora_alpha in adapter_config.json must be a number, found None"),
-        ({"lora_alpha": 0}, "lora_alpha is 0 .* its scale was lost .*; put the lora_alpha there"),
+        ({"lora_alpha": 0}, "lora_alpha is 0 .*: the adapter changes nothing; if its scale was lost"),
         ({"use_rslora": "yes"}, "use_rslora in adapter_config.json must be true or false, found 'yes'"),
         ({"rank_pattern": [1]}, "rank_pattern in adapter_config.json must be an object"),
         ({"rank_pattern": {"(": 3}}, r"rank_pattern has '\(', which is no regular expression"),

@@ -116,6 +116,23 @@ def _why_not(init: Any) -> str:
     return "extsub does not know it, and it may have changed the base weights"
 
 
+def check_scale(config: Mapping[str, Any], where: str) -> list[str]:
+    """What a user should know of a LoRA's ``lora_alpha``, in sentences.
+
+    Raises:
+        ExtSubError: it is missing, no number, or 0.
+    """
+    lora_alpha = fields.number(config, "lora_alpha", where)
+    if lora_alpha == 0:
+        raise ExtSubError(
+            f"{where}: lora_alpha is 0 in adapter_config.json: the adapter changes nothing; if its scale was lost when "
+            "it was saved, write there what it was trained with"
+        )
+    if lora_alpha < 0:
+        return [f"lora_alpha is {lora_alpha:g}: the adapter is applied with its sign flipped"]
+    return []
+
+
 class _Reader:
     """Reads modules of one file under one config."""
 
@@ -134,7 +151,8 @@ class _Reader:
         self.r = fields.whole_number(config, "init_r" if self.adalora else "r", where)
         self.lora_alpha = fields.number(config, "lora_alpha", where)
         self.parameters = fields.names(config, "target_parameters", where)
-        self._check_lora_alpha()
+        if not self.adalora:  # PEFT reads 0 and below as init_r there
+            self.notes += check_scale(config, where)
         self.roles = {name: self._roles(name, found) for name, found in sorted(keys.modules.items())}
         shapes = {name: (file.info[A].shape, file.info[B].shape) for name, (A, B, _) in self.roles.items()}
         sizes = {name: Sizes(A[1], B[0]) for name, (A, B) in shapes.items() if len(A) == len(B) == 2}
@@ -142,17 +160,6 @@ class _Reader:
         self.names = {name: self._names(name) for name in self.roles}
         refuse_lost((one for names in self.names.values() for one in names), where)
         self._match_patterns()
-
-    def _check_lora_alpha(self) -> None:
-        if self.adalora:
-            return  # PEFT reads 0 and below as init_r there
-        if self.lora_alpha == 0:
-            raise ExtSubError(
-                f"{self.where}: lora_alpha is 0 in adapter_config.json, so the adapter changes nothing: its scale was "
-                "lost (some mergers of checkpoints write 0); put the lora_alpha there that it was trained with"
-            )
-        if self.lora_alpha < 0:
-            self.notes.append(f"lora_alpha is {self.lora_alpha:g}: the adapter is applied with its sign flipped")
 
     def _pattern(self, name: str) -> dict[str, Any]:
         pattern = self.config.get(name) or {}
