@@ -7,13 +7,19 @@ PIP_EXTRA ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types check bench bench-train bench-evaluate bench-sweep hostile clean
+# Broken and hostile files for MINUTES: make fuzz MINUTES=20
+MINUTES ?= 5
+
+.PHONY: demo test fuzz hostile lint types check bench bench-train bench-evaluate bench-sweep clean
 
 demo: $(READY)
 	$(BIN)/extsub demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz.py $(MINUTES)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -276,9 +276,7 @@ def raising(error: OSError) -> Callable[[object], None]:
 
 
 def test_a_mount_point_is_refused_where_an_output_is_renamed_into_place(small: Path) -> None:
-    with pytest.raises(
-        ExtSubError, match="disk is a mount point, which nothing can be renamed to: give a"
-    ):
+    with pytest.raises(ExtSubError, match="disk is a mount point, which nothing can be renamed to: give a"):
         check_can_appear(small)
     check_can_appear(small / "out")
 

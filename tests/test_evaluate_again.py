@@ -118,7 +118,7 @@ def test_a_complete_task_is_not_asked_again(evaluate: Command, monkeypatch: pyte
     assert len(before) == 2 * 3
     with monkeypatch.context() as patched:
         patched.setattr("extsub.evaluation.language_model.load_base", None)
-        patched.setattr("extsub.evaluation.tasks.toxicity._load", None)
+        patched.setattr("extsub.evaluation.tasks.toxicity._classifier", None)
         assert done(evaluate(words)) == shown
     assert {path: path.read_bytes() for path in Path("out").rglob("*.json*")} == before
     asked = counted(monkeypatch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from transformers import AutoModelForCausalLM
 import plain
 import quiz
 import tiny
-from conftest import Command
+from conftest import Command, start
 from quiz import done, rows_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
@@ -74,6 +75,7 @@ def refused(here: Path, evaluate: Command) -> Callable[[str], str]:
          "file; choose another place"),
         ("halueval-qa --prompt chat --model plain", "--prompt chat: the tokenizer of this model has no chat "
          "template: use --prompt extsub"),
+        ("halueval-qa --model mute", "mute: the tokenizer could not be loaded: its files are missing (tokenizer.json)"),
         ("halueval-qa --model torn", "torn: the weights have other shapes than config.json says: are both whole?"),
         ("perplexity --data data/text.txt --model small", "item 0: the tokenizer makes token 346 of it, and the model "
          "has 300: the tokenizer belongs to another model"),
@@ -84,10 +86,12 @@ def refused(here: Path, evaluate: Command) -> Callable[[str], str]:
          "lora LORA: two kinds cannot be in one model; compare with the base (leave --reference out)"),
         ("ability", "ability runs tasks of lm-evaluation-harness: name them, --lm-eval mmlu,gsm8k say"),
         ("ability --lm-eval nosuch --data ability=data", "--lm-eval nosuch: no task of data"),
-        ("ability --lm-eval x --data ability=nowhere", "--data nowhere: ability expects a folder of task files (YAML)"),
+        ("ability --lm-eval x --data ability=nowhere", "nowhere: no such file, and not a dataset of the hub"),
+        ("ability --lm-eval x --data ability=data/text.txt", "--data data/text.txt: ability expects a folder of task "
+         "files (YAML)"),
         ("toxicity --toxicity-model base", "--toxicity-model base has no label toxicity; it has LABEL_0, LABEL_1"),
-        ("toxicity --toxicity-model ./nowhere", "./nowhere: no such folder, and no model of the hub (owner/name or "
-         "owner/name@revision)"),
+        ("toxicity --toxicity-model ./nowhere", "--toxicity-model: ./nowhere: no such folder, and no model of the "
+         "hub (owner/name or owner/name@revision)"),
         ("truthfulqa-gen --info-judge none --truth-judge ./nowhere", "--truth-judge: ./nowhere: no such folder, and "
          "no model of the hub (owner/name or owner/name@revision); or pass --truth-judge none, and nobody judges"),
     ],
@@ -95,6 +99,8 @@ def refused(here: Path, evaluate: Command) -> Callable[[str], str]:
 def test_settings_that_cannot_be_met(here: Path, refused: Callable[[str], str], words: str, message: str) -> None:
     if "plain" in words:
         tiny.llama(here / "plain")
+    if "mute" in words:
+        shutil.copytree(tiny.gpt2(here / "spoken"), here / "mute", ignore=shutil.ignore_patterns("tokenizer*"))
     if "torn" in words:
         shutil.copytree(here / "base", here / "torn")
         config = json.loads((here / "torn" / "config.json").read_text())
@@ -172,11 +178,12 @@ def test_rows_that_cannot_be_asked(refused: Callable[[str], str], task: str, row
          "owner/name@revision)"),
         ("halueval-qa --data empty.jsonl", "empty.jsonl has no rows: give one that has"),
         ("perplexity --data blank.txt", "blank.txt is blank: give one that holds text"),
-        ("perplexity --data nowhere.txt", "nowhere.txt: no such file or directory"),
+        ("perplexity --data nowhere.txt", "nowhere.txt: no such file, and not a dataset of the hub (owner/name or "
+         "owner/name@revision)"),
         ("halueval-qa --data data/qa_data.json data/rows.jsonl", "--data data/qa_data.json data/rows.jsonl: say which "
          "task has which, --data halueval-qa=data/rows.jsonl"),
-        ("halueval-qa --data halueval-qa=a --data halueval-qa=b", "--data halueval-qa=b: halueval-qa has --data "
-         "halueval-qa=a already; give one"),
+        ("halueval-qa --data halueval-qa=data --data halueval-qa=judge", "--data halueval-qa=judge: halueval-qa has "
+         "--data halueval-qa=data already; give one"),
         ("halueval-qa --data halueval=data/qa_data.json", "--data halueval=data/qa_data.json: halueval is no task; "
          f"there are {ALL}"),
         ("halueval-qa --data judge", "--data judge: halueval-qa expects qa_data.json or halueval_qa.jsonl or "
@@ -186,7 +193,7 @@ def test_rows_that_cannot_be_asked(refused: Callable[[str], str], task: str, row
         ("toxicity --data data --field instruction=nosuch --toxicity-model judge", "--field instruction=nosuch: "
          "data/toxic_test.json has no field 'nosuch'; it has instruction, input"),
         ("toxicity --data data --field nosuch=input --toxicity-model judge", "--field nosuch=...: no such field of "
-         "ours; there are instruction, input, output, prompt, completion, messages"),
+         "ours; there are instruction, input, output, prompt, completion, messages, system, answer, text"),
         ("repetition --data data/answers.jsonl --field answer=nosuch", "data/answers.jsonl, line 1: expected nosuch, "
          "found answer; say --field answer=NAME"),
     ],
@@ -221,6 +228,71 @@ def test_a_library_that_is_missing_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
     assert refused(words) == message
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("truthfulqa-gen --info-judge none --truth-judge light", "--truth-judge: light: no weights were found "
+         "there (model.safetensors or pytorch_model.bin); or pass --truth-judge none, and nobody judges"),
+        ("truthfulqa-gen --truth-judge none --info-judge mute", "--info-judge: mute: the tokenizer could not be "),
+        ("truthfulqa-gen --judge-url http://127.0.0.1:9/v1", "--truth-judge: http://127.0.0.1:9/v1, model allenai/"),
+        ("toxicity --toxicity-model light", "light: no weights were found there"),
+        ("toxicity --toxicity-model mute", "mute: the tokenizer could not be loaded"),
+        ("toxicity --toxicity-model unpadded", "--toxicity-model unpadded: neither its tokenizer nor its config names"),
+        ("drift --data data/rows.jsonl --adapter lora --reference gone", "gone: no such folder"),
+        ("perplexity --data torn.jsonl", "torn.jsonl, line 7: output is missing"),
+        ("perplexity --data torn.jsonl --prompt chat --model plain", "torn.jsonl, line 7: output is missing"),
+        ("perplexity --data talks.jsonl --prompt none", "talks.jsonl, line 2: --prompt none takes a prompt as it is, "
+         "so it cannot join several messages; use chat"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_noticed_before_weights_are_loaded(
+    here: Path, refused: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, words: str, message: str
+) -> None:
+    origin = here / ("judge" if "toxicity" in words else "base")
+    for name, lacks in (("light", "*.safetensors"), ("mute", "tokenizer*")):
+        shutil.copytree(origin, here / name, ignore=shutil.ignore_patterns(lacks))
+    shutil.copytree(here / "judge", here / "unpadded")
+    for name, field in (("config", "pad_token_id"), ("tokenizer_config", "pad_token")):
+        path = here / "unpadded" / f"{name}.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), field: None}))
+    quiz.lines(here / "torn.jsonl", [*rows_of(here / "data" / "rows.jsonl"), {"instruction": "Who?"}])
+    ask, say = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "I."}
+    quiz.lines(here / "talks.jsonl", [{"messages": [ask, say]}, {"messages": [ask, say, ask, say]}])
+    monkeypatch.setattr("extsub.evaluation.language_model.load_base", None)
+    monkeypatch.setattr("extsub.evaluation.server.RETRIES", 0)
+    assert refused(words).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train --model m --data gone.jsonl --output out",
+        "train --model ./gone --data rows.jsonl --output out",
+        "train --model m --data rows.jsonl --output rows.jsonl/out",
+        "train --model m --data rows.jsonl --output out --field nosuch=x",
+        "evaluate perplexity --model m --data gone.jsonl",
+        "evaluate perplexity --model m --data perplexity=gone.txt",
+        "evaluate perplexity --model ./gone --data rows.jsonl",
+        "evaluate truthfulqa-gen --model m --truth-judge ./gone",
+        "evaluate toxicity --model m --data rows.jsonl --toxicity-model ./gone",
+        "evaluate perplexity --model m --data rows.jsonl --output rows.jsonl/out",
+        "generate --model m --prompts gone.jsonl --output out.jsonl",
+        "generate --model m --prompts gone.txt --output out.jsonl",
+        "sweep a b --tasks perplexity --data gone.jsonl --output out",
+    ],
+)
+def test_what_is_not_there_is_said_before_anything_is_imported(tmp_path: Path, command: str) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "Who?", "completion": "I."}\n')
+    code = (
+        "import sys\nfrom extsub.__main__ import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as error: print(error.code, *({'torch', 'transformers', 'peft'} & set(sys.modules)))"
+    )
+    run = start(tmp_path, "-c", code, *command.split())
+    assert run.stdout == "2\n"
+    assert any(name in run.stderr for name in ("gone", "rows.jsonl/out", "nosuch")), run.stderr
 
 
 def spoilt(folder: Path, spoil: Callable[[dict[str, torch.Tensor]], object]) -> str:
@@ -283,6 +355,11 @@ def test_what_was_asked_before_the_numbers_broke_is_kept(here: Path, evaluate: C
         ({"peft_type": None}, "spoilt: adapters of kind NONE are not evaluated; of these: LORA"),
         ({"base_model_name_or_path": "/gone/base"}, "/gone/base: no such folder, and no model of the hub (owner/name "
          "or owner/name@revision); that is what the adapter's config names as its base: say where it is, --model"),
+        ({"base_model_name_or_path": "x" * 4000}, f"{'x' * 48}...{'x' * 48}: no such folder"),
+        ({"base_model_name_or_path": "~nobody-at-all/x"}, "~nobody-at-all/x: no such folder (Could not determine home"),
+        ({"base_model_name_or_path": ["x"]}, "spoilt: base_model_name_or_path in adapter_config.json must be a string"),
+        ({"modules_to_save": "lm_head"}, "spoilt: modules_to_save in adapter_config.json must be a list of names"),
+        ({"modules_to_save": ["("]}, "spoilt: modules_to_save has '(', which is no regular expression"),
         ({"base_model_name_or_path": None}, "no base model: give --model, a folder or a hub id (the adapter's config "
          "names none)"),
     ],
@@ -297,3 +374,67 @@ def test_what_an_adapter_says_of_itself(
     assert run.returncode == 2
     assert run.stderr.startswith(f"Error: {message}")
     assert not Path("out").exists()
+
+
+class Payload:
+    """Runs code when unpickled."""
+
+    def __init__(self, touched: Path):
+        self.touched = touched
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.touched,))
+
+
+COMMANDS = {
+    "evaluate": "evaluate halueval-qa --model base --data data --output out --adapter spoilt",
+    "reference": "evaluate drift --model base --data data/toxic_test.json --output o --adapter lora --reference spoilt",
+    "generate": "generate --model base --prompts data/toxic_test.json --output out.jsonl --adapter spoilt",
+    "sweep": "sweep spoilt lora --model base --tasks halueval-qa --data data --output out",
+}
+
+
+def harm(folder: Path, what: str) -> str:
+    """Spoil an adapter, and say how that is refused."""
+    config, weights = folder / "adapter_config.json", folder / WEIGHTS
+    fields: dict[str, object] = {
+        "expression": {"target_modules": "((.|..)*)*#"},
+        "import": {"megatron_config": {"x": 1}, "megatron_core": "antigravity"},
+        "room": {"rank_pattern": {"q_proj": 10**9}, "r": 10**9},
+    }.get(what, {})
+    config.write_text(json.dumps({**json.loads(config.read_text()), **fields}))
+    if what == "code":
+        weights.unlink()
+        torch.save({"x": Payload(folder / "touched")}, folder / "adapter_model.bin")
+        return "adapter_model.bin holds more than tensors, so reading it could run code and it was not read"
+    if what == "pipe":
+        config.unlink()
+        os.mkfifo(config)
+        return "adapter_config.json cannot be read: a pipe or device, not a regular file"
+    return {
+        "expression": "the regular expressions in adapter_config.json, first '((.|..)*)*#' in target_modules, take",
+        "import": "megatron_config is ",
+        "room": "the file and its config do not belong together",
+    }[what]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes in folders")
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [(command, what) for command in COMMANDS for what in ("code", "pipe", "import", "room", "expression")][:-1],
+)  # a sweep's combined adapters are written without expressions
+def test_an_adapter_that_means_harm_never_reaches_peft(
+    here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch, command: str, what: str
+) -> None:
+    monkeypatch.setattr("extsub.adapters.patterns.SECONDS", 1)
+    shutil.copytree(here / "lora", here / "spoilt")
+    said = harm(here / "spoilt", what)
+    run = extsub(*COMMANDS[command].split())
+    assert run.returncode == 2, run.stderr
+    assert run.stderr.startswith("Error: ")
+    assert "spoilt: " in run.stderr
+    assert said in run.stderr
+    assert run.stderr.count("\n") == 1
+    assert len(run.stderr) < 500
+    assert not (here / "spoilt" / "touched").exists()
+    assert not [path for path in (here / "out").glob("**/*") if path.is_file()]

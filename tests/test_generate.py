@@ -25,6 +25,7 @@ from extsub import ExtSubError, GenerationSettings
 from extsub import generate as generate_in_python
 from extsub.evaluation import generate as room
 from extsub.evaluation import server as module
+from extsub.evaluation.judges import PROBE
 from extsub.evaluation.run import Run
 from extsub.evaluation.store import Store
 from killing import at_every_change, needs_fork
@@ -270,10 +271,11 @@ def test_fields_of_theirs_that_are_called_like_ours_are_kept_under_another_name(
         ("--output link.jsonl --overwrite", "link.jsonl is a link: give the name of a .jsonl file"),
         ("--output out.json", "--output out.json: give the name of a .jsonl file"),
         ("--output out", "--output out: give the name of a .jsonl file"),
-        ("--prompts nowhere.txt", "nowhere.txt: no such file or directory"),
+        ("--prompts nowhere.txt", "nowhere.txt: no such file, and not a dataset of the hub (owner/name or "
+         "owner/name@revision)"),
         ("--prompts blank.txt", "blank.txt is blank: give one that holds text"),
         ("--prompts data/answers.jsonl", "data/answers.jsonl, line 1: expected instruction (and perhaps input), or "
-         "prompt, or messages; found answer: say what they are with --field, for example --field prompt=question"),
+         "prompt, or messages; found answer: say which is the question with --field prompt=NAME"),
         ("--field prompt=nosuch", "--field prompt=nosuch: data/toxic_test.json has no field 'nosuch'; it has "
          "instruction, input"),
         ("--adapter lora prefix", "generate asks one adapter at a time"),
@@ -399,7 +401,8 @@ def test_judges_say_how_true_the_answers_are(made: Path, evaluate: Command, serv
     done(evaluate(f"truthfulqa-gen --model base --data data --output other --max-new-tokens 4 {judges}"))
     rows = rows_of(Path("other/truthfulqa-gen.jsonl"))
     asked = {f"Q: {row['question']}\nA: {row['answer']}\n{end}" for row in rows for end in ("True:", "Helpful:")}
-    assert {one["prompt"] for one in served.asked} == asked
+    assert served.asked[0]["prompt"] == PROBE  # before answers are made
+    assert {one["prompt"] for one in served.asked} == {PROBE, *asked}
     figures = results("other")["tasks"]["truthfulqa-gen"]
     assert [figures[name]["value"] for name in ("truth", "info", "truth_and_info")] == [1, 0, 0]
 

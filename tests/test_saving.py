@@ -271,15 +271,14 @@ def test_an_overwrite_that_is_killed_anywhere_leaves_the_old_or_the_new(
 ) -> None:
     """And nothing of the old comes back, should somebody take the output away and begin afresh."""
     output, other = tmp_path / "out", combine(load_adapter(tmp_path / "e"), load_adapter(tmp_path / "a"), alpha=2.0)
-    for name, adapter in (("old", result), ("new", other)):  # the card says where it lies
-        save_adapter(adapter, output)
-        output.rename(tmp_path / name)
-    old, new = (contents(tmp_path / name) for name in ("old", "new"))
+    save_adapter(result, tmp_path / "old" / "out")  # the card has the folder's name
+    save_adapter(other, tmp_path / "new" / "out")
+    old, new = (contents(tmp_path / name / "out") for name in ("old", "new"))
     found = []
 
     def prepare() -> None:
         shutil.rmtree(output, ignore_errors=True)
-        shutil.copytree(tmp_path / "old", output)
+        shutil.copytree(tmp_path / "old" / "out", output)
 
     def check() -> None:
         staging.check_place(output)  # as every command does first

@@ -22,6 +22,7 @@ from conftest import Command
 from extsub import ExtSubError, SweepSettings, load_adapter
 from extsub import sweep as sweep_in_python
 from extsub.disk import locked
+from extsub.evaluation.soundness import Sound, Soundness
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.store import Store
 from extsub.evaluation.tasks import TASKS as TASKS_KNOWN
@@ -79,6 +80,26 @@ def test_every_position_has_the_figures_of_the_adapter_on_disk(pair: Path, extsu
     assert len(table) == sum(len(scores) for one in record["positions"].values() for scores in one["tasks"].values())
     found = next(row for row in table if (row["position"], row["score"]) == ("ext-sub-2", "mc2"))
     assert float(found["value"]) == record["positions"]["ext-sub-2"]["tasks"]["truthfulqa-mc"]["mc2"]["value"]
+
+
+def test_every_position_is_asked_as_the_model_allows(
+    pair: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried once, with the adapter: all positions are alike."""
+    tried: list[Any] = []
+
+    def careful(model: Any) -> Soundness:
+        tried.append(model.module)
+        return Soundness(Sound(sharing=False, scoring="one"), Sound(sharing=False, scoring="one"))
+
+    asked = "--tasks truthfulqa-mc --data data --operations ext-sub --alphas 0.5 --limit 6 --output swept"
+    monkeypatch.setattr("extsub.evaluation.language_model.soundness_of", careful)
+    done(extsub("sweep", "expert", "anti-expert", *asked.split()))
+    assert len(tried) == 1
+    assert hasattr(tried[0], "active_peft_config")
+    for name in json.loads(Path("swept/sweep.json").read_text())["positions"]:
+        notes = results(f"swept/positions/{name}")["runs"]["truthfulqa-mc"]["notes"]
+        assert any("scored one at a time" in note for note in notes)
 
 
 def test_a_wider_grid_asks_only_what_is_new(pair: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch) -> None:

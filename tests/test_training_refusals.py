@@ -76,8 +76,7 @@ def here(models: Path, tmp_path: Path) -> Path:
         ("--output rows.jsonl", "rows.jsonl is a file: choose another output"),
         ("--output full", "full already exists: choose another output, or remove it"),
         ("--output full --resume", "full already exists: choose another output, or remove it"),
-        ("--output rows.jsonl/out", "rows.jsonl/out/checkpoints cannot be written: rows.jsonl is a file; choose "
-         "another place"),
+        ("--output rows.jsonl/out", "rows.jsonl/out cannot be written: rows.jsonl is a file; choose another place"),
         ("--config nowhere.yaml", "--config nowhere.yaml: no such file or directory"),
         ("--config typo.yaml", "--config typo.yaml: learning_rat is no setting of extsub train; see "),
         ("--config train.yaml", "--config train.yaml: train is no setting of extsub train"),

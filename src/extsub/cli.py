@@ -4,14 +4,16 @@ quick and no command loads what it does not need."""
 from __future__ import annotations
 
 import contextlib
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.config import Dict
 
 from extsub.arguments import HelpFormatter, Printing, as_options, as_typed
 from extsub.errors import ExtSubError
+from extsub.escaping import brief
 from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
 from extsub.extras import need
 from extsub.printing import to_stdout
@@ -446,16 +448,15 @@ def _config(tokens: list[str]) -> list[Dict]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    from extsub.recipe.values import read_yaml
+    from extsub.recipe.values import mapping_of, read_yaml, settings_of
 
     content = read_yaml(f"--config {path}", path)
     if not isinstance(content or {}, dict):
         raise ExtSubError(f"--config {path}: expected settings with their values (rank: 8)")
-    kinds = get_type_hints(TrainingSettings)
-    settings = {str(name).replace("-", "_"): value for name, value in (content or {}).items()}
-    if unknown := sorted(settings.keys() - kinds.keys()):
-        raise ExtSubError(f"--config {path}: {unknown[0]} is no setting of extsub train; see extsub train --help")
-    for name, value in settings.items():
-        if kinds[name] is int and isinstance(value, float):  # cyclopts would cut it off
-            raise ExtSubError(f"--config {path}: {name} is {value}, expected a whole number")
-    return {name: value for name, value in settings.items() if value is not None}
+    settings = mapping_of(f"--config {path}", content or {}, None)
+    if unknown := sorted(settings.keys() - {one.name for one in fields(TrainingSettings)}):
+        raise ExtSubError(
+            f"--config {path}: {brief(unknown[0])} is no setting of extsub train; see extsub train --help"
+        )
+    settings_of(f"--config {path}", settings, TrainingSettings)  # cyclopts would cut a number off
+    return settings

@@ -92,15 +92,19 @@ def check_writable(path: Path) -> None:
     """Before any work: is this a place where files can be made?
 
     Args:
-        path: a folder that need not be there yet.
+        path: a folder that need not be there yet, or a file that may be replaced.
 
     Raises:
-        ExtSubError: it is read-only, or no folder.
+        ExtSubError: the folder in which it lies, or would, is read-only or no folder.
     """
-    there = next(one for one in (path, *path.parents) if one.exists())  # the last of them is / or .
+    places = (path.expanduser(), *path.expanduser().parents)
+    try:
+        there = next(one for one in places if one.is_dir() or (one.exists() and one != places[0]))  # the last is / or .
+    except OSError as error:  # a name too long
+        raise ExtSubError(f"{str(path)[:80]}: {(error.strerror or 'no such place').lower()}") from error
     if not there.is_dir():
         raise ExtSubError(f"{path} cannot be written: {there} is a file; choose another place")
-    if not os.access(there, os.W_OK):
+    if not os.access(there, os.W_OK | os.X_OK):
         raise ExtSubError(f"{path} cannot be written: {there} is read-only; choose another place")
 
 

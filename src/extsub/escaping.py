@@ -11,7 +11,14 @@ import json
 import re
 import shlex
 from collections.abc import Iterable
+from reprlib import Repr
 from typing import Any
+
+LONGEST = 100
+"""characters of a value, name or text that a message quotes"""
+
+_REPR = Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
 
 _UNSEEN = re.compile(
     "[\x00-\x1f\x7f-\x9f"  # control characters, ESC among them; some terminals obey those above 7F too
@@ -33,6 +40,25 @@ def block(text: str) -> str:
     """Like ``line``, for text of several lines: line breaks and tabs stay."""
     text = text.replace("\r\n", "\n")
     return _UNSEEN.sub(lambda found: found[0] if found[0] in "\n\t" else repr(found[0])[1:-1], text)
+
+
+def shown(value: object) -> str:
+    """A value from a file for a message: as Python writes it, on one line, shortened."""
+    try:
+        return _shortened(line(_REPR.repr(value)))
+    except ValueError:
+        return "a number of thousands of digits"
+
+
+def brief(text: object) -> str:
+    """A name from a file, or what a library said, for a message: on one line, shortened."""
+    return _shortened(line(" ".join(str(text)[:10_000].split())))
+
+
+def _shortened(text: str) -> str:
+    """The beginning and the end, which tells names apart."""
+    half = LONGEST // 2 - 2
+    return text if len(text) <= LONGEST else f"{text[:half]}...{text[-half:]}"
 
 
 def shell(words: Iterable[str]) -> str:

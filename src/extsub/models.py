@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from extsub.errors import ExtSubError
+from extsub.escaping import brief
 from extsub.extras import require
 
 if TYPE_CHECKING:
@@ -41,12 +42,16 @@ def find_model(name: str) -> ModelName:
     Raises:
         ExtSubError: neither a folder nor the shape of a hub id.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(name).expanduser()
+        is_folder, exists = folder.is_dir(), folder.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, ~nobody, a null byte
+        raise ExtSubError(f"{brief(name)}: no such folder ({brief(error)})") from error
+    if is_folder:
         return ModelName(str(folder.resolve()), name)
     hub_id = HUB_ID.fullmatch(name)
-    if folder.exists() or not hub_id or name.startswith("."):
-        raise ExtSubError(f"{name}: no such folder, and no model of the hub (owner/name or owner/name@revision)")
+    if exists or not hub_id or name.startswith("."):
+        raise ExtSubError(f"{brief(name)}: no such folder, and no model of the hub (owner/name or owner/name@revision)")
     if "/" in name and folder.parent.is_dir() and not hub_id["revision"]:  # a slip, most likely
         raise ExtSubError(f"{name}: no such folder in {folder.parent}; if you mean the hub's model, write {name}@main")
     return ModelName(hub_id["repo"], name, hub_id["revision"])
@@ -79,6 +84,7 @@ def load_tokenizer(model: ModelName, config: PretrainedConfig) -> PreTrainedToke
         tokenizer = transformers.AutoTokenizer.from_pretrained(**model.arguments)
     if not tokenizer.is_fast:
         raise ExtSubError(f"{model.given}: no fast tokenizer (tokenizer.json): convert it with transformers")
+    check_words(model, tokenizer)
     if tokenizer.eos_token_id is None:
         raise ExtSubError(f"{model.given}: the tokenizer names no end token (eos_token), so no answer could end")
     size = config.get_text_config().vocab_size
@@ -91,6 +97,16 @@ def load_tokenizer(model: ModelName, config: PretrainedConfig) -> PreTrainedToke
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= size:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def check_words(model: ModelName, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer without words: transformers makes one for many architectures where its files are missing.
+
+    Raises:
+        ExtSubError: it knows special tokens alone.
+    """
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise ExtSubError(f"{model.given}: the tokenizer could not be loaded: its files are missing (tokenizer.json)")
 
 
 def load_model(model: ModelName, dtype: torch.dtype, quantize: str | None = None) -> PreTrainedModel:
@@ -169,7 +185,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def positions(config: PretrainedConfig) -> int | None:
     """The longest sequence that the model allows, in tokens; None where it has no limit."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+    known = config.get_text_config()
+    return getattr(known, "max_position_embeddings", getattr(known, "max_seq_len", None))  # the latter is MPT's
 
 
 @contextmanager

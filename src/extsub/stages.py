@@ -11,8 +11,11 @@ from typing import Any
 
 from extsub.disk import make_parents, remove, write_whole, writing
 from extsub.errors import ExtSubError
+from extsub.files import read_json
 
 RECORD = "stages.json"
+NOTE = {"inputs": str, "again": str, "finished": bool, "seconds": float, "cpu_seconds": float, "found": object}
+"""what is noted of a stage"""
 
 
 def key_of(inputs: Any) -> str:
@@ -137,9 +140,8 @@ class Stages:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        record = None
-    if not isinstance(record, dict) or not isinstance(record.get("stages"), dict):
-        raise ExtSubError(f"{path} is broken, so nobody knows what was made from what: choose another output")
-    return record
+        return read_json(path, {"stages": {...: NOTE}})
+    except (OSError, ValueError) as error:
+        raise ExtSubError(
+            f"{path} is broken, so nobody knows what was made from what: choose another output"
+        ) from error

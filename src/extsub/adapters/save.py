@@ -27,7 +27,7 @@ from extsub.adapters.source import CONFIG, SAFETENSORS
 from extsub.adapters.staging import check_output, staged
 from extsub.adapters.stated import CARD
 from extsub.errors import ExtSubError
-from extsub.escaping import to_json
+from extsub.escaping import brief, to_json
 from extsub.parallel import in_order
 
 PROVENANCE = "extsub.json"
@@ -159,14 +159,14 @@ def _check_range(stored: Tensor, exact: Callable[[], Tensor], name: str) -> None
     advice = "choose --dtype float32" if stored.dtype != torch.float32 else "lower alpha, or check the adapters"
     low, high = (bound.item() for bound in stored.aminmax())
     if not max(abs(low), abs(high)) <= limits.max:
-        raise RangeError(f"{name} has numbers too large for {dtype}: {advice}")
+        raise RangeError(f"{brief(name)} has numbers too large for {dtype}: {advice}")
     if stored.dtype == torch.float16:  # the only one whose smallest numbers adapters come near
         limit = limits.smallest_normal / 16  # below it, 6 of 11 bits are left
         candidates = stored[..., 0].abs() < limit  # the largest of a short row is slow to find: look at few rows
         small = candidates.clone()
         small[candidates] = stored[candidates].abs().amax(-1) < limit
         if small.any() and exact()[small].any():
-            raise RangeError(f"{name} has rows too small for {dtype}: {advice}")
+            raise RangeError(f"{brief(name)} has rows too small for {dtype}: {advice}")
 
 
 def _write_safetensors(path: Path, parts: list[_Part], output: Path, progress: Progress) -> int:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from extsub.errors import ExtSubError
+from extsub.escaping import brief
 from extsub.escaping import markdown as plain
+from extsub.escaping import shown as quoted
 from extsub.evaluation.rounding import rounded
 from extsub.evaluation.statistics import Difference, Score, difference
 from extsub.evaluation.store import RESULTS, read_items, read_results
@@ -96,7 +98,9 @@ def compare(*results: str | Path, seed: int = 0) -> Comparison:
             raise ExtSubError(f"{folder}: no {RESULTS} in it; give a folder that extsub evaluate wrote")
     tasks = [task for task in TASKS if sum(task in one["tasks"] for one in found) > 1]
     if not tasks:
-        raise ExtSubError(f"the runs have no task in common: {'; '.join(', '.join(one['tasks']) for one in found)}")
+        raise ExtSubError(
+            f"the runs have no task in common: {'; '.join(brief(', '.join(one['tasks'])) for one in found)}"
+        )
     lines, notes = [], []
     for task in tasks:
         notes += _notes(task, folders, found)
@@ -133,8 +137,11 @@ def _notes(task: str, folders: Sequence[Path], found: Sequence[dict[str, Any]]) 
             raise ExtSubError(f"{folder}: {task} was evaluated on other data: evaluate both on the same file")
         else:
             same = ("model",) if identity["limit"] else ("model", "seed")  # which draws the items
-            other = [name for name in identity if name not in same and identity[name] != first[name]]
-            notes += [f"{folder.name}, {task}: {name} is {identity[name]!r}, not {first[name]!r}" for name in other]
+            other = [name for name in identity if name not in same and identity[name] != first.get(name)]
+            notes += [
+                f"{folder.name}, {task}: {brief(name)} is {quoted(identity[name])}, not {quoted(first.get(name))}"
+                for name in other
+            ]
     return notes
 
 

@@ -11,12 +11,13 @@ from typing import Any
 from extsub.data import Prompts, load_prompts
 from extsub.disk import check_writable, last_written, locked, note_written, remove_empty, writing
 from extsub.errors import ExtSubError, kept_when_interrupted
-from extsub.evaluation.asking import answer
+from extsub.evaluation.asking import Question, answer
+from extsub.evaluation.evaluate import check_prompts
 from extsub.evaluation.run import Progress, Run, ask_all, saved_when_interrupted, silent
 from extsub.evaluation.settings import GenerationSettings
 from extsub.evaluation.sharing import processes
 from extsub.evaluation.store import Store, working_in
-from extsub.evaluation.subjects import subjects_of
+from extsub.evaluation.subjects import base_of, subjects_of
 from extsub.evaluation.task import Item, Items, Row, Task, conversation
 from extsub.extras import require
 from extsub.processes import is_main_process
@@ -45,7 +46,6 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
     Raises:
         ExtSubError: prompts, model or output are at fault, or memory or disk is too small.
     """
-    require("peft", "evaluate")
     output = settings.output.expanduser()
     partial = output.with_name(f".{output.name}.partial")
     if is_main_process() and partial.is_dir():
@@ -61,10 +61,20 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
         {index: {"turns": [list(turn) for turn in turns]} for index, turns in enumerate(prompts.turns)},
         settings.prompts,
         prompts.sha256,
+        places=dict(enumerate(prompts.places)),
     )
-    task = Task(name=output.name, read=lambda *_: items, ask=_ask, measures={}, needs="answers")
+    task = Task(
+        name=output.name,
+        read=lambda *_: items,
+        ask=_ask,
+        measures={},
+        needs="answers",
+        questions=lambda item: [Question(conversation(item))],
+    )
+    require("peft", "evaluate")
     group = processes()
     (subject,) = subjects_of(settings, partial)
+    check_prompts([task], {task.name: items}, settings, base_of(settings, [subject]))
     values = settings.to_dict()
     identity = {"data": items.sha256, "model": subject.record, **{name: values[name] for name in SETTINGS}}
     with contextlib.ExitStack() as stack, kept_when_interrupted(lambda: _written(output)):
@@ -86,6 +96,7 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
         "unfinished": sum(not row["finished"] for row in answers),
         "shortened": sum(row["shortened"] for row in answers),
         "renamed": names,
+        "notes": list(run.notes),
         "seconds": run.seconds,
     }
 

@@ -11,7 +11,7 @@ from typing import Any
 from extsub.errors import ExtSubError, kept_when_interrupted
 from extsub.evaluation import adapter_name, language_model
 from extsub.evaluation.batches import free_memory
-from extsub.evaluation.language_model import Base
+from extsub.evaluation.language_model import Base, LanguageModel
 from extsub.evaluation.server import Server
 from extsub.evaluation.settings import Asking
 from extsub.evaluation.sharing import Processes
@@ -36,6 +36,8 @@ class Run:
     rows: dict[int, Row]
     chosen: dict[int, dict[str, Any]]
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    """on how the model was asked"""
 
     @property
     def unasked(self) -> dict[int, dict[str, Any]]:
@@ -112,6 +114,9 @@ def ask(run: Run, respondent: Any, settings: Asking, group: Processes, progress:
     """Ask one respondent what this run still needs, this process's part of it."""
     if run.task.name == "ability" and group.count > 1:
         raise ExtSubError("ability: lm-evaluation-harness would not share its items: start it on one process")
+    if isinstance(respondent, LanguageModel):
+        answers = run.task.needs == "answers" or run.task.name == "ability"
+        run.notes = respondent.soundness.notes(run.task.needs == "likelihoods", answers)
     _collect(run, run.task.ask(respondent, group.share(run.unasked), settings), "", group, progress)
 
 

@@ -16,8 +16,15 @@ from typing import IO, Any
 from extsub.adapters.staging import check_place
 from extsub.disk import check_writable, locked, make_parents, remove_empty, write_whole, writing
 from extsub.errors import ExtSubError
+from extsub.escaping import shown
+from extsub.files import read_bytes, read_json
 
 RESULTS = "results.json"
+NUMBER = (int, float)
+FIGURES = {...: {...: {"value": NUMBER, "ci95": [NUMBER, NUMBER], "n": int}}}
+"""of a model: task -> metric -> figure"""
+SHAPE = {"model": dict, "tasks": FIGURES, "runs": {...: {"identity": {"data": object, "limit": object}}}}
+"""of what it holds, as far as somebody reads it"""
 
 
 class Store:
@@ -113,7 +120,7 @@ def _complete_lines(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             lines.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             break
     return lines
 
@@ -122,7 +129,7 @@ def changed(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     """The first thing that two runs do not have in common."""
     for name in ours:
         if theirs.get(name) != ours[name]:
-            return f"another {name.replace('_', ' ')} ({theirs.get(name)!r}, now {ours[name]!r})"
+            return f"another {name.replace('_', ' ')} ({shown(theirs.get(name))}, now {shown(ours[name])})"
     return "other settings"
 
 
@@ -136,9 +143,10 @@ def read_results(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        results["tasks"], results["runs"], results["model"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        results = read_json(path, SHAPE)
+        if results["tasks"].keys() - results["runs"].keys():
+            raise ValueError("figures of no run")
+    except (OSError, ValueError) as error:
         raise ExtSubError(f"{path} was not written by extsub evaluate: choose another folder") from error
     return results
 
@@ -151,13 +159,13 @@ def read_items(folder: Path, task: str) -> dict[int, dict[str, Any]]:
     """
     path = folder / f"{task}.jsonl"
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = read_bytes(path, largest=None).decode("utf-8").split("\n")
         return {row["index"]: row for row in map(json.loads, filter(None, lines))}
     except OSError as error:
         raise ExtSubError(
             f"{path}: {(error.strerror or 'cannot be read').lower()}; it lies beside results.json"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ExtSubError(f"{path} is broken: evaluate again, with --overwrite") from error
 
 

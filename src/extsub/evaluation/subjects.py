@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,17 @@ def subjects_of(settings: Asking, output: Path | None) -> list[Subject]:
     return subjects
 
 
+def base_of(settings: Asking, subjects: Sequence[Subject]) -> ModelName | None:
+    """The base model of all of them; None where it is on a server.
+
+    Raises:
+        ExtSubError: nobody names one.
+    """
+    if settings.backend == "openai":
+        return None
+    return adapter_name.base_of(settings.model, [one.adapter for one in subjects if one.adapter])
+
+
 def identify(base: ModelName) -> dict[str, Any]:
     """What tells a base model from any other.
 
@@ -72,6 +84,8 @@ def _fingerprint(name: str) -> str | None:
         return None  # the hub's commit identifies it
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.json")]):
+        if not path.is_file():
+            continue
         size = path.stat().st_size
         digest.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from extsub.evaluation.sharing import Processes, processes
 from extsub.evaluation.store import working_in
 from extsub.evaluation.subjects import identify
 from extsub.extras import require
+from extsub.files import read_json
 from extsub.models import find_model
 from extsub.recipe import chain
 from extsub.recipe.chain import COMBINED, PAGE, SWEPT, Choice, Stage
@@ -145,7 +145,7 @@ class _Run:
         if not self.alone(record.exists):  # it does where a run was killed right after it
             train(one.training, resume=True, progress=self.tokenising)
             free_memory()
-        found = self.alone(lambda: json.loads(record.read_text(encoding="utf-8")))
+        found = self.alone(lambda: read_json(record, largest=None))
         return {name: found[name] for name in ("first_loss", "last_loss", "seconds")}
 
     def sweep(self) -> None:

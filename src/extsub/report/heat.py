@@ -8,6 +8,7 @@ from pathlib import Path
 
 from extsub.adapters.load import load_adapter
 from extsub.errors import ExtSubError
+from extsub.escaping import brief
 from extsub.inspection import compare
 from extsub.plot import plot_pair
 from extsub.report.origin import given
@@ -32,8 +33,8 @@ def heat_map(sweep: Sweep) -> tuple[str, str]:
             path = Path(folder) / "pair.svg"
             plot_pair(info, path)
             text = path.read_text(encoding="utf-8")
-    except ExtSubError as error:
-        return "", f"No heat map: {error}."
+    except (ExtSubError, OSError) as error:  # a name that no folder can have, too
+        return "", f"No heat map: {brief(error) if isinstance(error, OSError) else error}."
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
     text = text.replace("<svg ", f'<svg role="img" aria-label="{NAME}" ', 1)

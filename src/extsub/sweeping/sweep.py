@@ -15,13 +15,12 @@ from extsub.disk import write_together
 from extsub.errors import ExtSubError, kept_when_interrupted
 from extsub.escaping import to_json
 from extsub.evaluation import adapter_name
-from extsub.evaluation.evaluate import items_of, tasks_named
+from extsub.evaluation.evaluate import check_prompts, items_of, tasks_named
 from extsub.evaluation.run import Progress, silent
 from extsub.evaluation.sharing import processes
 from extsub.evaluation.store import RESULTS, working_in
 from extsub.evaluation.subjects import identify
 from extsub.evaluation.task import Items, Task, limited
-from extsub.extras import require
 from extsub.sweeping.asking import POSITIONS, Asker
 from extsub.sweeping.choice import Budget, Chooser, Chosen, ScoreName, find_score, half_of
 from extsub.sweeping.positions import Position, companions, parse_alphas, positions
@@ -50,18 +49,18 @@ def sweep(
     Raises:
         ExtSubError: adapters, tasks, data, grid, score or budget are at fault.
     """
-    require("peft", "evaluate")
     tasks = tasks_named(settings.tasks, settings)
     turns = positions(settings.operations, parse_alphas(settings.alphas))
     target, budget = judged_by(settings, tasks)
     operation = searched(turns) if settings.search else None
+    items = items_of(tasks, settings)
+    check_halves(settings, items, target, budget)
     adapters = [load_adapter(name) for name in (expert, *anti_experts)]
     name = adapter_name.base_of(settings.model, [adapter_name.find(one) for one in (expert, *anti_experts)])
     made_of = {**identify(name), "adapters": [one.source.provenance() for one in adapters if one.source]}
     group = processes()
     group.told(lambda: _check_output(settings.output))
-    items = items_of(tasks, settings)
-    check_halves(settings, items, target, budget)
+    check_prompts(tasks, items, settings, name)
     asker = Asker(name, made_of, adapters, tasks, items, settings, group, progress or silent)
     with contextlib.ExitStack() as stack, kept_when_interrupted(lambda: _kept(settings.output)):
         group.told(lambda: stack.enter_context(working_in(_folder(settings.output))))

@@ -11,6 +11,8 @@ from typing import Any
 from extsub.adapters.staging import check_place
 from extsub.disk import check_can_appear, check_writable, write_whole, writing
 from extsub.errors import ExtSubError
+from extsub.escaping import shown
+from extsub.files import read_json
 
 FOLDER = "checkpoints"
 SETTINGS = "settings.json"
@@ -30,7 +32,7 @@ def last_checkpoint(output: Path) -> Path | None:
 def step(checkpoint: Path) -> int | None:
     """How many steps were done; None if the checkpoint is incomplete."""
     try:
-        return int(json.loads((checkpoint / TRAINER_STATE).read_text(encoding="utf-8"))["global_step"])
+        return int(read_json(checkpoint / TRAINER_STATE, largest=None)["global_step"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -82,12 +84,15 @@ def begin(output: Path, identity: dict[str, Any]) -> Path | None:
         if step(path) is None:  # a kill left a part of it
             with writing(folder):
                 shutil.rmtree(path)
-    before = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    try:
+        before = dict(read_json(folder / SETTINGS))
+    except (OSError, ValueError, TypeError) as error:
+        raise ExtSubError(f"--resume: {folder / SETTINGS} is broken: remove {output} and begin anew") from error
     for name in sorted(identity.keys() | before.keys()):
         if identity.get(name) != before.get(name) and name not in MAY_DIFFER:
             raise ExtSubError(
-                f"--resume: {name} was {before.get(name)!r} when the run in {output} began, and is now "
-                f"{identity.get(name)!r}: give the same settings and data, or remove the folder"
+                f"--resume: {name} was {shown(before.get(name))} when the run in {output} began, and is now "
+                f"{shown(identity.get(name))}: give the same settings and data, or remove the folder"
             )
     return checkpoint
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from extsub.adapters.staging import staged
 from extsub.disk import locked, make_parents, remove_empty, writing
 from extsub.errors import ExtSubError, kept_when_interrupted
+from extsub.extras import require
 from extsub.models import is_out_of_memory, load_model
 from extsub.processes import is_main_process
 from extsub.training import checkpoints
@@ -19,6 +20,7 @@ from extsub.training.kinds import peft_config
 from extsub.training.plan import Plan, plan_training
 from extsub.training.record import identity, training_record, write_adapter
 from extsub.training.settings import PROMPT_LEARNING, TrainingSettings
+from extsub.training.trial import try_model
 
 if TYPE_CHECKING:
     from trl import SFTConfig
@@ -49,6 +51,8 @@ def train(settings: TrainingSettings, *, resume: bool = False, progress: Progres
     Raises:
         ExtSubError: settings, data, model or output are at fault, memory or disk is too small, or the loss is NaN.
     """
+    if settings.quantize:
+        require("bitsandbytes", "quantize")
     if is_main_process():
         checkpoints.check_output(settings.output, resume)
     plan = plan_training(settings, progress)
@@ -171,8 +175,11 @@ def _trainer(plan: Plan, arguments: SFTConfig, held: Callable[[], bool]) -> Trai
     if len(plan.order) > len(plan.order.lengths):  # what fills the last batch: one token, nothing to learn
         filler = {"input_ids": [plan.tokenizer.eos_token_id], "labels": [MASKED], "seq_lengths": [1]}
         dataset = dataset.add_item({name: filler[name] for name in dataset.column_names})
+    model = load_model(plan.model, plan.dtype, settings.quantize)
+    if not plan.is_tried:
+        try_model(model, settings)
     trainer = Trainer(
-        model=load_model(plan.model, plan.dtype, settings.quantize),
+        model=model,
         args=arguments,
         train_dataset=dataset,
         processing_class=plan.tokenizer,
