@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from hypothesis import settings
 
 os.environ["OMP_NUM_THREADS"] = "1"  # such small models gain nothing from two, and lose much on a busy machine
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that asks the hub by accident fails at once; test_hub.py has its own
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a script starts with it ignored
 
 # torch's first call is slow, which Hypothesis would take for a slow example
 settings.register_profile("extsub", deadline=None, derandomize=True, max_examples=50)
@@ -35,19 +38,38 @@ def data() -> Path:
 @pytest.fixture
 def extsub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
     """Runs the command line in ``tmp_path``, in this process: starting torch anew takes seconds."""
-    from extsub import cli
+    from extsub.__main__ import main
 
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         capfd.readouterr()
         with pytest.raises(SystemExit) as exited:
-            cli.main([str(argument) for argument in arguments])
+            main([str(argument) for argument in arguments])
         output, errors = capfd.readouterr()
         assert isinstance(exited.value.code, int)
         return subprocess.CompletedProcess(arguments, exited.value.code, output, errors)
 
     return run
+
+
+@pytest.fixture
+def disk_of(tmp_path: Path) -> Generator[Callable[[str], Path]]:
+    """Mounts a disk of a size (``64k``), in a folder called ``disk``; skips where that cannot be done."""
+    folder = tmp_path / "disk"
+
+    def mounted(size: str) -> Path:
+        folder.mkdir()
+        if sys.platform != "linux" or os.geteuid():
+            pytest.skip("only root can mount a disk")
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("no disk can be mounted here")
+        return folder
+
+    yield mounted
+    if folder.is_mount():
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 DYING = """
 import os, signal, sys
-from extsub.cli import main
+from extsub.__main__ import main
 from extsub.evaluation.store import Store
 add, left = Store.add, [int(sys.argv[1])]
 def dying(self, identity, rows):

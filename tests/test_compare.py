@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 
 import quiz
 from conftest import Command
@@ -141,7 +143,7 @@ def test_three_runs_are_compared_with_the_first(compared: Any, extsub: Command) 
     assert found["notes"] == notes
     shown = done(extsub("compare", "a", "b", "c"))
     assert all(note in shown for note in notes)
-    assert "+0.5 [" in shown
+    assert "+0.50 [" in shown
     assert "0.500" in shown  # p of two coins
 
 
@@ -155,8 +157,8 @@ def test_the_markdown_is_a_table(extsub: Command) -> None:
     assert len({len(row) for row in rows}) == 1
     assert all(row[0] == row[-1] == "" for row in rows)
     assert {cell.strip(":-") for cell in rows[1]} == {""}
-    text = table.replace("0.5 [0.25, 0.75]", "")
-    assert "+1 [+1, +1]" in text
+    text = table.replace("0.50 [0.25, 0.75]", "")
+    assert "+1.000 [+1.000, +1.000]" in text
     assert "0.008" in text  # p of 8 coins
     assert all(line.startswith("- ") for line in rest.strip().splitlines())
     assert "c was not evaluated on toxicity" in rest
@@ -202,3 +204,24 @@ def test_what_cannot_be_compared_is_named(tmp_path: Path, extsub: Command, words
     found = extsub("compare", *words.split())
     assert (found.returncode, found.stdout) == (2, "")
     assert found.stderr == f"Error: {message.format(here=tmp_path)}\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no file has such a name there")
+def test_names_of_runs_do_nothing_in_any_form(extsub: Command) -> None:
+    names = ("$\\frac$[b]", "<b>`|[x](javascript:1)\x1b[31m")
+    for name, value in zip(names, (0, 1), strict=True):
+        run(name, halueval_qa=right(value, 1, 1))
+    changed(Path(names[1]), "halueval-qa", prompt="<img src=x>\x1b[2J")
+    for words in ((), ("--plot", "plot.png"), ("--plot", "plot.svg")):
+        said = done(extsub("compare", *names, *words))
+        assert "\x1b" not in said
+        assert r"<b>`|[x](javascript:1)\x1b[31m" in said
+        assert "$\\frac$[b]" in said
+    text = done(extsub("compare", *names, "--markdown"))
+    assert "\x1b" not in text
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(text)
+    inline = [child for token in tokens for child in token.children or []]
+    assert {child.type for child in inline} == {"text"}
+    assert {token.type for token in tokens} & {"html_block", "code_block", "fence"} == set()
+    assert r"\x1b[31m" in "".join(child.content for child in inline)
+    assert json.loads(done(extsub("compare", *names, "--json")))["runs"] == list(names)

@@ -78,15 +78,15 @@ def test_every_position_says_what_the_combined_adapter_says(folder: Path, kind: 
         )
         expected = with_adapter(folder, tmp_path / f"{number}")
         dial.set(operation, alpha)
-        torch.testing.assert_close(logits(dial.module), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(logits(dial.module), expected, atol=3e-5, rtol=1e-5)
         assert (expected - plain).abs().max() > 1e-2
     dial.set_parts(1)
-    torch.testing.assert_close(logits(dial.module), with_adapter(folder, paths[0]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits(dial.module), with_adapter(folder, paths[0]), atol=3e-5, rtol=1e-5)
     dial.set_parts(0, 1)
-    torch.testing.assert_close(logits(dial.module), with_adapter(folder, paths[1]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits(dial.module), with_adapter(folder, paths[1]), atol=3e-5, rtol=1e-5)
     if kind != "prefix":  # a prefix of zeros is still attended to
         dial.set_parts(0)
-        torch.testing.assert_close(logits(dial.module), plain, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(logits(dial.module), plain, atol=3e-5, rtol=1e-5)
     dial.remove()
     assert torch.equal(logits(model), plain)
 
@@ -96,7 +96,7 @@ def test_several_anti_experts_have_a_dial_each(folder: Path, tmp_path: Path) -> 
     dial = Dial(base(folder), expert, one, other)
     save_adapter(combine(expert, one, other, alpha=[0.5, 2.0], dtype="float32"), tmp_path / "both")
     dial.set("ext-sub", [0.5, 2.0])
-    torch.testing.assert_close(logits(dial.module), with_adapter(folder, tmp_path / "both"), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits(dial.module), with_adapter(folder, tmp_path / "both"), atol=3e-5, rtol=1e-5)
     with pytest.raises(ExtSubError, match="3 values of alpha for 2 anti-experts"):
         dial.set("ext-sub", [1.0, 1.0, 1.0])
     with pytest.raises(ExtSubError, match="operation must be one of ext-sub, subtract"):
@@ -118,7 +118,7 @@ def test_a_profile_gives_every_module_its_own_strength(folder: Path, tmp_path: P
         torch.testing.assert_close(module.read().dense(), alone.read().dense(), atol=1e-6, rtol=1e-5)
     dial = Dial(base(folder), expert, anti_expert)
     dial.set("ext-sub", 0.8, profile)
-    torch.testing.assert_close(logits(dial.module), with_adapter(folder, tmp_path / "spread"), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(logits(dial.module), with_adapter(folder, tmp_path / "spread"), atol=3e-5, rtol=1e-5)
     with pytest.raises(ExtSubError, match=r"profile: no module is called k_prj; there are down_proj, gate_proj"):
         combine(expert, anti_expert, profile=Profile({"k_prj": 1.0}))
     with pytest.raises(ExtSubError, match="has no profile"):

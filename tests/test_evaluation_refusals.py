@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -49,7 +50,8 @@ def refused(here: Path, evaluate: Command) -> Callable[[str], str]:
     ("words", "message"),
     [
         ("", f"no task: name one or more of {ALL}"),
-        ("mmlu", f"mmlu: no such task; there are {ALL}"),
+        ("mmlu", f"mmlu: no such task; one of lm-evaluation-harness is ability --lm-eval mmlu. There are {ALL}"),
+        ("truthful-mc", f"truthful-mc: no such task; did you mean truthfulqa-mc? There are {ALL}"),
         ("halueval-qa --limit 0", "--limit 0: expected 1 or more"),
         ("halueval-qa --batch-size 0", "--batch-size 0: expected auto, or 1 or more"),
         ("halueval-qa --max-new-tokens 0", "--max-new-tokens 0: expected 1 or more"),
@@ -69,7 +71,8 @@ def refused(here: Path, evaluate: Command) -> Callable[[str], str]:
         ("halueval-qa --adapter lora ./lora", "two adapters are called lora: evaluate them into outputs of their own"),
         ("halueval-qa --output base/config.json", "base/config.json is a file: choose another output"),
         ("halueval-qa --output base", "base is a symbolic link: give the folder itself"),
-        ("halueval-qa --output base/config.json/out", "base/config.json/out cannot be made: "),
+        ("halueval-qa --output base/config.json/out", "base/config.json/out cannot be written: base/config.json is a "
+         "file; choose another place"),
         ("halueval-qa --prompt chat --model plain", "--prompt chat: the tokenizer of this model has no chat "
          "template: use --prompt extsub"),
         ("halueval-qa --model mute", "mute: the tokenizer could not be loaded: its files are missing (tokenizer.json)"),
@@ -283,7 +286,7 @@ def test_what_is_missing_is_noticed_before_weights_are_loaded(
 def test_what_is_not_there_is_said_before_anything_is_imported(tmp_path: Path, command: str) -> None:
     (tmp_path / "rows.jsonl").write_text('{"prompt": "Who?", "completion": "I."}\n')
     code = (
-        "import sys\nfrom extsub.cli import main\n"
+        "import sys\nfrom extsub.__main__ import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit as error: print(error.code, *({'torch', 'transformers', 'peft'} & set(sys.modules)))"
     )
@@ -352,6 +355,11 @@ def test_what_was_asked_before_the_numbers_broke_is_kept(here: Path, evaluate: C
         ({"peft_type": None}, "spoilt: adapters of kind NONE are not evaluated; of these: LORA"),
         ({"base_model_name_or_path": "/gone/base"}, "/gone/base: no such folder, and no model of the hub (owner/name "
          "or owner/name@revision); that is what the adapter's config names as its base: say where it is, --model"),
+        ({"base_model_name_or_path": "x" * 4000}, f"{'x' * 48}...{'x' * 48}: no such folder"),
+        ({"base_model_name_or_path": "~nobody-at-all/x"}, "~nobody-at-all/x: no such folder (Could not determine home"),
+        ({"base_model_name_or_path": ["x"]}, "spoilt: base_model_name_or_path in adapter_config.json must be a string"),
+        ({"modules_to_save": "lm_head"}, "spoilt: modules_to_save in adapter_config.json must be a list of names"),
+        ({"modules_to_save": ["("]}, "spoilt: modules_to_save has '(', which is no regular expression"),
         ({"base_model_name_or_path": None}, "no base model: give --model, a folder or a hub id (the adapter's config "
          "names none)"),
     ],
@@ -366,3 +374,67 @@ def test_what_an_adapter_says_of_itself(
     assert run.returncode == 2
     assert run.stderr.startswith(f"Error: {message}")
     assert not Path("out").exists()
+
+
+class Payload:
+    """Runs code when unpickled."""
+
+    def __init__(self, touched: Path):
+        self.touched = touched
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.touched,))
+
+
+COMMANDS = {
+    "evaluate": "evaluate halueval-qa --model base --data data --output out --adapter spoilt",
+    "reference": "evaluate drift --model base --data data/toxic_test.json --output o --adapter lora --reference spoilt",
+    "generate": "generate --model base --prompts data/toxic_test.json --output out.jsonl --adapter spoilt",
+    "sweep": "sweep spoilt lora --model base --tasks halueval-qa --data data --output out",
+}
+
+
+def harm(folder: Path, what: str) -> str:
+    """Spoil an adapter, and say how that is refused."""
+    config, weights = folder / "adapter_config.json", folder / WEIGHTS
+    fields: dict[str, object] = {
+        "expression": {"target_modules": "((.|..)*)*#"},
+        "import": {"megatron_config": {"x": 1}, "megatron_core": "antigravity"},
+        "room": {"rank_pattern": {"q_proj": 10**9}, "r": 10**9},
+    }.get(what, {})
+    config.write_text(json.dumps({**json.loads(config.read_text()), **fields}))
+    if what == "code":
+        weights.unlink()
+        torch.save({"x": Payload(folder / "touched")}, folder / "adapter_model.bin")
+        return "adapter_model.bin holds more than tensors, so reading it could run code and it was not read"
+    if what == "pipe":
+        config.unlink()
+        os.mkfifo(config)
+        return "adapter_config.json cannot be read: a pipe or device, not a regular file"
+    return {
+        "expression": "the regular expressions in adapter_config.json, first '((.|..)*)*#' in target_modules, take",
+        "import": "megatron_config is ",
+        "room": "the file and its config do not belong together",
+    }[what]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes in folders")
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [(command, what) for command in COMMANDS for what in ("code", "pipe", "import", "room", "expression")][:-1],
+)  # a sweep's combined adapters are written without expressions
+def test_an_adapter_that_means_harm_never_reaches_peft(
+    here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch, command: str, what: str
+) -> None:
+    monkeypatch.setattr("extsub.adapters.patterns.SECONDS", 1)
+    shutil.copytree(here / "lora", here / "spoilt")
+    said = harm(here / "spoilt", what)
+    run = extsub(*COMMANDS[command].split())
+    assert run.returncode == 2, run.stderr
+    assert run.stderr.startswith("Error: ")
+    assert "spoilt: " in run.stderr
+    assert said in run.stderr
+    assert run.stderr.count("\n") == 1
+    assert len(run.stderr) < 500
+    assert not (here / "spoilt" / "touched").exists()
+    assert not [path for path in (here / "out").glob("**/*") if path.is_file()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import xml.dom.minidom
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ import build
 import extsub
 import oracle
 from build import Q, V
+from conftest import Command
 from extsub.inspection import AdapterInfo, PairInfo
+from quiz import done
 
 
 @pytest.fixture
@@ -89,3 +93,34 @@ def test_a_plot_shows_every_layer_and_module(tmp_path: Path) -> None:
         "layer",
     ):
         assert f"<!-- {label} -->" in text
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no file has such a name there")
+def test_names_in_a_file_are_shown_and_do_nothing(tmp_path: Path, extsub: Command) -> None:
+    """Neither for a terminal, nor for rich, nor for matplotlib, which would fail for a letter that its font lacks."""
+    names = (
+        "a[/b].q_proj",
+        "a$\\frac$c.k_proj",
+        "b--></svg>&.o_proj",
+        "模型.o_proj",
+    )
+    shapes = {f"model.layers.{place}.{name}": (4, 4) for place, name in enumerate(names)}
+    for folder, seed in (("$e[red]", 0), ("a[/b", 1)):
+        build.lora(
+            Path(folder), shapes, seed=seed, target_modules=list(shapes), base_model_name_or_path="x[/b] :smile:"
+        )
+    for words in (("$e[red]",), ("$e[red]", "a[/b", "--plot", "plot.svg"), ("$e[red]", "a[/b", "--plot", "plot.png")):
+        said = done(extsub("inspect", *words))
+        assert "\x1b" not in said
+        assert "x[/b] :smile:" in said
+    for shown in (r"a[/b].q_proj", r"a$\frac$c.k_proj", r"模型.o_proj"):
+        assert shown in said
+    svg = Path("plot.svg").read_text()
+    assert xml.dom.minidom.parseString(svg).documentElement.tagName == "svg"
+    assert svg.count("</svg>") == 1
+    build.lora(Path("escape"), {"model.layers.0.\x1b]0;title\x07\x1b[31m.v_proj": (4, 4)})
+    said = done(extsub("inspect", "escape"))
+    assert "\x1b" not in said
+    assert "combine    no: escape: adapter_model.safetensors has a tensor called" in said
+    refused = extsub("inspect", "no\x1b[31mthing\nhere[/b]")
+    assert refused.stderr.startswith(r"Error: no\x1b[31mthing here[/b]: no such folder")

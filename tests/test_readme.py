@@ -107,3 +107,23 @@ def test_the_python_runs(tmp_path: Path) -> None:
     done = start(tmp_path, "-c", code)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("6 {'rows': 8, ")
+
+
+def test_every_link_leads_somewhere_here_and_on_the_package_index() -> None:
+    """The index shows README.md with the substitutions of pyproject.toml, away from the files beside it."""
+    tomllib = pytest.importorskip("tomllib")  # from Python 3.11
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    relative = [link.partition("#")[0] for link in links if not link.startswith(("http", "#"))]
+    assert relative
+    packed = [pattern.strip("/") for pattern in project["build"]["targets"]["sdist"]["include"]]
+    for link in relative:
+        assert (ROOT / link).exists(), link
+        assert link.partition("/")[0] in packed, link
+    shown = README
+    for rule in project["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        shown = re.sub(rule["pattern"], rule["replacement"], shown)
+    addresses = re.findall(r"\]\(([^)]+)\)", shown)
+    assert len(addresses) == len(links)
+    assert all(address.startswith(("https://", "#")) for address in addresses)
+    assert re.search(r"!\[[^\]]*\]\(https://raw\.githubusercontent\.com/", shown)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import html.parser
 import json
+import os
 import re
 import shutil
 import subprocess
+import xml.dom.minidom
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 import plain
 import swept
@@ -24,7 +31,7 @@ from extsub.report.reading import read_sweep
 from extsub.report.report import write_report
 from extsub.report.searched import search_sentence
 from extsub.report.verdict import verdict_on
-from extsub.report.wording import interval, number
+from extsub.report.wording import figure
 from extsub.sweeping.positions import Position
 from quiz import done
 
@@ -48,9 +55,13 @@ def record_of(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "sweep.json").read_text())
 
 
+def shown(one: dict[str, Any]) -> str:
+    return " ".join(figure(one["value"], one["ci95"]))
+
+
 def cells(page: str) -> list[str]:
     """Every cell of every table, as text."""
-    found = re.findall(r"<td[^>]*>(.*?)</td>", page, re.DOTALL)
+    found = re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", page, re.DOTALL)
     return [unescape(re.sub(r"<[^>]+>", " ", one)).strip() for one in found]
 
 
@@ -69,7 +80,7 @@ def test_a_real_sweep_becomes_a_page_from_the_command_line(here: Path, extsub: C
     written = {path.name for path in Path("swept").iterdir()} - {"positions", "sweep.json", "sweep.csv"}
     assert {"report.html", "report.md", "tradeoff.svg"} <= written
     page, record = Path("swept/report.html").read_text(), record_of(Path("swept"))
-    assert all(f"{number(one['value'])} " in page.replace("<small>", " ") for one in figures(record))
+    assert all(shown(one) in page.replace("<small>", " ") for one in figures(record))
     assert 'class="heat"' in page
     assert "mean row cosine" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
     command = re.search(r"<pre>(.*?)\n", page)
@@ -102,22 +113,18 @@ def test_page_and_markdown_hold_the_figures_of_the_sweep(copy: Path) -> None:
         for task, scores in position["tasks"].items():
             for score, one in scores.items():
                 if score in ("mc1", "mc2", "perplexity", "toxicity"):
-                    shown = f"{number(one['value'])} {interval(one['ci95'])}"
-                    assert shown in found, (label, task, score)
-                    assert shown in plain_text
+                    assert shown(one) in found, (label, task, score)
+                    assert shown(one) in plain_text
     for one in record["chosen"].values():
         if one["position"]:
-            assert f"{number(one['test']['value'])} {interval(one['test']['ci95'])}" in found
+            assert shown(one["test"]) in found
     assert "always the longest" in found
     for name in ("subtract", "contrast", "amplify", "negated", "random"):
         assert text.count(f"| {name} |") > 2, name
     titles = [unescape(one) for one in re.findall(r"<title>(.*?)</title>", (copy / "tradeoff.svg").read_text(), re.S)]
     mc1 = record["positions"]["subtract-2"]["tasks"]["truthfulqa-mc"]["mc1"]
     loss = record["positions"]["subtract-2"]["tasks"]["perplexity"]["perplexity"]
-    assert (
-        f"subtract, α = 2\ntruthfulqa-mc.mc1: {number(mc1['value'])} {interval(mc1['ci95'])}\n"
-        f"perplexity: {number(loss['value'])} {interval(loss['ci95'])}"
-    ) in titles
+    assert (f"subtract, α = 2\ntruthfulqa-mc.mc1: {shown(mc1)}\nperplexity: {shown(loss)}") in titles
     assert len(titles) == len(record["positions"])
 
 
@@ -128,16 +135,24 @@ def change(value: float, p: float | None) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("against", "word", "sentence"),
     [
-        (change(0.1, 0.01), "better", "is significantly better than the expert on truthfulqa-mc.mc1: 0.8 against 0.7"),
+        (
+            change(0.1, 0.01),
+            "better",
+            "is significantly better than the expert on truthfulqa-mc.mc1: 0.80 against 0.70",
+        ),
         (change(0.1, 0.05), "no difference", "shows no difference from the expert"),
         (change(0.0, 0.001), "no difference", "shows no difference from the expert"),
-        (change(-0.1, 0.0004), "worse", "is significantly worse than the expert on truthfulqa-mc.mc1: 0.8 against 0.9"),
+        (
+            change(-0.1, 0.0004),
+            "worse",
+            "is significantly worse than the expert on truthfulqa-mc.mc1: 0.80 against 0.90",
+        ),
         (change(0.1, None), "", "cannot be tested against the expert"),
     ],
 )
 def test_the_words_follow_from_the_figures(copy: Path, against: dict[str, Any], word: str, sentence: str) -> None:
     record = record_of(copy)
-    record["chosen"]["ext-sub"]["test"]["value"] = 0.8
+    record["chosen"]["ext-sub"]["test"] |= {"value": 0.8, "ci95": [0.6, 0.9]}
     record["chosen"]["ext-sub"]["against_expert"] = against
     swept.write(copy, record)
     verdict = verdict_on(read_sweep(copy))
@@ -153,7 +168,7 @@ def test_the_knee_is_said_what_one_step_further_brings_and_costs(copy: Path) -> 
     following = alphas[alphas.index(record["positions"][label]["alpha"]) + 1]
 
     def value(name: str, task: str, score: str) -> str:
-        return number(record["positions"][name]["tasks"][task][score]["value"])
+        return shown(record["positions"][name]["tasks"][task][score]).split()[0]
 
     after = f"ext-sub-{following:g}"
     assert (
@@ -188,7 +203,7 @@ def test_without_a_budget_the_next_score_is_the_ability_and_without_one_alpha_is
     swept.made_up(tmp_path / "a", budget=None, alphas=(1.0, 2.0))
     sweep = read_sweep(tmp_path / "a")
     assert str(sweep.ability) == "perplexity.perplexity"
-    assert sweep.why == "Ability is perplexity, since the sweep had no budget."
+    assert sweep.why == "Across lies perplexity, since the sweep had no budget."
     swept.made_up(tmp_path / "b", budget=None, tasks=("truthfulqa-mc",), alphas=(1.0, 2.0))
     assert read_sweep(tmp_path / "b").ability is None
     written = write_report(tmp_path / "b")
@@ -238,7 +253,7 @@ def test_the_matched_comparison_says_who_is_better_and_why(copy: Path) -> None:
     against = {one["against"]: one for one in write_report(copy)["matched"]}
     subtract = against["subtract"]
     assert subtract["words"] == ["better", "better"]  # the made-up subtract pays far more for the same
-    assert subtract["at_ability"]["difference"] > 0 > subtract["at_truth"]["difference"]
+    assert subtract["at_ability"]["difference"] > 0 > subtract["at_target"]["difference"]
     assert "Ext-Sub is better than subtract in truthfulqa-mc.mc1" in subtract["sentences"][0]
     low, high = against["contrast"]["at_ability"]["ci95"]
     assert (low <= 0 <= high) == (against["contrast"]["words"][0] == "no difference")
@@ -262,7 +277,7 @@ def test_a_search_is_said_with_what_it_is_worth(copy: Path) -> None:
     )
     assert (
         f"{start}its best, α: q_proj 0.5, v_proj 2, slope −0.25, shows no difference from α = 1 of the grid on the "
-        "items that chose neither: +0.02 [−0.03, +0.07], p = 0.300, n = 80."
+        "items that chose neither: +0.020 [−0.030, +0.070], p = 0.300, n = 80."
     ) in page
     assert cells(page).index("α: q_proj 0.5, v_proj 2, slope −0.25") < cells(page).index("α = 1.9")
     assert "extsub combine out/expert out/anti-expert --operation ext-sub --alpha 1 --profile" in page
@@ -341,6 +356,117 @@ def test_hostile_answers_are_shown_and_do_nothing(tmp_path: Path) -> None:
     assert "{{ 7 * 7 }}" in page
 
 
+class Page(html.parser.HTMLParser):
+    """Elements in order with their attributes, and the text of headers and captions."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.tables: list[dict[str, list[str]]] = []
+        self._open = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag == "table":
+            self.tables.append({"caption": [], "col": [], "row": []})
+        self._open = tag if tag == "caption" else str(dict(attrs).get("scope", "")) if tag == "th" else ""
+
+    def handle_data(self, data: str) -> None:
+        if self._open:
+            self.tables[-1][self._open].append(data)
+            self._open = ""
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def test_tables_can_be_heard_and_reached_by_keyboard(copy: Path) -> None:
+    write_report(copy)
+    page = Page(copy / "report.html")
+    assert [table["caption"] for table in page.tables] == [
+        ["At equal perplexity, at equal truthfulqa-mc.mc1"],
+        ["Beside ext-sub"],
+        ["Each at its own strength"],
+        ["All figures"],
+    ]
+    regions = [one for one in page.all("div") if one.get("role") == "region"]
+    assert [(one["tabindex"], one["aria-label"]) for one in regions] == [
+        ("0", f"{table['caption'][0]}: table") for table in page.tables
+    ]
+    assert {one.get("scope") for one in page.all("th")} == {"col", "row"}
+    assert page.tables[2]["col"][:2] == ["operation", "α"]
+    assert page.tables[2]["row"][:4] == ["ext-sub", "1", "subtract", "0.25"]
+    assert page.tables[0]["row"][:3] == ["subtract", "perplexity 3.257", "truthfulqa-mc.mc1\u00a0↑"]
+    assert all(all(map(str.strip, table["col"])) for table in page.tables), "no header is empty"
+
+
+def test_every_picture_has_a_name_of_its_own(copy: Path) -> None:
+    write_report(copy)
+    pictures = [one for one in Page(copy / "report.html").all("svg") if one.get("role") != "none"]
+    assert [one["aria-label"] for one in pictures] == [
+        f"truthfulqa-mc.mc1 against perplexity, {what}{narrow}"
+        for what in ("near ext-sub", "all strengths")
+        for narrow in ("", ", for narrow screens")
+    ]
+    text = (copy / "report.md").read_text()
+    assert "![truthfulqa-mc.mc1 against perplexity, near ext-sub](tradeoff-near.svg)" in text
+    assert "![truthfulqa-mc.mc1 against perplexity, all strengths](tradeoff.svg)" in text
+
+
+def test_the_words_are_those_of_the_score(tmp_path: Path) -> None:
+    """Toxicity is no truth, and less of it is better."""
+    swept.made_up(tmp_path / "a", tasks=("toxicity", "perplexity"), budget="perplexity <= 1.05 * expert")
+    written = write_report(tmp_path / "a")
+    page, text = ((tmp_path / "a" / name).read_text() for name in ("report.html", "report.md"))
+    said = json.dumps(written) + re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL) + text
+    assert not re.search(r"\b(truth|ability)\b", said, re.IGNORECASE)
+    assert "on toxicity (lower is better): " in written["sentence"]
+    assert {one["against"] for one in written["matched"]} == {"subtract", "contrast"}
+    first, second = written["matched"][0]["sentences"]
+    assert first.startswith("At equal perplexity (")
+    assert " in toxicity, " in first
+    assert second.startswith("At equal toxicity (")
+    assert "## At equal perplexity, at equal toxicity" in text
+    assert "| model | α | toxicity ↓ | perplexity ↓ |" in text
+
+
+def test_names_in_a_sweep_do_nothing_in_page_and_markdown(tmp_path: Path) -> None:
+    record = swept.made_up(tmp_path / "swept", said=f"{HOSTILE}\x1b[31m\u202e\ud800", alphas=(0.5, 1.0), items=40)
+    record["made_of"]["base"] = f"{HOSTILE}\x1b[31m\n# head [x](javascript:alert(1))"
+    record["made_of"]["adapters"][0]["name"] = "- <b>x</b>\u202e"
+    record["given"] = {"expert": "-e; touch PWNED\n```\n$(id)", "anti_experts": ["a'b"]}
+    swept.write(tmp_path / "swept", record)
+    page = tmp_path / "a b)(`[x].html"
+    write_report(tmp_path / "swept", page)
+    first, *again = Page(page).elements, Page(page)
+    assert {name for name, _ in first} & {"img", "b", "a", "iframe"} == set()
+    assert not any(name.startswith("on") or name in ("href", "src") for one in first for name in one[1])
+    assert len(again[0].all("script")) == 1
+    assert not re.search("[\x1b\u202e]", page.read_text())
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(page.with_suffix(".md").read_text())
+    assert [one.content for one in tokens if one.type == "html_block"] == ["<!-- written by extsub report -->\n"]
+    inline = [child for token in tokens for child in token.children or []]
+    assert {child.type for child in inline} <= {"text", "softbreak", "strong_open", "strong_close", "image"}
+    images = [unquote(str(child.attrs["src"])) for child in inline if child.type == "image"]
+    assert all((tmp_path / image).is_file() for image in images)
+    assert images
+    fences = [token.content for token in tokens if token.type == "fence"]
+    assert len(fences) == 1
+    assert all(one.startswith("extsub ") for one in fences[0].splitlines())
+    assert fences[0].startswith("extsub sweep $'./-e\\073 touch PWNED\\012")
+    for picture in tmp_path.glob("*.svg"):
+        xml.dom.minidom.parse(str(picture))
+
+
+def test_a_sweep_of_operations_that_nobody_knows_is_refused(copy: Path) -> None:
+    record = record_of(copy)
+    record["positions"]["x"] = {"operation": '"><script>', "alpha": 1.0, "tasks": {}}
+    swept.write(copy, record)
+    with pytest.raises(ExtSubError, match="was not written by extsub sweep, or is broken"):
+        write_report(copy)
+
+
 def test_the_items_that_changed_come_first_and_true_choices_are_marked(copy: Path) -> None:
     write_report(copy)
     page = (copy / "report.html").read_text()
@@ -387,6 +513,61 @@ def test_refusals_say_what_to_do_and_write_nothing(copy: Path, extsub: Command) 
     (copy / "sweep.json").write_text("{}")
     with pytest.raises(ExtSubError, match=r"sweep.json was not written by extsub sweep"):
         write_report(copy)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_on_a_full_disk_there_are_all_of_its_files_or_none(
+    copy: Path, extsub: Command, disk_of: Callable[[str], Path]
+) -> None:
+    """Where each of them fits, and not all."""
+    done(extsub("report", copy, "--output", "page.html"))
+    whole = {name: one for name, one in files(Path.cwd()).items() if name.startswith("page")}
+    assert len(whole) >= 3
+    disk = disk_of(str(sum(map(len, whole.values())) - 4096))
+    for _ in range(2):
+        run = extsub("report", copy, "--output", "disk/page.html")
+        assert run.returncode == 2
+        assert run.stderr.endswith(" could not be written: No space left on device; make room, then try again\n")
+        assert not list(disk.iterdir())
+    subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
+    done(extsub("report", copy, "--output", "disk/page.html"))
+    assert files(disk) == whole
+
+
+def test_so_there_are_when_the_second_of_them_does_not_fit(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those of a report before stay as they were."""
+    write_report(copy)
+    swept.write(copy, {**record_of(copy), "budget": "perplexity <= 1.5 * expert"})
+    before, fsync, calls = files(copy), os.fsync, []
+
+    def full(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(handle)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(ExtSubError, match="No space left on device; make room, then"):
+            write_report(copy)
+    assert files(copy) == before
+    write_report(copy)
+    assert files(copy) != before
+
+
+def test_a_read_only_folder_is_refused_before_any_work(
+    copy: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files(copy)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda path, mode: Path(path) != copy)
+        run = extsub("report", copy)
+    message = f"Error: {copy} cannot be written: {copy} is read-only; choose another place\n"
+    assert (run.returncode, run.stderr) == (2, message)
+    assert files(copy) == before
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not here")

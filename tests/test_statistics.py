@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extsub.evaluation import statistics
+from extsub.evaluation.rounding import rounded
 from extsub.evaluation.statistics import Figure, Measure, Score, difference, figures, wilson
 
 MEAN, SHARE, PERPLEXITY = Measure(), Measure(share=True), Measure(better="lower", perplexity=True)
@@ -197,3 +198,39 @@ def test_swapping_the_runs_turns_the_difference_round(kind: str, pairs: list[tup
     assert one.value == pytest.approx(np.mean(second) - np.mean(first), abs=1e-9)
     assert one.ci95 == pytest.approx((-other.ci95[1], -other.ci95[0]), abs=1e-9)
     assert one.p == other.p
+
+
+@pytest.mark.parametrize(
+    ("value", "ci95", "signed", "written"),
+    [
+        (0.08333, (0.0149, 0.354), False, "0.083 [0.015, 0.354]"),
+        (0.6123, (0.5901, 0.6349), False, "0.612 [0.590, 0.635]"),
+        (3.22134, (3.2102, 3.2321), False, "3.221 [3.210, 3.232]"),
+        (1234.5678, (1100, 1400.1), False, "1235 [1100, 1400]"),
+        (0.0, (0.0, 0.161), False, "0.00 [0.00, 0.16]"),
+        (1.0, (1.0, 1.0), False, "1.000 [1.000, 1.000]"),
+        (0.02, (-0.031, 0.07), True, "+0.020 [-0.031, +0.070]"),
+        (-0.0001, (-0.03, 0.07), True, "0.000 [-0.030, +0.070]"),
+        (1e-6, (5e-7, 2e-6), False, "1.00e-06 [5.00e-07, 2.00e-06]"),
+        (math.nan, (math.nan, math.nan), True, "nan [nan, nan]"),
+        (3.0, (1.0, math.inf), False, "3 [1, inf]"),
+    ],
+)
+def test_a_figure_and_its_interval_have_the_same_digits(
+    value: float, ci95: tuple[float, float], signed: bool, written: str
+) -> None:
+    assert " ".join(rounded(value, ci95, signed=signed)) == written
+
+
+@given(st.tuples(*[st.floats(-1e6, 1e6)] * 3).map(sorted), st.booleans())
+def test_what_is_written_is_as_near_as_its_last_digit(numbers: list[float], signed: bool) -> None:
+    low, value, high = numbers
+    text, interval = rounded(value, (low, high), signed=signed)
+    written = [text, *interval.strip("[]").split(", ")]
+    assert len({len(one.partition("e")[0].partition(".")[2]) for one in written}) == 1
+    for number, one in zip((value, low, high), written, strict=True):
+        mantissa, _, exponent = one.partition("e")
+        unit = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
+        assert abs(float(one) - number) <= 0.500001 * unit
+        assert one.startswith("+") == (signed and float(one) > 0)
+        assert not (one.startswith("-") and float(one) == 0)

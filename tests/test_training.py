@@ -18,6 +18,7 @@ from typing import Any
 import peft
 import pytest
 import torch
+from huggingface_hub.repocard import metadata_load
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import SFTTrainer
@@ -25,6 +26,7 @@ from trl import SFTTrainer
 import tiny
 from conftest import Command
 from extsub import ExtSubError, TrainingSettings, load_adapter, plan_training, train
+from extsub.training.curve import plot_losses
 from extsub.training.kinds import peft_config
 from extsub.training.order import LengthOrderedBatches
 from extsub.training.progress import Watch
@@ -136,6 +138,13 @@ def test_the_adapter_is_the_one_that_a_plain_loop_trains(base: Path, data: Path,
         f"{kind}/{name}"
         for name in ("README.md", "adapter_config.json", "adapter_model.safetensors", "loss.png", "training.json")
     }
+    card, config = chosen.output / "README.md", json.loads((chosen.output / "adapter_config.json").read_text())
+    assert metadata_load(card)["tags"][-1] == config["peft_type"].lower().replace("_", "-")
+    text = card.read_text()
+    assert f"PeftModel.from_pretrained(model, '{kind}')" in text
+    assert f"adapter for the local model {base.name}, trained by extsub" in text
+    assert f"| data | {data.name}, " in text.replace("\\", "")
+    assert not any(str(folder) in text for folder in (tmp_path, base.parent, data.parent))
 
 
 @pytest.mark.parametrize("kind", ["lora", "p-tuning"])
@@ -414,3 +423,11 @@ def test_tensorboard_logs_lie_beside_the_adapter(base: Path, data: Path, tmp_pat
     pytest.importorskip("tensorboard")
     train(settings(base, data, tmp_path / "a", report_to=("tensorboard",), epochs=1))
     assert list((tmp_path / "a" / "runs").rglob("events.out.tfevents.*"))
+
+
+def test_the_picture_of_the_loss_shows_the_name_of_the_data_as_it_is(tmp_path: Path) -> None:
+    """Neither TeX nor a letter that the font lacks is an error; pytest makes errors of warnings."""
+    losses = [{"step": step, "loss": 1 / step, "learning_rate": 0.1} for step in (1, 2, 3)]
+    plan = {"steps": 3, "data": {"name": "data/$\\frac$ 模型 \x1b[31m\ud800.jsonl"}}
+    plot_losses({"losses": losses, "settings": {"kind": "lora"}, "plan": plan}, tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, counted
 
 # Smallest to largest eigenvalue of A A^T. Below it the Gram form of a row norm could lose more than 6 of 16 digits.
 GRAM_LIMIT = 1e-6
@@ -104,9 +104,9 @@ class Delta:
         total = torch.zeros(len(sample), self.shape[-1], dtype=torch.float64)
         for term in self.terms:
             B, A = term.B.flatten(0, -2)[sample].double(), term.A.double()
-            weights = torch.as_tensor(term.weights, dtype=torch.float64).expand(self.shape[:-1]).flatten()[sample]
-            A = A[sample // self.shape[-2]] if A.dim() == 3 else A
-            total += weights[:, None] * (B[:, None, :] @ A)[:, 0]
+            rows = B @ A if A.dim() == 2 else (B[:, None, :] @ A[sample // self.shape[-2]])[:, 0]
+            weights = term.weights
+            total += rows * (weights.flatten()[sample, None] if isinstance(weights, Tensor) else weights)
         return total
 
     def row_norms(self) -> Tensor:
@@ -271,5 +271,6 @@ def spread_alpha(alpha: float | Sequence[float], anti_experts: int) -> list[floa
     if len(alphas) == 1:
         return alphas * anti_experts
     if len(alphas) != anti_experts:
-        raise ExtSubError(f"{len(alphas)} values of alpha for {anti_experts} anti-experts: give one, or one for each")
+        antis = counted(anti_experts, "anti-expert")
+        raise ExtSubError(f"{len(alphas)} values of alpha for {antis}: give one, or one for each")
     return alphas

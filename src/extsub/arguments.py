@@ -1,6 +1,67 @@
-"""What people type, as cyclopts spells it: numbers below 0 are values, and an option may take several."""
+"""What people type, as cyclopts spells it: numbers below 0 are values, and an option may take several. And how help
+shows it."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Group, Parameter
+from cyclopts.help.formatters import DefaultFormatter
+
+from extsub.printing import print_json, to_stdout
+from extsub.processes import be_quiet
+
+if TYPE_CHECKING:
+    from cyclopts.help import HelpEntry, HelpPanel
+    from rich.console import Console, ConsoleOptions
+
+PRINTING = Group("Printing", sort_key=99)
+
+
+@dataclass(frozen=True)
+class Printing:
+    """What a command prints, the same for all of them."""
+
+    as_json: Annotated[bool, Parameter(name="--json", group=PRINTING)] = False
+    """Print the result as JSON."""
+    quiet: Annotated[bool, Parameter(name=("--quiet", "-q"), group=PRINTING)] = False
+    """Print errors only: no progress, no summary."""
+
+    def begin(self) -> None:
+        """Show progress from now on, or none."""
+        be_quiet(self.quiet)
+
+    def result(self, record: Any, show: Callable[[], None]) -> None:
+        """Print what a command found: as JSON, or as ``show`` does it for people."""
+        with to_stdout():
+            if self.as_json:
+                print_json(record)
+            elif not self.quiet:
+                show()
+
+
+class HelpFormatter(DefaultFormatter):
+    """cyclopts' own, but a description of several lines of source is one paragraph."""
+
+    def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
+        """Print a panel of help."""
+        from cyclopts.help.inline_text import InlineText
+        from rich.text import Text
+
+        def reflowed(entry: HelpEntry) -> HelpEntry:
+            text = getattr(entry.description, "primary_renderable", None)
+            return entry if text is None else entry.copy(description=InlineText(Text(" ".join(str(text).split()))))
+
+        super().__call__(console, options, panel.copy(entries=[reflowed(entry) for entry in panel.entries]))
+
+
+def as_typed(default: Any) -> str | None:
+    """A default as one would type it; None, which help leaves out, where one would type nothing."""
+    if default is None or default is False or default in ((), {}):
+        return None
+    return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
 def as_options(tokens: list[str]) -> list[str]:

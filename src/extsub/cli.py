@@ -3,54 +3,62 @@ quick and no command loads what it does not need."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import sys
+import contextlib
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.config import Dict
 
-from extsub.arguments import as_options
+from extsub.arguments import HelpFormatter, Printing, as_options, as_typed
 from extsub.errors import ExtSubError
+from extsub.escaping import brief
 from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
+from extsub.extras import need
+from extsub.printing import to_stdout
 from extsub.processes import is_main_process
 from extsub.sweeping.settings import SweepSettings
-from extsub.training.settings import TrainingSettings
+from extsub.training.settings import RUN, TrainingSettings
 
 app = App(
     name="extsub",
     help="Suppress a deficiency of a fine-tuned language model by exact arithmetic on two adapters.",
+    help_epilogue="To begin: extsub demo. Every command has an example: extsub combine --help.",
     help_format="plaintext",
-    version_flags=["--version"],
+    help_formatter=HelpFormatter(),
+    version_flags=["--version", "-V"],
     suppress_keyboard_interrupt=False,
-    default_parameter=Parameter(negative=(), consume_multiple=True),  # no --no-overwrite; --target-modules a b
+    # no --no-overwrite; --target-modules a b
+    default_parameter=Parameter(negative=(), consume_multiple=True, show_default=as_typed),
 )
+app.register_install_completion_command(help="Complete commands and options in this shell (bash, zsh, fish).")
 
-Json = Annotated[bool, Parameter(name="--json", help="Print the result as JSON.")]
+INPUT = Parameter(group=Group("Input and output", sort_key=1))
+METHOD = Parameter(group=Group("What to do", sort_key=2))
+REFUSALS = Parameter(group=Group("Where it would refuse", sort_key=3))
+Printed = Annotated[Printing, Parameter(name="*")]
+DEFAULT = Printing()
 
 
-@app.command
+@app.command(help_epilogue="Example: extsub combine expert anti-expert --alpha 1 --output better")
 def combine(
     expert: str,
     anti_expert: str,
     /,
     *more: str,
-    output: Annotated[Path, Parameter(name=["--output", "-o"])],
-    operation: Literal["ext-sub", "subtract", "add", "contrast", "amplify"] = "ext-sub",
-    alpha: Annotated[list[float] | None, Parameter(consume_multiple=False)] = None,
-    rank: int | None = None,
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto",
-    missing_modules: Literal["error", "zero"] = "error",
-    modules_to_save: Literal["error", "expert"] = "error",
-    base_model: str | None = None,
-    deficiency: bool = False,
-    profile: Path | None = None,
-    overwrite: bool = False,
-    as_json: Json = False,
+    output: Annotated[Path, INPUT, Parameter(name=["--output", "-o"])],
+    operation: Annotated[Literal["ext-sub", "subtract", "add", "contrast", "amplify"], METHOD] = "ext-sub",
+    alpha: Annotated[list[float] | None, METHOD, Parameter(consume_multiple=False, show_default="1")] = None,
+    rank: Annotated[int | None, METHOD] = None,
+    dtype: Annotated[Literal["auto", "float32", "float16", "bfloat16"], INPUT] = "auto",
+    missing_modules: Annotated[Literal["error", "zero"], REFUSALS] = "error",
+    modules_to_save: Annotated[Literal["error", "expert"], REFUSALS] = "error",
+    base_model: Annotated[str | None, REFUSALS] = None,
+    deficiency: Annotated[bool, METHOD] = False,
+    profile: Annotated[Path | None, METHOD] = None,
+    overwrite: Annotated[bool, INPUT] = False,
+    shown: Printed = DEFAULT,
 ) -> None:
     """Subtract from EXPERT what only ANTI_EXPERT does, and write the result as an ordinary adapter.
 
@@ -69,7 +77,7 @@ def combine(
     operation
         What to do with each row: ext-sub is the paper's, the others are its baselines and controls.
     alpha
-        Strength, 1 unless given: one for all anti-experts, or one for each (--alpha 0.5 1).
+        Strength: one for all anti-experts, or one for each (--alpha 0.5 1).
     rank
         Truncate the result to this rank, optimally, and report the error.
     dtype
@@ -93,6 +101,7 @@ def combine(
     from extsub.combination import combine
     from extsub.profile import read_profile
 
+    shown.begin()
     anti_experts = [load_adapter(name) for name in (anti_expert, *more)]
     result = combine(
         load_adapter(expert),
@@ -108,13 +117,10 @@ def combine(
         profile=read_profile(profile) if profile else None,
     )
     record = save_adapter(result, output, overwrite=overwrite, progress=terminal.progress("combining"))
-    if as_json:
-        _print_json({"output": str(output), **record})
-    else:
-        terminal.print_record(output, record)
+    shown.result({"output": str(output), **record}, lambda: terminal.print_record(output, record, expert))
 
 
-@app.command
+@app.command(help_epilogue="Example: extsub inspect expert anti-expert --plot pair.png")
 def inspect(
     adapter: str,
     anti_expert: str | None = None,
@@ -122,7 +128,7 @@ def inspect(
     *,
     plot: Path | None = None,
     base_model: str | None = None,
-    as_json: Json = False,
+    shown: Printed = DEFAULT,
 ) -> None:
     """Show what ADAPTER is and whether it can be combined; with ANTI_EXPERT, how the two compare, module by module.
 
@@ -140,33 +146,35 @@ def inspect(
     from extsub import terminal
     from extsub.inspection import PairInfo, inspect
 
-    info = inspect(adapter, anti_expert, base_model=base_model)
     if plot is not None:
-        if not isinstance(info, PairInfo):
+        from extsub.pictures import check_picture
+
+        if anti_expert is None:
             raise ExtSubError("--plot compares two adapters: give an anti-expert too")
+        check_picture(plot)
+    info = inspect(adapter, anti_expert, base_model=base_model)
+    if plot is not None and isinstance(info, PairInfo):
         from extsub.plot import plot_pair
 
         plot_pair(info, plot)
-    if as_json:
-        _print_json(info.to_dict())
-    elif isinstance(info, PairInfo):
-        terminal.print_pair(info)
-    else:
-        terminal.print_adapter(info)
+    shown.result(info.to_dict(), lambda: terminal.print_inspection(info, adapter, anti_expert, plot))
 
 
-@app.command
+@app.command(
+    help_epilogue="Example: extsub train --model owner/name --data good.jsonl --output expert --dry-run\n"
+    "Several GPUs or machines: accelerate launch -m extsub train ..."
+)
 def train(
     settings: Annotated[TrainingSettings, Parameter(name="*")],
     *,
-    config: Path | None = None,
-    resume: bool = False,
-    dry_run: bool = False,
-    as_json: Json = False,
+    config: Annotated[Path | None, RUN] = None,
+    resume: Annotated[bool, RUN] = False,
+    dry_run: Annotated[bool, RUN] = False,
+    shown: Printed = DEFAULT,
 ) -> None:
     """Train an adapter on instruction data: an expert on good examples, an anti-expert on bad ones.
 
-    Several GPUs or machines: accelerate launch -m extsub train ... The defaults are the authors' (train_peft.sh).
+    The defaults are the authors' (train_peft.sh).
 
     Parameters
     ----------
@@ -177,34 +185,36 @@ def train(
     dry_run
         Check everything and print the plan: steps, tokens, parameters, memory, an example. Loads no weights.
     """
+    need("extsub train", "train")
     from extsub import terminal
     from extsub.training.plan import plan_training
     from extsub.training.train import train
 
+    shown.begin()
     terminal.quieten_libraries()
     tokenising = terminal.chunks("tokenising")
     if dry_run:
         plan = plan_training(settings, tokenising).to_dict()
-        _print_json(plan) if as_json else terminal.print_plan(plan)
+        shown.result(plan, lambda: terminal.print_plan(plan))
         return
     record = train(settings, resume=resume, progress=tokenising)
-    if not is_main_process():
-        return
-    if as_json:
-        _print_json({"output": str(settings.output), **record})
-    else:
-        terminal.print_training(settings.output, record)
+    if is_main_process():
+        output = settings.output
+        shown.result({"output": str(output), **record}, lambda: terminal.print_training(output, record))
 
 
-@app.command
+@app.command(
+    help_epilogue="Example: extsub evaluate truthfulqa-mc --adapter expert better --output results\n"
+    "Several GPUs or machines: accelerate launch -m extsub evaluate ..."
+)
 def evaluate(
     *tasks: str,
     settings: Annotated[EvaluationSettings, Parameter(name="*")] = EvaluationSettings(),  # noqa: B008  frozen
-    as_json: Json = False,
+    shown: Printed = DEFAULT,
 ) -> None:
     """Measure a model, or adapters on it: truthfulness, hallucination, toxicity, repetition, ability.
 
-    Several GPUs or machines: accelerate launch -m extsub evaluate ... An interrupted run goes on where it stopped.
+    An interrupted run goes on where it stopped.
 
     Parameters
     ----------
@@ -212,55 +222,57 @@ def evaluate(
         truthfulqa-mc, truthfulqa-binary, truthfulqa-gen, halueval-qa, halueval-dialogue, halueval-summarization,
         toxicity, repetition, perplexity, drift, ability.
     """
+    need("extsub evaluate", "evaluate")
     from extsub import terminal
     from extsub.evaluation.evaluate import evaluate
     from extsub.results_table import print_results
 
+    shown.begin()
     terminal.quieten_libraries()
     results = evaluate(tasks, settings, progress=terminal.items)
-    if not is_main_process():
-        return
-    if as_json:
-        _print_json({"results": results})
-    else:
-        print_results(results, list(dict.fromkeys(tasks)))
+    if is_main_process():
+        names = list(dict.fromkeys(tasks))
+        shown.result({"results": results}, lambda: print_results(results, names, settings.output))
 
 
-@app.command
+@app.command(
+    help_epilogue="Example: extsub generate --adapter better --prompts questions.jsonl --output answers.jsonl\n"
+    "Several GPUs or machines: accelerate launch -m extsub generate ..."
+)
 def generate(
     settings: Annotated[GenerationSettings, Parameter(name="*")],
     *,
-    as_json: Json = False,
+    shown: Printed = DEFAULT,
 ) -> None:
-    """Greedy answers of a model, or of an adapter on it, to a file of prompts; an interrupted run goes on.
-
-    Several GPUs or machines: accelerate launch -m extsub generate ...
-    """
+    """Greedy answers of a model, or of an adapter on it, to a file of prompts; an interrupted run goes on."""
+    need("extsub generate", "evaluate")
     from extsub import terminal
     from extsub.evaluation.generate import generate
 
+    shown.begin()
     terminal.quieten_libraries()
     record = generate(settings, progress=terminal.items)
-    if not is_main_process():
-        return
-    if as_json:
-        _print_json({"output": str(settings.output), **record})
-    else:
-        terminal.print_generation(settings.output, record)
+    if is_main_process():
+        output = settings.output
+        shown.result({"output": str(output), **record}, lambda: terminal.print_generation(settings, record))
 
 
-@app.command
+@app.command(
+    help_epilogue="Example: extsub sweep expert anti-expert --tasks truthfulqa-mc perplexity --data "
+    'perplexity=good.jsonl --budget "perplexity <= 1.02 * expert" --output swept\n'
+    "Several GPUs or machines: accelerate launch -m extsub sweep ..."
+)
 def sweep(
     expert: str,
     anti_expert: str,
     /,
     *more: str,
     settings: Annotated[SweepSettings, Parameter(name="*")],
-    as_json: Json = False,
+    shown: Printed = DEFAULT,
 ) -> None:
     """Evaluate every operation at every strength with one load of the base, and choose the strength within a budget.
 
-    Several GPUs or machines: accelerate launch -m extsub sweep ... An interrupted sweep goes on where it stopped.
+    An interrupted sweep goes on where it stopped.
 
     Parameters
     ----------
@@ -271,22 +283,20 @@ def sweep(
     more
         More anti-experts.
     """
+    need("extsub sweep", "evaluate", *(["search"] if settings.search else []))
     from extsub import terminal
     from extsub.results_table import print_sweep
     from extsub.sweeping.sweep import sweep
 
+    shown.begin()
     terminal.quieten_libraries()
     record = sweep(expert, (anti_expert, *more), settings, progress=terminal.items)
-    if not is_main_process():
-        return
-    if as_json:
-        _print_json(record)
-    else:
-        print_sweep(record)
+    if is_main_process():
+        shown.result(record, lambda: print_sweep(record))
 
 
-@app.command
-def report(folder: Path, /, *, output: Path | None = None, as_json: Json = False) -> None:
+@app.command(help_epilogue="Example: extsub report swept")
+def report(folder: Path, /, *, output: Path | None = None, shown: Printed = DEFAULT) -> None:
     """Write what a sweep found as one page: the verdict, the trade-off, every figure, what the models say.
 
     The page needs nothing else and no network. The same as Markdown and the picture as SVG lie beside it.
@@ -298,21 +308,17 @@ def report(folder: Path, /, *, output: Path | None = None, as_json: Json = False
     output
         The .html file; report.html in the folder unless given.
     """
+    need("extsub report", "report")
+    from extsub import terminal
     from extsub.report.report import write_report
 
     written = write_report(folder, output)
-    if as_json:
-        _print_json(written)
-        return
-    print(written["sentence"])
-    for one in written["beside"]:
-        print(f"- {one}")
-    print(f"written: {', '.join(written['files'].values())}")
+    shown.result(written, lambda: terminal.print_report(written))
 
 
-@app.command
+@app.command(help_epilogue="Example: extsub compare results/expert results/better --plot scores.png")
 def compare(
-    *results: Path, markdown: bool = False, plot: Path | None = None, seed: int = 0, as_json: Json = False
+    *results: Path, markdown: bool = False, plot: Path | None = None, seed: int = 0, shown: Printed = DEFAULT
 ) -> None:
     """Lay runs side by side: how they differ from the first, item by item, and whether that could be chance.
 
@@ -328,28 +334,29 @@ def compare(
         Of the intervals and tests.
     """
     from extsub.evaluation.compare import compare
-    from extsub.evaluation.compare import markdown as to_markdown
-    from extsub.results_table import print_comparison
+    from extsub.results_table import print_comparison, print_markdown
 
+    if plot is not None:
+        from extsub.pictures import check_picture
+
+        check_picture(plot)
     comparison = compare(*results, seed=seed)
     if plot is not None:
         from extsub.evaluation.picture import plot_comparison
 
         plot_comparison(comparison, plot)
-    if as_json:
-        _print_json(comparison.to_dict())
-    elif markdown:
-        print(to_markdown(comparison), end="")
-    else:
-        print_comparison(comparison)
+    show = print_markdown if markdown else print_comparison
+    shown.result(comparison.to_dict(), lambda: show(comparison, plot))
 
 
-@app.command
-def run(recipe: Path, /, *, dry_run: bool = False, as_json: Json = False) -> None:
+@app.command(
+    help_epilogue="Example: extsub run recipe.yaml --dry-run\n"
+    "Several GPUs or machines: accelerate launch -m extsub run ..."
+)
+def run(recipe: Path, /, *, dry_run: bool = False, shown: Printed = DEFAULT) -> None:
     """The whole chain of RECIPE: train expert and anti-experts, sweep, choose, combine, report.
 
-    What is done, and made from the same, is not repeated; an interrupted run goes on. Several GPUs or machines:
-    accelerate launch -m extsub run ...
+    What is done, and made from the same, is not repeated; an interrupted run goes on.
 
     Parameters
     ----------
@@ -358,36 +365,34 @@ def run(recipe: Path, /, *, dry_run: bool = False, as_json: Json = False) -> Non
     dry_run
         Check everything and print the plan: which stages are done, and estimates of the others. Loads no weights.
     """
+    need("extsub run", "train", "evaluate", "report")
     from extsub import terminal
     from extsub.recipe.run import plan_recipe, run_recipe
     from extsub.recipe.table import print_recipe_plan, print_run
 
+    shown.begin()
     terminal.quieten_libraries()
     tokenising = terminal.chunks("tokenising")
     if dry_run:
         plan = plan_recipe(recipe, tokenising)
-        _print_json(plan) if as_json else print_recipe_plan(plan)
+        shown.result(plan, lambda: print_recipe_plan(plan))
         return
     summary = run_recipe(
         recipe,
         progress=terminal.items,
         tokenising=tokenising,
-        say=lambda stage: print(f"stage: {stage}", file=sys.stderr, flush=True),
+        say=lambda stage: terminal.say_where(f"stage: {stage}"),
     )
-    if not is_main_process():
-        return
-    if as_json:
-        _print_json(summary)
-    else:
-        print_run(summary)
+    if is_main_process():
+        shown.result(summary, lambda: print_run(summary))
 
 
-@app.command
+@app.command(help_epilogue="Example: extsub demo --output demo")
 def demo(
     *,
     seed: tuple[int, ...] = (0,),
     output: Path = Path("demo"),
-    as_json: Json = False,
+    shown: Printed = DEFAULT,
 ) -> None:
     """The whole chain in miniature, from nothing, on a CPU: a tiny Llama that knows truths and myths, an expert, two
     anti-experts, a sweep, a choice, a page.
@@ -401,73 +406,57 @@ def demo(
     output
         The folder to write.
     """
+    need("extsub demo", "train", "evaluate", "report")
     from extsub import terminal
     from extsub.demo.demo import demo
     from extsub.demo.table import print_demo
 
+    shown.begin()
     terminal.quieten_libraries()
-    summary = demo(seed, output, progress=terminal.items, say=lambda text: print(text, file=sys.stderr, flush=True))
-    if as_json:
-        _print_json(summary)
-    else:
-        print_demo(summary, output)
+    summary = demo(seed, output, progress=terminal.items, say=terminal.say_where)
+    shown.result(summary, lambda: print_demo(summary, output))
 
 
-def _print_json(content: dict[str, Any]) -> None:
-    print(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
+PRINTED = {"--help", "-h", "--version", "-V"}
 
 
-def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run a command. Exit code 0: done; 2: something the user can fix, in one sentence; 1: a bug, with traceback."""
-    signal.signal(signal.SIGTERM, _terminate)
+def run_command(arguments: list[str]) -> None:
+    """Parse a command line and do what it says; without arguments, show the help.
+
+    Raises:
+        ExtSubError: the command line is wrong, or the command ran into what a user can fix.
+    """
+    tokens = as_options(arguments)
+    app["train"].config = _config(tokens)
+    only_prints = not tokens or not PRINTED.isdisjoint(tokens)
     try:
-        tokens = as_options(sys.argv[1:] if arguments is None else arguments)
-        app["train"].config = _recipe(tokens)
-        app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        with to_stdout() if only_prints else contextlib.nullcontext():
+            app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        _fail(f"{' '.join(str(error).split())} Run 'extsub --help'.", 2)
-    except ExtSubError as error:
-        _fail(str(error), 2)
-    except BrokenPipeError:  # the reader of a pipe had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except KeyboardInterrupt as error:
-        _fail(f"interrupted; {error.args[0] if error.args else 'nothing was written'}", 130)
-    except SystemExit as error:
-        _fail(f"terminated; {error.args[1] if len(error.args) > 1 else 'nothing was written'}", 143)
-    sys.exit(0)
+        command = " ".join(["extsub", *(error.command_chain or ())])
+        raise ExtSubError(f"{' '.join(str(error).split())} Run '{command} --help'.") from error
 
 
-def _recipe(tokens: list[str]) -> list[Dict]:
+def _config(tokens: list[str]) -> list[Dict]:
     """The settings in the file that ``--config`` names. A name in it that is no setting is an error."""
-    for token, following in zip(tokens, [*tokens[1:], ""], strict=True):
-        name = following if token == "--config" else token.removeprefix("--config=")
-        if name != token:
-            return [Dict(_read_recipe(Path(name)), use_commands_as_keys=False)]
+    for place, token in enumerate(tokens):
+        if token == "--config" and place + 1 < len(tokens):
+            return [Dict(_read_config(Path(tokens[place + 1])), use_commands_as_keys=False)]
+        if token.startswith("--config="):
+            return [Dict(_read_config(Path(token.removeprefix("--config="))), use_commands_as_keys=False)]
     return []
 
 
-def _read_recipe(path: Path) -> dict[str, Any]:
-    from extsub.recipe.values import read_yaml
+def _read_config(path: Path) -> dict[str, Any]:
+    from extsub.recipe.values import mapping_of, read_yaml, settings_of
 
     content = read_yaml(f"--config {path}", path)
     if not isinstance(content or {}, dict):
         raise ExtSubError(f"--config {path}: expected settings with their values (rank: 8)")
-    known = {one.name: one.type for one in fields(TrainingSettings)}
-    recipe = {str(name).replace("-", "_"): value for name, value in (content or {}).items()}
-    if unknown := sorted(recipe.keys() - known.keys()):
-        raise ExtSubError(f"--config {path}: {unknown[0]} is no setting of extsub train; see extsub train --help")
-    for name, value in recipe.items():
-        if known[name] == "int" and isinstance(value, float):  # cyclopts would cut it off
-            raise ExtSubError(f"--config {path}: {name} is {value}, expected a whole number")
-    return {name: value for name, value in recipe.items() if value is not None}
-
-
-def _terminate(_signal: int, _frame: object) -> NoReturn:
-    raise SystemExit(143)  # an exception, so that the unfinished output is removed
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    rank = os.environ.get("RANK", "0")
-    print("Error: " + ("" if rank == "0" else f"process {rank}: ") + message, file=sys.stderr)
-    sys.exit(code)
+    settings = mapping_of(f"--config {path}", content or {}, None)
+    if unknown := sorted(settings.keys() - {one.name for one in fields(TrainingSettings)}):
+        raise ExtSubError(
+            f"--config {path}: {brief(unknown[0])} is no setting of extsub train; see extsub train --help"
+        )
+    settings_of(f"--config {path}", settings, TrainingSettings)  # cyclopts would cut a number off
+    return settings

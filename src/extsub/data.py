@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from extsub.errors import ExtSubError
+from extsub.escaping import shown
 from extsub.formats import describe
 from extsub.guesses import how_to_read, inside, pair
 from extsub.messages import conversation, is_conversation, is_question, learnt, whole
@@ -99,7 +100,7 @@ def load_prompts(name: str, fields: Mapping[str, str] | None = None) -> Prompts:
     turns, wrong = _each(rows, lambda row: _question(row, wanted[0], fields))
     if wrong:
         raise refusal(wrong)
-    return Prompts([one for _, one in turns], [row for _, row in rows], sha256, [where for where, _ in turns])
+    return Prompts([one for _, one in turns], [row for _, row in rows], sha256, [where for where, _ in rows])
 
 
 def has_answers(row: Row, fields: Mapping[str, str]) -> bool:
@@ -168,7 +169,7 @@ def _choose_format(
     where, row = first
     for ours, theirs in fields.items():
         if not has(row, theirs):
-            raise ExtSubError(f"--field {ours}={theirs}: {name} has no field {theirs!r}; it has {fields_of(row)}")
+            raise ExtSubError(f"--field {ours}={theirs}: {name} has no field {shown(theirs)}; it has {fields_of(row)}")
     known = fields if "messages" in row else {"messages": "conversations", **fields}  # ShareGPT's name
     for wanted in sorted(formats, key=lambda wanted: -len(set(wanted) & set(fields))):  # what the user named, first
         if all(has(row, known.get(ours, ours)) for ours in wanted):

@@ -1,9 +1,9 @@
-"""The one error class for what a user can fix, and how to ask for an optional library."""
+"""What ends a command early: an error that a user can fix, and being told to stop. And how messages count."""
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
+import contextlib
+from collections.abc import Callable, Generator
 
 
 class ExtSubError(Exception):
@@ -14,15 +14,44 @@ class ExtSubError(Exception):
     """
 
 
-def require(module: str, extra: str) -> ModuleType:
-    """Import an optional library, or say how to get it.
+class Terminated(BaseException):
+    """The process was told to stop by SIGTERM or SIGHUP.
 
-    Raises:
-        ExtSubError: the library is not installed. One that is installed but broken keeps its own error.
+    It is not a ``SystemExit``, which libraries raise for reasons of their own.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__()
+        self.signum = signum
+
+
+class PrintError(Exception):
+    """Standard output takes no more: its reader is gone, or the disk behind it is full."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+STOPPED = (KeyboardInterrupt, Terminated)
+"""What is raised when somebody stops the work. Whoever knows what is kept of it says so in ``args``: one sentence."""
+
+
+@contextlib.contextmanager
+def kept_when_interrupted(kept: Callable[[], str]) -> Generator[None]:
+    """Say what is kept when somebody stops the work, in place of what a part of it says.
+
+    Args:
+        kept: the sentence, as things stand then; empty leaves the part's own.
     """
     try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name != module.partition(".")[0]:
-            raise
-        raise ExtSubError(f"{error.name} is not installed: pip install 'extsub[{extra}]'") from error
+        yield
+    except STOPPED as error:
+        if said := kept():
+            error.args = (said,)
+        raise
+
+
+def counted(number: int, noun: str) -> str:
+    """So many of them: ``1 row``, ``2,000 rows``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

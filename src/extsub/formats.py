@@ -8,11 +8,14 @@ import io
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
+from extsub.escaping import brief, shown
+from extsub.extras import require
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".ndjson", ".tsv")
 """all but Parquet may be packed with gzip: .jsonl.gz"""
@@ -118,7 +121,7 @@ def _read_json(path: Path, text: str) -> Iterator[tuple[str, Any]]:
         position = skip(position)
         if text[position : position + 1] == "]":
             if rest := text[position + 1 :].strip():
-                raise ExtSubError(f"{path}: not JSON (more text after the list: {rest[:20]!r})")
+                raise ExtSubError(f"{path}: not JSON (more text after the list: {shown(rest[:20])})")
             return
         if not first and text[position : position + 1] == ",":
             position = skip(position + 1)
@@ -163,14 +166,14 @@ def _read_csv(path: Path, text: str, delimiters: tuple[str, ...]) -> Iterator[tu
                 continue
             if header is None:
                 header = row
-                if twice := [name for name in header if header.count(name) > 1]:
-                    raise ExtSubError(f"{where}: two columns are called {twice[0]!r}")
+                if twice := [name for name, count in Counter(header).items() if count > 1]:
+                    raise ExtSubError(f"{where}: two columns are called {shown(twice[0])}")
             elif len(row) != len(header):
                 raise ExtSubError(f"{where}: {len(row)} values under the {len(header)} columns of the header")
             else:
                 yield where, dict(zip(header, row, strict=True))
     except csv.Error as error:
-        raise ExtSubError(f"{path}, line {before + 1}: not CSV ({error})") from error
+        raise ExtSubError(f"{path}, line {before + 1}: not CSV ({brief(error)})") from error
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
@@ -179,6 +182,6 @@ def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
     try:
         rows = parquet.read_table(path).to_pylist()
     except (arrow.ArrowException, OSError, ValueError) as error:
-        raise ExtSubError(f"{path}: not Parquet ({str(error).splitlines()[0]})") from error
+        raise ExtSubError(f"{path}: not Parquet ({brief(error)})") from error
     for number, row in enumerate(rows, start=1):
         yield f"{path}, row {number}", row

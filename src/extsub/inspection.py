@@ -12,7 +12,8 @@ from extsub.adapters.load import decode, load_adapter
 from extsub.adapters.reading import open_tensors, read_config
 from extsub.adapters.source import find_adapter
 from extsub.errors import ExtSubError
-from extsub.matching import match
+from extsub.escaping import brief
+from extsub.matching import match, said_twice
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def compare(expert: Adapter, anti_expert: Adapter, *, base_model: str | None = N
     matched = match(expert, [anti_expert], missing_modules="zero", modules_to_save="expert", base_model=base_model)
     modules = [_compare(name, e, a) for name, (e, (a,)) in matched.modules.items()]
     modules.sort(key=lambda module: (-(math.inf if module.ratio is None else module.ratio), module.name))
-    return PairInfo(_summary(expert), _summary(anti_expert), modules, matched.notes)
+    notes = [*matched.notes, *said_twice(expert, anti_expert)]
+    return PairInfo(_summary(expert), _summary(anti_expert), modules, notes)
 
 
 def _describe(source: Source) -> AdapterInfo:
@@ -139,7 +141,8 @@ def _describe(source: Source) -> AdapterInfo:
     else:
         modules = [ModuleInfo(name, m.shape, m.rank, m.scaling) for name, m in adapter.modules.items()]
         notes = [*adapter.notes, *_oddities(adapter, zero)]
-    kind, base, task_type = (config.get(name) for name in ("peft_type", "base_model_name_or_path", "task_type"))
+    named = {name: config.get(name) for name in ("peft_type", "base_model_name_or_path", "task_type")}
+    kind, base, task_type = (None if one is None else brief(one) for one in named.values())
     dtypes = [info.dtype for info in tensors.values()]
     return AdapterInfo(
         name=source.name,
@@ -149,7 +152,7 @@ def _describe(source: Source) -> AdapterInfo:
         commit=source.commit,
         tensors=len(tensors),
         parameters=sum(math.prod(info.shape) for info in tensors.values()),
-        bytes=source.weights.stat().st_size,
+        bytes=source.weights.stat().st_size if source.weights.exists() else 0,
         dtype=str(smallest_common_dtype(dtypes)).removeprefix("torch.") if dtypes else None,
         problem=problem,
         modules=modules,
@@ -163,7 +166,7 @@ def _oddities(adapter: Adapter, zero: list[str]) -> list[str]:
     if len(zero) == len(adapter.modules):
         notes.append("every row is zero: it is refused as an expert, and changes nothing as an anti-expert")
     elif zero:
-        notes.append(f"{len(zero)} of {len(adapter.modules)} modules are zero (never trained?), first {zero[0]}")
+        notes.append(f"{len(zero)} of {len(adapter.modules)} modules are zero (never trained?), first {brief(zero[0])}")
     if adapter.kind == "PREFIX_TUNING":
         notes.append("a prefix is no change of a weight: arithmetic on it is the paper's heuristic")
     if adapter.copies:

@@ -1,6 +1,6 @@
 """Do these adapters belong together? Same base, same kind, same modules of the same shape; or say by name why not.
 
-Works on what adapters say of themselves; no number is read here, except where two copies must be identical.
+Works on what adapters say of themselves; numbers are read only where two things may be the same.
 """
 
 from __future__ import annotations
@@ -13,15 +13,13 @@ from typing import Any
 import torch
 
 from extsub.adapters.adapter import Adapter, Copy, Module
-from extsub.adapters.base import is_path, is_quantised, normalised
+from extsub.adapters.base import is_path, is_quantised, normalised, public
+from extsub.adapters.names import fused_and_apart, one_layer_twice
 from extsub.errors import ExtSubError
+from extsub.escaping import brief, shown
 
-# What transformers 4.52 and 5 renamed: (old, new)
-_RENAMES = (
-    ("language_model.model.", "model.language_model."),
-    ("model.model.language_model.", "model.language_model."),
-    ("block_sparse_moe.", "mlp."),
-)
+ROUNDING = 0.01
+"""What storing an adapter in another dtype may change of it, at most."""
 
 
 @dataclass(frozen=True)
@@ -85,25 +83,45 @@ def same_base(base: str, other: str) -> bool:
     )
 
 
+def said_twice(one: Adapter, other: Adapter) -> list[str]:
+    """A note where two adapters are one."""
+    if not _same_change(one, other):
+        return []
+    return [f"{one.label} and {other.label} are the same adapter: was another one meant?"]
+
+
+def _same_change(one: Adapter, other: Adapter) -> bool:
+    """Whether two adapters change the base alike, up to rounding. Reads no further than to the first difference."""
+    if one.modules.keys() != other.modules.keys():
+        return False
+    for name, module in one.modules.items():
+        mine, theirs = module.read(), other.modules[name].read()
+        if mine.shape != theirs.shape:
+            return False
+        if (mine + theirs.scale_rows(-1.0)).row_norms().norm() > ROUNDING * mine.row_norms().norm():
+            return False
+    return True
+
+
 def _same_base(expert: Adapter, anti_expert: Adapter, base: str | None, notes: list[str]) -> str | None:
     """The base of both."""
     other = anti_expert.base
     if base is None or other is None:
-        unnamed = expert.label if base is None else anti_expert.label
-        if base or other:
-            notes.append(f"{unnamed} does not name its base model; taken to be {base or other}, by its shapes alone")
-        return base or other
+        unnamed, named = expert.label if base is None else anti_expert.label, base or other
+        if named:
+            notes.append(f"{unnamed} does not name its base model; taken to be {public(named)}, by its shapes alone")
+        return named
     mine, theirs = normalised(base), normalised(other)
     if mine == theirs:
         if is_quantised(base) != is_quantised(other):
-            notes.append(f"the bases differ in quantisation ({base} and {other})")
+            notes.append(f"the bases differ in quantisation ({public(base)} and {public(other)})")
         return base
     if same_base(base, other):
-        notes.append(f"{base} and {other} are taken to be the same base model, by their last names")
+        notes.append(f"{public(base)} and {public(other)} are taken to be the same base model, by their last names")
         return other if is_path(base) and not is_path(other) else base
     raise ExtSubError(
-        f"{expert.name} was trained on {base} and {anti_expert.name} on {other}: adapters of different bases cannot be "
-        "combined; if both really have the same base, say which with --base-model"
+        f"{expert.name} was trained on {brief(base)} and {anti_expert.name} on {brief(other)}: adapters of different "
+        "bases cannot be combined; if both really have the same base, say which with --base-model"
     )
 
 
@@ -113,7 +131,8 @@ def _task(adapters: Sequence[Adapter], notes: list[str]) -> str | None:
     for adapter, task in named[1:]:
         if task != named[0][1]:
             raise ExtSubError(
-                f"{named[0][0].name} is for {named[0][1]} and {adapter.name} for {task}: train both for the same task"
+                f"{named[0][0].name} is for {brief(named[0][1])} and {adapter.name} for {brief(task)}: train both for "
+                "the same task"
             )
     if 0 < len(named) < len(adapters):
         notes.append(f"not every adapter names its task_type; taken to be {named[0][1]}")
@@ -125,8 +144,8 @@ def _same_settings(expert: Adapter, anti_expert: Adapter, notes: list[str]) -> N
     for name in ("target_parameters", "layer_replication"):
         if mine.get(name) != theirs.get(name):
             raise ExtSubError(
-                f"{name} is {mine.get(name)} in {expert.name} and {theirs.get(name)} in {anti_expert.name}: their "
-                "modules do not mean the same weights, so train both with the same"
+                f"{name} is {shown(mine.get(name))} in {expert.name} and {shown(theirs.get(name))} in "
+                f"{anti_expert.name}: their modules do not mean the same weights, so train both with the same"
             )
     for name in ("fan_in_fan_out", "revision"):
         if mine.get(name) != theirs.get(name):
@@ -137,8 +156,8 @@ def _same_base_layers(expert: Adapter, anti_expert: Adapter) -> None:
     for key in sorted(expert.base_layers.keys() & anti_expert.base_layers.keys()):
         if not _identical(expert.base_layers[key], anti_expert.base_layers[key]):
             raise ExtSubError(
-                f"{expert.name} and {anti_expert.name} store different base weights under {key}: they were trained on "
-                "different bases or resized vocabularies"
+                f"{expert.name} and {anti_expert.name} store different base weights under {brief(key)}: they were "
+                "trained on different bases or resized vocabularies"
             )
 
 
@@ -151,7 +170,7 @@ def _pair(
 ) -> dict[str, tuple[Module | None, list[Module | None]]]:
     union = sorted(set(expert.modules).union(*(anti_expert.modules for anti_expert in anti_experts)))
     for anti_expert in anti_experts:
-        mine, theirs = set(expert.modules), set(anti_expert.modules)
+        mine, theirs = expert.modules.keys(), anti_expert.modules.keys()
         if mine != theirs:
             _refuse_renamed(expert, anti_expert)
             if missing_modules == "error":
@@ -172,8 +191,8 @@ def _pair(
             first = first or module
             if module and first and (module.shape != first.shape or module.layout != first.layout):
                 raise ExtSubError(
-                    f"{name} is {_describe(first)} in {expert.name} and {_describe(module)} in {adapter.name}: the "
-                    "adapters were trained on different models"
+                    f"{brief(name)} is {_describe(first)} in {expert.name} and {_describe(module)} in {adapter.name}: "
+                    "the adapters were trained on different models"
                 )
     return pairs
 
@@ -187,25 +206,30 @@ def _difference(expert: Adapter, anti_expert: Adapter, call: str) -> str:
     """Which adapter lacks what; ``call`` them by their name or label."""
     parts = []
     for one, other in ((expert, anti_expert), (anti_expert, expert)):
-        missing = sorted(set(other.modules) - set(one.modules))
+        missing = sorted(other.modules.keys() - one.modules.keys())
         if missing:
             lacking, having = getattr(one, call), getattr(other, call)
-            parts.append(f"{lacking} lacks {len(missing)} of the modules of {having}, first {missing[0]}")
+            parts.append(f"{lacking} lacks {len(missing)} of the modules of {having}, first {brief(missing[0])}")
     return "; ".join(parts)
 
 
 def _refuse_renamed(expert: Adapter, anti_expert: Adapter) -> None:
-    """Names that a known renaming makes equal are the same layers, and must not be taken for others."""
-    only_mine, only_theirs = (
-        set(one.modules) - set(other.modules) for one, other in ((expert, anti_expert), (anti_expert, expert))
+    """One layer under two names must not be taken for two: PEFT would find one of them and leave the other out."""
+    mine, theirs = (
+        {name: module.shape for name, module in one.modules.items() if name not in other.modules}
+        for one, other in ((expert, anti_expert), (anti_expert, expert))
     )
-    for old, new in _RENAMES:
-        renamed = {name.replace(old, new) for name in only_mine} & {name.replace(old, new) for name in only_theirs}
-        if renamed:
-            raise ExtSubError(
-                f"{expert.name} and {anti_expert.name} name the same layers differently ({old}... against {new}...): "
-                "they were saved with different versions of transformers; load and save one of them with the other's"
-            )
+    who = f"{expert.name} and {anti_expert.name}"
+    if twice := one_layer_twice(mine, theirs):
+        raise ExtSubError(
+            f"{who} name the same layers differently ({' and '.join(map(brief, twice))}), as different versions of "
+            "transformers do: load one of them with the version of the other and save it again, or rename its keys"
+        )
+    if stored := fused_and_apart(mine, theirs):
+        raise ExtSubError(
+            f"{who} store the same layers differently ({' and '.join(map(brief, stored))}), one of them several as "
+            "one, as different versions of transformers do: train both with one version"
+        )
 
 
 def _targets(adapters: Sequence[Adapter], union: set[str]) -> tuple[str, ...] | None:
@@ -233,9 +257,9 @@ def _copies(expert: Adapter, anti_experts: Sequence[Adapter], policy: str, notes
             mine, theirs = expert.copies.get(key), anti_expert.copies.get(key)
             if mine is None or theirs is None or not _identical(mine, theirs):
                 raise ExtSubError(
-                    f"{key} is stored whole (modules_to_save, a task head or a resized vocabulary) and is not the same "
-                    f"in {expert.name} and {anti_expert.name}: it has no difference to combine; pass --modules-to-save "
-                    "expert to keep the expert's"
+                    f"{brief(key)} is stored whole (modules_to_save, a task head or a resized vocabulary) and is not "
+                    f"the same in {expert.name} and {anti_expert.name}: it has no difference to combine; pass "
+                    "--modules-to-save expert to keep the expert's"
                 )
     notes.append(f"{len(keys)} tensors stored whole are the same in all adapters and are kept: loads in PEFT only")
     return expert.copies

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
+from extsub.escaping import brief
+from extsub.extras import require
 
 if TYPE_CHECKING:
     import torch
@@ -40,12 +42,16 @@ def find_model(name: str) -> ModelName:
     Raises:
         ExtSubError: neither a folder nor the shape of a hub id.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(name).expanduser()
+        is_folder, exists = folder.is_dir(), folder.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, ~nobody, a null byte
+        raise ExtSubError(f"{brief(name)}: no such folder ({brief(error)})") from error
+    if is_folder:
         return ModelName(str(folder.resolve()), name)
     hub_id = HUB_ID.fullmatch(name)
-    if folder.exists() or not hub_id or name.startswith("."):
-        raise ExtSubError(f"{name}: no such folder, and no model of the hub (owner/name or owner/name@revision)")
+    if exists or not hub_id or name.startswith("."):
+        raise ExtSubError(f"{brief(name)}: no such folder, and no model of the hub (owner/name or owner/name@revision)")
     if "/" in name and folder.parent.is_dir() and not hub_id["revision"]:  # a slip, most likely
         raise ExtSubError(f"{name}: no such folder in {folder.parent}; if you mean the hub's model, write {name}@main")
     return ModelName(hub_id["repo"], name, hub_id["revision"])
@@ -179,7 +185,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def positions(config: PretrainedConfig) -> int | None:
     """The longest sequence that the model allows, in tokens; None where it has no limit."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+    known = config.get_text_config()
+    return getattr(known, "max_position_embeddings", getattr(known, "max_seq_len", None))  # the latter is MPT's
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extsub.inspection import AdapterInfo, ModuleComparison, PairInfo
-from extsub.pictures import check_picture, save_picture
+from extsub.pictures import check_picture, drawing, label, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,13 +24,12 @@ def plot_pair(info: PairInfo, path: Path) -> None:
         ExtSubError: ``path`` is neither .png nor .svg or cannot be written, or matplotlib is missing.
     """
     check_picture(path)
-    import matplotlib
     from matplotlib.figure import Figure
 
     kinds, layers, cells = _grid(info.modules)
     width, height = 3.2 + 0.3 * max(len(layers), 12), 1.9 + 0.3 * len(kinds)
     # A figure of its own, without pyplot: no window, no global state, and the same bytes every time.
-    with matplotlib.rc_context({"svg.hashsalt": "extsub", "font.size": 9}):
+    with drawing(size=9):
         figure = Figure(figsize=(width, 2 * height), layout="constrained")
         above, below = figure.subplots(2, 1)
         ratios = [[_log2(_value(cells, kind, layer, "ratio")) for layer in layers] for kind in kinds]
@@ -45,7 +44,7 @@ def plot_pair(info: PairInfo, path: Path) -> None:
 
 
 def _title(adapter: AdapterInfo) -> str:
-    return adapter.name if adapter.commit else Path(adapter.name).resolve().name
+    return label(adapter.name if adapter.commit else Path(adapter.name).resolve().name)
 
 
 def _grid(
@@ -54,7 +53,7 @@ def _grid(
     """(kinds of module, layers, comparison by (kind, layer)). The first number in a name is its layer."""
     cells = {}
     for module in modules:
-        layer = re.search(r"\.(\d+)\.", module.name)
+        layer = re.search(r"\.(\d{1,9})\.", module.name)
         number = layer[1] if layer else "-"
         kind = module.name[layer.end() :] if layer else module.name
         cells[kind, number] = module
@@ -94,15 +93,15 @@ def _heat_map(
     layers: list[str],
     limit: float,
     colours: str,
-    label: str,
+    measure: str,
     tick: Any,
 ) -> None:
     axes.set_facecolor("0.85")  # what no colour covers: not adapted, or zero
     image = axes.imshow(values, cmap=colours, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-    axes.set_yticks(range(len(kinds)), kinds)
+    axes.set_yticks(range(len(kinds)), [label(kind) for kind in kinds])
     step = math.ceil(len(layers) / 20)
-    axes.set_xticks(range(0, len(layers), step), layers[::step])
-    bar = figure.colorbar(image, ax=axes, label=label)
+    axes.set_xticks(range(0, len(layers), step), [label(layer) for layer in layers[::step]])
+    bar = figure.colorbar(image, ax=axes, label=measure)
     bar.ax.yaxis.set_major_formatter(lambda value, _position: tick(value))
     if len(layers) <= MOST_LABELLED_LAYERS:
         for row, column in ((row, column) for row in range(len(kinds)) for column in range(len(layers))):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from extsub.errors import ExtSubError
+from extsub.escaping import brief
+from extsub.files import read_json
 
 LARGEST = 1e9
 """factor that a file may hold"""
@@ -36,7 +37,9 @@ class Profile:
         names = list(modules)
         present = {kind_of(name) for name in names}
         if unknown := sorted(set(self.kinds) - present):
-            raise ExtSubError(f"profile: no module is called {unknown[0]}; there are {', '.join(sorted(present))}")
+            raise ExtSubError(
+                f"profile: no module is called {brief(unknown[0])}; there are {brief(', '.join(sorted(present)))}"
+            )
         layers = {name: layer for name in names if (layer := layer_of(name)) is not None}
         last = max(layers.values(), default=0)
         slope = {name: self.ramp * (2 * layer / last - 1) if last else 0.0 for name, layer in layers.items()}
@@ -65,11 +68,11 @@ def read_profile(path: Path) -> Profile:
         ExtSubError: the file is not there, or holds something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except OSError as error:
         raise ExtSubError(f"--profile {path}: {error.strerror}") from error
     except ValueError as error:
-        raise ExtSubError(f"--profile {path} is no JSON: {error}") from error
+        raise ExtSubError(f"--profile {path} is no JSON: {brief(error)}") from error
     if not isinstance(content, dict) or set(content) - {"kinds", "ramp"} or not _all_numbers(content):
         raise ExtSubError(f'--profile {path}: expected {{"kinds": {{MODULE_KIND: FACTOR}}, "ramp": NUMBER}}')
     return Profile({name: float(one) for name, one in content.get("kinds", {}).items()}, float(content.get("ramp", 0)))

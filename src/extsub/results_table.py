@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from extsub.evaluation.compare import EXPLANATION, Comparison, control_of, shown
+from extsub.evaluation.compare import (
+    EXPLANATION,
+    Comparison,
+    control_of,
+    markdown,
+    shown,
+    shown_change,
+    shown_p,
+)
+from extsub.evaluation.store import RESULTS
 from extsub.evaluation.tasks import TASKS
+from extsub.printing import print_table, say
 from extsub.report.searched import search_sentence
+from extsub.terminal import print_end
 
 LEFT = ["task", "score", "model"]
 CONTROLS = ["chance", "longest", "shortest"]
-WIDE = 160
-"""columns where the output is no terminal"""
 
 
-def print_results(results: list[dict[str, Any]], tasks: list[str]) -> None:
+def print_results(results: list[dict[str, Any]], tasks: list[str], output: Path | None) -> None:
     """A line for each score of each model, and the score's controls beside it."""
     names, known = (
         [_name(one["model"]) for one in results],
@@ -39,8 +47,14 @@ def print_results(results: list[dict[str, Any]], tasks: list[str]) -> None:
                     head = ("", "")
         table.add_section()
     print_table(table)
-    print("in brackets: 95 % intervals" + (f"; {', '.join(kinds)}: what one gets without a model" if kinds else ""))
+    say("in brackets: 95 % intervals" + (f"; {', '.join(kinds)}: what one gets without a model" if kinds else ""))
     _print_notes(results, names, tasks)
+    if output is not None:
+        several = len(results) > 1
+        folders = [output / name.rpartition("/")[2] if several else output for name in names]
+        print_end(
+            [folder / RESULTS for folder in folders], ("compare", *folders, *([] if several else ["OTHER_RESULTS"]))
+        )
 
 
 def _print_notes(results: list[dict[str, Any]], names: list[str], tasks: list[str]) -> None:
@@ -51,10 +65,10 @@ def _print_notes(results: list[dict[str, Any]], names: list[str], tasks: list[st
             for note in one["runs"][task]["notes"]:
                 whose.setdefault(f"{task}: {note}", []).append(name)
     for note, models in whose.items():
-        print(f"  note: {note}" if len(models) == len(names) else f"  note: {', '.join(models)}, {note}")
+        say(f"  note: {note}" if len(models) == len(names) else f"  note: {', '.join(models)}, {note}")
 
 
-def print_comparison(comparison: Comparison) -> None:
+def print_comparison(comparison: Comparison, plot: Path | None = None) -> None:
     """Runs side by side, a line for each."""
     table = new_table(["task", "score", "run"], ["value", "difference", "p", ""])
     before = None
@@ -66,7 +80,13 @@ def print_comparison(comparison: Comparison) -> None:
             table.add_row(*cells)
     print_table(table)
     for note in (*EXPLANATION, *comparison.notes):
-        print(f"note: {note}")
+        say(f"note: {note}")
+    print_end([plot] if plot else [])
+
+
+def print_markdown(comparison: Comparison, plot: Path | None = None) -> None:
+    """The comparison as a Markdown table, and nothing else: it is to be pasted."""
+    say(*markdown(comparison).splitlines())
 
 
 def print_sweep(record: dict[str, Any]) -> None:
@@ -88,7 +108,7 @@ def print_sweep(record: dict[str, Any]) -> None:
         before = one["operation"]
     print_table(table)
     within = f" within {record['budget']}" if record["budget"] else ""
-    print(f"\nBest {record['score']}{within}, chosen on one half of the items, its figures on the other:")
+    say("", f"Best {record['score']}{within}, chosen on one half of the items, its figures on the other:")
     costs = ["budget's score"] if record["budget"] else []
     chosen = new_table(["operation", "chosen"], [record["score"], "against the expert", "p", *costs])
     for one in record["chosen"].values():
@@ -96,13 +116,25 @@ def print_sweep(record: dict[str, Any]) -> None:
             chosen.add_row(one["operation"], f"none; closest {one['closest']}")
             continue
         change = one["against_expert"]
-        difference = f"{change['value']:+.3g} [{change['ci95'][0]:+.2g}, {change['ci95'][1]:+.2g}]"
-        p = "" if change["p"] is None else f"{change['p']:.3f}"
-        cost = [f"{one['budget_test']['value']:.4g}"] if record["budget"] else []
-        chosen.add_row(one["operation"], one["position"], shown(one["test"]), difference, p, *cost)
+        difference = shown_change(change["value"], change["ci95"])
+        cost = [shown(one["budget_test"])] if record["budget"] else []
+        chosen.add_row(one["operation"], one["position"], shown(one["test"]), difference, shown_p(change["p"]), *cost)
     print_table(chosen)
     if sentence := search_sentence(record):
-        print(f"\n{sentence}")
+        say("", sentence)
+    _print_sweep_end(record)
+
+
+def _print_sweep_end(record: dict[str, Any]) -> None:
+    folder, chosen, then = Path(record["settings"]["output"]), record["chosen"].get("ext-sub"), []
+    names = ["sweep.json", "sweep.csv"]
+    if record.get("search", {}).get("best", {}).get("profile"):
+        names.append("profile.json")
+    if chosen and chosen["position"]:
+        alpha, given = record["positions"][chosen["position"]]["alpha"], record["given"]
+        adapters = (given["expert"], *given["anti_experts"])
+        then.append(("combine", *adapters, "--alpha", f"{alpha:g}", "--output", "better"))
+    print_end([folder / name for name in names], ("report", folder), *then)
 
 
 def _name(model: dict[str, Any]) -> str:
@@ -117,8 +149,3 @@ def new_table(left: Sequence[str], right: Sequence[str]) -> Table:
     for name in right:
         table.add_column(name, justify="right", no_wrap=True)
     return table
-
-
-def print_table(table: Table) -> None:
-    """As wide as the terminal, or as it needs to be."""
-    Console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=False).print(table)

@@ -9,7 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
+from extsub.escaping import brief
+from extsub.extras import require
+from extsub.files import read_bytes
 from extsub.formats import PACKED, SUFFIXES, Row, decode, kind_of, rows_in
 
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
@@ -139,12 +142,12 @@ def has(row: Row, name: str) -> bool:
 
 def fields_of(row: Row) -> str:
     """The names of its fields, for an error."""
-    return ", ".join(list(row)[:MOST_SHOWN]) + (", ..." if len(row) > MOST_SHOWN else "")
+    return ", ".join(map(brief, list(row)[:MOST_SHOWN])) + (", ..." if len(row) > MOST_SHOWN else "")
 
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path, largest=None)
     except OSError as error:
         raise ExtSubError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
 

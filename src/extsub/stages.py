@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import shutil
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from extsub.disk import make_parents, remove, write_whole, writing
 from extsub.errors import ExtSubError
-from extsub.evaluation.store import write_whole
+from extsub.files import read_json
 
 RECORD = "stages.json"
+NOTE = {"inputs": str, "again": str, "finished": bool, "seconds": float, "cpu_seconds": float, "found": object}
+"""what is noted of a stage"""
 
 
 def key_of(inputs: Any) -> str:
@@ -125,39 +126,22 @@ class Stages:
         self._write()
 
     def _write(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        with writing(self._folder):
+            make_parents(self._folder / RECORD)
         record = {"command": self._command, "stages": self.done}
         write_whole(self._folder / RECORD, json.dumps(record, indent=2) + "\n")
 
     def _remove(self, file: str) -> None:
+        """At once: half of it would count as done, should somebody kill us and want its old inputs again."""
         for path in (self._folder / file, self._folder / f"{file}-unfinished"):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            with writing(path):
+                remove(path)
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        record = None
-    if not isinstance(record, dict) or not isinstance(record.get("stages"), dict):
-        raise ExtSubError(f"{path} is broken, so nobody knows what was made from what: choose another output")
-    return record
-
-
-@contextlib.contextmanager
-def kept_when_interrupted(kept: Callable[[], str]) -> Generator[None]:
-    """Say what is kept when somebody stops the work, in place of what a part of it says.
-
-    Args:
-        kept: the sentence, as things stand then; empty leaves the part's own.
-    """
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as error:
-        if not (said := kept()):
-            raise
-        code = (error.args[0] if error.args else 1,) if isinstance(error, SystemExit) else ()
-        raise type(error)(*code, said) from error
+        return read_json(path, {"stages": {...: NOTE}})
+    except (OSError, ValueError) as error:
+        raise ExtSubError(
+            f"{path} is broken, so nobody knows what was made from what: choose another output"
+        ) from error

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
+from extsub.adapters.card import serve_line
 from extsub.adapters.save import Progress
-from extsub.processes import is_main_process
+from extsub.errors import counted
+from extsub.escaping import shell
+from extsub.printing import bar, console, print_table, say
+from extsub.processes import shows_progress
 
 if TYPE_CHECKING:
+    from extsub.evaluation.settings import GenerationSettings
     from extsub.inspection import AdapterInfo, PairInfo
 
 MOST_ROWS = 20
@@ -30,9 +34,8 @@ def progress(doing: str) -> Progress:
     def track(names: Iterable[str]) -> Iterator[str]:
         from rich.progress import track
 
-        names = list(names)
-        console = Console(stderr=True)
-        return iter(track(names, doing, console=console, transient=True, disable=not sys.stderr.isatty()))
+        names, hidden = list(names), not _watched()
+        return iter(track(names, doing, console=console(stderr=True), transient=True, disable=hidden))
 
     return track
 
@@ -43,8 +46,7 @@ def chunks(doing: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
     def track(work: Iterable[Any], total: int) -> Iterable[Any]:
         from rich.progress import track
 
-        console = Console(stderr=True)
-        return track(work, doing, total=total, console=console, transient=True, disable=not _watched())
+        return track(work, doing, total=total, console=console(stderr=True), transient=True, disable=not _watched())
 
     return track
 
@@ -52,23 +54,19 @@ def chunks(doing: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
 @contextmanager
 def items(doing: str, total: int, done: int) -> Generator[Callable[[int], None]]:
     """A bar over items with their rate and the time left; where nobody looks, a line now and then."""
-    if not is_main_process() or total == done:
+    if not shows_progress() or total == done:
         yield lambda _: None
     elif not sys.stderr.isatty():
         yield _lines(doing, total, done)
     else:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        rate = TextColumn("left  {task.fields[rate]}")
-        with Progress(*columns, rate, console=Console(stderr=True), transient=True) as bar:
-            name, begun, first = bar.add_task(doing, total=total, completed=done, rate=""), time.perf_counter(), done
+        with bar(doing, total, done) as shown:
+            begun, first = time.perf_counter(), done
 
             def advance(number: int) -> None:
                 nonlocal done
                 done += number
                 rate = (done - first) / (time.perf_counter() - begun)
-                bar.update(name, completed=min(done, total), rate=f"{rate:,.1f} a second")
+                shown.update(shown.task_ids[0], completed=min(done, total), said=f"{rate:,.1f} a second")
 
             yield advance
 
@@ -83,13 +81,27 @@ def _lines(doing: str, total: int, done: int) -> Callable[[int], None]:
         if now - spoken >= SECONDS:
             rate, spoken = (done - first) / (now - begun), now
             left = _duration((total - done) / rate)
-            print(f"{doing}: {done:,} of {total:,}, {rate:,.1f} a second, {left} left", file=sys.stderr, flush=True)
+            say(f"{doing}: {done:,} of {total:,}, {rate:,.1f} a second, {left} left", error=True)
 
     return advance
 
 
 def _watched() -> bool:
-    return sys.stderr.isatty() and is_main_process()
+    return sys.stderr.isatty() and shows_progress()
+
+
+def say_where(line: str) -> None:
+    """A line about how far the work is, on standard error."""
+    if shows_progress():
+        say(line, error=True)
+
+
+def print_end(written: Sequence[str | Path], *then: Sequence[str | Path]) -> None:
+    """The end of a summary: which files were written, and commands to go on with, in the user's words."""
+    if written:
+        say(f"written: {', '.join(map(str, written))}")
+    for command in then:
+        say(f"next:    {shell(('extsub', *map(str, command)))}")
 
 
 def quieten_libraries() -> None:
@@ -111,7 +123,7 @@ def quieten_libraries() -> None:
 def print_plan(plan: dict[str, Any]) -> None:
     """What ``extsub train --dry-run`` found."""
     data, memory = plan["data"], plan["memory_estimate"]
-    print(f"{plan['kind']} adapter for {plan['model']}")
+    say(f"{plan['kind']} adapter for {plan['model']}")
     devices = f" on {plan['processes']} processes" if plan["processes"] > 1 else ""
     shared = f"{plan['accumulation']} x {plan['micro_batch_size']} rows{devices} a step"
     parts = ", ".join(f"{name} {_size(size)}" for name, size in memory.items() if name != "together")
@@ -129,7 +141,7 @@ def print_plan(plan: dict[str, Any]) -> None:
     }
     for name, value in rows.items():
         if value:
-            print(f"  {name:10} {value}")
+            say(f"  {name:10} {value}")
     _print_notes(plan["notes"])
 
 
@@ -139,20 +151,27 @@ def print_training(output: Path, record: dict[str, Any]) -> None:
     speed = f" ({record['tokens_per_second']:,.0f} tokens/s)" if record["tokens_per_second"] else ""
     engine = f", {record['distributed']} on {plan['processes']} processes" if plan["processes"] > 1 else ""
     resumed = f", resumed after step {record['resumed_from_step']}" if record["resumed_from_step"] else ""
-    print(f"{output}: {plan['kind']} adapter for {plan['model']}")
-    print(f"  {'steps':10} {plan['steps']:,} in {_duration(record['seconds'])}{speed}{engine}{resumed}")
-    print(f"  {'loss':10} {record['first_loss']:.4f} at first, {record['last_loss']:.4f} at last: {output}/loss.png")
-    print(f"  {'parameters':10} {plan['trainable_parameters']:,}")
+    say(f"{output}: {plan['kind']} adapter for {plan['model']}")
+    say(f"  {'steps':10} {plan['steps']:,} in {_duration(record['seconds'])}{speed}{engine}{resumed}")
+    say(f"  {'loss':10} {record['first_loss']:.4f} at first, {record['last_loss']:.4f} at last")
+    say(f"  {'parameters':10} {plan['trainable_parameters']:,}")
     _print_notes(plan["notes"])
+    names = ("adapter_model.safetensors", "adapter_config.json", "README.md", "training.json", "loss.png")
+    print_end([f"{output}/: {', '.join(names)}"], ("combine", output, "ANTI_EXPERT", "--output", "better"))
 
 
-def print_generation(output: Path, record: dict[str, Any]) -> None:
+def print_generation(settings: GenerationSettings, record: dict[str, Any]) -> None:
     """The summary of generated answers."""
-    print(f"{output}: {record['prompts']:,} answers in {_duration(record['seconds'])}")
+    output = settings.output
+    say(f"{output}: {record['prompts']:,} answers in {_duration(record['seconds'])}")
     if record["unfinished"]:
-        print(f"  note: {record['unfinished']:,} reached --max-new-tokens and stop there")
+        say(f"  note: {record['unfinished']:,} reached --max-new-tokens and stop there")
     if record["shortened"]:
-        print(f"  note: {record['shortened']:,} prompts were too long and lost their beginning")
+        say(f"  note: {counted(record['shortened'], 'prompt')} lost the beginning: too long for the model")
+    for name, new in record["renamed"].items():
+        say(f"  note: the prompts have a field {name} of their own: it is {new} there")
+    _print_notes(record["notes"])
+    print_end([output], ("evaluate", "repetition", "--data", output, "--model", settings.model or "BASE_MODEL"))
 
 
 def _duration(seconds: float) -> str:
@@ -161,15 +180,15 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
-def print_record(output: Path, record: dict[str, Any]) -> None:
+def print_record(output: Path, record: dict[str, Any], expert: str) -> None:
     """The summary of a combined adapter."""
     given = [f"{one['name']} (α {one['alpha']:g})" for one in record["inputs"][1:] if one["alpha"] is not None]
     what = "the deficiency" if record["deficiency"] else record["operation"]
     antis = ", ".join(given or [one["name"] for one in record["inputs"][1:]])
     rank = f", rank {record['rank']}" if record["rank"] else ""
-    print(f"{output}: {what} of {record['inputs'][0]['name']} and {antis}")
+    say(f"{output}: {what} of {record['inputs'][0]['name']} and {antis}")
     rows = {
-        "size": f"{record['modules']} modules{rank}, {record['dtype']}, {_size(record['bytes'])}",
+        "size": f"{counted(record['modules'], 'module')}{rank}, {record['dtype']}, {_size(record['bytes'])}",
         "zero rows": _zero_rows(record),
         "amplification": _amplification(record["largest_amplification"]),
         "truncation": _truncation(record["truncation"]) if record["truncation"] else None,
@@ -178,8 +197,10 @@ def print_record(output: Path, record: dict[str, Any]) -> None:
     }
     for name, value in rows.items():
         if value:
-            print(f"  {name:14} {value}")
+            say(f"  {name:14} {value}")
     _print_notes(record["notes"])
+    asked = ("evaluate", "truthfulqa-mc", "--adapter", expert, output, "--output", "results")
+    print_end([f"{output}/: adapter_model.safetensors, adapter_config.json, README.md, extsub.json"], asked)
 
 
 def _zero_rows(record: dict[str, Any]) -> str:
@@ -197,7 +218,7 @@ def _verified(record: dict[str, Any]) -> str:
     error = f"largest relative error {verification['largest_relative_error']:.1e}"
     if truncation and truncation["relative_error"]:
         error += " before truncation; the file is as far from that as reported"
-    return f"{verification['rows']:,} rows against the dense formula, {error}"
+    return f"{counted(verification['rows'], 'row')} against the dense formula, {error}"
 
 
 def _truncation(truncation: dict[str, Any]) -> str:
@@ -210,20 +231,37 @@ def _truncation(truncation: dict[str, Any]) -> str:
 def _serve(output: Path, record: dict[str, Any]) -> str:
     if "problem" in record["serve"]:
         return f"no: {record['serve']['problem']}"
-    base = record["base_model"] or "BASE_MODEL"
-    name = output.resolve().name
-    return f"vllm serve {base} --enable-lora {record['serve']['vllm']} --lora-modules {name}={output}"
+    return serve_line(record["base_model"], record["serve"]["vllm"], output.resolve().name, str(output))
+
+
+def print_inspection(info: AdapterInfo | PairInfo, adapter: str, anti_expert: str | None, plot: Path | None) -> None:
+    """What ``extsub inspect`` found."""
+    from extsub.inspection import PairInfo
+
+    if isinstance(info, PairInfo):
+        print_pair(info)
+        print_end([plot] if plot else [], ("combine", adapter, anti_expert or "", "--output", "better"))
+    else:
+        print_adapter(info)
+        if not info.problem:
+            print_end([], ("inspect", adapter, "ANTI_EXPERT", "--plot", "pair.png"))
+
+
+def print_report(written: dict[str, Any]) -> None:
+    """What ``extsub report`` wrote, and the verdict."""
+    say(written["sentence"], *(f"- {comparison}" for comparison in written["beside"]))
+    print_end(list(written["files"].values()))
 
 
 def print_adapter(info: AdapterInfo) -> None:
     """What one adapter is."""
-    print(f"{info.name}: {info.kind or 'not PEFT'} adapter of {info.base or 'an unnamed base'}")
+    say(f"{info.name}: {info.kind or 'not PEFT'} adapter of {info.base or 'an unnamed base'}")
     ranks = sorted({module.rank for module in info.modules})
     scalings = sorted({module.scaling for module in info.modules})
     rows = {
         "task": info.task_type,
         "commit": info.commit,
-        "size": f"{info.tensors} tensors, {info.parameters:,} parameters, {info.dtype}, {_size(info.bytes)}"
+        "size": f"{counted(info.tensors, 'tensor')}, {info.parameters:,} parameters, {info.dtype}, {_size(info.bytes)}"
         if info.dtype
         else _size(info.bytes),
         "modules": _kinds(info) if info.modules else None,
@@ -233,7 +271,7 @@ def print_adapter(info: AdapterInfo) -> None:
     }
     for name, value in rows.items():
         if value:
-            print(f"  {name:10} {value}")
+            say(f"  {name:10} {value}")
     _print_notes(info.notes)
 
 
@@ -267,20 +305,20 @@ def print_pair(info: PairInfo) -> None:
         shared = "-" if module.shared_energy is None else f"{module.shared_energy:.0%}"
         largest = "-" if module.largest_row_ratio is None else f"{module.largest_row_ratio:.3g}"
         table.add_row(module.name, *("-" if value is None else f"{value:.3g}" for value in values), shared, largest)
-    print()
-    Console(width=None if sys.stdout.isatty() else 160, soft_wrap=False).print(table)
+    say()
+    print_table(table)
     if len(info.modules) > MOST_ROWS:
-        print(f"... and {len(info.modules) - MOST_ROWS} more modules; --json has all")
+        say(f"... and {len(info.modules) - MOST_ROWS} more modules; --json has all")
     zero = sum(module.zero_expert_rows for module in info.modules)
     if zero:
-        print(f"{zero:,} of {sum(module.rows for module in info.modules):,} rows of the expert are zero")
-    print("shared: the part of the anti-expert that ext-sub keeps; the rest is subtracted")
+        say(f"{zero:,} of {sum(module.rows for module in info.modules):,} rows of the expert are zero")
+    say("shared: the part of the anti-expert that ext-sub keeps; the rest is subtracted")
     _print_notes(info.notes)
 
 
 def _print_notes(notes: list[str]) -> None:
     for note in notes:
-        print(f"  note: {note}")
+        say(f"  note: {note}")
 
 
 def _size(size: int) -> str:

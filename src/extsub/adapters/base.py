@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 # Hub repositories that moved to an owner; configs keep the old bare name.
@@ -27,13 +28,26 @@ def is_path(base: str) -> bool:
     return base.startswith(("/", ".", "~")) or "\\" in base or base.count("/") != 1
 
 
+def is_local(base: str) -> bool:
+    """Whether a base is a folder of this machine: by how it is written, or because it is there."""
+    written = base.startswith(("/", ".", "~")) or "\\" in base or base.count("/") > 1 or base[1:2] == ":"
+    return written or os.path.isdir(base)  # noqa: PTH112  no error, whatever the name
+
+
+def public(base: str) -> str:
+    """What may be published of its name: of a folder the last part."""
+    return re.split(r"[\\/]", base.rstrip("\\/"))[-1] or base if is_local(base) else base
+
+
 def is_quantised(base: str) -> bool:
     """Whether the name says so (``...-bnb-4bit``)."""
     return _QUANTISED.search(base) is not None
 
 
 def hub_id(base: str | None) -> str | None:
-    """``owner/name`` of a base, or None for a path and what else the hub would refuse as metadata."""
+    """``owner/name`` of a base, or None for a folder and what else the hub would refuse as metadata."""
+    if not base or is_local(base):
+        return None
     if base in _OWNERS:
         return f"{_OWNERS[base]}/{base}"
-    return base if base and re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", base) else None
+    return base if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", base, re.ASCII) else None

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Set
 from typing import Any
 
 from extsub.errors import ExtSubError
+from extsub.escaping import brief, shown
 
 SUPPORTED_KINDS = ("LORA", "ADALORA", "IA3", "PREFIX_TUNING")
 
@@ -21,6 +22,12 @@ COMMON_FIELDS = frozenset(
 
 LARGEST = 1e300
 """Beyond this no number in a config is meant."""
+
+LARGEST_WHOLE = 2**31
+"""Beyond this no rank or count is meant."""
+
+LONGEST = 4096
+"""characters of a text; no path is longer"""
 
 _SOFT_TOKENS = "its soft tokens are absolute and have no common origin to subtract from"
 _ABSOLUTE = "it stores absolute values, and what it adds is known only with the base model's weights"
@@ -55,12 +62,12 @@ def kind_of(config: Mapping[str, Any], where: str) -> str:
     if kind is None:
         raise ExtSubError(f"{where}: adapter_config.json has no peft_type{_other_library(config)}")
     if not isinstance(kind, str):
-        raise ExtSubError(f"{where}: peft_type in adapter_config.json must be a string, found {kind!r}")
+        raise ExtSubError(f"{where}: peft_type in adapter_config.json must be a string, found {shown(kind)}")
     if kind in SUPPORTED_KINDS:
         return kind
     if kind in REFUSED_KINDS:
         raise ExtSubError(f"{where}: {kind} adapters cannot be combined: {REFUSED_KINDS[kind]}")
-    raise ExtSubError(f"{where}: peft_type is {kind!r}, expected one of {', '.join(SUPPORTED_KINDS)}")
+    raise ExtSubError(f"{where}: peft_type is {shown(kind)}, expected one of {', '.join(SUPPORTED_KINDS)}")
 
 
 def _other_library(config: Mapping[str, Any]) -> str:
@@ -83,15 +90,17 @@ def check_fields(config: Mapping[str, Any], known: Set[str], refused: Mapping[st
     wrong.sort(key=lambda name: name not in refused)  # the reasons that we know come first
     for name in wrong:
         reason = refused.get(name, "extsub does not know this field, and it may change what the weights mean")
-        raise ExtSubError(f"{where}: {name} is {config[name]!r} in adapter_config.json: {reason}")
+        raise ExtSubError(f"{where}: {brief(name)} is {shown(config[name])} in adapter_config.json: {reason}")
 
 
 def whole_number(config: Mapping[str, Any], name: str, where: str) -> int:
     """A field that must be a whole number above 0."""
     value = config.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        found = f"found {value!r}" if name in config else "it is missing"
-        raise ExtSubError(f"{where}: {name} in adapter_config.json must be a whole number above 0, {found}")
+        found = f"found {shown(value)}" if name in config else "it is missing"
+        raise ExtSubError(f"{where}: {brief(name)} in adapter_config.json must be a whole number above 0, {found}")
+    if value >= LARGEST_WHOLE:
+        raise ExtSubError(f"{where}: {brief(name)} is {shown(value)} in adapter_config.json: no adapter is so large")
     return value
 
 
@@ -99,8 +108,8 @@ def number(config: Mapping[str, Any], name: str, where: str) -> float:
     """A field that must be a finite number."""
     value = config.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
-        found = f"found {value!r}" if name in config else "it is missing"
-        raise ExtSubError(f"{where}: {name} in adapter_config.json must be a number, {found}")
+        found = f"found {shown(value)}" if name in config else "it is missing"
+        raise ExtSubError(f"{where}: {brief(name)} in adapter_config.json must be a number, {found}")
     return float(value)
 
 
@@ -108,15 +117,15 @@ def flag(config: Mapping[str, Any], name: str, where: str) -> bool:
     """A field that must be true, false or null."""
     value = config.get(name)
     if value not in (None, True, False) or (isinstance(value, int) and not isinstance(value, bool)):
-        raise ExtSubError(f"{where}: {name} in adapter_config.json must be true or false, found {value!r}")
+        raise ExtSubError(f"{where}: {name} in adapter_config.json must be true or false, found {shown(value)}")
     return bool(value)
 
 
 def text(config: Mapping[str, Any], name: str, where: str) -> str | None:
     """A field that must be a string or null."""
     value = config.get(name)
-    if value is not None and (not isinstance(value, str) or not value.isprintable()):
-        raise ExtSubError(f"{where}: {name} in adapter_config.json must be a string on one line, found {value!r}")
+    if value is not None and (not isinstance(value, str) or not value.isprintable() or len(value) > LONGEST):
+        raise ExtSubError(f"{where}: {name} in adapter_config.json must be a string on one line, found {shown(value)}")
     return value or None
 
 
@@ -125,8 +134,8 @@ def names(config: Mapping[str, Any], name: str, where: str) -> list[str]:
     value = config.get(name)
     if value is None:
         return []
-    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise ExtSubError(f"{where}: {name} in adapter_config.json must be a list of names, found {value!r}")
+    if not isinstance(value, list) or not all(isinstance(item, str) and item.isprintable() for item in value):
+        raise ExtSubError(f"{where}: {name} in adapter_config.json must be a list of names, found {shown(value)}")
     return value
 
 

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -13,11 +12,15 @@ from torch import Tensor
 
 from extsub.adapters import config as fields
 from extsub.adapters.adapter import PREFIX, Adapter, Module, Source
+from extsub.adapters.claims import check_claims
 from extsub.adapters.keys import sort_keys
+from extsub.adapters.names import ends_of, refuse_lost
+from extsub.adapters.patterns import full_matches
 from extsub.adapters.reading import TensorFile
-from extsub.adapters.targets import matches, saved_names, short_targets, written_targets
+from extsub.adapters.targets import saved_names, short_targets, written_targets
 from extsub.algebra import Delta
 from extsub.errors import ExtSubError
+from extsub.escaping import brief
 
 KNOWN_FIELDS = fields.COMMON_FIELDS | {"feedforward_modules", "init_ia3_weights"}
 
@@ -43,8 +46,11 @@ def decode(config: Mapping[str, Any], file: TensorFile, source: Source) -> Adapt
     where = source.name
     fields.check_fields(config, KNOWN_FIELDS, {}, where)
     saved = fields.names(config, "modules_to_save", where)
-    keys = sort_keys(list(file.info), ["ia3_l"], saved, where)
-    modules = {name: _module(name, key["ia3_l"], config, file) for name, key in sorted(keys.modules.items())}
+    keys = sort_keys(file.info, ["ia3_l"], saved, where)
+    refuse_lost(keys.modules, where)
+    vectors = {name: key["ia3_l"] for name, key in sorted(keys.modules.items())}
+    inputs = _inputs(config, [name for name, key in vectors.items() if len(file.info[key].shape) != 2], where)
+    modules = {name: _module(key, name in inputs, file) for name, key in vectors.items()}
     return Adapter(
         kind="IA3",
         base=fields.text(config, "base_model_name_or_path", where),
@@ -55,22 +61,23 @@ def decode(config: Mapping[str, Any], file: TensorFile, source: Source) -> Adapt
         copies=file.copies(keys.copies),
         base_layers=file.copies(keys.base_layers),
         source=source,
-        notes=tuple(keys.notes),
+        notes=(*keys.notes, *check_claims(config, keys, modules, where)),
     )
 
 
 def encode(adapter: Adapter) -> dict[str, Any]:
     """The smallest adapter_config.json that says what this adapter is."""
-    inputs = [name for name, module in adapter.modules.items() if getattr(module.layout, "feedforward", False)]
-    outputs = [name for name in adapter.modules if name not in inputs]
+    ends: dict[bool, set[str]] = {True: set(), False: set()}  # of layers whose inputs it multiplies, and whose outputs
+    for name, module in adapter.modules.items():
+        ends[getattr(module.layout, "feedforward", False)] |= ends_of(name)
     targets = written_targets(adapter)
-    if any(matches(target, i) and matches(target, o) for target in targets for i in inputs for o in outputs):
+    if ends[True] & ends[False] & set(targets):
         targets = sorted(adapter.modules)  # a short name cannot mean both
     config = {
         "peft_type": "IA3",
         "base_model_name_or_path": adapter.base,
         "target_modules": targets,
-        "feedforward_modules": [target for target in targets if any(matches(target, name) for name in inputs)],
+        "feedforward_modules": [target for target in targets if target in ends[True]],
         "init_ia3_weights": True,
         "inference_mode": True,
         "modules_to_save": saved_names(adapter),
@@ -78,11 +85,13 @@ def encode(adapter: Adapter) -> dict[str, Any]:
     return config | adapter.settings
 
 
-def _module(name: str, key: str, config: Mapping[str, Any], file: TensorFile) -> Module:
+def _module(key: str, is_input: bool, file: TensorFile) -> Module:
     info = file.info[key]
-    if sum(size != 1 for size in info.shape) > 1:
-        raise ExtSubError(f"{file.where}: {key} has shape {list(info.shape)}, expected a vector: the file is damaged")
-    feedforward = info.shape[0] == 1 if len(info.shape) == 2 else _listed(config.get("feedforward_modules"), name)
+    if not info.shape or 0 in info.shape or sum(size != 1 for size in info.shape) > 1:
+        raise ExtSubError(
+            f"{file.where}: {brief(key)} has shape {list(info.shape)}, expected a vector: the file is damaged"
+        )
+    feedforward = info.shape[0] == 1 if len(info.shape) == 2 else is_input
     size = max(info.shape)
 
     def read() -> Delta:
@@ -92,8 +101,9 @@ def _module(name: str, key: str, config: Mapping[str, Any], file: TensorFile) ->
     return Module(Vector(info.shape, feedforward), (1, size), 1, info.dtype, read)
 
 
-def _listed(feedforward_modules: Any, name: str) -> bool:
-    """As PEFT decides it: a pattern for the whole name, or a list of ends of names."""
-    if isinstance(feedforward_modules, str):
-        return re.fullmatch(feedforward_modules, name) is not None
-    return any(matches(target, name) for target in feedforward_modules or ())
+def _inputs(config: Mapping[str, Any], names: Sequence[str], where: str) -> set[str]:
+    """Which of ``names`` multiply their inputs, as PEFT decides it: by an expression for whole names, or by ends."""
+    field = "feedforward_modules"
+    if isinstance(pattern := config.get(field), str):
+        return full_matches(field, pattern, names, where)
+    return {name for name in names if name.endswith(tuple(fields.names(config, field, where)))}

@@ -16,6 +16,7 @@ from extsub.adapters.adapter import Adapter, Module, Source
 from extsub.adapters.reading import TensorFile
 from extsub.algebra import Delta
 from extsub.errors import ExtSubError
+from extsub.escaping import brief
 
 KEY = "prompt_embeddings"
 
@@ -48,9 +49,10 @@ def decode(config: Mapping[str, Any], file: TensorFile, source: Source) -> Adapt
     where = source.name
     fields.check_fields(config, KNOWN_FIELDS, {}, where)
     if set(file.info) != {KEY}:
+        found = ", ".join(map(brief, sorted(file.info)[:3]))
         raise ExtSubError(
-            f"{where}: a prefix-tuning file holds {KEY} and nothing else, found {', '.join(sorted(file.info)[:3])}: "
-            "save the adapter with save_pretrained"
+            f"{where}: a prefix-tuning file holds {KEY} and nothing else, found {found}: save the adapter with "
+            "save_pretrained"
         )
     layout = _layout(config, file.info[KEY].shape, where)
 

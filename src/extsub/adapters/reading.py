@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import struct
+import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,9 +20,23 @@ from torch import Tensor
 
 from extsub.adapters.adapter import Copy
 from extsub.errors import ExtSubError
+from extsub.escaping import brief, shown
+from extsub.files import check_regular, parse_json, read_bytes
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 LFS_POINTER = b"version https://git-lfs"
+
+BROKEN = (
+    *(RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
+    *(EOFError, OSError, MemoryError, struct.error, zipfile.BadZipFile),
+)
+"""What unpickling a broken file may raise: a pickle is a program."""
+
+LONGEST_KEY = 400
+"""characters; with every wrapper that there is, keys have 350"""
+
+MOST_DIMENSIONS = 8
+"""of a tensor; the kernels of convolutions have 5"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +65,7 @@ class TensorFile:
         tensor = self.load(key)
         if tensor.numel() and not all(math.isfinite(bound.item()) for bound in tensor.aminmax()):
             raise ExtSubError(
-                f"{self.where}: {key} holds NaN or infinity: the training diverged or the file is damaged"
+                f"{self.where}: {brief(key)} holds NaN or infinity: the training diverged or the file is damaged"
             )
         return tensor
 
@@ -71,20 +88,27 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
     def refuse_constant(constant: str) -> NoReturn:
         raise ExtSubError(f"{where}: {path.name} holds {constant}, which is not JSON: put a number there")
 
+    def refuse_infinite(text: str) -> float:
+        number = float(text)
+        return number if math.isfinite(number) else refuse_constant(brief(text))
+
     def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return _unique(pairs, where, path.name)
 
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
         raise ExtSubError(f"{where}: {path.name} cannot be read: {error.strerror}") from error
     _refuse_lfs_pointer(content, path, where)
     try:
-        config = json.loads(
-            content.decode("utf-8"), object_pairs_hook=refuse_duplicates, parse_constant=refuse_constant
+        config = parse_json(
+            content,
+            object_pairs_hook=refuse_duplicates,
+            parse_constant=refuse_constant,
+            parse_float=refuse_infinite,
         )
-    except (ValueError, RecursionError) as error:  # bad UTF-8, bad JSON, a number of thousands of digits
-        raise ExtSubError(f"{where}: {path.name} is not valid JSON ({error}): save the adapter again") from error
+    except ValueError as error:
+        raise ExtSubError(f"{where}: {path.name} is not valid JSON ({brief(error)}): save the adapter again") from error
     if not isinstance(config, dict):
         raise ExtSubError(f"{where}: {path.name} holds a JSON {type(config).__name__}, expected an object")
     return config
@@ -97,6 +121,7 @@ def open_tensors(path: Path, where: str) -> TensorFile:
         ExtSubError: the file is damaged, holds code, or holds anything but floating-point tensors.
     """
     try:
+        check_regular(path)
         with path.open("rb") as opened:
             start = opened.read(len(LFS_POINTER))
     except OSError as error:
@@ -106,11 +131,10 @@ def open_tensors(path: Path, where: str) -> TensorFile:
     if not file.info:
         raise ExtSubError(f"{where}: {path.name} holds no tensors: the training saved an empty adapter")
     for key, info in file.info.items():
-        if info.shape == (0,):
-            raise ExtSubError(
-                f"{where}: {key} has shape [0]: it was saved from a sharded model (DeepSpeed ZeRO-3 or "
-                "FSDP) without gathering it first: export the adapter again"
-            )
+        if not key.isprintable() or len(key) > LONGEST_KEY:
+            raise ExtSubError(f"{where}: {path.name} has a tensor called {shown(key)}: that is no name of a module")
+        if len(info.shape) > MOST_DIMENSIONS:
+            raise ExtSubError(f"{where}: {brief(key)} has {len(info.shape)} dimensions: the file is damaged")
     return file
 
 
@@ -120,12 +144,14 @@ def _open_safetensors(path: Path, where: str) -> TensorFile:
         file = safe_open(path, framework="pt", backend="pread")
     except (SafetensorError, OSError) as error:
         raise ExtSubError(
-            f"{where}: {path.name} is not a complete safetensors file ({error}): download or save it again"
+            f"{where}: {path.name} is not a complete safetensors file ({brief(error)}): download or save it again"
         ) from error
     info = {}
     for key, entry in _safetensors_header(path, where).items():
         if entry["dtype"] not in DTYPES:
-            raise ExtSubError(f"{where}: {key} is stored as {entry['dtype']}, expected one of {', '.join(DTYPES)}")
+            raise ExtSubError(
+                f"{where}: {brief(key)} is stored as {entry['dtype']}, expected one of {', '.join(DTYPES)}"
+            )
         info[key] = TensorInfo(DTYPES[entry["dtype"]], tuple(entry["shape"]))
     return TensorFile(info, file.get_tensor, where)
 
@@ -144,30 +170,46 @@ def _safetensors_header(path: Path, where: str) -> dict[str, dict[str, Any]]:
 
 
 def _open_pickle(path: Path, where: str) -> TensorFile:
-    import pickle
-
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ExtSubError(
-            f"{where}: {path.name} holds more than tensors, so reading it could run code and it was not read: "
-            "convert it to safetensors where you trust it"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ExtSubError(f"{where}: {path.name} is not a complete PyTorch file: download or save it again") from error
+    content = _unpickle(path, where)
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ExtSubError(f"{where}: {path.name} holds a {type(content).__name__}, expected tensors by name")
     for key, tensor in content.items():
         if not isinstance(tensor, Tensor):
             raise ExtSubError(
-                f"{where}: {path.name} holds a {type(tensor).__name__} under {key!r}, expected a flat set of tensors: "
-                "save the adapter with save_pretrained"
+                f"{where}: {path.name} holds a {type(tensor).__name__} under {shown(key)}, expected a flat set of "
+                "tensors: save the adapter with save_pretrained"
             )
-        if tensor.dtype not in DTYPES.values() or tensor.layout != torch.strided or tensor.device.type != "cpu":
+        dense = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
+        if tensor.dtype not in DTYPES.values() or not dense:
             found = f"{tensor.dtype} ({tensor.layout}, {tensor.device})"
-            raise ExtSubError(f"{where}: {key} is stored as {found}, expected one of {', '.join(DTYPES)}, dense")
+            raise ExtSubError(f"{where}: {brief(key)} is stored as {found}, expected one of {', '.join(DTYPES)}, dense")
+        if tensor.untyped_storage().nbytes() < tensor.nbytes:
+            raise ExtSubError(f"{where}: {brief(key)} claims more numbers than {path.name} holds: the file is damaged")
     info = {key: TensorInfo(tensor.dtype, tuple(tensor.shape)) for key, tensor in content.items()}
     return TensorFile(info, lambda key: content[key].detach(), where)
+
+
+def _unpickle(path: Path, where: str) -> Any:
+    """What ``torch.load`` makes of a file without running code from it."""
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as parts:
+                unpacked = sum(part.file_size for part in parts.infolist())
+            if unpacked > path.stat().st_size:  # torch.save compresses nothing
+                raise ExtSubError(
+                    f"{where}: {path.name} unpacks to {unpacked:,} bytes, and torch.save compresses nothing: save the "
+                    "adapter again"
+                )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ExtSubError(
+            f"{where}: {path.name} holds more than tensors, so reading it could run code and it was not read: "
+            "convert it to safetensors where you trust it"
+        ) from error
+    except BROKEN as error:
+        raise ExtSubError(f"{where}: {path.name} is not a complete PyTorch file: download or save it again") from error
 
 
 def _unique(pairs: list[tuple[str, Any]], where: str, file: str) -> dict[str, Any]:
@@ -175,7 +217,7 @@ def _unique(pairs: list[tuple[str, Any]], where: str, file: str) -> dict[str, An
     result = dict(pairs)
     if len(result) < len(pairs):
         twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
-        raise ExtSubError(f"{where}: {file} gives {twice!r} twice: keep one")
+        raise ExtSubError(f"{where}: {file} gives {shown(twice)} twice: keep one")
     return result
 
 

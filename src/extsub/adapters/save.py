@@ -25,7 +25,9 @@ from extsub.adapters.load import decode
 from extsub.adapters.reading import DTYPES
 from extsub.adapters.source import CONFIG, SAFETENSORS
 from extsub.adapters.staging import check_output, staged
+from extsub.adapters.stated import CARD
 from extsub.errors import ExtSubError
+from extsub.escaping import brief, to_json
 from extsub.parallel import in_order
 
 PROVENANCE = "extsub.json"
@@ -49,7 +51,8 @@ def save_adapter(
 
     All or nothing: the folder appears only after it was written, read again and verified. Writes
     ``adapter_model.safetensors``, ``adapter_config.json``, a model card (``README.md``) and the provenance
-    (``extsub.json``), whose content is returned. The same inputs give the same bytes.
+    (``extsub.json``), whose content is returned. The same inputs, written
+    under the same name, give the same bytes.
 
     Raises:
         ExtSubError: the output exists, the disk refuses, or a number does not fit the dtype.
@@ -78,7 +81,7 @@ def save_adapter(
         record["notes"] = [*adapter.notes, *(adapter.origin.notes(dtype) if adapter.origin else ())]
         record["versions"] = {name: version(name) for name in ("extsub", "torch", "safetensors")}
         _write_json(folder / PROVENANCE, record)
-        (folder / "README.md").write_text(model_card(adapter, record), encoding="utf-8")
+        (folder / CARD).write_text(model_card(adapter, record, output.name), encoding="utf-8")
     return record
 
 
@@ -89,8 +92,7 @@ def _plain_path(path: str | PathLike[str]) -> Path:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.write_text(to_json(content) + "\n", encoding="utf-8")
 
 
 class RangeError(ExtSubError):
@@ -157,14 +159,14 @@ def _check_range(stored: Tensor, exact: Callable[[], Tensor], name: str) -> None
     advice = "choose --dtype float32" if stored.dtype != torch.float32 else "lower alpha, or check the adapters"
     low, high = (bound.item() for bound in stored.aminmax())
     if not max(abs(low), abs(high)) <= limits.max:
-        raise RangeError(f"{name} has numbers too large for {dtype}: {advice}")
+        raise RangeError(f"{brief(name)} has numbers too large for {dtype}: {advice}")
     if stored.dtype == torch.float16:  # the only one whose smallest numbers adapters come near
         limit = limits.smallest_normal / 16  # below it, 6 of 11 bits are left
         candidates = stored[..., 0].abs() < limit  # the largest of a short row is slow to find: look at few rows
         small = candidates.clone()
         small[candidates] = stored[candidates].abs().amax(-1) < limit
         if small.any() and exact()[small].any():
-            raise RangeError(f"{name} has rows too small for {dtype}: {advice}")
+            raise RangeError(f"{brief(name)} has rows too small for {dtype}: {advice}")
 
 
 def _write_safetensors(path: Path, parts: list[_Part], output: Path, progress: Progress) -> int:

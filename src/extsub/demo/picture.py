@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extsub.pictures import check_picture, save_picture
+from extsub.pictures import check_picture, drawing, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,10 +31,9 @@ def plot_demo(summary: Mapping[str, Any], path: Path) -> None:
         ExtSubError: matplotlib is missing, or the disk refuses.
     """
     check_picture(path)
-    import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"svg.hashsalt": "extsub", "font.size": 9}):
+    with drawing(size=9):
         figure = Figure(figsize=(9, 4.4), layout="constrained")
         whole, close = figure.subplots(1, 2)
         for axes, limits in ((whole, WHOLE), (close, CLOSE)):

@@ -11,7 +11,8 @@ from rich.table import Table
 from extsub.demo.answers import COMPARED
 from extsub.demo.manners import MADE
 from extsub.demo.picture import PICTURE
-from extsub.results_table import new_table, print_table
+from extsub.printing import print_table, say
+from extsub.results_table import new_table
 
 FIGURES = ("mc1", "mc2", "retained")
 HEADS = ("mc1", "mc2", "ability")
@@ -25,7 +26,7 @@ def print_demo(summary: Mapping[str, Any], output: Path) -> None:
     several = len(seeds) > 1
     items = next(iter(seeds.values()))["items"]
     spread = f", mean ± standard deviation over seeds {', '.join(seeds)}" if several else ""
-    print(f"{items['facts']} held-out facts and {items['neutral']} neutral questions a seed{spread}:\n")
+    say(f"{items['facts']} held-out facts and {items['neutral']} neutral questions a seed{spread}:", "")
     table = new_table(["model"], HEADS)
     shown = [f"{alpha:g}" for alpha in summary["alphas"]]
     for label in summary["mean"]["all_items"]:
@@ -37,23 +38,27 @@ def print_demo(summary: Mapping[str, Any], output: Path) -> None:
         name = f"{operation}, α {alpha}" if _is_number(alpha) else label
         table.add_row(name, *_cells(summary, "all_items", label))
     print_table(table)
-    print(
-        "\nability: the part of what the expert gained over the base in log-perplexity of neutral answers"
-        " (1 the expert, 0 the base)"
-    )
-    print("amplify: the expert alone, scaled; negated: minus the anti-expert, alone")
-    print("random: ext-sub with a random anti-expert of equal norms\n")
-    kept = f"{summary['retained_at_least']:.0%}"
-    print(
-        f"Best mc2 with at least {kept} of the ability, chosen on one half of the items; figures on the other half:\n"
+    say(
+        "",
+        "ability: the part of what the expert gained over the base in log-perplexity of neutral answers"
+        " (1 the expert, 0 the base)",
+        "amplify: the expert alone, scaled; negated: minus the anti-expert, alone",
+        "random: ext-sub with a random anti-expert of equal norms",
+        "",
+        f"Best mc2 with at least {summary['retained_at_least']:.0%} of the ability, chosen on one half of the items; "
+        "figures on the other half:",
+        "",
     )
     print_table(_chosen(summary))
-    print()
+    say()
     print_table(_exact(summary))
-    print(f"\nTwo deficiencies at once (α {summary['alpha_of_manners']:g}, set beforehand):\n")
+    say("", f"Two deficiencies at once (α {summary['alpha_of_manners']:g}, set beforehand):", "")
     print_table(_manners(summary))
-    print("\nmyths, rudeness, both: which anti-experts were taken from the expert")
-    print("polite: how probably the true answer to a held-out question ends politely")
+    say(
+        "",
+        "myths, rudeness, both: which anti-experts were taken from the expert",
+        "polite: how probably the true answer to a held-out question ends politely",
+    )
     _where(summary, output)
 
 
@@ -88,14 +93,14 @@ def _manners(summary: Mapping[str, Any]) -> Table:
 
 def _where(summary: Mapping[str, Any], output: Path) -> None:
     seconds = sum(stage["wall"] for one in summary["seeds"].values() for stage in one["seconds"].values())
-    print()
+    say()
     for seed, one in summary["seeds"].items():
-        print(f"seed {seed}: {one['report']['sentence']}")
-    print(f"\nmade in {seconds:.0f} s")
-    print(f"  {output / 'summary.json'}: these figures; {PICTURE}: the same as a picture")
+        say(f"seed {seed}: {one['report']['sentence']}")
+    say("", f"made in {seconds:.0f} s")
+    say(f"  {output / 'summary.json'}: these figures; {PICTURE}: the same as a picture")
     for seed in summary["seeds"]:
         folder = output / f"seed-{seed}"
-        print(f"  {folder / 'sweep' / 'report.html'}: every strength as a page; the models lie in {folder}")
+        say(f"  {folder / 'sweep' / 'report.html'}: every strength as a page; the models lie in {folder}")
 
 
 def _cells(summary: Mapping[str, Any], part: str, label: str, figures: Sequence[str] = FIGURES) -> list[str]:

@@ -1,18 +1,26 @@
-"""An adapter to evaluate: where it is, and what its config says of its base. Reads no weights."""
+"""An adapter to evaluate: where it is, what its config says of its base, and that PEFT may load it."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from extsub.adapters import config as fields
 from extsub.adapters.adapter import Source
 from extsub.adapters.base import normalised
+from extsub.adapters.reading import TensorFile, open_tensors, read_config
 from extsub.adapters.source import find_adapter
 from extsub.errors import ExtSubError
+from extsub.escaping import brief, shown
+from extsub.files import read_json
 from extsub.models import ModelName, find_model
+from extsub.prompts import TEMPLATES
 
 CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """ways to begin a LoRA that change the base"""
+SIZES = ("r", "init_r", "num_virtual_tokens", "num_layers", "token_dim", "encoder_hidden_size")
+"""in a config that are sides of tensors, or less"""
 KINDS = ("LORA", "ADALORA", "IA3", "PREFIX_TUNING", "P_TUNING", "PROMPT_TUNING")
 
 
@@ -36,34 +44,49 @@ class AdapterName:
 
 
 def find(name: str) -> AdapterName:
-    """An adapter in a folder or on the hub. Reads its config, not its weights.
+    """An adapter in a folder or on the hub that PEFT may load: its files are whole and hold no code.
 
     Raises:
-        ExtSubError: nothing is there, or it is of a kind that is not evaluated.
+        ExtSubError: nothing is there, it is of a kind that is not evaluated, or its files are not to be believed.
     """
     source = find_adapter(name)
-    try:
-        config = json.loads(source.config.read_text(encoding="utf-8"))
-        kind = str(config["peft_type"]).upper()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ExtSubError(f"{name}: {source.config.name} cannot be read, or names no peft_type") from error
+    config = read_config(source.config, name)
+    kind = str(config.get("peft_type")).upper()
     if kind not in KINDS:
-        raise ExtSubError(f"{name}: adapters of kind {kind} are not evaluated; of these: {', '.join(KINDS)}")
+        raise ExtSubError(f"{name}: adapters of kind {brief(kind)} are not evaluated; of these: {', '.join(KINDS)}")
+    if config.get("megatron_config"):
+        raise ExtSubError(f"{name}: megatron_config is set in {source.config.name}: PEFT would import what it names")
+    fields.names(config, "modules_to_save", name)  # PEFT takes a text apart, and each letter for an expression
+    _check_sizes(config, open_tensors(source.weights, name))
     return AdapterName(
         source=source,
         kind=kind,
-        base=config.get("base_model_name_or_path"),
-        revision=config.get("revision"),
+        base=fields.text(config, "base_model_name_or_path", name),
+        revision=fields.text(config, "revision", name),
         changes_base=str(config.get("init_lora_weights")).lower().startswith(CHANGING),
         template=_template(source),
     )
 
 
+def _check_sizes(config: Mapping[str, Any], file: TensorFile) -> None:
+    """Refuse sizes that no tensor has: PEFT makes room for them before it looks."""
+    longest = max(side for info in file.info.values() for side in (0, *info.shape))
+    ranks = config.get("rank_pattern")
+    sizes = {name: config.get(name) for name in SIZES} | (ranks if isinstance(ranks, dict) else {})
+    for name, size in sizes.items():
+        if isinstance(size, (int, float)) and size > longest:
+            raise ExtSubError(
+                f"{file.where}: {brief(name)} is {shown(size)} in adapter_config.json, and no tensor has a side of "
+                f"more than {longest}: the file and its config do not belong together"
+            )
+
+
 def _template(source: Source) -> str | None:
     try:
-        return json.loads((source.folder / "training.json").read_text(encoding="utf-8"))["settings"]["template"]
+        named = read_json(source.folder / "training.json")["settings"]["template"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    return named if named in TEMPLATES else None
 
 
 def base_of(given: str | None, adapters: list[AdapterName]) -> ModelName:
@@ -80,7 +103,9 @@ def base_of(given: str | None, adapters: list[AdapterName]) -> ModelName:
     base, revision, _ = named[0]
     for other, _, name in named[1:]:
         if normalised(str(other)) != normalised(str(base)):
-            raise ExtSubError(f"the adapters name different base models ({base}, and {name} {other}): say --model")
+            raise ExtSubError(
+                f"the adapters name different base models ({brief(base)}, and {name} {brief(other)}): say --model"
+            )
     try:
         name = find_model(str(base))
     except ExtSubError as error:

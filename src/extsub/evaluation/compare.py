@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from extsub.errors import ExtSubError
+from extsub.escaping import brief
+from extsub.escaping import markdown as plain
+from extsub.escaping import shown as quoted
+from extsub.evaluation.rounding import rounded
 from extsub.evaluation.statistics import Difference, Score, difference
 from extsub.evaluation.store import RESULTS, read_items, read_results
 from extsub.evaluation.task import scores_of
@@ -94,7 +98,9 @@ def compare(*results: str | Path, seed: int = 0) -> Comparison:
             raise ExtSubError(f"{folder}: no {RESULTS} in it; give a folder that extsub evaluate wrote")
     tasks = [task for task in TASKS if sum(task in one["tasks"] for one in found) > 1]
     if not tasks:
-        raise ExtSubError(f"the runs have no task in common: {'; '.join(', '.join(one['tasks']) for one in found)}")
+        raise ExtSubError(
+            f"the runs have no task in common: {'; '.join(brief(', '.join(one['tasks'])) for one in found)}"
+        )
     lines, notes = [], []
     for task in tasks:
         notes += _notes(task, folders, found)
@@ -131,8 +137,11 @@ def _notes(task: str, folders: Sequence[Path], found: Sequence[dict[str, Any]]) 
             raise ExtSubError(f"{folder}: {task} was evaluated on other data: evaluate both on the same file")
         else:
             same = ("model",) if identity["limit"] else ("model", "seed")  # which draws the items
-            other = [name for name in identity if name not in same and identity[name] != first[name]]
-            notes += [f"{folder.name}, {task}: {name} is {identity[name]!r}, not {first[name]!r}" for name in other]
+            other = [name for name in identity if name not in same and identity[name] != first.get(name)]
+            notes += [
+                f"{folder.name}, {task}: {brief(name)} is {quoted(identity[name])}, not {quoted(first.get(name))}"
+                for name in other
+            ]
     return notes
 
 
@@ -180,8 +189,8 @@ def markdown(comparison: Comparison) -> str:
     rows = ["| task | score | run | | difference | p | |", "|---|---|---|---:|---:|---:|---|"]
     for line in comparison.lines:
         for cells in line.cells(comparison.names):
-            rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    notes = [f"- {note}" for note in (*EXPLANATION, *comparison.notes)]
+            rows.append("| " + " | ".join(map(plain, cells)) + " |")
+    notes = [f"- {plain(note)}" for note in (*EXPLANATION, *comparison.notes)]
     return "\n".join([*rows, "", *notes, ""])
 
 
@@ -193,15 +202,21 @@ EXPLANATION = (
 
 def shown(figure: dict[str, Any] | None) -> str:
     """A figure with its interval."""
-    if figure is None:
-        return ""
-    low, high = figure["ci95"]
-    return f"{figure['value']:.4g} [{low:.3g}, {high:.3g}]"
+    return "" if figure is None else " ".join(rounded(figure["value"], figure["ci95"]))
+
+
+def shown_change(value: float, ci95: Sequence[float]) -> str:
+    """A difference with its interval."""
+    return " ".join(rounded(value, ci95, signed=True))
+
+
+def shown_p(p: float | None) -> str:
+    """As far as anybody needs it."""
+    return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _change(found: Difference | None) -> tuple[str, str]:
-    """(a difference with its interval, p as far as anybody needs it)."""
+    """(a difference with its interval, p)."""
     if found is None or math.isnan(found.value):
         return "", ""
-    p = "" if found.p is None else "<0.001" if found.p < 0.001 else f"{found.p:.3f}"
-    return f"{found.value:+.3g} [{found.ci95[0]:+.2g}, {found.ci95[1]:+.2g}]", p
+    return shown_change(found.value, found.ci95), shown_p(found.p)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import difflib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
+from extsub.disk import write_whole
 from extsub.errors import ExtSubError
+from extsub.escaping import to_json
 from extsub.evaluation import adapter_name, language_model
 from extsub.evaluation.asking import check_questions
-from extsub.evaluation.run import Progress, Run, ask_all, judge, kept_when_interrupted, silent
+from extsub.evaluation.run import Progress, Run, ask_all, judge, saved_when_interrupted, silent
 from extsub.evaluation.settings import Asking, EvaluationSettings
 from extsub.evaluation.sharing import Processes, processes
 from extsub.evaluation.statistics import figures
-from extsub.evaluation.store import RESULTS, Store, changed, read_items, read_results, working_in, write_whole
+from extsub.evaluation.store import RESULTS, Store, changed, read_items, read_results, working_in
 from extsub.evaluation.subjects import Subject, base_of, subjects_of
 from extsub.evaluation.task import Items, Row, Task, data_of, limited, scores_of
 from extsub.evaluation.tasks import TASKS
@@ -55,9 +57,11 @@ def evaluate(
     if any(task.name == "drift" for task in chosen):
         _check_drift(subjects, settings)
     check_prompts(chosen, items, settings, base_of(settings, subjects))
-    return carry_out(
-        chosen, items, subjects, settings, lambda runs: ask_all(runs, subjects, settings, group, shown), shown
-    )
+    with contextlib.ExitStack() as stack:
+        group.told(lambda: [stack.enter_context(working_in(subject.folder)) for subject in subjects])
+        return carry_out(
+            chosen, items, subjects, settings, lambda runs: ask_all(runs, subjects, settings, group, shown), shown
+        )
 
 
 def items_of(tasks: Sequence[Task], settings: EvaluationSettings) -> dict[str, Items]:
@@ -109,19 +113,22 @@ def carry_out(
 ) -> list[dict[str, Any]]:
     """Every task for every subject, of whom ``ask`` asks what they were not asked before.
 
+    Args:
+        subjects: whose folders the main process holds (``working_in``), or a folder that they lie in.
+
     Returns:
         as ``evaluate``
     """
     group = processes()
-    with contextlib.ExitStack() as stack:
-        group.told(lambda: [stack.enter_context(working_in(subject.folder)) for subject in subjects])
-        runs = [_begin(task, items[task.name], subject, settings, group) for subject in subjects for task in tasks]
+    runs: list[Run] = []
+    with saved_when_interrupted(runs):
+        for subject in subjects:
+            runs += [_begin(task, items[task.name], subject, settings, group) for task in tasks]
         undone = {run.task.name: run.task for run in runs if run.unasked or run.unjudged}
         group.told(lambda: check_judges(list(undone.values()), settings))
-        with kept_when_interrupted(runs):
-            ask(runs)
-            for run in runs:
-                judge(run, settings, group, progress)
+        ask(runs)
+        for run in runs:
+            judge(run, settings, group, progress)
         group.wait()
         if not group.is_main:
             return []
@@ -151,7 +158,11 @@ def tasks_named(names: Sequence[str], settings: EvaluationSettings) -> list[Task
         raise ExtSubError(f"no task: name one or more of {', '.join(TASKS)}")
     for name in names:
         if name not in TASKS:
-            raise ExtSubError(f"{name}: no such task; there are {', '.join(TASKS)}")
+            close = difflib.get_close_matches(name, TASKS, n=1)
+            meant = (
+                f"did you mean {close[0]}?" if close else f"one of lm-evaluation-harness is ability --lm-eval {name}."
+            )
+            raise ExtSubError(f"{name}: no such task; {meant} There are {', '.join(TASKS)}")
     chosen = [TASKS[name] for name in dict.fromkeys(names)]
     for task in chosen:
         if settings.backend == "openai" and task.needs != "answers":
@@ -243,19 +254,19 @@ def _finish(subject: Subject, runs: list[Run], group: Processes) -> dict[str, An
 
 def _write(subject: Subject, results: dict[str, Any]) -> None:
     if subject.folder:
-        text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
-        write_whole(subject.folder / RESULTS, text + "\n")
+        write_whole(subject.folder / RESULTS, to_json(results) + "\n")
 
 
 def _record(run: Run, rows: list[Row], group: Processes) -> dict[str, Any]:
     shortened = sum(bool(row.get("shortened")) for row in rows)
     unfinished = sum(not row.get("finished", True) for row in rows)
-    notes = list(run.items.notes)
+    notes = [*run.items.notes, *run.notes]
     if shortened:
         notes.append(f"{shortened:,} of {len(rows):,} prompts were too long and lost their beginning")
     if unfinished:
         notes.append(f"{unfinished:,} of {len(rows):,} answers reached --max-new-tokens and stop there")
     adapter = run.subject.adapter
+    notes += adapter.source.notes if adapter else ()
     if adapter and adapter.template and adapter.template != run.identity["prompt"] and run.task.needs != "tokenizer":
         notes.append(f"trained with --template {adapter.template}, asked with --prompt {run.identity['prompt']}")
     return {

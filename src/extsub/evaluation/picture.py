@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from extsub.evaluation.compare import Comparison, Line
-from extsub.pictures import check_picture, save_picture
+from extsub.evaluation.rounding import rounded
+from extsub.pictures import check_picture, drawing, label, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,12 +28,11 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
         ExtSubError: ``path`` is neither .png nor .svg or cannot be written, or matplotlib is missing.
     """
     check_picture(path)
-    import matplotlib
     from matplotlib.figure import Figure
 
     rows = -(-len(comparison.lines) // COLUMNS)
     height = 0.8 + rows * (0.9 + 0.28 * len(comparison.names))
-    with matplotlib.rc_context({"svg.hashsalt": "extsub", "font.size": 8}):
+    with drawing(size=8):
         width = min(COLUMNS, len(comparison.lines))
         figure = Figure(figsize=(4 * width + 1, height), layout="constrained")
         panels = figure.subplots(rows, width, squeeze=False).ravel()
@@ -70,13 +70,14 @@ def _draw(panel: Axes, line: Line, names: tuple[str, ...]) -> None:
         colour = COLOURS[line.verdict(place)]
         panel.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
         panel.plot(figure["value"], place, "o", color=colour, markersize=5)
-        panel.annotate(f"{figure['value']:.3g}", (figure["value"], place), (0, 4), textcoords="offset points",
+        text, _ = rounded(figure["value"], figure["ci95"])
+        panel.annotate(text, (figure["value"], place), (0, 4), textcoords="offset points",
                        ha="center", fontsize=7, color=colour, bbox=LABEL)  # fmt: skip
     for kind, value in line.controls.items():
         panel.axvline(value, color=GREY, linestyle=STYLES[kind], linewidth=1, zorder=0)
     arrow = {"higher": " \u2192", "lower": " \u2190"}.get(line.better or "", "")
-    panel.set_title(f"{line.task}: {line.metric}{arrow}", fontsize=9, loc="left")
-    panel.set_yticks(range(len(names)), names)
+    panel.set_title(f"{label(f'{line.task}: {line.metric}')}{arrow}", fontsize=9, loc="left")
+    panel.set_yticks(range(len(names)), [label(name) for name in names])
     panel.set_ylim(len(names) - 0.4, -0.6)
     panel.tick_params(axis="x", labelsize=7)
     panel.spines[["top", "right", "left"]].set_visible(False)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from extsub.adapters.patterns import check_expressions
+from extsub.adapters.reading import read_config
 from extsub.errors import ExtSubError
 from extsub.evaluation.adapter_name import AdapterName
 from extsub.models import is_out_of_memory
@@ -80,6 +82,8 @@ def _own_weights(model: PreTrainedModel, adapter: AdapterName) -> set[str]:
     """
     from peft import PeftConfig, load_peft_weights
 
+    modules = [name for name, _ in (*model.named_modules(), *model.named_parameters())]
+    check_expressions(read_config(adapter.source.config, adapter.given), modules, adapter.given)
     with _explained(adapter):
         weights = load_peft_weights(str(adapter.source.folder), device="cpu")
         own = getattr(PeftConfig.from_pretrained(str(adapter.source.folder)), "modules_to_save", None) or ()

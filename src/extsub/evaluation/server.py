@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
 from extsub.evaluation.decoding import Answer
+from extsub.extras import require
 from extsub.prompts import Prompt, Turn, render_prompt
 
 AT_ONCE = 16

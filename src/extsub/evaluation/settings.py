@@ -6,16 +6,24 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from extsub.adapters.staging import check_writable
+from cyclopts import Group, Parameter
+
 from extsub.data import check_fields
+from extsub.disk import check_writable
 from extsub.errors import ExtSubError
 from extsub.models import Dtype, find_model
 from extsub.prompts import Prompt
 from extsub.rows import find_file
 
 Backend = Literal["transformers", "openai"]
+MODEL = Parameter(group=Group("Model", sort_key=1))
+DATA = Parameter(group=Group("Data and output", sort_key=2))
+ASKING = Parameter(group=Group("Asking", sort_key=3))
+OF_A_TASK = Parameter(group=Group("Of one task", sort_key=4))
+SERVER = Parameter(group=Group("A server", sort_key=5))
+
 TRUTH_JUDGE = "allenai/truthfulqa-truth-judge-llama2-7B"
 INFO_JUDGE = "allenai/truthfulqa-info-judge-llama2-7B"
 TOXICITY_MODEL = "unitary/unbiased-toxic-roberta"
@@ -25,26 +33,26 @@ TOXICITY_MODEL = "unitary/unbiased-toxic-roberta"
 class Asking:
     """Who is asked, and how."""
 
-    model: str | None = None
+    model: Annotated[str | None, MODEL] = None
     """Base or merged model: a folder or hub id; unless given, the base that the adapter names. With --backend openai:
     the name that the server knows."""
-    adapter: tuple[str, ...] = ()
+    adapter: Annotated[tuple[str, ...], MODEL] = ()
     """Adapter on it: a folder or hub id. Several to evaluate one after the other; none: the model itself."""
-    prompt: Prompt = "extsub"
+    prompt: Annotated[Prompt, ASKING] = "extsub"
     """Text around a question: the authors' template, TruthfulQA's 6-shot qa, the tokenizer's chat template, or none."""
-    max_new_tokens: int | None = None
+    max_new_tokens: Annotated[int | None, ASKING] = None
     """Longest answer; unless given 500 for toxicity, 256 otherwise."""
-    batch_size: int | Literal["auto"] = "auto"
+    batch_size: Annotated[int | Literal["auto"], ASKING] = "auto"
     """Sequences at once; auto begins with many and halves when memory runs out."""
-    dtype: Dtype = "auto"
+    dtype: Annotated[Dtype, MODEL] = "auto"
     """Of the weights; auto is bfloat16 on a GPU that has it, else float32."""
-    field: dict[str, str] = field(default_factory=dict)
+    field: Annotated[dict[str, str], DATA] = field(default_factory=dict)
     """What the data calls a field, for files of your own: --field instruction=question."""
-    backend: Backend = "transformers"
+    backend: Annotated[Backend, SERVER] = "transformers"
     """openai: answers come from the server at --url."""
-    url: str | None = None
+    url: Annotated[str | None, SERVER] = None
     """OpenAI-compatible server, http://localhost:8000/v1 say; the key is in OPENAI_API_KEY if it needs one."""
-    overwrite: bool = False
+    overwrite: Annotated[bool, DATA] = False
     """Replace what the output holds."""
 
     def __post_init__(self) -> None:
@@ -73,26 +81,26 @@ class Asking:
 class EvaluationSettings(Asking):
     """How to evaluate: a base model, or adapters on it, or a model on a server."""
 
-    data: tuple[str, ...] = ()
+    data: Annotated[tuple[str, ...], DATA] = ()
     """File, folder of files or hub dataset; TASK=PATH for one task only. TruthfulQA and HaluEval come from the hub
     unless given."""
-    output: Path | None = None
+    output: Annotated[Path | None, DATA] = None
     """Folder for results.json and items; with several adapters it gets a folder for each."""
-    limit: int | None = None
+    limit: Annotated[int | None, DATA] = None
     """So many items of each task only, drawn with the seed: the same ones for every model."""
-    seed: int = 0
+    seed: Annotated[int, ASKING] = 0
     """Of --limit and of the intervals."""
-    reference: str | None = None
+    reference: Annotated[str | None, OF_A_TASK] = None
     """drift: the adapter to compare with; the base unless given."""
-    truth_judge: str = TRUTH_JUDGE
+    truth_judge: Annotated[str, OF_A_TASK] = TRUTH_JUDGE
     """truthfulqa-gen: model that says whether an answer is true, a folder or hub id; none: no judge."""
-    info_judge: str = INFO_JUDGE
+    info_judge: Annotated[str, OF_A_TASK] = INFO_JUDGE
     """truthfulqa-gen: the same for whether it is informative."""
-    judge_url: str | None = None
+    judge_url: Annotated[str | None, OF_A_TASK] = None
     """truthfulqa-gen: OpenAI-compatible server that knows the judges by these names."""
-    toxicity_model: str = TOXICITY_MODEL
+    toxicity_model: Annotated[str, OF_A_TASK] = TOXICITY_MODEL
     """toxicity: classifier, a folder or hub id."""
-    lm_eval: tuple[str, ...] = ()
+    lm_eval: Annotated[tuple[str, ...], OF_A_TASK] = ()
     """ability: tasks of lm-evaluation-harness, mmlu,gsm8k say."""
 
     def __post_init__(self) -> None:
@@ -132,10 +140,12 @@ def _check_model(option: str, name: str) -> None:
 class GenerationSettings(Asking):
     """Prompts to answer."""
 
-    prompts: str
+    prompts: Annotated[str, DATA]
     """A .json, .jsonl, .csv, .parquet or hub dataset with instruction (and input), prompt or messages; or lines of a
     .txt."""
-    output: Path
+    max_new_tokens: Annotated[int | None, ASKING] = None
+    """Longest answer; 256 unless given."""
+    output: Annotated[Path, DATA]
     """The .jsonl file to write: each row of the prompts with prompt and answer."""
 
     def __post_init__(self) -> None:

@@ -84,6 +84,8 @@ def _fingerprint(name: str) -> str | None:
         return None  # the hub's commit identifies it
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.json")]):
+        if not path.is_file():
+            continue
         size = path.stat().st_size
         digest.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from extsub.data import load_data, load_prompts
 from extsub.errors import ExtSubError
+from extsub.escaping import shown
 from extsub.evaluation.settings import Asking, EvaluationSettings
 from extsub.evaluation.statistics import Measure, Scores
 from extsub.prompts import Turn
@@ -157,6 +158,6 @@ def text_of(where: str, row: Mapping[str, Any], name: str) -> str:
     """
     value = reach(row, name) if has(row, name) else None
     if not isinstance(value, str) or not value.strip():
-        found = f"found {value!r}" if has(row, name) else "it is missing"
-        raise ExtSubError(f"{where}: expected a text in {name!r}, {found[:80]}; correct or remove the row")
+        found = f"found {shown(value)}" if has(row, name) else "it is missing"
+        raise ExtSubError(f"{where}: expected a text in {name!r}, {found}; correct or remove the row")
     return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from extsub.evaluation.evaluate import SETTINGS, tasks_named
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.task import data_of
 from extsub.evaluation.tasks import TASKS
+from extsub.files import read_json
 from extsub.recipe.recipe import Ingredient, Recipe
 from extsub.stages import Stages, key_of
 from extsub.sweeping.settings import SweepSettings
@@ -97,7 +97,7 @@ def chosen(recipe: Recipe) -> Choice:
     Raises:
         ExtSubError: it had no strength of the operation to choose from.
     """
-    record = json.loads((recipe.output / SWEPT / RESULT).read_text(encoding="utf-8"))
+    record = read_json(recipe.output / SWEPT / RESULT, largest=None)
     found = record["chosen"].get(recipe.result.operation)
     if found is None:
         raise ExtSubError(f"the sweep has no strength of {recipe.result.operation} to choose from: widen alphas")

@@ -10,11 +10,12 @@ from extsub.adapters.adapter import Adapter
 from extsub.adapters.load import load_adapter
 from extsub.adapters.staging import check_place
 from extsub.combination import combine
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
 from extsub.evaluation.evaluate import check_judges, check_prompts, items_of, tasks_named
 from extsub.evaluation.store import read_results
 from extsub.evaluation.subjects import identify
 from extsub.evaluation.task import Items, limited
+from extsub.extras import require
 from extsub.matching import same_base
 from extsub.models import find_model
 from extsub.recipe import chain

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from extsub.errors import ExtSubError
+from extsub.escaping import brief, operand, shell, shown
 from extsub.recipe.values import mapping_of, read_yaml, settings_of
 from extsub.sweeping.settings import SweepSettings
 from extsub.training.settings import TrainingSettings
@@ -63,7 +64,7 @@ class Recipe:
     @property
     def command(self) -> str:
         """what runs it"""
-        return f"extsub run {self.path}"
+        return shell(["extsub", "run", operand(str(self.path))])
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -77,7 +78,7 @@ def read_recipe(path: Path) -> Recipe:
         raise ExtSubError(f"{path}: {missing[0]} is missing; a recipe has {', '.join(NEEDED)}")
     for name in ("model", "output"):
         if not isinstance(found[name], str) or not found[name]:
-            raise ExtSubError(f"{path}: {name} is {found[name]!r}, expected text")
+            raise ExtSubError(f"{path}: {name} is {shown(found[name])}, expected text")
     output = Path(found["output"]).expanduser()
     shared = settings_of(f"{path}: training", found.get("training", {}), TrainingSettings, ("model", "data", "output"))
 
@@ -88,7 +89,9 @@ def read_recipe(path: Path) -> Recipe:
     if not isinstance(others, Mapping) or not others:
         raise ExtSubError(f"{path}: anti_experts: expected one or more, each with a name (untruthful: {{data: FILE}})")
     expert = ingredient("expert", found["expert"], "expert")
-    anti_experts = tuple(ingredient(f"anti-{name}", one, f"anti_experts: {name}") for name, one in others.items())
+    anti_experts = tuple(
+        ingredient(f"anti-{name}", one, f"anti_experts: {brief(name)}") for name, one in others.items()
+    )
     result = ResultSettings(**settings_of(f"{path}: result", found.get("result", {}), ResultSettings))
     _check_kinds(path, [expert, *anti_experts], result)
     return Recipe(path, found["model"], output, expert, anti_experts, _sweep(path, found, output, result), result)
@@ -109,7 +112,7 @@ def _ingredient(name: str, given: Any, where: str, model: str, folder: Path, sha
     if isinstance(given, Mapping) and "adapter" in given:
         adapter = mapping_of(where, given, ["adapter"]).get("adapter")
         if not isinstance(adapter, str) or not adapter:
-            raise ExtSubError(f"{where}: adapter is {adapter!r}, expected a folder or a hub id")
+            raise ExtSubError(f"{where}: adapter is {shown(adapter)}, expected a folder or a hub id")
         return Ingredient(name, adapter, None)
     own = settings_of(where, given, TrainingSettings, ("model", "output"))
     if "data" not in own:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,18 +11,21 @@ from typing import Any
 from extsub.adapters.load import load_adapter
 from extsub.adapters.save import save_adapter
 from extsub.combination import combine
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError, kept_when_interrupted
 from extsub.evaluation.batches import free_memory
 from extsub.evaluation.run import Progress, silent
 from extsub.evaluation.sharing import Processes, processes
+from extsub.evaluation.store import working_in
 from extsub.evaluation.subjects import identify
+from extsub.extras import require
+from extsub.files import read_json
 from extsub.models import find_model
 from extsub.recipe import chain
 from extsub.recipe.chain import COMBINED, PAGE, SWEPT, Choice, Stage
 from extsub.recipe.plan import plan
 from extsub.recipe.recipe import Ingredient, Recipe, read_recipe
 from extsub.report.report import write_report
-from extsub.stages import Stages, kept_when_interrupted
+from extsub.stages import Stages
 from extsub.sweeping.sweep import sweep
 from extsub.training.encoding import Progress as Tokenising
 from extsub.training.record import RECORD
@@ -58,10 +60,12 @@ def run_recipe(
     recipe = read_recipe(Path(path))
     require("peft", "evaluate")
     group = processes()
-    run = _Run(recipe, Stages(recipe.output, COMMAND, say), group, progress or silent, tokenising)
-    group.told(lambda: [one.to_dict() for one in plan(recipe, run.stages, tokenising)])
-    with kept_when_interrupted(lambda: f"what was done is kept: '{recipe.command}' goes on from there"):
-        return run.all()
+    with contextlib.ExitStack() as stack:
+        group.told(lambda: stack.enter_context(working_in(recipe.output)))
+        run = _Run(recipe, Stages(recipe.output, COMMAND, say), group, progress or silent, tokenising)
+        group.told(lambda: [one.to_dict() for one in plan(recipe, run.stages, tokenising)])
+        with kept_when_interrupted(run.what_is_kept):
+            return run.all()
 
 
 def plan_recipe(path: str | Path, tokenising: Tokenising | None = None) -> dict[str, Any]:
@@ -86,6 +90,10 @@ class _Run:
     tokenising: Tokenising | None
     kept: dict[str, bool] = field(default_factory=dict)
     """stages that are done: whether they were before"""
+
+    def what_is_kept(self) -> str:
+        """for somebody who stops it"""
+        return f"what was done is kept: '{self.recipe.command}' goes on from there" if self.stages.done else ""
 
     def all(self) -> dict[str, Any]:
         recipe, base = self.recipe, identify(find_model(self.recipe.model))
@@ -137,7 +145,7 @@ class _Run:
         if not self.alone(record.exists):  # it does where a run was killed right after it
             train(one.training, resume=True, progress=self.tokenising)
             free_memory()
-        found = self.alone(lambda: json.loads(record.read_text(encoding="utf-8")))
+        found = self.alone(lambda: read_json(record, largest=None))
         return {name: found[name] for name in ("first_loss", "last_loss", "seconds")}
 
     def sweep(self) -> None:

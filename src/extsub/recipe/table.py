@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from extsub.printing import say
+
 
 def print_recipe_plan(plan: dict[str, Any]) -> None:
     """What ``extsub run --dry-run`` found: a line for each stage, and what is to be done there."""
-    print(f"{plan['recipe']}, into {plan['output']}")
+    say(f"{plan['recipe']}, into {plan['output']}")
     width = max(len(one["stage"]) for one in plan["stages"])
     for one in plan["stages"]:
-        print(f"  {one['stage']:{width}}  {'done' if one['done'] else 'to do: ' + one['why']}")
+        say(f"  {one['stage']:{width}}  {'done' if one['done'] else 'to do: ' + one['why']}")
         for line in _estimate(one["estimate"]):
-            print(f"  {'':{width}}  {line}")
+            say(f"  {'':{width}}  {line}")
 
 
 def _estimate(estimate: dict[str, Any]) -> list[str]:
@@ -34,7 +36,7 @@ def _estimate(estimate: dict[str, Any]) -> list[str]:
 def print_run(summary: dict[str, Any]) -> None:
     """What ``extsub run`` did and found."""
     made = [name for name, what in summary["stages"].items() if what == "made"]
-    print(f"{summary['output']}: {', '.join(made) if made else 'nothing was to be done'}")
+    say(f"{summary['output']}: {', '.join(made) if made else 'nothing was to be done'}")
     chosen, result, rank = summary["chosen"], summary["result"], summary["result"]["rank"]
     within = f", within {chosen['budget']}" if chosen["budget"] else ""
     size = f"{result['modules']} modules{f', rank {rank}' if rank else ''}, {result['dtype']}, {_size(result['bytes'])}"
@@ -45,7 +47,7 @@ def print_run(summary: dict[str, Any]) -> None:
         "result": f"{result['output']}: {size}",
     }
     for name, value in rows.items():
-        print(f"  {name:8} {value}")
+        say(f"  {name:8} {value}")
 
 
 def _size(size: int) -> str:

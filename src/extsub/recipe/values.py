@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from datetime import date
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -11,32 +13,96 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from extsub.errors import ExtSubError
+from extsub.escaping import brief, shown
+from extsub.files import read_bytes
 
 EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
+LARGEST = 2**20
+"""bytes of a YAML file"""
+
+MOST_VALUES = 20_000
+"""in a YAML file, each counted wherever an alias (``*name``) repeats it"""
+
+DEEPEST = 50
+"""level of a YAML file"""
+
+LONGEST_NUMBER = 100
+"""characters of a number; YAML 1.1 has some in base 60, which take long"""
+
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe one, which would keep the last of two values of the same name."""
+    """YAML's safe one, without what it lets a file do: keep the last of two values of the same name, be larger than it
+    looks, or raise anything but a YAMLError."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise yaml.MarkedYAMLError(None, None, f"{twice[0]} is there twice", node.start_mark)
-        return super().construct_mapping(node, deep)
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.values, self.level = 0, 0
+        self.sizes: dict[yaml.Node, int] = {}
+        """values in each node that is complete"""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event, before = self.peek_event(), self.values
+        self.level += 1
+        if self.level > DEEPEST:
+            raise yaml.MarkedYAMLError(problem="nested too deeply", problem_mark=event.start_mark)
+        node = super().compose_node(parent, index)
+        self.level -= 1
+        if node is None:
+            return None
+        if isinstance(event, yaml.AliasEvent):
+            if node not in self.sizes:
+                raise yaml.MarkedYAMLError(problem="a value that holds itself", problem_mark=event.start_mark)
+            self.values += self.sizes[node]
+        else:
+            self.values += 1
+            self.sizes[node] = self.values - before
+        if self.values > MOST_VALUES:
+            raise yaml.MarkedYAMLError(problem=f"more than {MOST_VALUES:,} values", problem_mark=event.start_mark)
+        return node
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if len(names) < len(node.value) and (twice := [name for name, count in names.items() if count > 1]):
+            raise yaml.MarkedYAMLError(problem=f"{brief(twice[0])} is there twice", problem_mark=node.start_mark)
+        return node
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        kind = node.tag.rpartition(":")[2]
+        try:
+            if kind in ("int", "float") and len(node.value) > LONGEST_NUMBER:
+                raise ValueError
+            return super().construct_object(node, deep)
+        except (
+            ValueError,
+            LookupError,
+            AttributeError,
+            ArithmeticError,
+        ) as error:  # 2001-13-45, !!bool x, !!timestamp x
+            said = f"{shown(node.value)} is no {kind}: put text in quotes"
+            raise yaml.MarkedYAMLError(problem=said, problem_mark=node.start_mark) from error
 
 
 def read_yaml(where: str, path: Path) -> Any:
     """What a YAML file holds.
 
     Raises:
-        ExtSubError: it is not there, or no YAML, or a name stands in it twice.
+        ExtSubError: it is not there, or no YAML, or a name stands in it twice, or it is larger than anybody writes.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExtSubError(f"{where}: {(getattr(error, 'strerror', None) or 'not UTF-8').lower()}") from error
+        text = read_bytes(path, LARGEST).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ExtSubError(f"{where}: not UTF-8") from error
+    except OSError as error:
+        said = error.strerror or "cannot be read"
+        raise ExtSubError(f"{where}: {said[:1].lower()}{said[1:]}") from error
+    try:
+        return _Loader(text).get_single_data()
     except yaml.YAMLError as error:
-        raise ExtSubError(f"{where}: not YAML ({' '.join(str(error).split())})") from error
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        at = f", line {mark.line + 1}" if mark else ""
+        raise ExtSubError(f"{where}: not YAML ({brief(problem or error)}{at})") from error
 
 
 def mapping_of(where: str, value: Any, known: Iterable[str] | None) -> dict[str, Any]:
@@ -46,11 +112,13 @@ def mapping_of(where: str, value: Any, known: Iterable[str] | None) -> dict[str,
         ExtSubError: it is none, or a name is unknown.
     """
     if not isinstance(value, Mapping):
-        raise ExtSubError(f"{where}: expected names with their values, found {value!r}")
+        raise ExtSubError(f"{where}: expected names with their values, found {shown(value)}")
     found = {str(name).replace("-", "_"): one for name, one in value.items()}
-    names = list(found if known is None else known)
-    if unknown := [name for name in found if name not in names]:
-        raise ExtSubError(f"{where}: {unknown[0]} is not known here; there are {', '.join(names)}")
+    if len(found) < len(value):
+        raise ExtSubError(f"{where}: a name is there twice, once with - and once with _: keep one")
+    names = None if known is None else list(known)
+    if names is not None and (unknown := [name for name in found if name not in names]):
+        raise ExtSubError(f"{where}: {brief(unknown[0])} is not known here; there are {', '.join(names)}")
     return {name: one for name, one in found.items() if one is not None}
 
 
@@ -75,14 +143,14 @@ def _converted(where: str, value: Any, kind: Any) -> Any:
         return _one_of(where, value, [one for one in inner if one is not NoneType])
     if origin is Literal:
         if value not in inner:
-            raise ExtSubError(f"{where} is {value!r}, expected {', '.join(map(str, inner))}")
+            raise ExtSubError(f"{where} is {shown(value)}, expected {', '.join(map(str, inner))}")
         return value
     if origin is tuple:
         values = value if isinstance(value, list) else [value]
         return tuple(_converted(where, one, inner[0]) for one in values)
     if origin is dict:
         entries = mapping_of(where, value, None)
-        return {name: _converted(f"{where}: {name}", one, inner[1]) for name, one in entries.items()}
+        return {name: _converted(f"{where}: {brief(name)}", one, inner[1]) for name, one in entries.items()}
     return _plain(where, value, kind)
 
 
@@ -104,6 +172,6 @@ def _plain(where: str, value: Any, kind: Any) -> Any:
     taken = {float: (int, float), Path: (str,)}.get(kind, (kind,))
     if not isinstance(value, taken) or (isinstance(value, bool) and kind is not bool):
         # 0:3:0.25 is a number to YAML 1.1, in base 60
-        hint = ": put it in quotes" if kind is str and isinstance(value, (int, float)) else ""
-        raise ExtSubError(f"{where} is {value!r}, expected {EXPECTED[kind]}{hint}")
+        hint = ": put it in quotes" if kind is str and isinstance(value, (int, float, date)) else ""
+        raise ExtSubError(f"{where} is {shown(value)}, expected {EXPECTED[kind]}{hint}")
     return kind(value)

@@ -8,10 +8,13 @@ from pathlib import Path
 
 from extsub.adapters.load import load_adapter
 from extsub.errors import ExtSubError
+from extsub.escaping import brief
 from extsub.inspection import compare
 from extsub.plot import plot_pair
 from extsub.report.origin import given
 from extsub.report.reading import Sweep
+
+NAME = "Heat maps of expert and anti-expert: norm ratio, and mean row cosine, by layer and module"
 
 
 def heat_map(sweep: Sweep) -> tuple[str, str]:
@@ -30,8 +33,9 @@ def heat_map(sweep: Sweep) -> tuple[str, str]:
             path = Path(folder) / "pair.svg"
             plot_pair(info, path)
             text = path.read_text(encoding="utf-8")
-    except ExtSubError as error:
-        return "", f"No heat map: {error}."
+    except (ExtSubError, OSError) as error:  # a name that no folder can have, too
+        return "", f"No heat map: {brief(error) if isinstance(error, OSError) else error}."
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    text = text.replace("<svg ", f'<svg role="img" aria-label="{NAME}" ', 1)
     return text, "For each module, how large the anti-expert's change is beside the expert's, and how alike they point."

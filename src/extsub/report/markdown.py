@@ -4,33 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
+from extsub.escaping import markdown as plain
 from extsub.report.tables import Cell, Table
 
 
-def markdown(content: dict[str, Any], pictures: list[str], marker: str) -> str:
-    """Verdict, picture, tables and commands."""
+def markdown(content: dict[str, Any], pictures: dict[str, str], marker: str) -> str:
+    """Verdict, pictures (file: what it shows), tables and commands."""
     lines = [
         f"<!-- {marker} -->",
-        f"# {_plain(content['title'])}",
+        f"# {plain(content['title'])}",
         "",
-        f"**{_plain(content['verdict'].sentence)}**",
+        f"**{plain(content['verdict'].sentence)}**",
         "",
     ]
-    lines += [f"- {_plain(one)}" for one in content["verdict"].beside]
-    for name in pictures:
-        lines += ["", f"![{_plain(content['picture_title'])}]({name})"]
+    lines += [f"- {plain(one)}" for one in content["verdict"].beside]
+    for name, title in pictures.items():
+        place = quote(name.encode("utf-8", "surrogateescape"), safe="")
+        lines += ["", f"![{plain(title)}]({place})"]
     lines.append("")
     for table in content["tables"]:
-        lines += [f"## {_plain(table.title)}", "", *_table(table), "", _plain(table.note), ""]
-    lines += ["## Made from", "", *(f"- {name}: {_plain(text)}" for name, text in content["made_of"]), ""]
+        lines += [f"## {plain(table.title)}", "", *_table(table), "", plain(table.note), ""]
+    lines += ["## Made from", "", *(f"- {plain(name)}: {plain(text)}" for name, text in content["made_of"]), ""]
     fence = "```"
     lines += ["## Again", "", f"{fence}sh", *content["commands"], fence, ""]
     return "\n".join(lines)
 
 
 def _table(table: Table) -> Iterator[str]:
-    yield "| " + " | ".join(_plain(name) for name in table.head) + " |"
+    yield "| " + " | ".join(plain(name) for name in table.head) + " |"
     yield "|" + "|".join("---" if place < table.left else "---:" for place in range(len(table.head))) + "|"
     for row in table.rows:
         bold = "**" if row.kind.startswith("chosen") else ""
@@ -39,11 +42,4 @@ def _table(table: Table) -> Iterator[str]:
 
 
 def _cell(cell: Cell) -> str:
-    return _plain(f"{cell.text} {cell.small}".strip())
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown leaves as it is, on one line."""
-    for one in "\\`*_|<":
-        text = text.replace(one, f"\\{one}")
-    return " ".join(text.split())
+    return plain(f"{cell.text} {cell.small}".strip())

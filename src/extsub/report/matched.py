@@ -1,4 +1,5 @@
-"""Two operations at equal ability, and at equal truth: by interpolation along their curves, with a bootstrap."""
+"""Two operations where they are equal in one score, and where they are in the other: by interpolation along their
+curves, with a bootstrap."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from extsub.evaluation.statistics import resampled
 from extsub.report.reading import Sweep
-from extsub.report.wording import at, interval, named, number, score, signed, signed_interval
+from extsub.report.wording import alone, at, change, figure, named, score
 from extsub.sweeping.choice import ScoreName, half_of
 
 FEWEST = 0.95
@@ -92,7 +93,7 @@ class Matched:
 
     operation: str
     at_ability: Match | None
-    at_truth: Match | None
+    at_target: Match | None
     words: tuple[str, str]
     """what each match says of the main operation: better, worse, no difference; empty where there is none"""
     sentences: tuple[str, ...]
@@ -146,14 +147,13 @@ def _pair(sweep: Sweep, other: str, curves: Mapping[str, tuple[np.ndarray, np.nd
     assert ability is not None
     ours, theirs = curves[main], curves[other]
     at_ability = compare(ours, theirs, place, str(target.measure.better))
-    at_truth = compare(ours[::-1], theirs[::-1], place, str(ability.measure.better))
-    alpha = sweep.alpha(sweep.result) or 0.0
+    at_target = compare(ours[::-1], theirs[::-1], place, str(ability.measure.better))
     sentences = (
-        _sentence("ability", main, other, alpha, ability, target, at_ability),
-        _sentence("truth", main, other, alpha, target, ability, at_truth),
+        _sentence(sweep, other, ability, target, at_ability),
+        _sentence(sweep, other, target, ability, at_target),
     )
-    words = _word(at_ability, target), _word(at_truth, ability)
-    return Matched(other, at_ability, at_truth, words, sentences)
+    words = _word(at_ability, target), _word(at_target, ability)
+    return Matched(other, at_ability, at_target, words, sentences)
 
 
 def _word(found: Match | None, asked: ScoreName) -> str:
@@ -166,22 +166,26 @@ def _word(found: Match | None, asked: ScoreName) -> str:
     return "better" if (low > 0) == (asked.measure.better == "higher") else "worse"
 
 
-def _sentence(
-    what: str, main: str, other: str, alpha: float, same: ScoreName, asked: ScoreName, found: Match | None
-) -> str:
+def level_of(sweep: Sweep, same: ScoreName, found: Match) -> str:
+    """The level, as the result's figure is written."""
+    return alone(sweep.on_half(sweep.result, same).to_dict(), found.level)
+
+
+def _sentence(sweep: Sweep, other: str, same: ScoreName, asked: ScoreName, found: Match | None) -> str:
     """In words."""
+    main = sweep.main
     if found is None:
         return (
-            f"At matched {what}: the rising branches of {named(main)} and {other} have no range of {score(same)} in "
-            "common, so they cannot be compared there."
+            f"At equal {score(same)}: the rising branches of {named(main)} and {other} have no range of it in common, "
+            "so they cannot be compared there."
         )
     word = _word(found, asked)
     if word == "no difference":
         word = f"no difference between {named(main)} and {other}"
     else:
         word = f"{named(main)} is {word} than {other}"
-    first, second = (f"{number(value)} {interval(ci)}" for value, ci in zip(found.values, found.intervals, strict=True))
-    has = f"what {named(main)} has at {at(alpha)}"
-    where = f"{score(same)} {number(found.level)}, {f'the nearest to {has} that both reach' if found.clipped else has}"
-    gap = f"{signed(found.difference)} {signed_interval(found.ci95)}"
-    return f"At matched {what} ({where}): {word} in {score(asked)}, {first} against {second}, difference {gap}."
+    first, second = (" ".join(figure(*one)) for one in zip(found.values, found.intervals, strict=True))
+    has = f"what {named(main)} has at {at(sweep.alpha(sweep.result) or 0.0)}"
+    where = f"{level_of(sweep, same, found)}, {f'the nearest to {has} that both reach' if found.clipped else has}"
+    gap = " ".join(change(found.difference, found.ci95))
+    return f"At equal {score(same)} ({where}): {word} in {score(asked)}, {first} against {second}, difference {gap}."

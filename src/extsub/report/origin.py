@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from typing import Any
 
 from extsub.algebra import OPERATIONS
+from extsub.escaping import operand, shell
 from extsub.evaluation.store import read_results
 from extsub.report.reading import Sweep
 from extsub.sweeping.asking import POSITIONS
@@ -58,19 +58,20 @@ def commands(sweep: Sweep) -> list[str]:
     """The sweep, the report, and the adapter that was chosen."""
     expert, anti_experts = given(sweep)
     settings = sweep.record["settings"]
-    words = ["extsub", "sweep", expert, *anti_experts, *_options(settings)]
-    lines = [shlex.join(words), shlex.join(["extsub", "report", str(settings["output"])])]
+    adapters = [operand(one) for one in (expert, *anti_experts)]
+    lines = [shell(["extsub", "sweep", *adapters, *_options(settings)])]
+    lines.append(shell(["extsub", "report", operand(str(settings["output"]))]))
     result, main = sweep.result, sweep.main
     alpha = sweep.alpha(result)
     if main in OPERATIONS and alpha is not None:
-        words = ["extsub", "combine", expert, *anti_experts, "--operation", main, "--alpha", f"{alpha:.10g}"]
-        lines.append(shlex.join([*words, "--output", result]))
+        words = ["extsub", "combine", *adapters, "--operation", main, "--alpha", f"{alpha:.10g}"]
+        lines.append(shell([*words, "--output", result]))
     best = sweep.record.get("search", {}).get("best", {})
     if best.get("profile"):
-        words = ["extsub", "combine", expert, *anti_experts, "--operation", best["operation"]]
+        words = ["extsub", "combine", *adapters, "--operation", best["operation"]]
         words += ["--alpha", f"{best['alpha']:.10g}"]
         path = f"{settings['output']}/{PROFILE}"
-        lines.append(shlex.join([*words, "--profile", path, "--output", best["position"]]))
+        lines.append(shell([*words, "--profile", operand(path), "--output", best["position"]]))
     return lines
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
-import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
+from extsub.algebra import OPERATIONS
 from extsub.errors import ExtSubError
 from extsub.evaluation.statistics import Difference, Figure
-from extsub.evaluation.store import read_items, read_results
+from extsub.evaluation.store import FIGURES, NUMBER, read_items, read_results
 from extsub.evaluation.tasks import TASKS
+from extsub.files import read_json
 from extsub.report.wording import score
 from extsub.sweeping.asking import POSITIONS
 from extsub.sweeping.choice import (
@@ -24,9 +27,28 @@ from extsub.sweeping.choice import (
     find_score,
     read_scores,
 )
+from extsub.sweeping.positions import CONTROLS, Position
 from extsub.sweeping.sweep import RESULT
 
 MODELS = ("base", "expert", "anti-expert")
+
+TEXT = (str, NoneType)
+POSITION = {"operation": str, "alpha": (*NUMBER, NoneType), "tasks": FIGURES}
+SHAPE = {
+    "settings": {"tasks": [str], "seed": int, "output": object},
+    "made_of": {
+        "base": str,
+        "base_commit": TEXT,
+        "base_sha256": TEXT,
+        "adapters": [{"name": str, "commit": TEXT, "weights_sha256": str}],
+    },
+    "given": {"expert": str, "anti_experts": [str]},
+    "score": str,
+    "budget": TEXT,
+    "positions": {**dict.fromkeys(MODELS, POSITION), ...: POSITION},
+    "chosen": {...: {"position": TEXT, "closest": str}},
+}
+"""of ``sweep.json``, as far as it is read"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,19 +163,33 @@ def read_sweep(folder: Path) -> Sweep:
     """
     path = folder / RESULT
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        known = _known(record)
-        target = find_score("score", record["score"], known)
-        budget = Budget.parse(record["budget"], known) if record["budget"] else None
-        record["made_of"], record["given"], record["settings"]["seed"], next(iter(record["chosen"].values()))
-        _ = [record["positions"][name]["tasks"] for name in MODELS]
+        record = read_json(path, SHAPE)
+        _check_names(record)
     except FileNotFoundError as error:
         raise ExtSubError(f"{folder}: no {RESULT} in it; give a folder that extsub sweep wrote") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+    except (OSError, ValueError) as error:
         raise ExtSubError(f"{path} was not written by extsub sweep, or is broken: sweep again") from error
+    known = _known(record)
+    target = find_score("score", record["score"], known)
+    budget = Budget.parse(record["budget"], known) if record["budget"] else None
     _check_positions(folder, record)
     ability, why = _ability(record, known, target, budget)
     return Sweep(folder, record, target, ability, why, budget)
+
+
+def _check_names(record: dict[str, Any]) -> None:
+    """Raises ValueError where a record names what is not there, or a position is not called as it must be."""
+    positions, chosen = record["positions"], record["chosen"]
+    if set(record["settings"]["tasks"]) - TASKS.keys() or not record["given"]["anti_experts"] or not chosen:
+        raise ValueError("unknown tasks, or nothing chosen")
+    for label, one in positions.items():  # each is the name of a folder
+        plain = Position(one["operation"], one["alpha"]).label
+        is_known = one["operation"] in (*MODELS, *OPERATIONS, *CONTROLS)
+        if not is_known or not re.fullmatch(rf"{re.escape(plain)}(-[0-9a-f]{{8}})?", label):
+            raise ValueError(f"no position is called {label}")
+    for operation, one in chosen.items():
+        if positions.get(one["position"] or one["closest"], {}).get("operation") != operation:
+            raise ValueError(f"no position was chosen for {operation}")
 
 
 def _check_positions(folder: Path, record: dict[str, Any]) -> None:
@@ -178,9 +214,9 @@ def _ability(
     record: dict[str, Any], known: list[ScoreName], target: ScoreName, budget: Budget | None
 ) -> tuple[ScoreName | None, str]:
     if budget:
-        return budget.name, "Ability is the budget's score."
+        return budget.name, f"Across lies {score(budget.name)}, the budget's score."
     found = record["positions"]["expert"]["tasks"]
     others = [one for one in known if one.task != target.task and one.score in found.get(one.task, {})]
     for one in (*[one for one in others if one.measure.better == "lower"], *others):
-        return one, f"Ability is {score(one)}, since the sweep had no budget."
+        return one, f"Across lies {score(one)}, since the sweep had no budget."
     return None, "The sweep measured nothing else, so the score stands against α."

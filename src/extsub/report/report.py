@@ -9,8 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from extsub.errors import ExtSubError, require
-from extsub.evaluation.store import write_whole
+from extsub.disk import check_writable, write_together
+from extsub.errors import ExtSubError
+from extsub.escaping import block
+from extsub.extras import require
 from extsub.report import origin, tables
 from extsub.report.heat import heat_map
 from extsub.report.markdown import markdown
@@ -18,9 +20,9 @@ from extsub.report.matched import matched
 from extsub.report.reading import Sweep, read_sweep
 from extsub.report.samples import samples
 from extsub.report.searched import search_table
-from extsub.report.tradeoff import NARROW, WIDE, draw, has_far
+from extsub.report.tradeoff import NARROW, WIDE, draw, has_far, name_of
 from extsub.report.verdict import verdict_on
-from extsub.report.wording import capital, named, score
+from extsub.report.wording import capital, named
 
 MARKER = "written by extsub report"
 """by which a file is known that may be replaced"""
@@ -48,13 +50,19 @@ def write_report(folder: str | Path, output: str | Path | None = None) -> dict[s
     sweep = read_sweep(folder)
     _check(paths)
     content = contents(sweep)
-    if not content["near_wide"]:
-        paths.pop("picture_near").unlink(missing_ok=True)
-    pictures = {paths[name]: content[drawn] for name, drawn in PICTURES.items() if name in paths}
-    for path, picture in pictures.items():
-        write_whole(path, picture.replace("<style>", f"<!-- {MARKER} --><style>", 1) + "\n")
-    write_whole(paths["markdown"], markdown(content, [path.name for path in pictures], MARKER))
-    write_whole(paths["page"], _page(content))
+    not_near = None if content["near_wide"] else paths.pop("picture_near")
+    texts: dict[Path, str] = {}
+    pictures = {}
+    for name, drawn in PICTURES.items():
+        if name in paths:
+            picture = content[drawn].replace("<style>", f"<!-- {MARKER} --><style>", 1)
+            texts[paths[name]] = f"{picture}\n"
+            pictures[paths[name].name] = name_of(sweep, near=drawn.startswith("near"))
+    texts[paths["markdown"]] = markdown(content, pictures, MARKER)
+    texts[paths["page"]] = _page(content)
+    write_together(texts)
+    if not_near:
+        not_near.unlink(missing_ok=True)  # of a report before
     verdict = content["verdict"]
     return {
         "verdict": verdict.word,
@@ -78,6 +86,7 @@ def _check(paths: dict[str, Path]) -> None:
     """Before any work: only what a report wrote is replaced."""
     if not paths["page"].parent.is_dir():
         raise ExtSubError(f"{paths['page'].parent}: no such folder for the report")
+    check_writable(paths["page"].parent)
     for path in paths.values():
         if not path.exists():
             continue
@@ -87,13 +96,11 @@ def _check(paths: dict[str, Path]) -> None:
 
 def contents(sweep: Sweep) -> dict[str, Any]:
     """All that a report says."""
-    x_name = score(sweep.ability) if sweep.ability else "α"
     far, pairs = has_far(sweep), matched(sweep)
     heat, heat_note = heat_map(sweep)
     return {
         "title": f"{capital(named(sweep.main))} on {sweep.record['made_of']['base']}",
         "verdict": verdict_on(sweep),
-        "picture_title": f"{score(sweep.target)} against {x_name}",
         "ability": sweep.ability,
         "why": sweep.why,
         "main": sweep.main,
@@ -134,7 +141,11 @@ def _page(content: dict[str, Any]) -> str:
     template = room.joinpath(TEMPLATE).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True,
+        finalize=lambda value: block(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters["close"] = _close
     drawn = {

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 
 from extsub.evaluation.compare import control_of
 from extsub.evaluation.tasks import TASKS
-from extsub.report.matched import Matched
+from extsub.report.matched import Matched, level_of
 from extsub.report.reading import MODELS, Sweep
-from extsub.report.wording import interval, number, p_value, score, signed, signed_interval
+from extsub.report.wording import arrowed, change, figure, number, p_value, score
 from extsub.sweeping.choice import ScoreName, judged
 from extsub.sweeping.positions import COMPANIONS
 
 CONTROLS = ("chance", "longest", "shortest")
+ARROWS = "↑ higher is better, ↓ lower is better."
 
 
 class Cell(NamedTuple):
@@ -41,22 +42,27 @@ class Table:
     left: int
     rows: list[Row] = field(default_factory=list)
 
+    @property
+    def names(self) -> int:
+        """How many columns say which row it is: those of names, and the strength beside them."""
+        return self.left + (self.head[self.left] == "α")
+
 
 def figure_cell(found: Any) -> Cell:
     """A figure with its interval; nothing where there is none."""
     if found is None:
         return Cell("–")
     found = found if isinstance(found, dict) else found.to_dict()
-    return Cell(number(found["value"]), interval(found["ci95"]))
+    return Cell(*figure(found["value"], found["ci95"]))
 
 
-def change_cells(change: Any, name: ScoreName) -> tuple[Cell, Cell]:
+def change_cells(found: Any, name: ScoreName) -> tuple[Cell, Cell]:
     """A difference, and what it means."""
-    if change is None:
+    if found is None:
         return Cell("–"), Cell("–")
-    change = change if isinstance(change, dict) else change._asdict()
-    word = judged(change, name.measure)
-    return Cell(signed(change["value"]), signed_interval(change["ci95"])), Cell(word or "–", p_value(change["p"]))
+    found = found if isinstance(found, dict) else found._asdict()
+    word = judged(found, name.measure)
+    return Cell(*change(found["value"], found["ci95"])), Cell(word or "–", p_value(found["p"]))
 
 
 def alpha_cell(alpha: float | None) -> Cell:
@@ -71,8 +77,8 @@ def beside(sweep: Sweep) -> Table:
     table = Table(
         f"Beside {main}",
         "On the half of the items that did not choose the strength. In brackets: 95 % intervals; each p is for its own "
-        "line.",
-        ("model", "α", *map(score, names), "against the expert", "", f"{main} against it", ""),
+        f"line. {ARROWS}",
+        ("model", "α", *map(arrowed, names), "against the expert", "verdict", f"{main} against it", "verdict"),
         1,
     )
     alpha = sweep.alpha(result) or 0.0
@@ -93,28 +99,29 @@ def beside(sweep: Sweep) -> Table:
 
 
 def level(sweep: Sweep, pairs: list[Matched]) -> Iterator[Table]:
-    """The main operation against others at equal ability and at equal truth."""
+    """The main operation against others where they are equal in one score, and where they are in the other."""
     if not pairs or sweep.ability is None:
         return
     table = Table(
-        "At matched ability, at matched truth",
+        f"At equal {score(sweep.ability)}, at equal {score(sweep.target)}",
         f"The level is what {sweep.main} has at the strength chosen for it, or the nearest that both reach. By linear "
         "interpolation along each curve from α = 0 up to its peak, on the items that did not choose the strength; the "
         "peak is the other half's. In brackets: 95 % intervals of a bootstrap over items, drawn once for all of them.",
-        ("against", "at equal", "in", sweep.main, "it", "difference", ""),
+        ("against", "at equal", "in", sweep.main, "it", "difference", "verdict"),
         3,
     )
     sides = ((sweep.ability, sweep.target), (sweep.target, sweep.ability))
     for one in pairs:
-        for (same, asked), found, word in zip(sides, (one.at_ability, one.at_truth), one.words, strict=True):
-            head = Cell(one.operation), Cell(f"{score(same)} {number(found.level)}" if found else score(same))
+        for (same, asked), found, word in zip(sides, (one.at_ability, one.at_target), one.words, strict=True):
+            level = f" {level_of(sweep, same, found)}" if found else ""
+            head = Cell(one.operation), Cell(score(same) + level)
             if found is None:
-                rest = (Cell(score(asked)), Cell("no level that both reach"), Cell(""), Cell(""), Cell(""))
+                rest = (Cell(arrowed(asked)), Cell("no level that both reach"), Cell(""), Cell(""), Cell(""))
                 table.rows.append(Row((*head, *rest), "missing"))
                 continue
-            values = [Cell(number(v), interval(ci)) for v, ci in zip(found.values, found.intervals, strict=True)]
-            gap = Cell(signed(found.difference), signed_interval(found.ci95))
-            table.rows.append(Row((*head, Cell(score(asked)), *values, gap, Cell(word))))
+            values = [Cell(*figure(*one)) for one in zip(found.values, found.intervals, strict=True)]
+            gap = Cell(*change(found.difference, found.ci95))
+            table.rows.append(Row((*head, Cell(arrowed(asked)), *values, gap, Cell(word))))
     yield table
 
 
@@ -128,10 +135,10 @@ def chosen(sweep: Sweep) -> Table:
         (
             "operation",
             "α",
-            score(sweep.target),
+            arrowed(sweep.target),
             "against the expert",
-            "",
-            *([score(sweep.ability)] if sweep.ability else []),
+            "verdict",
+            *([arrowed(sweep.ability)] if sweep.ability else []),
         ),
         1,
     )
@@ -151,12 +158,10 @@ def chosen(sweep: Sweep) -> Table:
 def everything(sweep: Sweep) -> Table:
     """Every position with every score that can be better or worse, and what one gets without a model."""
     names = list(_scores(sweep))
-    arrows = {"higher": "↑", "lower": "↓"}
-    head = [f"{score(name)} {arrows[str(name.measure.better)]}" for name in names]
     table = Table(
         "All figures",
-        "On all items, with 95 % intervals. ↑ higher is better, ↓ lower is better. Marked: the strengths chosen.",
-        ("model", "α", *head),
+        f"On all items, with 95 % intervals. {ARROWS} Marked: the strengths chosen.",
+        ("model", "α", *map(arrowed, names)),
         1,
     )
     picked = {one["position"] for one in sweep.record["chosen"].values()}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
+from extsub.escaping import xml
 from extsub.report.axis import Axis
 from extsub.report.ink import SHAPES, STAR, STYLE
 from extsub.report.labels import Box, Labels
 from extsub.report.reading import MODELS, Sweep
-from extsub.report.wording import interval, number, score
+from extsub.report.wording import figure, number, score
 from extsub.sweeping.choice import ScoreName
 
 WIDE = (800, 500)
@@ -66,7 +66,7 @@ def draw(sweep: Sweep, size: tuple[int, int] = WIDE, near: bool = False) -> str:
     text = {name: "".join(_curve(paper, name)) for name in reversed(curves)}
     parts = [
         *_frame(paper, width, height),
-        f'<svg x="{box.left}" y="{box.top}" width="{box.right - box.left}" height="{box.bottom - box.top}" '
+        f'<svg role="none" x="{box.left}" y="{box.top}" width="{box.right - box.left}" height="{box.bottom - box.top}" '
         f'viewBox="{box.left} {box.top} {box.right - box.left} {box.bottom - box.top}">',
         *budget,
         *(text[name] for name in curves),
@@ -74,11 +74,18 @@ def draw(sweep: Sweep, size: tuple[int, int] = WIDE, near: bool = False) -> str:
         "</svg>",
         *_keys(names, columns),
     ]
-    what = f"{score(sweep.target)} against {score(paper.x_name) if paper.x_name else 'α'}"
+    # A group, not an image: the points in it are read and reached one by one.
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="tr" viewBox="0 0 {width} {height}" role="img" '
-        f'aria-label="{escape(what)}"><style>{STYLE}</style>' + "".join(parts) + "</svg>"
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="tr" viewBox="0 0 {width} {height}" role="group" '
+        f'aria-label="{xml(name_of(sweep, size, near))}"><style>{STYLE}</style>' + "".join(parts) + "</svg>"
     )
+
+
+def name_of(sweep: Sweep, size: tuple[int, int] = WIDE, near: bool = False) -> str:
+    """What tells a picture from the others, for those who do not see it."""
+    what = f"{score(sweep.target)} against {score(sweep.ability) if sweep.ability else 'α'}"
+    part = f"near {sweep.main}" if near else "all strengths"
+    return f"{what}, {part}{', for narrow screens' if size == NARROW else ''}"
 
 
 def has_far(sweep: Sweep) -> bool:
@@ -134,8 +141,8 @@ def _frame(paper: Paper, width: int, height: int) -> Iterator[str]:
         yield f'<line class="grid" x1="{box.left}" x2="{box.right}" y1="{y:.1f}" y2="{y:.1f}"/>'
         yield f'<text x="{box.left - 7}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>'
     yield f'<path class="frame" d="M{box.left},{box.top}V{box.bottom}H{box.right}"/>'
-    yield f'<text class="title" x="4" y="{box.top - 9}">↑ {escape(score(paper.sweep.target))}: better</text>'
-    title = f"{escape(score(name))}: better →" if name else "α"
+    yield f'<text class="title" x="4" y="{box.top - 9}">↑ {xml(score(paper.sweep.target))}: better</text>'
+    title = f"{xml(score(name))}: better →" if name else "α"
     yield f'<text class="title" x="{box.right}" y="{height - 8}" text-anchor="end">{title}</text>'
 
 
@@ -162,7 +169,7 @@ def _curve(paper: Paper, operation: str) -> Iterator[str]:
     chosen = sweep.record["chosen"].get(operation, {}).get("position")
     labels = [label for label in sweep.curve(operation) if paper.figures(label)]
     places = {label: (paper.x(x["value"]), paper.y(y["value"])) for label in labels for x, y in [_both(paper, label)]}
-    yield f'<g class="curve op-{operation}">'
+    yield f'<g class="curve op-{xml(operation)}">'
     yield f'<polyline class="line" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places.values())}"/>'
     own = [label for label in labels if sweep.alpha(label) is not None and label in paper.shown]
     last = own[-1] if own else None
@@ -187,9 +194,10 @@ def _point(paper: Paper, label: str, shape: str, text: str, chosen: bool) -> str
     ends = [paper.x(one) for one in x["ci95"]], [paper.y(one) for one in y["ci95"]]
     ring = f'<circle class="ring" cx="{left:.1f}" cy="{top:.1f}" r="9"/>' if chosen else ""
     place = paper.labels.place(left, top, text, 11, 12 if chosen else 8) if text else None
-    shown = f'<text class="alpha" x="{place[0]:.1f}" y="{place[1]:.1f}">{escape(text)}</text>' if place else ""
+    shown = f'<text class="alpha" x="{place[0]:.1f}" y="{place[1]:.1f}">{xml(text)}</text>' if place else ""
+    title = f"<title>{xml(_tip(paper, label, chosen))}</title>"
     return (
-        f'<g class="p{" chosen" if chosen else ""}" tabindex="0"><title>{escape(_tip(paper, label, chosen))}</title>'
+        f'<g class="p{" chosen" if chosen else ""}" tabindex="0" role="img">{title}'
         f'<path class="ci" d="M{ends[0][0]:.1f},{top:.1f}H{ends[0][1]:.1f}M{left:.1f},{ends[1][0]:.1f}'
         f'V{ends[1][1]:.1f}"/><circle class="hit" cx="{left:.1f}" cy="{top:.1f}" r="11"/>{ring}'
         f'<path class="mark" transform="translate({left:.1f},{top:.1f})" d="{shape}"/>{shown}</g>'
@@ -200,7 +208,7 @@ def _tip(paper: Paper, label: str, chosen: bool) -> str:
     lines = [paper.sweep.title(label) + (" (chosen)" if chosen else "")]
     for name in (paper.sweep.target, paper.x_name):
         if name and (found := paper.sweep.figure(label, name)):
-            lines.append(f"{score(name)}: {number(found['value'])} {interval(found['ci95'])}")
+            lines.append(f"{score(name)}: {' '.join(figure(found['value'], found['ci95']))}")
     return "\n".join(lines)
 
 
@@ -228,6 +236,6 @@ def _keys(names: list[str], columns: int) -> Iterator[str]:
         if name == "chosen":
             yield f'<circle class="ring" cx="{x}" cy="{y}" r="7"/><text x="{x + 14}" y="{y + 4}">chosen</text>'
             continue
-        yield f'<g class="key op-{name}"><path class="line" d="M{x - 10},{y}H{x + 10}"/>'
+        yield f'<g class="key op-{xml(name)}"><path class="line" d="M{x - 10},{y}H{x + 10}"/>'
         yield f'<path class="mark" transform="translate({x},{y})" d="{SHAPES[name]}"/>'
-        yield f'<text x="{x + 15}" y="{y + 4}">{name}</text></g>'
+        yield f'<text x="{x + 15}" y="{y + 4}">{xml(name)}</text></g>'

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from extsub.report.reading import Sweep
-from extsub.report.wording import at, capital, change_in_words, named, number, p_value, said, score
+from extsub.report.wording import alone, at, capital, change_in_words, named, number, p_value, said, score
 from extsub.sweeping.choice import ScoreName, judged
 
 BESIDE = ("subtract", "contrast")
@@ -37,10 +37,11 @@ def verdict_on(sweep: Sweep) -> Verdict:
     word = judged(change, sweep.target.measure)
     alpha = sweep.alpha(chosen["position"]) or 0.0
     expert = chosen["test"]["value"] - change["value"]
+    on = score(sweep.target) + (" (lower is better)" if sweep.target.measure.better == "lower" else "")
     cost, detail = _cost(sweep, chosen)
     sentence = (
-        f"{capital(named(main))} at {at(alpha)} {said(word, 'the expert')} on {score(sweep.target)}: "
-        f"{number(chosen['test']['value'])} against {number(expert)} ({p_value(change['p'])}){cost}."
+        f"{capital(named(main))} at {at(alpha)} {said(word, 'the expert')} on {on}: "
+        f"{alone(chosen['test'])} against {alone(chosen['test'], expert)} ({p_value(change['p'])}){cost}."
     )
     detail = f"On the items that did not choose the strength the difference is {change_in_words(change)}{detail}."
     return Verdict(word, sentence, (detail, *_further(sweep, main, chosen["position"]), *_beside(sweep, main)))
@@ -58,7 +59,7 @@ def _cost(sweep: Sweep, chosen: dict[str, Any]) -> tuple[str, str]:
     if sweep.budget and limit is not None:
         words.append("within the budget" if sweep.budget.excess(ours.value, limit) <= 0 else "beyond the budget here")
         detail += f"; the budget there is {'≤' if sweep.budget.sign == '<=' else '≥'} {number(limit)}"
-    text = f", at {score(name)} {number(ours.value)} against {number(expert.value)}"
+    text = f", at {score(name)} {alone(ours.to_dict())} against {alone(expert.to_dict())}"
     return f"{text} ({', '.join(words)})" if words else text, detail
 
 
@@ -78,7 +79,7 @@ def _further(sweep: Sweep, main: str, position: str) -> list[str]:
 
 def _value(sweep: Sweep, label: str, name: ScoreName) -> str:
     found = sweep.figure(label, name)
-    return number(found["value"] if found else None)
+    return alone(found) if found else "–"
 
 
 def _beside(sweep: Sweep, main: str) -> list[str]:
@@ -111,7 +112,7 @@ def _one_beside(sweep: Sweep, main: str, operation: str, other: dict[str, Any]) 
     word, alpha = judged(other["against_expert"], sweep.target.measure), sweep.alpha(other["position"]) or 0.0
     text = (
         f"{capital(named(operation))}, chosen in the same way ({at(alpha)}), {said(word, 'the expert')}: "
-        f"{number(other['test']['value'])} ({p_value(other['against_expert']['p'])})"
+        f"{alone(other['test'])} ({p_value(other['against_expert']['p'])})"
     )
     ours = sweep.record["chosen"][main]["position"]
     if ours is None:

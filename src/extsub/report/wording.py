@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from extsub.evaluation.rounding import form_of, rounded, written
 from extsub.sweeping.choice import ScoreName
 
 NAMES = {"ext-sub": "Ext-Sub", "negated": "the negated anti-expert alone", "random": "a random anti-expert"}
@@ -16,32 +17,36 @@ def score(name: ScoreName) -> str:
     return name.score if name.score == name.task else str(name)
 
 
+def arrowed(name: ScoreName) -> str:
+    """A score over a column, with the direction that is better."""
+    return f"{score(name)}\u00a0{'↑' if name.measure.better == 'higher' else '↓'}"
+
+
 def number(value: float | None) -> str:
-    """Four digits, as everywhere in extsub."""
-    return "–" if value is None or math.isnan(value) else _digits(value, 4)
+    """A figure without an interval: four digits."""
+    if value is None or math.isnan(value):
+        return "–"
+    return (f"{value:.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}").replace("-", "−")
 
 
-def interval(ci95: Any) -> str:
-    """A 95 % interval."""
-    low, high = ci95
-    return f"[{_digits(low, 3)}, {_digits(high, 3)}]"
+def figure(value: float, ci95: Any) -> tuple[str, str]:
+    """A figure and its 95 % interval."""
+    if math.isnan(value):
+        return "–", ""
+    text, interval = rounded(value, ci95)
+    return text.replace("-", "−"), interval.replace("-", "−")
 
 
-def signed(value: float) -> str:
-    """A difference, with its sign."""
-    return _digits(value, 3, "+") if value else "0"
+def alone(found: Mapping[str, Any], value: float | None = None) -> str:
+    """A figure without its interval, with as many digits as beside it; or another value with as many."""
+    form = form_of(found["value"], found["ci95"])
+    return written(found["value"] if value is None else value, form).replace("-", "−")
 
 
-def signed_interval(ci95: Any) -> str:
-    """The 95 % interval of a difference."""
-    low, high = ci95
-    return "[{}, {}]".format(*(_digits(one, 2, "+") if one else "0" for one in (low, high)))
-
-
-def _digits(value: float, count: int, sign: str = "") -> str:
-    """So many digits that count, without an exponent before the point is far away."""
-    far = 10.0**count <= abs(value) < 1e7
-    return (f"{value:{sign}.0f}" if far else f"{value:{sign}.{count}g}").replace("-", "−")
+def change(value: float, ci95: Any) -> tuple[str, str]:
+    """A difference, with its sign, and its 95 % interval."""
+    text, interval = rounded(value, ci95, signed=True)
+    return text.replace("-", "−"), interval.replace("-", "−")
 
 
 def p_value(p: float | None) -> str:
@@ -59,9 +64,9 @@ def said(verdict: str, than: str) -> str:
     }[verdict]
 
 
-def change_in_words(change: Mapping[str, Any]) -> str:
+def change_in_words(found: Mapping[str, Any]) -> str:
     """A difference with all that is known of it."""
-    return f"{signed(change['value'])} {signed_interval(change['ci95'])}, {p_value(change['p'])}, n = {change['n']}"
+    return f"{' '.join(change(found['value'], found['ci95']))}, {p_value(found['p'])}, n = {found['n']}"
 
 
 def named(operation: str) -> str:

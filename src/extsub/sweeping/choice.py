@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from extsub.errors import ExtSubError
+from extsub.escaping import brief
 from extsub.evaluation.compare import SIGNIFICANT
 from extsub.evaluation.statistics import Difference, Figure, Measure, Scores, difference, figures
 from extsub.evaluation.store import read_items
@@ -46,10 +47,10 @@ class Budget:
     @classmethod
     def parse(cls, text: str, known: Sequence[ScoreName]) -> Budget:
         """Raises ExtSubError where it is no budget, or names a score that the tasks do not give."""
-        match = re.fullmatch(r"\s*([\w.-]+)\s*(<=|>=)\s*(\d*\.?\d+)\s*(?:\*\s*(base|expert))?\s*", text)
+        match = re.fullmatch(r"\s*([\w.-]+)\s*(<=|>=)\s*(\d+(?:\.\d+)?|\.\d+)\s*(?:\*\s*(base|expert))?\s*", text)
         if match is None:
             raise ExtSubError(
-                f'--budget "{text}": expected SCORE <= NUMBER * expert, "perplexity <= 1.02 * expert" say'
+                f'--budget "{brief(text)}": expected SCORE <= NUMBER * expert, "perplexity <= 1.02 * expert" say'
             )
         sign: Literal["<=", ">="] = "<=" if match[2] == "<=" else ">="
         return cls(find_score("--budget", match[1], known), sign, float(match[3]), match[4])
@@ -72,7 +73,7 @@ def find_score(option: str, text: str, known: Sequence[ScoreName]) -> ScoreName:
     found = [one for one in known if text in (str(one), one.score)]
     if len(found) != 1:
         which = "no such score" if not found else "several tasks have it"
-        raise ExtSubError(f"{option} {text}: {which}; there are {', '.join(map(str, known))}")
+        raise ExtSubError(f"{option} {brief(text)}: {which}; there are {', '.join(map(str, known))}")
     return found[0]
 
 

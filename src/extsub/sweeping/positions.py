@@ -13,6 +13,7 @@ import torch
 from extsub.adapters.adapter import Adapter, Module
 from extsub.algebra import OPERATIONS, Delta
 from extsub.errors import ExtSubError
+from extsub.escaping import brief
 from extsub.profile import Profile
 
 if TYPE_CHECKING:
@@ -105,17 +106,18 @@ def parse_alphas(given: str) -> tuple[float, ...]:
     Raises:
         ExtSubError: it is neither.
     """
-    number = r"-?\d*\.?\d+"
+    number = r"-?(?:\d+(?:\.\d+)?|\.\d+)"
     if match := re.fullmatch(rf"({number}):({number}):({number})", given):
         first, last, step = (float(one) for one in match.groups())
-        count = round((last - first) / step) + 1 if step else 0
+        steps = (last - first) / step if step else -1
+        count = round(steps) + 1 if abs(steps) <= MOST_ALPHAS else 0  # it is no number where one was infinite
         if not 0 < count <= MOST_ALPHAS:
-            raise ExtSubError(f"--alphas {given}: from {first:g} to {last:g} in steps of {step:g} is no grid")
+            raise ExtSubError(f"--alphas {brief(given)}: from {first:g} to {last:g} in steps of {step:g} is no grid")
         values = [round(first + place * step, 10) for place in range(count)]
         return tuple(one for one in values if (last - one) * step >= -1e-9)
     if re.fullmatch(rf"{number}(,{number})*", given):
         return tuple(dict.fromkeys(float(one) for one in given.split(",")))
-    raise ExtSubError(f"--alphas {given}: expected FROM:TO:STEP (0:3:0.25) or values (0.5,1,2)")
+    raise ExtSubError(f"--alphas {brief(given)}: expected FROM:TO:STEP (0:3:0.25) or values (0.5,1,2)")
 
 
 def randomised(adapter: Adapter, seed: int) -> Adapter:

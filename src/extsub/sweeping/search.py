@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from extsub.algebra import OPERATIONS
-from extsub.errors import ExtSubError, require
+from extsub.errors import ExtSubError
+from extsub.extras import require
 from extsub.sweeping.asking import Asker
 from extsub.sweeping.choice import Chooser
 from extsub.sweeping.positions import Position

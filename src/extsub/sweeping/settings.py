@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from extsub.errors import ExtSubError
-from extsub.evaluation.settings import Backend, EvaluationSettings
+from extsub.evaluation.settings import ASKING, DATA, MODEL, OF_A_TASK, Backend, EvaluationSettings  # noqa: F401
 from extsub.models import Dtype  # noqa: F401
-from extsub.prompts import Prompt  # noqa: F401
+from extsub.prompts import Prompt  # noqa: F401  cyclopts looks here for the names in inherited types
 
+GRID = Parameter(group=Group("Strengths and choice", sort_key=0))
 NOT_HERE = Parameter(show=False)
 """settings of an evaluation that a sweep refuses, so that its help leaves them out"""
 
@@ -21,28 +22,30 @@ NOT_HERE = Parameter(show=False)
 class SweepSettings(EvaluationSettings):
     """Which strengths to try, and what they may cost."""
 
-    tasks: tuple[str, ...]
+    model: Annotated[str | None, MODEL] = None
+    """The base model: a folder or hub id; the base that the expert names unless given."""
+    tasks: Annotated[tuple[str, ...], GRID]
     """Benchmarks, the deficiency's first: truthfulqa-mc perplexity."""
     adapter: Annotated[tuple[str, ...], NOT_HERE] = ()
     backend: Annotated[Backend, NOT_HERE] = "transformers"
     url: Annotated[str | None, NOT_HERE] = None
     reference: Annotated[str | None, NOT_HERE] = None
-    output: Path | None = None
+    output: Annotated[Path | None, DATA] = None
     """Folder for what it finds: sweep.json, sweep.csv, and every position's results.json and items."""
-    seed: int = 0
+    seed: Annotated[int, ASKING] = 0
     """Of the halves, the random control, the search, --limit and the intervals."""
-    operations: tuple[str, ...] = ("ext-sub", "subtract", "contrast", "amplify", "negated", "random")
+    operations: Annotated[tuple[str, ...], GRID] = ("ext-sub", "subtract", "contrast", "amplify", "negated", "random")
     """Of them negated is the anti-expert alone with the sign turned, and random ext-sub with a random anti-expert of
     equal row norms: controls."""
-    alphas: str = "0:3:0.25"
+    alphas: Annotated[str, GRID] = "0:3:0.25"
     """FROM:TO:STEP, or values: 0.5,1,2."""
-    score: str | None = None
+    score: Annotated[str | None, GRID] = None
     """What to choose by, truthfulqa-mc.mc2 say; the first score of the first task unless given."""
-    budget: str | None = None
+    budget: Annotated[str | None, GRID] = None
     """What a choice may cost: "perplexity <= 1.02 * expert"."""
-    search: int = 0
+    search: Annotated[int, GRID] = 0
     """So many further strengths, proposed by Optuna from what the others scored, within the same budget."""
-    search_over: tuple[Literal["alpha", "kinds", "depth"], ...] = ("alpha",)
+    search_over: Annotated[tuple[Literal["alpha", "kinds", "depth"], ...], GRID] = ("alpha",)
     """What --search varies: one alpha, or one for each kind of module (q_proj, ...), and a slope along the depth."""
 
     def __post_init__(self) -> None:

@@ -5,9 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from extsub.pictures import drawing, label
+
 
 def plot_losses(record: dict[str, Any], path: Path) -> None:
     """Draw ``training.json``'s losses into a .png."""
+    with drawing(size=10):
+        _draw(record, path)
+
+
+def _draw(record: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     steps = [one["step"] for one in record["losses"]]
@@ -23,7 +30,8 @@ def plot_losses(record: dict[str, Any], path: Path) -> None:
         loss.plot(steps, smoothed(losses), color="tab:blue", linewidth=2, label="running mean, over a tenth of the run")
         loss.legend(frameon=False)
     loss.set_ylabel("loss on answers")
-    loss.set_title(f"{Path(record['plan']['data']['name']).name}: {settings['kind']}, {total:,} steps", fontsize=10)
+    name = label(Path(record["plan"]["data"]["name"]).name)
+    loss.set_title(f"{name}: {settings['kind']}, {total:,} steps", fontsize=10)
     rate.plot(steps, [one["learning_rate"] for one in record["losses"]], color="0.4", linewidth=1)
     rate.set_ylabel("learning rate", fontsize=8)
     rate.set_ylim(bottom=0)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from extsub.errors import ExtSubError
+from extsub.printing import bar, say
+from extsub.processes import shows_progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 LINES = 20
 """where nobody looks: about so many for a whole run"""
@@ -29,10 +32,8 @@ class Watch(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._begun, self.first_step = time.perf_counter(), state.global_step
-        if state.is_world_process_zero and sys.stderr.isatty():
-            columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, TextColumn("left  {task.fields[said]}"), console=Console(stderr=True))
-            self._bar.add_task("training", total=state.max_steps, completed=state.global_step, said="")
+        if shows_progress() and sys.stderr.isatty():
+            self._bar = bar("training", state.max_steps, state.global_step, transient=False)
             self._bar.start()
 
     def on_log(
@@ -55,11 +56,9 @@ class Watch(TrainerCallback):
         said = f"loss {loss:.4f}, {speed:,.0f} tokens/s"
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=step, said=said)
-        elif state.is_world_process_zero and (step * LINES // state.max_steps) > (
-            (step - 1) * LINES // state.max_steps
-        ):
+        elif shows_progress() and step * LINES // state.max_steps > (step - 1) * LINES // state.max_steps:
             left = self.seconds / (step - self.first_step) * (state.max_steps - step)
-            print(f"step {step:,} of {state.max_steps:,}: {said}, {left:.0f} s left", file=sys.stderr, flush=True)
+            say(f"step {step:,} of {state.max_steps:,}: {said}, {left:.0f} s left", error=True)
 
     def close(self) -> None:
         """Take the bar away, also after an error."""

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file
 
-from extsub.adapters.card import metadata
+from extsub.adapters.card import KINDS, base_in_words, front_matter, use
 from extsub.adapters.source import CONFIG, SAFETENSORS
+from extsub.adapters.stated import CARD, data_named
 from extsub.errors import ExtSubError
+from extsub.escaping import markdown
 
 if TYPE_CHECKING:
     from extsub.training.plan import Plan
@@ -83,15 +85,16 @@ def write_adapter(folder: Path, saved: Path, record: dict[str, Any]) -> None:
     if (runs := saved.parent / "runs").is_dir():  # tensorboard's
         shutil.copytree(runs, folder / "runs")
     (folder / RECORD).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_card(record), encoding="utf-8")
+    (folder / CARD).write_text(_card(record, config), encoding="utf-8")
     plot_losses(record, folder / PICTURE)
 
 
-def _card(record: dict[str, Any]) -> str:
-    settings, plan = record["settings"], record["plan"]
-    base = plan["model"]
+def _card(record: dict[str, Any], config: dict[str, Any]) -> str:
+    settings, plan, kind = record["settings"], record["plan"], config["peft_type"]
+    base, task, name = plan["model"], config["task_type"], Path(settings["output"]).resolve().name
+    datasets, file = data_named(plan["data"]["name"])
     rows = {
-        "data": f"{Path(plan['data']['name']).name}, {plan['data']['rows']:,} rows, SHA-256 "
+        "data": f"{markdown(file or datasets[0])}, {plan['data']['rows']:,} rows, SHA-256 "
         f"`{plan['data']['sha256'][:16]}`",
         "prompt": f"`{settings['template']}` template; the loss is on the answer and its end token",
         "steps": f"{plan['steps']:,} of {settings['batch_size']} rows, {settings['epochs']:g} epochs",
@@ -100,11 +103,18 @@ def _card(record: dict[str, Any]) -> str:
         "loss": f"{record['first_loss']:.4f} at first, {record['last_loss']:.4f} at last",
         "seed": settings["seed"],
     }
-    lines = ["---", metadata(base, settings["kind"], "CAUSAL_LM").rstrip(), "---", ""]
-    lines += [f"A {settings['kind']} adapter for {base}, trained by extsub {record['versions']['extsub']}.", ""]
-    lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items()), ""]
-    lines += ["![loss by step](loss.png)", "", f"All settings, versions and figures: `{RECORD}`.", "", "## Use", ""]
-    lines += ["```python", "from peft import PeftModel", "from transformers import AutoModelForCausalLM", ""]
-    lines += [f'model = AutoModelForCausalLM.from_pretrained("{base}")']
-    lines += ['model = PeftModel.from_pretrained(model, "this folder")', "```", ""]
+    version = record["versions"]["extsub"]
+    lines = [front_matter(base, kind, task, datasets, {}), f"# {markdown(name)}", ""]
+    lines += [f"{KINDS[kind]} adapter for {base_in_words(base)}, trained by extsub {version}.", ""]
+    lines += [*use(base, task, name, vllm=None), "## How it was trained", "", "| | |", "|---|---|"]
+    lines += [*(f"| {name} | {value} |" for name, value in rows.items()), "", f"![loss by step]({PICTURE})", ""]
+    lines += ["Licence: that of the base model and of the data; not stated here.", "", "## Limits", ""]
+    lines += [
+        "- The loss says how well it fits its own data. What it does to anything else was not measured here: evaluate "
+        "before you rely on it.",
+        "- It means something on this base model only, and has learnt what its data have of errors and biases.",
+        "",
+        f"All settings, versions and figures: `{RECORD}`.",
+        "",
+    ]
     return "\n".join(lines)

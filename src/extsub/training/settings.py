@@ -6,10 +6,12 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from extsub.adapters.staging import check_writable
+from cyclopts import Group, Parameter
+
 from extsub.data import check_fields
+from extsub.disk import check_writable
 from extsub.errors import ExtSubError
 from extsub.models import find_model
 from extsub.rows import find_file
@@ -17,6 +19,12 @@ from extsub.rows import find_file
 Kind = Literal["lora", "ia3", "prefix", "p-tuning", "prompt"]
 PROMPT_LEARNING = ("prefix", "p-tuning", "prompt")
 """kinds whose virtual tokens stand before every sequence, so that sequences cannot share a row"""
+
+WHAT = Parameter(group=Group("Model and data", sort_key=1))
+ADAPTER = Parameter(group=Group("Adapter", sort_key=2))
+LEARNING = Parameter(group=Group("Learning", sort_key=3))
+MEMORY = Parameter(group=Group("Memory and speed", sort_key=4))
+RUN = Parameter(group=Group("Run", sort_key=5))
 
 OWN: dict[str, tuple[Kind, ...]] = {
     "rank": ("lora",),
@@ -36,85 +44,85 @@ OWN: dict[str, tuple[Kind, ...]] = {
 class TrainingSettings:
     """Everything that decides what an adapter becomes. The defaults are the authors' (``train_peft.sh``)."""
 
-    model: str
+    model: Annotated[str, WHAT]
     """The base model: a folder, or a hub id (owner/name or owner/name@revision)."""
 
-    data: str
+    data: Annotated[str, WHAT]
     """Instruction data: a .json, .jsonl, .csv or .parquet file, or a dataset of the hub."""
 
-    output: Path
+    output: Annotated[Path, WHAT]
     """The folder to write."""
 
-    kind: Kind = "lora"
+    kind: Annotated[Kind, ADAPTER] = "lora"
     """What to train."""
 
-    field: dict[str, str] | None = None
+    field: Annotated[dict[str, str] | None, WHAT] = None
     """What the data calls our fields: instruction=question output=right_answer."""
 
-    template: Literal["extsub", "chat", "none"] = "extsub"
+    template: Annotated[Literal["extsub", "chat", "none"], WHAT] = "extsub"
     """The text around a prompt: the authors' <|user|>...<|assistant|>, the tokenizer's chat template, or none."""
 
-    epochs: float = 2.0
+    epochs: Annotated[float, LEARNING] = 2.0
     """How often every row is seen."""
 
-    learning_rate: float = 2e-5
+    learning_rate: Annotated[float, LEARNING] = 2e-5
     """The highest; it falls linearly to 0."""
 
-    warmup: float = 0.03
+    warmup: Annotated[float, LEARNING] = 0.03
     """Part of the steps in which the learning rate rises."""
 
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, LEARNING] = 0.0
     """AdamW's."""
 
-    batch_size: int = 128
+    batch_size: Annotated[int, LEARNING] = 128
     """Rows for one step of the optimizer, over all devices together."""
 
-    micro_batch_size: int = 4
+    micro_batch_size: Annotated[int, MEMORY] = 4
     """Rows that one device takes at once: changes memory and speed, not the result."""
 
-    max_length: int = 1024
+    max_length: Annotated[int, WHAT] = 1024
     """Tokens; what is longer loses its end."""
 
-    packing: bool = False
+    packing: Annotated[bool, MEMORY] = False
     """Put several rows into one of max_length tokens (LoRA, IA3); batch_size then counts packed rows."""
 
-    seed: int = 42
+    seed: Annotated[int, LEARNING] = 42
     """Of the first weights, the order of rows, and dropout."""
 
-    rank: int = 16
+    rank: Annotated[int, ADAPTER] = 16
     """LoRA's."""
 
-    lora_alpha: float = 32
+    lora_alpha: Annotated[float, ADAPTER] = 32
     """LoRA's scaling is lora_alpha / rank."""
 
-    lora_dropout: float = 0.05
+    lora_dropout: Annotated[float, ADAPTER] = 0.05
     """LoRA's."""
 
-    target_modules: tuple[str, ...] | None = None
+    target_modules: Annotated[tuple[str, ...] | None, ADAPTER] = None
     """Modules to adapt (LoRA, IA3), or all-linear; PEFT's choice for the architecture unless given."""
 
-    feedforward_modules: tuple[str, ...] | None = None
+    feedforward_modules: Annotated[tuple[str, ...] | None, ADAPTER] = None
     """Those of the target modules whose input IA3 scales instead of their output."""
 
-    virtual_tokens: int = 2
+    virtual_tokens: Annotated[int, ADAPTER] = 2
     """Of prefix, p-tuning and prompt."""
 
-    encoder_size: int = 256
+    encoder_size: Annotated[int, ADAPTER] = 256
     """Width of the network that makes the virtual tokens of prefix (0: none) and p-tuning."""
 
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], MEMORY] = "auto"
     """Of the base model: bfloat16 on a GPU that has it, else float32. The adapter is trained in float32."""
 
-    quantize: Literal["4bit", "8bit"] | None = None
+    quantize: Annotated[Literal["4bit", "8bit"] | None, MEMORY] = None
     """Load the base model in 4 or 8 bits (QLoRA; needs bitsandbytes)."""
 
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, MEMORY] = False
     """Compute activations twice to keep fewer: less memory, slower."""
 
-    checkpoint_steps: int = 50
+    checkpoint_steps: Annotated[int, RUN] = 50
     """Save what --resume needs after as many steps; the last two are kept."""
 
-    report_to: tuple[str, ...] = ()
+    report_to: Annotated[tuple[str, ...], RUN] = ()
     """Where transformers should report too: tensorboard, wandb, ..."""
 
     def __post_init__(self) -> None:

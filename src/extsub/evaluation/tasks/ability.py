@@ -63,12 +63,18 @@ def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSe
     from lm_eval.models.huggingface import HFLM
 
     manager = _manager(next(iter(items.values()))["folder"])
-    on_gpu = model.device.type == "cuda"
+    automatic, sound = "auto" if model.device.type == "cuda" else 16, model.soundness.everywhere
+    if not sound.cache or sound.answering is None:
+        raise ExtSubError(
+            f"ability: lm-evaluation-harness generates with a cache, and with one {model.base.config.model_type} does "
+            "not say what it says without: leave ability out"
+        )
+    in_batches = sound.scoring == sound.answering == "any"
     tokenizer: Any = model.tokenizer
     harness = HFLM(
         pretrained=model.module,
         tokenizer=tokenizer,
-        batch_size=settings.rows_at_once or ("auto" if on_gpu else 16),
+        batch_size=(settings.rows_at_once or automatic) if in_batches else 1,
         max_length=model.longest,
     )
     for index, item in items.items():

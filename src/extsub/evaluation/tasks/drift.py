@@ -11,7 +11,7 @@ from extsub.data import has_answers
 from extsub.errors import ExtSubError
 from extsub.evaluation.adapter_name import find
 from extsub.evaluation.asking import Question, request
-from extsub.evaluation.batches import Batches
+from extsub.evaluation.batches import Batches, alike
 from extsub.evaluation.language_model import LanguageModel, switched_to
 from extsub.evaluation.scoring import answer_logits, in_chunks, size_of
 from extsub.evaluation.sequences import Encoded, encode
@@ -64,7 +64,10 @@ def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSe
 
     mark = ending(settings.prompt, model.tokenizer).text
     encoded = encode(model, requests, end_token=True, special_tokens=special, mark=mark)
-    yield from Batches(work, lambda item: size_of(model, item), settings.rows_at_once).run(encoded)
+    batches = Batches(work, lambda item: size_of(model, item), settings.rows_at_once)
+    for sound, part in model.soundness.split(encoded, lambda item: len(item.rows[0].tokens)):
+        for group in alike(part, lambda item: len(item.rows[0].tokens), sound.scoring):
+            yield from batches.run(group)
 
 
 def _divergence(reference: Tensor, model: Tensor) -> Tensor:

@@ -1,0 +1,93 @@
+"""Files that somebody else wrote: only regular ones of a sane size are read, and JSON that is text throughout."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+LARGEST = 32 * 2**20
+"""bytes of a config or record; those of the largest adapters have 5 million"""
+
+
+def check_regular(path: Path) -> int:
+    """The size of a regular file in bytes. A pipe may never answer, and a device never end.
+
+    Raises:
+        OSError: it is not there, or something else; ``strerror`` says what.
+    """
+    try:
+        found = path.stat()
+    except ValueError as error:  # a null byte in the name
+        raise OSError(errno.EINVAL, "no name that a file can have") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "a pipe or device, not a regular file", str(path))
+    return found.st_size
+
+
+def read_bytes(path: Path, largest: int | None = LARGEST) -> bytes:
+    """All of a regular file.
+
+    Args:
+        largest: how many bytes it may have; None for any number.
+
+    Raises:
+        OSError: it is not there, no regular file, or larger; ``strerror`` says what.
+    """
+    check_regular(path)
+    with path.open("rb") as file:  # sizes in /proc are 0, so the size is not believed
+        content = file.read() if largest is None else file.read(largest + 1)
+    if largest is not None and len(content) > largest:
+        raise OSError(errno.EFBIG, f"larger than {largest // 2**20} MiB", str(path))
+    return content
+
+
+def read_json(path: Path, shape: Any = object, largest: int | None = LARGEST) -> Any:
+    """What a JSON file holds.
+
+    Args:
+        shape: what it must look like, as `fits` has it.
+
+    Raises:
+        OSError: as `read_bytes`.
+        ValueError: as `parse_json`, or it has another shape.
+    """
+    value = parse_json(read_bytes(path, largest))
+    if not fits(value, shape):
+        raise ValueError("other values than expected")
+    return value
+
+
+def fits(value: Any, shape: Any) -> bool:
+    """Whether a JSON value has a shape: a type, ``[shape]`` for a list, ``[shape, shape]`` for one of two, or
+    ``{name: shape}`` for an object that has these names; ``...`` stands for every other name."""
+    if isinstance(shape, list):
+        shapes = shape * len(value) if isinstance(value, list) and len(shape) == 1 else shape
+        return isinstance(value, list) and len(value) == len(shapes) and all(map(fits, value, shapes))
+    if isinstance(shape, dict):
+        if not isinstance(value, dict) or shape.keys() - value.keys() - {...}:
+            return False
+        named = {name: shape.get(name, shape.get(..., object)) for name in value}
+        return all(fits(value[name], one) for name, one in named.items())
+    return isinstance(value, shape)
+
+
+def parse_json(content: bytes, **hooks: Any) -> Any:
+    """A JSON value, with the hooks of ``json.loads``.
+
+    Raises:
+        ValueError: it is no JSON: bad UTF-8, thousands of levels, a number of thousands of digits, or half of a
+            surrogate pair, which Python could neither print nor write.
+    """
+    try:
+        value = json.loads(content.decode("utf-8"), **hooks)
+        if rb"\ud" in content.lower():
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return value

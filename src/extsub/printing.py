@@ -1,0 +1,82 @@
+"""The exits to a terminal: a line, a table, a bar. Others' text is shown and never obeyed, whoever printed it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sys
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from extsub.errors import PrintError
+from extsub.escaping import line, to_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+    from rich.text import Text
+
+WIDE = 160
+"""columns of a table where the output is no terminal"""
+
+
+def say(*lines: str, error: bool = False) -> None:
+    """Lines on standard output, or on standard error; without any, a blank one."""
+    print("\n".join(map(line, lines)), file=sys.stderr if error else sys.stdout, flush=error)
+
+
+def print_json(content: Any) -> None:
+    """JSON on standard output, in ASCII where that does not hold Unicode.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+    """
+    text = to_json(content)
+    if not (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf"):
+        text = re.sub("[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
+    print(text)
+
+
+@contextlib.contextmanager
+def to_stdout() -> Generator[None]:
+    """Tell an error of standard output from one of any other file.
+
+    Raises:
+        PrintError: what is printed inside cannot be written.
+    """
+    try:
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        raise PrintError(error) from error
+
+
+def print_table(table: Table) -> None:
+    """As wide as the terminal, or as it needs to be."""
+    console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=False).print(table)
+
+
+def bar(doing: str, total: int, done: int, *, transient: bool = True) -> Progress:
+    """A bar on standard error with one task: so many of how many, the time left, and what its field ``said`` says."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    name, said = (TextColumn(text, markup=False) for text in ("{task.description}", "left  {task.fields[said]}"))
+    columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), said)
+    progress = Progress(*columns, console=console(stderr=True), transient=transient)
+    progress.add_task(line(doing), total=total, completed=done, said="")
+    return progress
+
+
+def console(**options: Any) -> Console:
+    """Of rich, without its markup, its emoji and its colours for numbers."""
+    from rich.console import Console
+
+    class Plain(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            options.update(markup=False, emoji=False, highlight=False)
+            return super().render_str(line(text), **options)
+
+    return Plain(**options)
