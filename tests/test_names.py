@@ -52,11 +52,14 @@ def test_wrappers_anywhere_in_any_key_leave_the_adapter_as_it_is(tmp_path: Path,
 @pytest.mark.parametrize(
     ("rename", "note"),
     [
-        (lambda key: key.replace("layers.0", "layers.0._orig_mod"), "4 of 4 keys carry _orig_mod, left out"),
-        (lambda key: key.replace(Q, f"_orig_mod.{Q}"), "2 of 4 keys carry _orig_mod, left out"),
-        (lambda key: key.replace(PREFIX, f"{PREFIX}module."), "4 of 4 keys carry module, left out"),
-        (lambda key: key.replace(PREFIX + Q, PREFIX * 2 + Q), "2 of 4 keys carry base_model.model twice, left out"),
-        (lambda key: key.replace(".weight", ".style.weight"), "keys carry the name of the adapter, style, left out"),
+        (lambda key: key.replace("layers.0", "layers.0._orig_mod"), "_orig_mod was left out of 4 of 4 keys"),
+        (lambda key: key.replace(Q, f"_orig_mod.{Q}"), "_orig_mod was left out of 2 of 4 keys"),
+        (lambda key: key.replace(PREFIX, f"{PREFIX}module."), "module was left out of 4 of 4 keys"),
+        (lambda key: key.replace(PREFIX + Q, PREFIX * 2 + Q), "a second base_model.model was left out of 2 of 4 keys"),
+        (
+            lambda key: key.replace(".weight", ".style.weight"),
+            "the name of the adapter, style, was left out of the keys",
+        ),
     ],
 )
 def test_what_is_left_out_is_said(tmp_path: Path, rename, note: str) -> None:
@@ -157,6 +160,8 @@ def test_wrappers_in_the_config_are_the_same_layers(tmp_path: Path) -> None:
     config["alpha_pattern"] = {wrapped: 20, Q: 10}
     with pytest.raises(ExtSubError, match=f"alpha_pattern in adapter_config.json gives {Q} two values"):
         load_adapter(build.write(tmp_path / "b", tensors, config))
+    config["alpha_pattern"] = {"my_module.q_proj": 20}
+    assert load_adapter(build.write(tmp_path / "like", tensors, config)).modules[Q].scaling == 6 / 5
     config["alpha_pattern"] = {".*_orig_mod.*q_proj": 20}
     with pytest.raises(
         ExtSubError, match="alpha_pattern in adapter_config.json names _orig_mod: write its keys without"

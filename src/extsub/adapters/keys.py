@@ -118,14 +118,15 @@ def _clean(keys: list[str], where: str, notes: list[str]) -> dict[str, str]:
     clean: dict[str, str] = {}
     left_out: Counter[str] = Counter()
     adapters: set[str] = set()
+    bases = 0
     for key in keys:
         name, found = without_wrappers(key)
         if ".original_module." in name:
-            left_out["original_module (the base's own weights)"] += 1
+            bases += 1
             continue
         front = _FRONT.match(name)
         if front and front[0] != PREFIX:
-            found.append("module" if "module." in front[0] else f"{PREFIX.rstrip('.')} twice")
+            found.append("module" if "module." in front[0] else f"a second {PREFIX.rstrip('.')}")
             name = PREFIX + name[front.end() :]
         if named := _NAMED.search(name):
             name = _NAMED.sub(r".\1", name)
@@ -141,8 +142,9 @@ def _clean(keys: list[str], where: str, notes: list[str]) -> dict[str, str]:
         raise ExtSubError(
             f"{where}: it holds several adapters ({', '.join(map(brief, sorted(adapters)[:3]))}): save one of them"
         )
-    notes += [f"{number} of {len(keys)} keys carry {what}, left out" for what, number in sorted(left_out.items())]
-    notes += [f"keys carry the name of the adapter, {brief(name)}, left out" for name in adapters]
+    notes += [f"{what} was left out of {number} of {len(keys)} keys" for what, number in sorted(left_out.items())]
+    notes += [f"the name of the adapter, {brief(name)}, was left out of the keys" for name in adapters]
+    notes += [f"{bases} tensors under original_module are the base's own and are left out"] if bases else []
     return clean
 
 

@@ -80,8 +80,8 @@ def _clean_pattern(pattern: Mapping[str, Any], field: str, where: str) -> dict[s
     result: dict[str, Any] = {}
     for key, value in pattern.items():
         clean = _clean(key)
-        if wrapper := re.search(_ANY, clean):
-            raise ExtSubError(f"{where}: {field} in adapter_config.json names {wrapper[0]}: write its keys without it")
+        if wrapper := re.search(rf"(?<![A-Za-z0-9])({_ANY})(?![A-Za-z0-9_])", clean):
+            raise ExtSubError(f"{where}: {field} in adapter_config.json names {wrapper[1]}: write its keys without it")
         if result.setdefault(clean, value) != value:
             raise ExtSubError(f"{where}: {field} in adapter_config.json gives {brief(clean)} two values: keep one")
     return result
@@ -209,12 +209,12 @@ def fused_and_apart(mine: Iterable[str], theirs: Iterable[str]) -> tuple[str, st
             else:
                 pieces[side][path] = name
     for side in (0, 1):
-        found = {_Place.of(path).tail: (_Place.of(path), name) for path, name in wholes[side].items()}
+        found = {(place := _Place.of(path)).tail: (place, name) for path, name in wholes[side].items()}
         for path, name in pieces[1 - side].items() if found else ():
             place = _Place.of(path)
-            whole, its = found.get(place.tail, (None, ""))
-            if whole and place.may_be(whole):
-                return (its, name) if side == 0 else (name, its)
+            if place.tail in found and place.may_be(found[place.tail][0]):
+                whole = found[place.tail][1]
+                return (whole, name) if side == 0 else (name, whole)
     return None
 
 
