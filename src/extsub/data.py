@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from extsub.errors import ExtSubError
-from extsub.escaping import shown
+from extsub.escaping import brief, shown
 from extsub.prompts import ROLES, Turn, user_turn
 from extsub.rows import Row, describe, fields_of, read_rows, read_text
 
@@ -98,7 +98,7 @@ def load_prompts(name: str, fields: Mapping[str, str] | None = None) -> Prompts:
 
 def _known(fields: Mapping[str, str] | None) -> dict[str, str]:
     if unknown := sorted(set(fields or {}) - set(FIELDS)):
-        raise ExtSubError(f"--field {unknown[0]}=...: no such field of ours; there are {', '.join(FIELDS)}")
+        raise ExtSubError(f"--field {brief(unknown[0])}=...: no such field of ours; there are {', '.join(FIELDS)}")
     return dict(fields or {})
 
 
@@ -143,12 +143,14 @@ def _choose_format(
     there = fields_of(row)
     for ours, theirs in fields.items():
         if theirs not in row:
-            raise ExtSubError(f"--field {ours}={theirs}: {name} has no field {shown(theirs)}; it has {there}")
+            raise ExtSubError(f"--field {ours}={brief(theirs)}: {name} has no field {shown(theirs)}; it has {there}")
     for wanted in sorted(formats, key=lambda wanted: -len(set(wanted) & set(fields))):  # what the user named, first
         if all(fields.get(ours, ours) in row for ours in wanted):
             unused = sorted(set(fields) - {*wanted, *(["input"] if "instruction" in wanted else [])})
             if unused:
-                raise ExtSubError(f"--field {unused[0]}={fields[unused[0]]}: does not go with {' and '.join(wanted)}")
+                raise ExtSubError(
+                    f"--field {unused[0]}={brief(fields[unused[0]])}: does not go with {' and '.join(wanted)}"
+                )
             return wanted
     if formats == PROMPT_FORMATS:
         expected, example = "instruction (and perhaps input), or prompt, or messages", "--field prompt=question"
