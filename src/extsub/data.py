@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from extsub.errors import ExtSubError
-from extsub.escaping import shown
+from extsub.escaping import brief, shown
 from extsub.formats import describe
 from extsub.guesses import how_to_read, inside, pair
 from extsub.messages import conversation, is_conversation, is_question, learnt, whole
@@ -119,7 +119,7 @@ def check_fields(fields: Mapping[str, str] | None, more: Sequence[str] = ()) -> 
     """
     known = (*FIELDS, *more)
     if unknown := sorted(set(fields or {}) - set(known)):
-        raise ExtSubError(f"--field {unknown[0]}=...: no such field of ours; there are {', '.join(known)}")
+        raise ExtSubError(f"--field {brief(unknown[0])}=...: no such field of ours; there are {', '.join(known)}")
     return dict(fields or {})
 
 
@@ -169,13 +169,16 @@ def _choose_format(
     where, row = first
     for ours, theirs in fields.items():
         if not has(row, theirs):
-            raise ExtSubError(f"--field {ours}={theirs}: {name} has no field {shown(theirs)}; it has {fields_of(row)}")
+            raise ExtSubError(
+                f"--field {ours}={brief(theirs)}: {name} has no field {shown(theirs)}; it has {fields_of(row)}"
+            )
     known = fields if "messages" in row else {"messages": "conversations", **fields}  # ShareGPT's name
     for wanted in sorted(formats, key=lambda wanted: -len(set(wanted) & set(fields))):  # what the user named, first
         if all(has(row, known.get(ours, ours)) for ours in wanted):
             unused = sorted(set(fields) - {*wanted, "system", *(["input"] if "instruction" in wanted else [])})
             if unused:
-                raise ExtSubError(f"--field {unused[0]}={fields[unused[0]]}: does not go with {' and '.join(wanted)}")
+                given = f"{unused[0]}={brief(fields[unused[0]])}"
+                raise ExtSubError(f"--field {given}: does not go with {' and '.join(wanted)}")
             return wanted, known
     if formats == PROMPT_FORMATS:
         expected = "instruction (and perhaps input), or prompt, or messages"

@@ -12,7 +12,7 @@ from typing import Any
 
 from extsub.disk import write_whole
 from extsub.errors import ExtSubError
-from extsub.escaping import to_json
+from extsub.escaping import brief, to_json
 from extsub.evaluation import adapter_name, language_model
 from extsub.evaluation.asking import check_questions
 from extsub.evaluation.run import Progress, Run, ask_all, judge, saved_when_interrupted, silent
@@ -160,9 +160,11 @@ def tasks_named(names: Sequence[str], settings: EvaluationSettings) -> list[Task
         if name not in TASKS:
             close = difflib.get_close_matches(name, TASKS, n=1)
             meant = (
-                f"did you mean {close[0]}?" if close else f"one of lm-evaluation-harness is ability --lm-eval {name}."
+                f"did you mean {close[0]}?"
+                if close
+                else f"one of lm-evaluation-harness is ability --lm-eval {brief(name)}."
             )
-            raise ExtSubError(f"{name}: no such task; {meant} There are {', '.join(TASKS)}")
+            raise ExtSubError(f"{brief(name)}: no such task; {meant} There are {', '.join(TASKS)}")
     chosen = [TASKS[name] for name in dict.fromkeys(names)]
     for task in chosen:
         if settings.backend == "openai" and task.needs != "answers":

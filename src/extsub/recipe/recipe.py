@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, operand, shell, shown
-from extsub.recipe.values import mapping_of, read_yaml, settings_of
+from extsub.recipe.values import mapping_of, read_yaml, settings_of, text_of
 from extsub.sweeping.settings import SweepSettings
 from extsub.training.settings import TrainingSettings
 
@@ -76,14 +76,11 @@ def read_recipe(path: Path) -> Recipe:
     found = mapping_of(str(path), read_yaml(str(path), path), KEYS)
     if missing := [name for name in NEEDED if name not in found]:
         raise ExtSubError(f"{path}: {missing[0]} is missing; a recipe has {', '.join(NEEDED)}")
-    for name in ("model", "output"):
-        if not isinstance(found[name], str) or not found[name]:
-            raise ExtSubError(f"{path}: {name} is {shown(found[name])}, expected text")
-    output = Path(found["output"]).expanduser()
+    model, output = text_of(f"{path}: model", found["model"]), _folder(path, found["output"])
     shared = settings_of(f"{path}: training", found.get("training", {}), TrainingSettings, ("model", "data", "output"))
 
     def ingredient(name: str, given: Any, where: str) -> Ingredient:
-        return _ingredient(name, given, f"{path}: {where}", found["model"], output / name, shared)
+        return _ingredient(name, given, f"{path}: {where}", model, output / name, shared)
 
     others = found["anti_experts"]
     if not isinstance(others, Mapping) or not others:
@@ -94,7 +91,16 @@ def read_recipe(path: Path) -> Recipe:
     )
     result = ResultSettings(**settings_of(f"{path}: result", found.get("result", {}), ResultSettings))
     _check_kinds(path, [expert, *anti_experts], result)
-    return Recipe(path, found["model"], output, expert, anti_experts, _sweep(path, found, output, result), result)
+    return Recipe(path, model, output, expert, anti_experts, _sweep(path, found, output, result), result)
+
+
+def _folder(path: Path, value: Any) -> Path:
+    """Where a recipe writes."""
+    text = text_of(f"{path}: output", value)
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise ExtSubError(f"{path}: output is {shown(text)}: {brief(error)}") from error
 
 
 @contextmanager
@@ -107,13 +113,11 @@ def named(where: str) -> Generator[None]:
 
 
 def _ingredient(name: str, given: Any, where: str, model: str, folder: Path, shared: dict[str, Any]) -> Ingredient:
-    if not re.fullmatch(r"[\w-][\w.-]*", name):
+    if not re.fullmatch(r"[\w-][\w.-]{0,99}", name):
         raise ExtSubError(f"{where}: a name is of letters, digits and . _ -, since its folder is called so")
     if isinstance(given, Mapping) and "adapter" in given:
         adapter = mapping_of(where, given, ["adapter"]).get("adapter")
-        if not isinstance(adapter, str) or not adapter:
-            raise ExtSubError(f"{where}: adapter is {shown(adapter)}, expected a folder or a hub id")
-        return Ingredient(name, adapter, None)
+        return Ingredient(name, text_of(f"{where}: adapter", adapter), None)
     own = settings_of(where, given, TrainingSettings, ("model", "output"))
     if "data" not in own:
         raise ExtSubError(f"{where}: say what it is trained on (data: FILE), or which one it is (adapter: FOLDER)")
@@ -130,7 +134,9 @@ def _sweep(path: Path, found: Mapping[str, Any], output: Path, result: ResultSet
         settings = SweepSettings(**given, model=found["model"], output=output / "sweep")
     if result.operation not in settings.operations:
         there = ", ".join(settings.operations)
-        raise ExtSubError(f"{path}: result: operation is {result.operation}, and the sweep has {there}: add it there")
+        raise ExtSubError(
+            f"{path}: result: operation is {result.operation}, and the sweep has {brief(there)}: add it there"
+        )
     return settings
 
 

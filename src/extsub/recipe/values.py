@@ -27,6 +27,9 @@ MOST_VALUES = 20_000
 DEEPEST = 50
 """level of a YAML file"""
 
+LONGEST_TEXT = 4096
+"""characters of a setting; no path is longer"""
+
 LONGEST_NUMBER = 100
 """characters of a number; YAML 1.1 has some in base 60, which take long"""
 
@@ -122,6 +125,17 @@ def mapping_of(where: str, value: Any, known: Iterable[str] | None) -> dict[str,
     return {name: one for name, one in found.items() if one is not None}
 
 
+def text_of(where: str, value: Any) -> str:
+    """A text that is not empty.
+
+    Raises:
+        ExtSubError: it is none.
+    """
+    if value == "":
+        raise ExtSubError(f"{where} is empty, expected {EXPECTED[str]}")
+    return _plain(where, value, str)
+
+
 def settings_of(where: str, value: Any, cls: Any, ours: Iterable[str] = ()) -> dict[str, Any]:
     """What a mapping says of the fields of a dataclass.
 
@@ -174,4 +188,6 @@ def _plain(where: str, value: Any, kind: Any) -> Any:
         # 0:3:0.25 is a number to YAML 1.1, in base 60
         hint = ": put it in quotes" if kind is str and isinstance(value, (int, float, date)) else ""
         raise ExtSubError(f"{where} is {shown(value)}, expected {EXPECTED[kind]}{hint}")
+    if isinstance(value, str) and (not value.isprintable() or len(value) > LONGEST_TEXT):
+        raise ExtSubError(f"{where} is {shown(value)}, expected one line of at most {LONGEST_TEXT} characters")
     return kind(value)

@@ -85,7 +85,7 @@ def positions(operations: tuple[str, ...], alphas: tuple[float, ...]) -> list[Po
     """
     for operation in operations:
         if operation not in (*OPERATIONS, *CONTROLS):
-            raise ExtSubError(f"--operations {operation}: there are {', '.join((*OPERATIONS, *CONTROLS))}")
+            raise ExtSubError(f"--operations {brief(operation)}: there are {', '.join((*OPERATIONS, *CONTROLS))}")
     if not operations:
         raise ExtSubError(f"--operations: name one or more of {', '.join((*OPERATIONS, *CONTROLS))}")
     if not any(alphas):
