@@ -103,6 +103,8 @@ def print_sweep(record: dict[str, Any]) -> None:
     print_table(chosen)
     if sentence := search_sentence(record):
         print(f"\n{sentence}")
+    for note in record["notes"]:
+        print(f"  note: {note}")
 
 
 def _name(model: dict[str, Any]) -> str:

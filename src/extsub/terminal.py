@@ -153,6 +153,7 @@ def print_generation(output: Path, record: dict[str, Any]) -> None:
         print(f"  note: {record['unfinished']:,} reached --max-new-tokens and stop there")
     if record["shortened"]:
         print(f"  note: {record['shortened']:,} prompts were too long and lost their beginning")
+    _print_notes(record["notes"])
 
 
 def _duration(seconds: float) -> str:

@@ -113,6 +113,23 @@ def _why_not(init: Any) -> str:
     return "extsub does not know it, and it may have changed the base weights"
 
 
+def check_scale(config: Mapping[str, Any], where: str) -> list[str]:
+    """What a user should know of a LoRA's ``lora_alpha``, in sentences.
+
+    Raises:
+        ExtSubError: it is missing, no number, or 0.
+    """
+    lora_alpha = fields.number(config, "lora_alpha", where)
+    if lora_alpha == 0:
+        raise ExtSubError(
+            f"{where}: lora_alpha is 0 in adapter_config.json: the adapter changes nothing; if its scale was lost when "
+            "it was saved, write there what it was trained with"
+        )
+    if lora_alpha < 0:
+        return [f"lora_alpha is {lora_alpha:g}: the adapter is applied with its sign flipped"]
+    return []
+
+
 class _Reader:
     """Reads modules of one file under one config."""
 
@@ -135,15 +152,8 @@ class _Reader:
         self.r = fields.whole_number(config, "init_r" if self.adalora else "r", where)
         self.lora_alpha = fields.number(config, "lora_alpha", where)
         self.parameters = fields.names(config, "target_parameters", where)
-        self._check_lora_alpha()
-
-    def _check_lora_alpha(self) -> None:
-        if self.adalora:
-            return  # PEFT reads 0 and below as init_r there
-        if self.lora_alpha == 0:
-            raise ExtSubError(f"{self.where}: lora_alpha is 0 in adapter_config.json: the adapter changes nothing")
-        if self.lora_alpha < 0:
-            self.notes.append(f"lora_alpha is {self.lora_alpha:g}: the adapter is applied with its sign flipped")
+        if not self.adalora:  # PEFT reads 0 and below as init_r there
+            self.notes += check_scale(config, where)
 
     def _pattern(self, name: str) -> dict[str, Any]:
         pattern = self.config.get(name) or {}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from extsub.adapters.adapter import Source
 from extsub.adapters.base import normalised
+from extsub.adapters.lora import check_scale
 from extsub.adapters.source import find_adapter
 from extsub.errors import ExtSubError
 from extsub.models import ModelName, find_model
@@ -28,6 +29,8 @@ class AdapterName:
     """its weights are differences from a base that PEFT changes first (PiSSA and the like), for good"""
     template: str | None
     """it was trained with, where ``training.json`` says so"""
+    notes: tuple[str, ...] = ()
+    """what a user should know of it, in sentences"""
 
     @property
     def given(self) -> str:
@@ -39,7 +42,7 @@ def find(name: str) -> AdapterName:
     """An adapter in a folder or on the hub. Reads its config, not its weights.
 
     Raises:
-        ExtSubError: nothing is there, or it is of a kind that is not evaluated.
+        ExtSubError: nothing is there, it is of a kind that is not evaluated, or its scale was lost.
     """
     source = find_adapter(name)
     try:
@@ -56,6 +59,7 @@ def find(name: str) -> AdapterName:
         revision=config.get("revision"),
         changes_base=str(config.get("init_lora_weights")).lower().startswith(CHANGING),
         template=_template(source),
+        notes=tuple(check_scale(config, name)) if kind == "LORA" else (),
     )
 
 

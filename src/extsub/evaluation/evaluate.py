@@ -204,7 +204,7 @@ def _write(subject: Subject, results: dict[str, Any]) -> None:
 def _record(run: Run, rows: list[Row], group: Processes) -> dict[str, Any]:
     shortened = sum(bool(row.get("shortened")) for row in rows)
     unfinished = sum(not row.get("finished", True) for row in rows)
-    notes = list(run.items.notes)
+    notes = [*run.subject.notes, *run.items.notes]
     if shortened:
         notes.append(f"{shortened:,} of {len(rows):,} prompts were too long and lost their beginning")
     if unfinished:

@@ -72,6 +72,7 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
         "unfinished": sum(not row["finished"] for row in answers),
         "shortened": sum(row["shortened"] for row in answers),
         "seconds": run.seconds,
+        "notes": list(subject.notes),
     }
 
 

@@ -17,16 +17,21 @@ QUESTIONS = {"truth": "Q: {question}\nA: {answer}\nTrue:", "info": "Q: {question
 """how allenai's judges were trained to be asked"""
 
 
-def check_judge(option: str, name: str) -> None:
+def check_judge(option: str, name: str) -> tuple[str, ...]:
     """Whether a judge is there, before answers are made for it.
 
+    Returns:
+        what a user should know of it, in sentences
+
     Raises:
-        ExtSubError: it is not.
+        ExtSubError: it is not there.
     """
     if name == "none":
-        return
+        return ()
     try:
-        load_config(find_model(name))
+        model = find_model(name)
+        load_config(model)
+        return model.notes
     except ExtSubError as error:
         raise ExtSubError(f"{option}: {error}; or pass {option} none, and nobody judges") from error
 

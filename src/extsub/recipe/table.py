@@ -46,6 +46,8 @@ def print_run(summary: dict[str, Any]) -> None:
     }
     for name, value in rows.items():
         print(f"  {name:8} {value}")
+    for note in summary["notes"]:
+        print(f"  note: {note}")
 
 
 def _size(size: int) -> str:

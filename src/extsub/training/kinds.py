@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import re
+import traceback
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from extsub.errors import ExtSubError
+from extsub.training.settings import PROMPT_LEARNING
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from transformers import PretrainedConfig, PreTrainedModel
 
     from extsub.training.settings import TrainingSettings
+
+INSTEAD = "train lora instead"
+STEPS = ({"mask": False, "use_cache": True}, {"mask": True, "use_cache": False})
+"""ways to try a step: which of them needs numbers is not the same for all architectures"""
 
 
 def peft_config(settings: TrainingSettings) -> PeftConfig:
@@ -57,42 +67,78 @@ def sketch(settings: TrainingSettings, config: PretrainedConfig) -> PeftModel:
         ExtSubError: the architecture has none of the target modules, or PEFT cannot adapt them.
     """
     import peft
-    from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-        linear = _linear(model)
+        model = _bare(config)
         try:
             sketched = peft.get_peft_model(model, peft_config(settings))
-        except ValueError as error:
-            reason = " ".join(str(error).split())
-            if re.search(r"target_modules|Target modules", reason):
-                given = f" among {', '.join(settings.target_modules)}" if settings.target_modules else ""
-                reason = f"no target modules found{given}; choose with --target-modules from {linear}, or all-linear"
+        except (ValueError, NotImplementedError) as error:
+            raise _misfit(settings, config, _reason(error, settings, config)) from error
+        if hasattr(model.get_output_embeddings(), "base_layer"):
             raise ExtSubError(
-                f"{settings.kind} does not fit {config.model_type} ({settings.model}): {reason}"
-            ) from error
-    if hasattr(model.get_output_embeddings(), "base_layer"):
-        raise ExtSubError("--target-modules: TRL cannot train an adapter on the output layer (lm_head): leave it out")
-    _check_targets(settings, sketched, linear)
-    if settings.kind == "prefix":
-        _check_prefix(settings, sketched, config)
+                "--target-modules: TRL cannot train an adapter on the output layer (lm_head): leave it out"
+            )
+        _check_targets(settings, sketched, config)
+        if settings.kind in PROMPT_LEARNING:
+            _check_virtual_tokens(settings, sketched, config)
+        _check_step(settings, sketched, config)
     return sketched
 
 
-def _check_prefix(settings: TrainingSettings, model: PeftModel, config: PretrainedConfig) -> None:
-    """PEFT makes keys and values of a shape that some kinds of attention (multi-query, latent) do not keep."""
+def _bare(config: PretrainedConfig) -> PreTrainedModel:
+    """The model alone, as it goes farthest without numbers: experts in bfloat16, masks that need not be looked at."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.bfloat16, attn_implementation="eager")
+
+
+def _misfit(settings: TrainingSettings, config: PretrainedConfig, reason: str) -> ExtSubError:
+    return ExtSubError(f"{settings.kind} does not fit {config.model_type} ({settings.model}): {reason}")
+
+
+def _reason(error: Exception, settings: TrainingSettings, config: PretrainedConfig) -> str:
+    """Why PEFT makes no adapter, and what to do about it."""
+    said = " ".join(str(error).split())[:300]
+    if settings.kind in PROMPT_LEARNING:
+        missing = re.search(r"Please specify `(\w+)`", said)
+        return f"{f'PEFT finds no {missing[1]} in its config' if missing else said}; {INSTEAD}"
+    if "lora_dropout" in said:
+        return "its experts are in one tensor, which PEFT adapts without dropout alone: pass --lora-dropout 0"
+    if refused := re.search(r"Module '(\w+)' is incompatible", said):
+        return f"PEFT cannot adapt {refused[1]} there; {_choice(settings, config)}"
+    if re.search(r"target_modules|Target modules", said):
+        given = f" among {', '.join(settings.target_modules)}" if settings.target_modules else ""
+        return f"no target modules found{given}; {_choice(settings, config)}"
+    return said
+
+
+def _choice(settings: TrainingSettings, config: PretrainedConfig) -> str:
+    """The modules that can be adapted with effect: each is tried."""
+    model = _bare(config)
+    output = model.get_output_embeddings()
+    layers = model.base_model.named_modules()
+    names = {name.rpartition(".")[2] for name, one in layers if _is_linear(one) and one is not output}
+    possible = [name for name in sorted(names) if _tried(settings, config, name)]
+    if possible and (together := _tried(settings, config, *possible)):
+        idle = _idle(together)
+        possible = [name for name in possible if name not in idle]
+    every = ", or all-linear" if _tried(settings, config, "all-linear") else ""
+    return f"choose with --target-modules from {', '.join(possible)}{every}"
+
+
+def _tried(settings: TrainingSettings, config: PretrainedConfig, *targets: str) -> PeftModel | None:
+    """An adapter on these modules, if they can be adapted and a step goes through them."""
+    import peft
+
+    wanted = replace(settings, target_modules=targets, feedforward_modules=None)
     try:
-        model(input_ids=torch.zeros(1, 2, dtype=torch.long, device="meta"))
-    except RuntimeError as error:  # others are of operations that need numbers
-        if "Sizes of tensors must match" in str(error):
-            raise ExtSubError(
-                f"prefix does not fit {config.model_type} ({settings.model}): its attention keeps keys and values of "
-                "another shape than PEFT makes; train lora instead"
-            ) from error
+        model = peft.get_peft_model(_bare(config), peft_config(wanted))
+    except ValueError:
+        return None
+    return None if _failure(model) else model
 
 
-def _check_targets(settings: TrainingSettings, model: PeftModel, linear: str) -> None:
+def _check_targets(settings: TrainingSettings, model: PeftModel, config: PretrainedConfig) -> None:
     """PEFT is content when one of several names is found."""
     adapted = [name for name, one in model.named_modules() if hasattr(one, "base_layer")]
     for option, names in (
@@ -101,14 +147,102 @@ def _check_targets(settings: TrainingSettings, model: PeftModel, linear: str) ->
     ):
         for wanted in names or ():
             if wanted != "all-linear" and not any(f".{name}".endswith(f".{wanted}") for name in adapted):
-                raise ExtSubError(f"{option} {wanted}: {settings.model} has no such module; choose from {linear}")
+                raise ExtSubError(
+                    f"{option} {wanted}: {settings.model} has no such module; {_choice(settings, config)}"
+                )
 
 
-def _linear(model: PreTrainedModel) -> str:
-    """What could be adapted, without the output layer."""
-    modules = model.base_model.named_modules()
-    found = {name.rpartition(".")[2] for name, one in modules if type(one).__name__ in ("Linear", "Conv1D")}
-    return ", ".join(sorted(found))
+def _check_virtual_tokens(settings: TrainingSettings, model: PeftModel, config: PretrainedConfig) -> None:
+    """PEFT hands over keys and values, or puts embeddings of the hidden size among those that it takes for the
+    model's."""
+    if settings.kind == "prefix":
+        if "past_key_values" not in inspect.signature(model.get_base_model().forward).parameters:
+            raise _misfit(settings, config, f"it takes no keys and values from outside; {INSTEAD}")
+        return
+    embeddings = getattr(model, "word_embeddings", None)
+    if embeddings is None or embeddings.weight.shape[-1] != model.active_peft_config.token_dim:
+        raise _misfit(settings, config, f"its embeddings are not those that PEFT puts virtual tokens among; {INSTEAD}")
+
+
+def _check_step(settings: TrainingSettings, model: PeftModel, config: PretrainedConfig) -> None:
+    """PEFT makes adapters for attention that keeps plain keys and values, and for layers that give one tensor: others
+    (multi-query or latent attention, states, routers) fail in the first step."""
+    if error := _failure(model):
+        if settings.kind == "prefix":
+            reason = f"its layers do not keep keys and values as PEFT makes them; {INSTEAD}"
+        elif settings.kind in PROMPT_LEARNING:
+            reason = f"it does not take embeddings in place of tokens; {INSTEAD}"
+        else:
+            adapted = {name: one.base_layer for name, one in model.named_modules() if hasattr(one, "base_layer")}
+            special = {name.rpartition(".")[2] for name, one in adapted.items() if not _is_linear(one)}
+            what = f"PEFT cannot adapt {', '.join(sorted(special))}" if special else "a training step fails with it"
+            reason = f"{what}; {_choice(settings, config)}"
+        raise _misfit(settings, config, reason) from error
+    named = set(settings.target_modules or ()) - {"all-linear"}
+    if named and (idle := sorted(named & _idle(model))):
+        raise _misfit(
+            settings,
+            config,
+            f"it goes past {', '.join(idle)}, so that an adapter there changes nothing; {_choice(settings, config)}",
+        )
+
+
+def _is_linear(layer: torch.nn.Module) -> bool:
+    """Whether it is one, and not a router or the like that is a Linear with a way of its own."""
+    return type(layer).__name__ in ("Linear", "Conv1D")
+
+
+def _failure(model: PeftModel) -> Exception | None:
+    """Why a step fails, if it does because of the adapter, and not for want of numbers."""
+    for how in STEPS:
+        error = _attempt(model, how)
+        if error is None:
+            return None
+        if _needs_numbers(error):
+            continue
+        with model.disable_adapter():
+            alone = _attempt(model, how)
+        if alone is None or _place(alone) != _place(error):
+            return error
+    return None
+
+
+def _idle(model: PeftModel) -> set[str]:
+    """The last names of adapted layers that the model goes past, as far as a step without numbers tells. Mamba takes
+    the weights of dt_proj, and not what the layer gives."""
+    if all(_attempt(model, how, backward=True) for how in STEPS):
+        return set()
+    reached: dict[str, bool] = {}
+    for name, layer in model.named_modules():
+        if hasattr(layer, "base_layer"):
+            last = name.rpartition(".")[2]
+            reached[last] = reached.get(last, False) or any(one.grad is not None for one in layer.parameters())
+    return {name for name, one in reached.items() if not one}
+
+
+def _attempt(model: PeftModel, how: Mapping[str, Any], *, backward: bool = False) -> Exception | None:
+    tokens = torch.zeros(1, 2, dtype=torch.long, device="meta")
+    try:
+        mask = torch.ones_like(tokens) if how["mask"] else None
+        logits = model(input_ids=tokens, attention_mask=mask, use_cache=how["use_cache"]).logits
+        if backward:
+            logits.sum().backward()
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        return error
+    return None
+
+
+def _place(error: Exception) -> tuple[type, str, int | None]:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return type(error), last.filename, last.lineno
+
+
+def _needs_numbers(error: Exception) -> bool:
+    """Whether a step failed for want of numbers, and not because shapes or kinds do not fit."""
+    said = str(error)
+    if isinstance(error, RuntimeError):
+        return not re.search(r"[Ss]izes? of (the )?(tensor|expanded)|expanded size|broadcast a dimension", said)
+    return "meta" in said
 
 
 def parameters(model: PeftModel) -> tuple[int, int]:

@@ -60,7 +60,7 @@ class Plan:
     @property
     def notes(self) -> tuple[str, ...]:
         """what a user should know about the data, in sentences"""
-        notes, kept = list(self.data.notes), self.settings.max_length
+        notes, kept = [*self.model.notes, *self.data.notes], self.settings.max_length
         if self.rows.truncated:
             notes.append(
                 f"{self.rows.truncated:,} rows are longer than {kept} tokens and lose their end (--max-length)"

@@ -7,6 +7,7 @@ Detoxify's numbers without unpickling its checkpoint.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from extsub.errors import ExtSubError
@@ -29,7 +30,8 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
     if data is None:
         raise ExtSubError("toxicity asks prompts of yours: give a file with --data (instruction, prompt or messages)")
     _labels(settings.toxicity_model)
-    return questions_of(data, settings)
+    questions = questions_of(data, settings)
+    return replace(questions, notes=(*questions.notes, *find_model(settings.toxicity_model).notes))
 
 
 def _ask(
@@ -94,7 +96,7 @@ def _load(name: str) -> tuple[Any, Any]:
     found = find_model(name)
     with explained(found.given, "classifier"):
         tokenizer = AutoTokenizer.from_pretrained(**found.arguments)
-        network = AutoModelForSequenceClassification.from_pretrained(**found.arguments)
+        network = AutoModelForSequenceClassification.from_pretrained(**found.arguments_alone)
     return network.to(device()).eval(), tokenizer
 
 

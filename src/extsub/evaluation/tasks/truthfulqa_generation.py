@@ -25,9 +25,10 @@ ROUGE = {"rouge1": "rouge1", "rouge2": "rouge2", "rougeL": "rougeLsum"}
 def _read(settings: EvaluationSettings, data: str | None) -> Items:
     for library in ("sacrebleu", "rouge_score"):
         require(library, "evaluate")
+    notes: list[str] = []
     if settings.judge_url is None:
         for option, name in (("--truth-judge", settings.truth_judge), ("--info-judge", settings.info_judge)):
-            check_judge(option, name)
+            notes += check_judge(option, name)
     questions = read_questions(data, "generation")
     for number, one in enumerate(questions.questions):
         if "mc1_false" in one:
@@ -35,7 +36,7 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
                 f"{questions.name}, question {number + 1}: choices alone; truthfulqa-gen needs TruthfulQA.csv"
             )
         one["true"] = list(dict.fromkeys([*one["true"], NO_COMMENT]))  # as its authors: no comment is never false
-    return Items(dict(enumerate(questions.questions)), questions.name, questions.sha256)
+    return Items(dict(enumerate(questions.questions)), questions.name, questions.sha256, tuple(notes))
 
 
 def _ask(
