@@ -183,9 +183,9 @@ def _views(wrapper: Any, name: str, place: Place) -> dict[str, Tensor]:
 def _write(targets: Mapping[str, Tensor], key: str, tensor: Tensor, adapter: Adapter) -> None:
     target = targets.get(key)
     if target is None or target.shape != tensor.shape:
-        expected = "no place" if target is None else f"{list(target.shape)}"
+        expected = "has no place for it" if target is None else f"expects {list(target.shape)}"
         raise ExtSubError(
-            f"{adapter.name}: {key} has shape {list(tensor.shape)}, and this base {expected} for it: say which --model"
+            f"{adapter.name}: {key} has shape {list(tensor.shape)}, and this base {expected}: say which --model"
         )
     with torch.no_grad():
         target.copy_(tensor)

@@ -39,9 +39,13 @@ def put_on(model: PreTrainedModel, adapter: AdapterName) -> Any:
         warnings.simplefilter("ignore")
         config = moved.config if moved else PeftConfig.from_pretrained(folder)
         config.inference_mode = True
+        if hasattr(config, "lora_dropout"):  # nothing is trained, and PEFT puts none on fused experts
+            config.lora_dropout = 0.0
         module = get_peft_model(model, config)
         try:
             _load(module, "default", adapter, weights, moved)
+            if config.is_prompt_learning:
+                _check_heeded(module, adapter)
         except BaseException:
             take_off(module)
             raise
@@ -90,6 +94,20 @@ def _moved(model: PreTrainedModel, adapter: AdapterName, weights: set[str], name
         return None
     where = places.places(base, read.modules) if read.kind == "LORA" else None
     return _Moved(read, where, places.config_for(base, read, where)) if where else None
+
+
+def _check_heeded(module: Any, adapter: AdapterName) -> None:
+    """Not every architecture goes on from keys and values, or embeddings, that are handed to it."""
+    tokens = torch.zeros(1, 2, dtype=torch.long, device=module.device)
+    module.eval()
+    with torch.no_grad():
+        with_it = module(input_ids=tokens).logits[:, -2:]
+        with module.disable_adapter():
+            without = module(input_ids=tokens).logits
+    if torch.equal(with_it, without):
+        raise ExtSubError(
+            f"{adapter.given}: {module.config.model_type} goes past a {adapter.kind} adapter: it would change nothing"
+        )
 
 
 def take_off(module: Any) -> None:
@@ -177,7 +195,7 @@ def _check_complete(module: Any, name: str, found: set[str], adapter: AdapterNam
 def _explained(adapter: AdapterName) -> Generator[None]:
     try:
         yield
-    except (RuntimeError, ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+    except (RuntimeError, ValueError, OSError, LookupError, TypeError, AttributeError) as error:
         if is_out_of_memory(error):
             raise
         said = " ".join(str(error).split())[:300]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import re
-import traceback
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +11,15 @@ import torch
 
 from extsub.errors import ExtSubError
 from extsub.training.settings import PROMPT_LEARNING
+from extsub.training.trial import bare, failure, idle
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig
 
     from extsub.training.settings import TrainingSettings
 
 INSTEAD = "train lora instead"
-STEPS = ({"mask": False, "use_cache": True}, {"mask": True, "use_cache": False})
-"""ways to try a step: which of them needs numbers is not the same for all architectures"""
 
 
 def peft_config(settings: TrainingSettings) -> PeftConfig:
@@ -68,28 +64,19 @@ def sketch(settings: TrainingSettings, config: PretrainedConfig) -> PeftModel:
     """
     import peft
 
-    with torch.device("meta"):
-        model = _bare(config)
-        try:
+    model = bare(config)
+    try:
+        with torch.device("meta"):
             sketched = peft.get_peft_model(model, peft_config(settings))
-        except (ValueError, NotImplementedError) as error:
-            raise _misfit(settings, config, _reason(error, settings, config)) from error
-        if hasattr(model.get_output_embeddings(), "base_layer"):
-            raise ExtSubError(
-                "--target-modules: TRL cannot train an adapter on the output layer (lm_head): leave it out"
-            )
-        _check_targets(settings, sketched, config)
-        if settings.kind in PROMPT_LEARNING:
-            _check_virtual_tokens(settings, sketched, config)
-        _check_step(settings, sketched, config)
+    except (ValueError, NotImplementedError) as error:
+        raise _misfit(settings, config, _reason(error, settings, config)) from error
+    if hasattr(model.get_output_embeddings(), "base_layer"):
+        raise ExtSubError("--target-modules: TRL cannot train an adapter on the output layer (lm_head): leave it out")
+    _check_targets(settings, sketched, config)
+    if settings.kind in PROMPT_LEARNING:
+        _check_virtual_tokens(settings, sketched, config)
+    _check_step(settings, sketched, config)
     return sketched
-
-
-def _bare(config: PretrainedConfig) -> PreTrainedModel:
-    """The model alone, as it goes farthest without numbers: experts in bfloat16, masks that need not be looked at."""
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=torch.bfloat16, attn_implementation="eager")
 
 
 def _misfit(settings: TrainingSettings, config: PretrainedConfig, reason: str) -> ExtSubError:
@@ -113,29 +100,44 @@ def _reason(error: Exception, settings: TrainingSettings, config: PretrainedConf
 
 
 def _choice(settings: TrainingSettings, config: PretrainedConfig) -> str:
-    """The modules that can be adapted with effect: each is tried."""
-    model = _bare(config)
+    """The modules that can be adapted with effect: it is tried."""
+    model = bare(config)
     output = model.get_output_embeddings()
     layers = model.base_model.named_modules()
-    names = {name.rpartition(".")[2] for name, one in layers if _is_linear(one) and one is not output}
-    possible = [name for name in sorted(names) if _tried(settings, config, name)]
-    if possible and (together := _tried(settings, config, *possible)):
-        idle = _idle(together)
-        possible = [name for name in possible if name not in idle]
-    every = ", or all-linear" if _tried(settings, config, "all-linear") else ""
-    return f"choose with --target-modules from {', '.join(possible)}{every}"
+    names = sorted({name.rpartition(".")[2] for name, one in layers if _is_linear(one) and one is not output})
+    together = _adapted(settings, config, *names)
+    if together is None:
+        names = [name for name in names if _adapted(settings, config, name)]
+        together = _adapted(settings, config, *names)
+    if together is not None:
+        without_effect = idle(together)
+        names = [name for name in names if name not in without_effect]
+    every = _adapted(settings, config, "all-linear")
+    fits = every is not None and (not _special(every) or not failure(every, config))
+    return f"choose with --target-modules from {', '.join(names)}{', or all-linear' if fits else ''}"
 
 
-def _tried(settings: TrainingSettings, config: PretrainedConfig, *targets: str) -> PeftModel | None:
-    """An adapter on these modules, if they can be adapted and a step goes through them."""
+def _adapted(settings: TrainingSettings, config: PretrainedConfig, *targets: str) -> PeftModel | None:
+    """The model with an adapter on these modules, where PEFT makes one."""
     import peft
 
     wanted = replace(settings, target_modules=targets, feedforward_modules=None)
     try:
-        model = peft.get_peft_model(_bare(config), peft_config(wanted))
+        with torch.device("meta"):
+            return peft.get_peft_model(bare(config), peft_config(wanted))
     except ValueError:
         return None
-    return None if _failure(model) else model
+
+
+def _is_linear(layer: torch.nn.Module) -> bool:
+    """Whether it is one, and not a router or the like that is a Linear with a way of its own."""
+    return type(layer).__name__ in ("Linear", "Conv1D")
+
+
+def _special(model: PeftModel) -> list[str]:
+    """The last names of adapted layers that are more than linear ones."""
+    adapted = {name: one.base_layer for name, one in model.named_modules() if hasattr(one, "base_layer")}
+    return sorted({name.rpartition(".")[2] for name, one in adapted.items() if not _is_linear(one)})
 
 
 def _check_targets(settings: TrainingSettings, model: PeftModel, config: PretrainedConfig) -> None:
@@ -147,14 +149,12 @@ def _check_targets(settings: TrainingSettings, model: PeftModel, config: Pretrai
     ):
         for wanted in names or ():
             if wanted != "all-linear" and not any(f".{name}".endswith(f".{wanted}") for name in adapted):
-                raise ExtSubError(
-                    f"{option} {wanted}: {settings.model} has no such module; {_choice(settings, config)}"
-                )
+                choice = _choice(settings, config)
+                raise ExtSubError(f"{option} {wanted}: {settings.model} has no such module; {choice}")
 
 
 def _check_virtual_tokens(settings: TrainingSettings, model: PeftModel, config: PretrainedConfig) -> None:
-    """PEFT hands over keys and values, or puts embeddings of the hidden size among those that it takes for the
-    model's."""
+    """PEFT hands over keys and values, or puts embeddings of the hidden size among what it takes for the model's."""
     if settings.kind == "prefix":
         if "past_key_values" not in inspect.signature(model.get_base_model().forward).parameters:
             raise _misfit(settings, config, f"it takes no keys and values from outside; {INSTEAD}")
@@ -167,82 +167,22 @@ def _check_virtual_tokens(settings: TrainingSettings, model: PeftModel, config: 
 def _check_step(settings: TrainingSettings, model: PeftModel, config: PretrainedConfig) -> None:
     """PEFT makes adapters for attention that keeps plain keys and values, and for layers that give one tensor: others
     (multi-query or latent attention, states, routers) fail in the first step."""
-    if error := _failure(model):
+    if failed := failure(model, config):
+        said = " ".join(str(failed.error).split())[:200]
+        if not failed.of_adapter:
+            raise ExtSubError(f"{settings.model}: its layers do not fit each other as config.json has them: {said}")
         if settings.kind == "prefix":
             reason = f"its layers do not keep keys and values as PEFT makes them; {INSTEAD}"
         elif settings.kind in PROMPT_LEARNING:
             reason = f"it does not take embeddings in place of tokens; {INSTEAD}"
         else:
-            adapted = {name: one.base_layer for name, one in model.named_modules() if hasattr(one, "base_layer")}
-            special = {name.rpartition(".")[2] for name, one in adapted.items() if not _is_linear(one)}
-            what = f"PEFT cannot adapt {', '.join(sorted(special))}" if special else "a training step fails with it"
-            reason = f"{what}; {_choice(settings, config)}"
-        raise _misfit(settings, config, reason) from error
+            cannot = f"PEFT cannot adapt {', '.join(_special(model))}" if _special(model) else said
+            reason = f"{cannot}; {_choice(settings, config)}"
+        raise _misfit(settings, config, reason) from failed.error
     named = set(settings.target_modules or ()) - {"all-linear"}
-    if named and (idle := sorted(named & _idle(model))):
-        raise _misfit(
-            settings,
-            config,
-            f"it goes past {', '.join(idle)}, so that an adapter there changes nothing; {_choice(settings, config)}",
-        )
-
-
-def _is_linear(layer: torch.nn.Module) -> bool:
-    """Whether it is one, and not a router or the like that is a Linear with a way of its own."""
-    return type(layer).__name__ in ("Linear", "Conv1D")
-
-
-def _failure(model: PeftModel) -> Exception | None:
-    """Why a step fails, if it does because of the adapter, and not for want of numbers."""
-    for how in STEPS:
-        error = _attempt(model, how)
-        if error is None:
-            return None
-        if _needs_numbers(error):
-            continue
-        with model.disable_adapter():
-            alone = _attempt(model, how)
-        if alone is None or _place(alone) != _place(error):
-            return error
-    return None
-
-
-def _idle(model: PeftModel) -> set[str]:
-    """The last names of adapted layers that the model goes past, as far as a step without numbers tells. Mamba takes
-    the weights of dt_proj, and not what the layer gives."""
-    if all(_attempt(model, how, backward=True) for how in STEPS):
-        return set()
-    reached: dict[str, bool] = {}
-    for name, layer in model.named_modules():
-        if hasattr(layer, "base_layer"):
-            last = name.rpartition(".")[2]
-            reached[last] = reached.get(last, False) or any(one.grad is not None for one in layer.parameters())
-    return {name for name, one in reached.items() if not one}
-
-
-def _attempt(model: PeftModel, how: Mapping[str, Any], *, backward: bool = False) -> Exception | None:
-    tokens = torch.zeros(1, 2, dtype=torch.long, device="meta")
-    try:
-        mask = torch.ones_like(tokens) if how["mask"] else None
-        logits = model(input_ids=tokens, attention_mask=mask, use_cache=how["use_cache"]).logits
-        if backward:
-            logits.sum().backward()
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        return error
-    return None
-
-
-def _place(error: Exception) -> tuple[type, str, int | None]:
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return type(error), last.filename, last.lineno
-
-
-def _needs_numbers(error: Exception) -> bool:
-    """Whether a step failed for want of numbers, and not because shapes or kinds do not fit."""
-    said = str(error)
-    if isinstance(error, RuntimeError):
-        return not re.search(r"[Ss]izes? of (the )?(tensor|expanded)|expanded size|broadcast a dimension", said)
-    return "meta" in said
+    if named and (without_effect := sorted(named & idle(model))):
+        past = f"it goes past {', '.join(without_effect)}, so that an adapter there changes nothing"
+        raise _misfit(settings, config, f"{past}; {_choice(settings, config)}")
 
 
 def parameters(model: PeftModel) -> tuple[int, int]:

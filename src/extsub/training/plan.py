@@ -135,17 +135,17 @@ class Plan:
 
 
 def plan_training(settings: TrainingSettings, progress: Progress | None = None) -> Plan:
-    """Check everything that can be checked without weights: the data first, then the model's architecture.
+    """Check everything that can be checked without weights: whether the adapter fits the model's architecture first.
 
     Raises:
         ExtSubError: the data, the model, the tokenizer, or how they fit, is at fault.
     """
     require("trl", "train")
     _check_reporting(settings)
-    data = load_data(settings.data, settings.field)
     model = find_model(settings.model)
     config = load_config(model)
     trainable, base = parameters(sketch(settings, config))
+    data = load_data(settings.data, settings.field)
     tokenizer = load_tokenizer(model, config)
     arguments: dict[str, Callable] = {"progress": progress} if progress else {}
     rows = encode(data.examples, tokenizer, settings.template, settings.max_length, **arguments)
