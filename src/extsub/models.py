@@ -227,7 +227,7 @@ def _told_from_adapter(model: ModelName) -> Generator[None]:
         if not model.holds_adapter:
             raise
         raise ExtSubError(
-            f"{error}; an adapter is there ({ADAPTER}): if you mean that, pass it as --adapter"
+            f"{error}; an adapter is there ({ADAPTER}): pass it as --adapter if you mean it, or else move it away"
         ) from error
 
 

@@ -34,7 +34,7 @@ def put_on(model: PreTrainedModel, adapter: AdapterName) -> Any:
 
     _check_bare(model)
     weights, folder = _own_weights(model, adapter), str(adapter.source.folder)
-    moved = _moved(model, adapter, weights, "default")
+    moved = _moved(model, adapter, weights)
     with _explained(adapter), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = moved.config if moved else PeftConfig.from_pretrained(folder)
@@ -56,7 +56,11 @@ def _load(module: Any, name: str, adapter: AdapterName, weights: set[str], moved
     if moved:
         places.fill(module, name, moved.adapter, moved.where)
     else:
-        module.load_adapter(str(adapter.source.folder), adapter_name=name)
+        loaded = module.load_adapter(str(adapter.source.folder), adapter_name=name)
+        if (
+            not loaded.missing_keys and not loaded.unexpected_keys
+        ):  # some files name the adapter, as PEFT does in memory
+            weights = {re.sub(rf"\.{name}(?=\.|$)", "", one) for one in weights}
         _check_complete(module, name, weights, adapter)
 
 
@@ -83,10 +87,10 @@ class _Moved:
     config: Any
 
 
-def _moved(model: PreTrainedModel, adapter: AdapterName, weights: set[str], name: str) -> _Moved | None:
+def _moved(model: PreTrainedModel, adapter: AdapterName, weights: set[str]) -> _Moved | None:
     base = places.Base(model)
     layers = {key.removeprefix(PREFIX).partition(".lora_")[0] for key in weights if ".lora_" in key}
-    if all(map(base.has_as_named, layers)) and not any(".default." in key for key in weights if name != "default"):
+    if all(map(base.has_as_named, layers)) and not any(".default." in key for key in weights):
         return None
     try:
         read = decode(adapter.source)
@@ -137,7 +141,7 @@ def put_beside(module: Any, reference: AdapterName, adapter: AdapterName) -> Non
         )
     base = module.get_base_model()
     weights = _own_weights(base, reference)
-    moved = _moved(base, reference, weights, "reference")
+    moved = _moved(base, reference, weights)
     with _explained(reference), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if moved:
@@ -180,7 +184,6 @@ def _check_complete(module: Any, name: str, found: set[str], adapter: AdapterNam
     from peft import get_peft_model_state_dict
 
     expected = set(get_peft_model_state_dict(module, adapter_name=name, save_embedding_layers=False))
-    found = {re.sub(rf"\.{name}(?=\.|$)", "", one) for one in found}  # left in some files; PEFT finds the adapter by it
     if missing := sorted(expected - found):
         raise ExtSubError(
             f"{adapter.given}: {len(missing)} tensors are missing, first {missing[0]}: is the base another?"
