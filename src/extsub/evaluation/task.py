@@ -57,7 +57,7 @@ class Task:
     """item -> what the model is asked, so that it can be checked before the model is there"""
     judge: Callable[[Mapping[int, Row], Any], Iterator[tuple[int, Row]]] | None = None
     """scores rows after the model was put away"""
-    check: Callable[[Any], None] | None = None
+    check: Callable[[Any], tuple[str, ...]] | None = None
     """(settings) -> refuses if what judges is not there; asked before answers are made for it"""
     others: Measure = field(default_factory=Measure)
     """what scores mean whose names are known only when they are there"""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,22 +81,37 @@ def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSe
     for index, item in items.items():
         name = item["task"]
         try:
-            found = simple_evaluate(
-                model=harness,
-                tasks=[name],
-                task_manager=manager,
-                limit=settings.limit,
-                bootstrap_iters=0,  # intervals are ours
-                apply_chat_template=settings.prompt == "chat",
-                random_seed=settings.seed,
-                numpy_random_seed=settings.seed,
-                torch_random_seed=settings.seed,
-                fewshot_random_seed=settings.seed,
-            )
+            with _without_git():
+                found = simple_evaluate(
+                    model=harness,
+                    tasks=[name],
+                    task_manager=manager,
+                    limit=settings.limit,
+                    bootstrap_iters=0,  # intervals are ours
+                    apply_chat_template=settings.prompt == "chat",
+                    random_seed=settings.seed,
+                    numpy_random_seed=settings.seed,
+                    torch_random_seed=settings.seed,
+                    fewshot_random_seed=settings.seed,
+                )
         except (KeyError, ValueError, OSError) as error:
             said = " ".join(str(error).split())[:200]
             raise ExtSubError(f"--lm-eval {name}: lm-evaluation-harness cannot run it: {said}") from error
         yield index, {"task": name, "samples": list(_samples(name, found["samples"]))}
+
+
+@contextlib.contextmanager
+def _without_git() -> Generator[None]:
+    """The harness asks git for the commit of the folder where the user happens to be, and git complains on stderr where
+    that is no repository; we keep no such answer."""
+    from lm_eval import evaluator
+
+    harness: Any = evaluator
+    asked, harness.get_git_commit_hash = harness.get_git_commit_hash, lambda: None
+    try:
+        yield
+    finally:
+        harness.get_git_commit_hash = asked
 
 
 def _samples(name: str, found: Mapping[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
