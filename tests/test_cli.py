@@ -283,6 +283,16 @@ def test_combine_loads_neither_peft_nor_transformers(tmp_path: Path) -> None:
     assert not HEAVY & set(loaded)
 
 
+def test_comparing_and_reporting_need_no_model(tmp_path: Path) -> None:
+    code = (
+        "import sys, extsub.cli, extsub.terminal, extsub.evaluation.compare, extsub.evaluation.picture\n"
+        "import extsub.results_table, extsub.report.report\nprint(*sys.modules)"
+    )
+    loaded = set(start(tmp_path, "-c", code).stdout.split())
+    assert "extsub.report.report" in loaded
+    assert not {"transformers", "peft", "datasets", "accelerate", "trl"} & loaded
+
+
 @pytest.mark.usefixtures("pair")
 def test_inspect_one(extsub: Command) -> None:
     done = extsub("inspect", "e")

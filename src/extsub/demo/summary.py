@@ -11,8 +11,8 @@ from typing import Any
 from extsub.demo.settings import RETAINED
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.tasks import TASKS
-from extsub.sweeping.asking import POSITIONS
 from extsub.sweeping.choice import ScoreName, figure_on, read_scores
+from extsub.sweeping.settings import POSITIONS
 
 PARTS = {
     **dict.fromkeys(("all_items", "test_half"), ("mc1", "mc2", "perplexity", "retained")),

@@ -5,10 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from extsub.evaluation.decoding import Answer, generate_answers
-from extsub.evaluation.scoring import Scored, score
-from extsub.evaluation.sequences import Request
-from extsub.evaluation.server import Server
 from extsub.prompts import Prompt, Turn, ending, render_answer, render_prompt
 from extsub.rows import RowError, refusal
 
@@ -16,6 +12,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from extsub.evaluation.language_model import LanguageModel
+    from extsub.evaluation.scoring import Scored
+    from extsub.evaluation.sequences import Request
+    from extsub.evaluation.server import Server
     from extsub.evaluation.settings import Asking
     from extsub.evaluation.task import Item, Items, Task
 
@@ -44,6 +43,18 @@ class Choice(NamedTuple):
     def tokens(self) -> list[int]:
         """that were scored in each answer"""
         return [one.tokens for one in self.scored.likelihoods]
+
+
+class Answer(NamedTuple):
+    """What was generated after one prompt."""
+
+    index: int
+    """of the prompt"""
+    text: str
+    finished: bool
+    """whether it ended by itself"""
+    shortened: bool = False
+    """whether the prompt lost its beginning"""
 
 
 def check_questions(
@@ -77,6 +88,8 @@ def request(question: Question, prompt: Prompt, tokenizer: PreTrainedTokenizerBa
     Raises:
         RowError: the template does not fit the question or one of its answers.
     """
+    from extsub.evaluation.sequences import Request
+
     asked = render_prompt(question.turns, prompt, tokenizer, OPTION)
     said = [render_answer(asked, question.turns, one, prompt, tokenizer, OPTION) for one in question.choices]
     return Request(asked, tuple(one.text for one in said))
@@ -90,6 +103,8 @@ def choose(
     Args:
         end_token: score the end token after each choice too.
     """
+    from extsub.evaluation.scoring import score
+
     requests = {index: request(question, settings.prompt, model.tokenizer) for index, question in questions.items()}
     for scored in score(
         model,
@@ -109,6 +124,9 @@ def answer(
     max_new_tokens: int,
 ) -> Iterator[tuple[str | None, Answer]]:
     """(prompt as the model read it, greedy answer) of every question; a server renders chat prompts itself."""
+    from extsub.evaluation.decoding import generate_answers
+    from extsub.evaluation.server import Server
+
     if isinstance(respondent, Server):
         yield from respondent.answers(questions, settings.prompt, max_new_tokens)
         return

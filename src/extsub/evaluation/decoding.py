@@ -4,29 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from extsub.errors import ExtSubError
+from extsub.evaluation.asking import Answer
 from extsub.evaluation.batches import Batches, Size, alike
 from extsub.evaluation.soundness import Sound
 
 if TYPE_CHECKING:
     from extsub.evaluation.language_model import LanguageModel
-
-
-class Answer(NamedTuple):
-    """What was generated after one prompt."""
-
-    index: int
-    """of the prompt"""
-    text: str
-    finished: bool
-    """whether it ended by itself"""
-    shortened: bool = False
-    """whether the prompt lost its beginning"""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from extsub.errors import ExtSubError
-from extsub.evaluation.decoding import Answer
+from extsub.evaluation.asking import Answer
 from extsub.extras import require
 from extsub.prompts import Prompt, Turn, render_prompt
 

@@ -18,8 +18,7 @@ from extsub.evaluation.tasks import TASKS
 from extsub.files import read_json
 from extsub.recipe.recipe import Ingredient, Recipe
 from extsub.stages import Stages, key_of
-from extsub.sweeping.settings import SweepSettings
-from extsub.sweeping.sweep import RESULT
+from extsub.sweeping.settings import RESULT, SweepSettings
 from extsub.training.checkpoints import MAY_DIFFER
 
 SWEPT, PAGE, COMBINED = "sweep", "sweep/report.html", "result"

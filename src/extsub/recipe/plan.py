@@ -22,9 +22,9 @@ from extsub.recipe import chain
 from extsub.recipe.chain import SWEPT, Stage
 from extsub.recipe.recipe import Recipe, named
 from extsub.stages import Stages, key_of
-from extsub.sweeping.asking import POSITIONS
 from extsub.sweeping.positions import parse_alphas, positions
 from extsub.sweeping.search import searched
+from extsub.sweeping.settings import POSITIONS
 from extsub.sweeping.sweep import check_halves, judged_by
 from extsub.training.encoding import Progress
 from extsub.training.plan import plan_training

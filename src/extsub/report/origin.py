@@ -10,9 +10,7 @@ from extsub.algebra import OPERATIONS
 from extsub.escaping import operand, shell
 from extsub.evaluation.store import read_results
 from extsub.report.reading import Sweep
-from extsub.sweeping.asking import POSITIONS
-from extsub.sweeping.settings import SweepSettings
-from extsub.sweeping.sweep import PROFILE
+from extsub.sweeping.settings import POSITIONS, PROFILE, SweepSettings
 
 LEFT_OUT = ("overwrite", "batch_size")
 """settings that change nothing in the figures"""

@@ -16,7 +16,6 @@ from extsub.evaluation.store import FIGURES, NUMBER, read_items, read_results
 from extsub.evaluation.tasks import TASKS
 from extsub.files import read_json
 from extsub.report.wording import score
-from extsub.sweeping.asking import POSITIONS
 from extsub.sweeping.choice import (
     AllScores,
     Budget,
@@ -28,7 +27,7 @@ from extsub.sweeping.choice import (
     read_scores,
 )
 from extsub.sweeping.positions import CONTROLS, Position
-from extsub.sweeping.sweep import RESULT
+from extsub.sweeping.settings import POSITIONS, RESULT
 
 MODELS = ("base", "expert", "anti-expert")
 

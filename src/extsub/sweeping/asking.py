@@ -22,9 +22,7 @@ from extsub.evaluation.task import Items, Task
 from extsub.models import ModelName
 from extsub.sweeping.choice import AllScores, read_scores
 from extsub.sweeping.positions import Position, randomised
-from extsub.sweeping.settings import SweepSettings
-
-POSITIONS = "positions"
+from extsub.sweeping.settings import POSITIONS, SweepSettings
 
 
 @dataclass

@@ -13,6 +13,11 @@ from extsub.evaluation.settings import ASKING, DATA, MODEL, OF_A_TASK, Backend, 
 from extsub.models import Dtype  # noqa: F401
 from extsub.prompts import Prompt  # noqa: F401  cyclopts looks here for the names in inherited types
 
+RESULT, TABLE, PROFILE = "sweep.json", "sweep.csv", "profile.json"
+"""what a sweep writes into its folder"""
+POSITIONS = "positions"
+"""where in it the results of every position lie"""
+
 GRID = Parameter(group=Group("Strengths and choice", sort_key=0))
 NOT_HERE = Parameter(show=False)
 """settings of an evaluation that a sweep refuses, so that its help leaves them out"""

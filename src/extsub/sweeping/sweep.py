@@ -21,15 +21,11 @@ from extsub.evaluation.sharing import processes
 from extsub.evaluation.store import RESULTS, working_in
 from extsub.evaluation.subjects import identify
 from extsub.evaluation.task import Items, Task, limited
-from extsub.sweeping.asking import POSITIONS, Asker
+from extsub.sweeping.asking import Asker
 from extsub.sweeping.choice import Budget, Chooser, Chosen, ScoreName, find_score, half_of
 from extsub.sweeping.positions import Position, companions, parse_alphas, positions
 from extsub.sweeping.search import search, searched
-from extsub.sweeping.settings import SweepSettings
-
-RESULT = "sweep.json"
-TABLE = "sweep.csv"
-PROFILE = "profile.json"
+from extsub.sweeping.settings import POSITIONS, PROFILE, RESULT, TABLE, SweepSettings
 
 
 def sweep(

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from extsub.data import has_answers
 from extsub.errors import ExtSubError
-from extsub.evaluation.adapter_name import find
 from extsub.evaluation.asking import Question, request
-from extsub.evaluation.batches import Batches, alike
-from extsub.evaluation.language_model import LanguageModel, switched_to
-from extsub.evaluation.scoring import answer_logits, in_chunks, size_of
-from extsub.evaluation.sequences import Encoded, encode
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task, conversation, examples_of, questions_of
 from extsub.prompts import ending
 from extsub.rows import read_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from extsub.evaluation.language_model import LanguageModel
+    from extsub.evaluation.sequences import Encoded
 
 
 def _read(settings: EvaluationSettings, data: str | None) -> Items:
@@ -38,6 +37,14 @@ def _questions(item: Item) -> list[Question]:
 
 def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings) -> Iterator[tuple[int, Row]]:
     """At every token of the answer and at the end token after it; without an answer, at its first token."""
+    import torch
+
+    from extsub.evaluation.adapter_name import find
+    from extsub.evaluation.batches import Batches, alike
+    from extsub.evaluation.language_model import switched_to
+    from extsub.evaluation.scoring import answer_logits, in_chunks, size_of
+    from extsub.evaluation.sequences import encode
+
     reference = find(settings.reference) if settings.reference else None
     requests = {}
     for index, item in items.items():

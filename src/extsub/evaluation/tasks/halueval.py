@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 from extsub.errors import ExtSubError
 from extsub.evaluation.asking import Question, choose
-from extsub.evaluation.language_model import LanguageModel
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task, text_of
 from extsub.prompts import user_turn
 from extsub.rows import fields_of, read_rows
+
+if TYPE_CHECKING:
+    from extsub.evaluation.language_model import LanguageModel
 
 HUB = "pminervini/HaluEval"
 

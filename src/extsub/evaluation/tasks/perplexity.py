@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from extsub.errors import ExtSubError
 from extsub.evaluation.asking import Question, choose
-from extsub.evaluation.language_model import LanguageModel
-from extsub.evaluation.scoring import score_rows
-from extsub.evaluation.sequences import Encoded
-from extsub.evaluation.sequences import Row as Tokens
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task, conversation, examples_of, text_of
 from extsub.rows import has, read_rows, read_text
+
+if TYPE_CHECKING:
+    from extsub.evaluation.language_model import LanguageModel
+    from extsub.evaluation.sequences import Row as Tokens
 
 WINDOW = 2048
 """tokens of a text that are read together, or what the model takes if that is less"""
@@ -34,6 +35,9 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
 
 
 def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings) -> Iterator[tuple[int, Row]]:
+    from extsub.evaluation.scoring import score_rows
+    from extsub.evaluation.sequences import Encoded
+
     texts = {index: item["text"] for index, item in items.items() if "text" in item}
     encoded = [Encoded(index, tuple(_windows(model, index, text)), False) for index, text in texts.items()]
     for one in score_rows(model, encoded, settings.rows_at_once):
@@ -56,6 +60,8 @@ def _row(item: Item, log_likelihood: float, tokens: int) -> Row:
 
 def _windows(model: LanguageModel, index: int, text: str) -> Iterator[Tokens]:
     """Every token once: after the start token or, in later windows, after the last token of the window before."""
+    from extsub.evaluation.sequences import Row as Tokens
+
     tokenizer = model.tokenizer
     tokens = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id

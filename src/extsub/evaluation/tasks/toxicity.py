@@ -7,18 +7,19 @@ Detoxify's numbers without unpickling its checkpoint.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extsub.errors import ExtSubError
 from extsub.evaluation.asking import Question, answer
-from extsub.evaluation.batches import Batches, Size
 from extsub.evaluation.judges import check_weights
-from extsub.evaluation.language_model import LanguageModel, device
-from extsub.evaluation.server import Server
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task, conversation, questions_of
 from extsub.models import check_words, explained, find_model
+
+if TYPE_CHECKING:
+    from extsub.evaluation.language_model import LanguageModel
+    from extsub.evaluation.server import Server
 
 NEW_TOKENS = 500
 """the authors'"""
@@ -57,6 +58,9 @@ def classify(model: str, texts: Mapping[int, str], batch_size: int | None) -> It
     """
     import torch
     from transformers import AutoModelForSequenceClassification
+
+    from extsub.evaluation.batches import Batches, Size
+    from extsub.evaluation.language_model import device
 
     names, tokenizer = _classifier(model)
     found = find_model(model)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from extsub.evaluation.asking import Question, choose
-from extsub.evaluation.language_model import LanguageModel
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task
 from extsub.evaluation.tasks.truthfulqa import CHOICE_FILES, read_questions
 from extsub.prompts import user_turn
+
+if TYPE_CHECKING:
+    from extsub.evaluation.language_model import LanguageModel
 
 CONTROL = Measure(better=None, control=True)
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extsub.errors import ExtSubError
 from extsub.evaluation.asking import Question, answer
 from extsub.evaluation.judges import QUESTIONS, check_judge, judge
-from extsub.evaluation.language_model import LanguageModel
-from extsub.evaluation.server import Server
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task
 from extsub.evaluation.tasks.truthfulqa import CSV_FILES, NO_COMMENT, read_questions
 from extsub.prompts import user_turn
+
+if TYPE_CHECKING:
+    from extsub.evaluation.language_model import LanguageModel
+    from extsub.evaluation.server import Server
 
 NEW_TOKENS = 256
 ROUGE = {"rouge1": "rouge1", "rouge2": "rouge2", "rougeL": "rougeLsum"}
