@@ -211,6 +211,23 @@ def test_a_partial_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(disk.fcntl is None, reason="there are no locks")
+@pytest.mark.parametrize("code", [errno.EBADF, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS])
+def test_a_disk_that_locks_nothing_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """EBADF is what NFS says of a folder."""
+
+    def flock(*_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(disk.fcntl, "flock", flock)
+    write_whole(tmp_path / "file", "new")
+    with locked(tmp_path, tmp_path) as ours:
+        assert ours()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(disk.fcntl is None, reason="there are no locks")
 def test_who_holds_a_folder_knows_when_it_is_no_longer_his(tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()

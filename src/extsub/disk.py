@@ -246,6 +246,8 @@ def _held(handle: int, path: Path, output: Path) -> Generator[Callable[[], bool]
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise _busy(output) from error
+    except OSError:  # some network disks lock nothing, NFS no folders: better without than not at all
+        pass
     if not ours():  # whoever held it has renamed or removed it since it was opened
         raise _busy(output)
     yield ours
