@@ -107,7 +107,8 @@ def config_for(base: Base, adapter: Adapter, where: Mapping[str, Place]) -> Lora
     from peft import LoraConfig
 
     _check_missing(base, adapter, where)
-    fused = {place.parameter: place.parts * adapter.rank for place in where.values() if place.expert is not None}
+    rank = adapter.rank
+    fused = {place.parameter: place.parts * rank for place in where.values() if place.expert is not None}
     modules, parameters = set(), set()
     for place in where.values():
         layer = base.modules[place.module]
@@ -119,8 +120,8 @@ def config_for(base: Base, adapter: Adapter, where: Mapping[str, Place]) -> Lora
             parameters.add(place.name)
     return LoraConfig(
         task_type="CAUSAL_LM",
-        r=adapter.rank,
-        lora_alpha=adapter.rank,
+        r=rank,
+        lora_alpha=rank,
         rank_pattern=fused,
         alpha_pattern=dict(fused),
         target_modules=sorted(modules),
@@ -136,9 +137,9 @@ def fill(module: Any, name: str, adapter: Adapter, where: Mapping[str, Place]) -
     Raises:
         ExtSubError: one of its tensors has no place, or another shape.
     """
-    targets = tensors_of(module, name, where)
+    targets, rank = tensors_of(module, name, where), adapter.rank
     for layer, one in adapter.modules.items():
-        B, A = one.read().factors(torch.float32, adapter.rank)
+        B, A = one.read().factors(torch.float32, rank)
         for key, tensor in one.layout.pack(layer, B, A).items():
             _write(targets, key, tensor, adapter)
     theirs = module.state_dict()
