@@ -66,7 +66,7 @@ def soundness_of(model: LanguageModel) -> Soundness:
         adapted = "" if model.module is model.base else " with this adapter"
         said = " ".join(str(error).split())[:200]
         raise ExtSubError(f"{kind}{adapted} cannot read a text: {type(error).__name__}: {said}") from error
-    window = min(windows) - model.virtual_tokens if windows else None
+    window = max(0, min(windows) - model.virtual_tokens) if windows else None
     return Soundness(itself & (short or Sound()), itself & (long or Sound()), window)
 
 
