@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from extsub.errors import ExtSubError
-from extsub.escaping import brief
+from extsub.escaping import brief, line
 from extsub.extras import require
 
 if TYPE_CHECKING:
@@ -191,4 +191,4 @@ def explained(name: str, what: str = "model") -> Generator[None]:
         text = " ".join(str(error).split())
         if "trust_remote_code" in text:
             text = "it needs code of its own, and extsub runs no remote code"
-        raise ExtSubError(f"{name}: the {what} could not be loaded: {text[:300].rstrip('.')}") from error
+        raise ExtSubError(f"{name}: the {what} could not be loaded: {line(text[:300]).rstrip('.')}") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extsub.errors import ExtSubError
+from extsub.escaping import line
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task
@@ -89,7 +90,7 @@ def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSe
                 fewshot_random_seed=settings.seed,
             )
         except (KeyError, ValueError, OSError) as error:
-            said = " ".join(str(error).split())[:200]
+            said = line(" ".join(str(error).split())[:200])
             raise ExtSubError(f"--lm-eval {name}: lm-evaluation-harness cannot run it: {said}") from error
         yield index, {"task": name, "samples": list(_samples(name, found["samples"]))}
 
