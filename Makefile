@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # Broken and hostile files for MINUTES: make fuzz MINUTES=20
 MINUTES ?= 5
 
-.PHONY: demo test fuzz lint types check bench bench-train bench-evaluate bench-sweep clean
+.PHONY: demo test fuzz hostile lint types check bench bench-train bench-evaluate bench-sweep clean
 
 demo: $(READY)
 	$(BIN)/extsub demo
@@ -41,6 +41,10 @@ bench-sweep: $(READY)
 
 bench-evaluate: $(READY)
 	$(BIN)/python benchmarks/evaluation.py
+
+# About an hour: kills, signals, full and read-only disks, two runs at once (docs/reliability.md); HOSTILE="--kills 10"
+hostile: $(READY)
+	PYTHONPATH=src:tests $(BIN)/python -m hostile $(HOSTILE)
 
 clean:
 	rm -rf $(VENV) demo miniature

@@ -27,10 +27,11 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 from extsub.evaluation.adapter_name import find
+from extsub.evaluation.asking import Question, request
 from extsub.evaluation.language_model import LanguageModel, load_base
 from extsub.evaluation.sequences import Request
 from extsub.models import find_model
-from extsub.prompts import Prompt, continuation, render_prompt, user_turn
+from extsub.prompts import Prompt, user_turn
 from machine import apart, processor
 from scorers import HARNESS, LOOP, TRIED, Measured, Spent, Workload, by_extsub, measure
 
@@ -89,10 +90,7 @@ class Texts:
         """TruthfulQA's MC1 and MC2 choices; one that is in both is scored once."""
         rows = self._chance.sample(self._mc, min(count, len(self._mc)))
         both = [{**row["mc2_targets"], **row["mc1_targets"]} for row in rows]
-        requests = [
-            _request(row["question"], [continuation(choice, prompt) for choice in choices], prompt)
-            for row, choices in zip(rows, both, strict=True)
-        ]
+        requests = [_request(row["question"], list(choices), prompt) for row, choices in zip(rows, both, strict=True)]
         return dict(enumerate(requests)), {n: [bool(label) for label in one.values()] for n, one in enumerate(both)}
 
     def pairs(self, count: int) -> tuple[dict[int, Request], dict[int, list[bool]]]:
@@ -113,8 +111,8 @@ class Texts:
         return dict(enumerate(requests)), {number: [True, False] for number in range(count)}
 
 
-def _request(question: str, continuations: list[str], prompt: Prompt) -> Request:
-    return Request(render_prompt([user_turn(question)], prompt, None), tuple(continuations))
+def _request(question: str, choices: list[str], prompt: Prompt) -> Request:
+    return request(Question([user_turn(question)], tuple(choices)), prompt, None)
 
 
 def make(folder: Path, texts: list[str], options: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -51,6 +51,25 @@ def extsub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
         return subprocess.CompletedProcess(arguments, exited.value.code, output, errors)
 
     return run
+
+
+@pytest.fixture
+def disk_of(tmp_path: Path) -> Generator[Callable[[str], Path]]:
+    """Mounts a disk of a size (``64k``), in a folder called ``disk``; skips where that cannot be done."""
+    folder = tmp_path / "disk"
+
+    def mounted(size: str) -> Path:
+        folder.mkdir()
+        if sys.platform != "linux" or os.geteuid():
+            pytest.skip("only root can mount a disk")
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            pytest.skip("no disk can be mounted here")
+        return folder
+
+    yield mounted
+    if folder.is_mount():
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,7 @@ def made_up(
     """A sweep in ``folder``; every item has its own difficulty, which is the same for all positions."""
     settings = SweepSettings(
         tasks=tuple(tasks), operations=tuple(operations), alphas=",".join(f"{one:g}" for one in alphas),
-        budget=budget, output=folder, data=("data",), score=f"{tasks[0]}.{_first(tasks[0])}",
+        budget=budget, output=folder, data=("owner/data",), score=f"{tasks[0]}.{_first(tasks[0])}",
     )  # fmt: skip
     turns, scores, found = positions(settings.operations, tuple(alphas)), {}, {}
     for place, turn in enumerate(turns):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import peft
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import plain
 import quiz
 from conftest import Command
+from extsub.evaluation.soundness import Sound, Soundness
 from quiz import results, rows_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
@@ -94,3 +97,28 @@ def test_a_complete_task_of_the_harness_is_not_run_again(
     assert changed.returncode == 2
     assert changed.stderr.startswith("Error: out holds ability with another data ('")
     assert json.loads(Path("out/results.json").read_text())["runs"]["ability"]["items"] == 1
+
+
+def test_the_harness_asks_as_the_model_allows(tasks: Path, evaluate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lm_eval.models.huggingface import HFLM
+
+    sizes: list[Any] = []
+    original = HFLM.__init__
+
+    def spied(harness: Any, *given: Any, batch_size: Any, **more: Any) -> None:
+        sizes.append(batch_size)
+        original(harness, *given, batch_size=batch_size, **more)
+
+    monkeypatch.setattr(HFLM, "__init__", spied)
+    words = "ability --lm-eval small --data tasks"
+    plain.adapter(Path("base").resolve(), Path("prompt"), "prompt")
+    for adapter, size in (("lora", 16), ("prompt", 1)):  # virtual tokens would stand before padding
+        assert evaluate(f"{words} --adapter {adapter} --output out/{adapter}").returncode == 0
+        assert sizes.pop() == size
+        notes = results(f"out/{adapter}")["runs"]["ability"]["notes"]
+        assert any("in batches of equal length" in note for note in notes) == (size == 1)
+    without = Soundness(Sound(cache=False), Sound(cache=False))
+    monkeypatch.setattr("extsub.evaluation.language_model.soundness_of", lambda _: without)
+    refused = evaluate(f"{words} --model base")
+    assert refused.returncode == 2
+    assert "ability: lm-evaluation-harness generates with a cache, and with one llama does not" in refused.stderr

@@ -12,12 +12,13 @@ import extsub
 
 SOURCE = Path(extsub.__file__).parent
 
-FLOOR = {"errors", "escaping", "extras", "files"}
+FLOOR = {"disk", "errors", "escaping", "extras", "files"}
 """what every room stands on"""
 
 # room: (rooms it may import, libraries it may import anywhere, libraries it may import inside functions)
 ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "errors": (set(), set(), set()),
+    "disk": (set(), set(), set()),
     "extras": (set(), set(), set()),
     "escaping": (set(), set(), set()),
     "files": (set(), set(), set()),
@@ -27,24 +28,29 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "adapters": ({"algebra", "parallel"}, {"torch", "safetensors", "yaml"}, {"huggingface_hub"}),
     "profile": (set(), set(), set()),
     "matching": ({"adapters"}, {"torch"}, set()),
+    "figures": (set(), {"torch"}, set()),
     "verification": ({"adapters", "algebra", "parallel", "combination"}, {"torch"}, set()),
-    "combination": ({"adapters", "algebra", "matching", "profile", "verification"}, {"torch"}, set()),
+    "combination": ({"adapters", "algebra", "figures", "matching", "profile", "verification"}, {"torch"}, set()),
     "inspection": ({"adapters", "matching"}, set(), set()),
     "pictures": (set(), set(), {"matplotlib"}),
     "plot": ({"inspection", "pictures"}, set(), {"matplotlib"}),
-    "prompts": (set(), set(), {"jinja2", "transformers"}),
     "processes": (set(), set(), set()),
-    "rows": (set(), set(), set()),
-    "data": ({"prompts", "rows"}, set(), set()),
+    "formats": (set(), set(), set()),
+    "rows": ({"formats"}, set(), set()),
+    "prompts": ({"rows"}, set(), {"jinja2", "transformers"}),
+    "messages": ({"formats", "prompts", "rows"}, set(), set()),
+    "guesses": ({"messages", "rows"}, set(), set()),
+    "data": ({"formats", "guesses", "messages", "prompts", "rows"}, set(), set()),
     "tokens": (set(), set(), {"tokenizers", "transformers"}),
     "models": (set(), set(), {"torch", "transformers", "huggingface_hub", "safetensors"}),
+    "probing": ({"models"}, {"torch", "huggingface_hub"}, {"transformers"}),
     "training": (
-        {"adapters", "data", "models", "pictures", "printing", "processes", "prompts", "tokens"},
+        {"adapters", "data", "models", "pictures", "printing", "probing", "processes", "prompts", "rows", "tokens"},
         {"torch", "cyclopts", "safetensors", "trl", "transformers"},
         {"peft", "datasets", "matplotlib", "deepspeed", "rich"},
     ),
     "evaluation": (
-        {"adapters", "data", "models", "pictures", "prompts", "rows", "tokens"},
+        {"adapters", "data", "formats", "models", "pictures", "probing", "processes", "prompts", "rows", "tokens"},
         {"torch", "cyclopts", "numpy", "transformers"},
         {"accelerate", "lm_eval", "matplotlib", "peft", "rouge_score", "sacrebleu"},
     ),
@@ -54,11 +60,11 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
         {"peft", "transformers"},
     ),
     "sweeping": (
-        {"adapters", "algebra", "dial", "evaluation", "models", "profile", "prompts", "stages"},
+        {"adapters", "algebra", "dial", "evaluation", "models", "profile", "prompts"},
         {"cyclopts", "torch"},
         {"optuna"},
     ),
-    "stages": ({"evaluation"}, set(), set()),
+    "stages": (set(), set(), set()),
     "recipe": (
         {
             "adapters",

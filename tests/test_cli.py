@@ -210,9 +210,9 @@ def test_stopped_during_the_imports_it_says_so(tmp_path: Path, name: str, code: 
 @pytest.mark.parametrize(
     ("command", "extra", "library"),
     [
-        (["train", "--model", "m", "--data", "d", "--output", "o"], "train", "trl"),
+        (["train", "--model", "m", "--data", "d.jsonl", "--output", "o"], "train", "trl"),
         (["evaluate", "drift"], "evaluate", "peft"),
-        (["generate", "--prompts", "p", "--output", "o.jsonl"], "evaluate", "peft"),
+        (["generate", "--model", "m", "--prompts", "d.jsonl", "--output", "o.jsonl"], "evaluate", "peft"),
         (["sweep", "e", "a", "--tasks", "drift", "--output", "o"], "evaluate", "peft"),
         (["run", "recipe.yaml"], "train,evaluate,report", "trl"),
         (["demo"], "train,evaluate,report", "trl"),
@@ -227,6 +227,7 @@ def test_a_missing_library_is_a_sentence_before_anything_heavy_is_imported(
         "installed = extras._installed\nextras._installed = lambda name: name != sys.argv[1] and installed(name)\n"
         "try: main(sys.argv[2:])\nfinally: print(*sys.modules)"
     )
+    (tmp_path / "d.jsonl").write_text('{"prompt": "Who?", "completion": "I."}\n')
     done = start(tmp_path, "-c", code, library, *command)
     assert done.returncode == 2
     what = f"extsub {command[0]} needs {library}, which is not installed: pip install 'extsub[{extra}]'"

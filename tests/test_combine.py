@@ -324,7 +324,9 @@ def test_numbers_too_large_for_float16_are_kept_in_float32(tmp_path: Path) -> No
     record = json.loads((result / "extsub.json").read_text())
     assert record["dtype"] == "float32"
     assert record["notes"][0] == "stored as float32: some numbers do not fit float16"
-    assert "so small beside the anti-expert's that their direction may be noise" in record["notes"][1]
+    assert record["notes"][1].startswith(
+        "12 of 16 rows of the expert are scaled by more than 10: their direction may be"
+    )
     want = expected(Q, "ext-sub", [1], tmp_path / "e", tmp_path / "a")
     assert oracle.relative_error(build.read_delta(result, Q), want) < 1e-6
     with pytest.raises(ExtSubError, match=r"q_proj has numbers too large for float16: choose --dtype float32"):
@@ -565,15 +567,115 @@ def test_base_weights_under_embeddings_must_agree_between_all(tmp_path: Path) ->
     assert notes == ("a: 1 base weights under adapted embeddings count as unchanged and are left out",)
 
 
-def test_what_servers_cannot_do_is_said(tmp_path: Path) -> None:
+T5 = "decoder.block.0.layer.1.EncDecAttention.q"
+TOWER = "model.vision_tower.encoder.layers.0.q_proj"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "problem"),
+    [
+        (Q, {"task_type": "CAUSAL_LM"}, None),
+        (Q, {"task_type": None}, None),
+        ("transformer.h.0.attn.c_attn", {}, None),
+        ("model.decoder.layers.0.self_attn.q_proj", {}, None),
+        ("model.language_model.layers.0.self_attn.q_proj", {}, None),
+        (
+            Q,
+            {"task_type": "SEQ_2_SEQ_LM"},
+            "applies adapters to causal language models, and this one is for SEQ_2_SEQ_LM",
+        ),
+        (Q, {"task_type": "SEQ_CLS"}, "and this one is for SEQ_CLS"),
+        (Q, {"task_type": "FEATURE_EXTRACTION"}, "and this one is for FEATURE_EXTRACTION"),
+        (T5, {"task_type": None}, "causal language models, and these layers are not of one"),
+        ("model.encoder.layers.0.self_attn.q_proj", {"task_type": None}, "these layers are not of one"),
+        ("down_blocks.0.attn1.to_q", {"task_type": None}, "these layers are not of one"),
+        (TOWER, {"task_type": None}, "and this one changes a vision or audio tower"),
+        ("lm_head", {}, "applies adapters of embeddings and heads to few models"),
+        (Q, {"layer_replication": [[0, 1]]}, "does not repeat layers"),
+    ],
+)
+def test_vllm_is_offered_for_what_it_serves(
+    tmp_path: Path, name: str, fields: dict[str, object], problem: str | None
+) -> None:
+    for folder, seed in (("e", 0), ("a", 1)):
+        build.lora(tmp_path / folder, {name: (9, 8)}, seed=seed, target_modules=[name], **fields)
+    result = run(tmp_path / "e", tmp_path / "a")
+    serve = json.loads((result / "extsub.json").read_text())["serve"]
+    assert serve == {"vllm": "--max-lora-rank 8"} if problem is None else problem in serve["problem"]
+    assert ("vllm serve" in (result / "README.md").read_text()) == (problem is None)
+
+
+def test_vllm_is_not_offered_for_other_kinds_and_layouts(tmp_path: Path) -> None:
+    def problem(e: Path, a: Path, **options: object) -> str:
+        return json.loads((run(e, a, **options) / "extsub.json").read_text())["serve"]["problem"]
+
     expert, anti_expert = build.lora(tmp_path / "e", rank=300), build.lora(tmp_path / "a", rank=300, seed=1)
-    serve = json.loads((run(expert, anti_expert) / "extsub.json").read_text())["serve"]
-    assert serve == {"problem": "vLLM takes rank 512 at most, and this is 600: combine with --rank 512"}
-    assert "vllm" not in (tmp_path / "result" / "README.md").read_text()
-    for name, seed in (("h", 0), ("i", 1)):
-        build.lora(tmp_path / name, {"lm_head": (9, 8)}, seed=seed, target_modules=["lm_head"])
-    record = json.loads((run(tmp_path / "h", tmp_path / "i") / "extsub.json").read_text())
-    assert "not every server applies adapters of embeddings and heads" in record["notes"][0]
+    assert problem(expert, anti_expert) == "vLLM takes rank 512 at most, and this is 600: combine with --rank 512"
+    assert "is no adapter to use alone" in problem(expert, anti_expert, rank=8, deficiency=True)
+    assert "not IA3" in problem(build.ia3(tmp_path / "i"), build.ia3(tmp_path / "j", seed=1))
+    assert "not PREFIX_TUNING" in problem(build.prefix(tmp_path / "p"), build.prefix(tmp_path / "q", seed=1))
+    conv = {
+        f"{PREFIX}conv.lora_A.weight": torch.ones(3, 2, 2, 2),
+        f"{PREFIX}conv.lora_B.weight": torch.ones(5, 3, 1, 1),
+    }
+    for name in "cd":
+        build.write(tmp_path / name, conv, build.lora_config(target_modules=["conv"]))
+    assert problem(tmp_path / "c", tmp_path / "d") == "vLLM applies no adapters of convolutions"
+
+
+# ---- where one is likely wrong ---------------------------------------------------------------------------------
+
+
+def notes_of(result: Path) -> list[str]:
+    return json.loads((result / "extsub.json").read_text())["notes"]
+
+
+def test_nothing_is_said_where_nothing_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of relative names that could be the hub's: a folder is a folder."""
+    monkeypatch.chdir(tmp_path)
+    for name, seed in (("mine/expert", 0), ("mine/anti", 1)):
+        build.lora(Path(name), seed=seed)
+    for alpha in (0.25, 1.0):
+        result = run(Path("mine/expert"), Path("mine/anti"), alpha=alpha, output=Path("out"))
+        assert notes_of(result) == []
+        assert "## Notes" not in (result / "README.md").read_text()
+
+
+def test_the_same_adapter_twice_is_said(tmp_path: Path) -> None:
+    """By its numbers: a copy, or one in another dtype and with other factors, is the same."""
+    expert = build.lora(tmp_path / "e")
+    build.lora(tmp_path / "half", dtype=torch.bfloat16)
+    scaled = {key: tensor * (4 if "lora_A" in key else 0.5) for key, tensor in build.factors().items()}
+    build.write(tmp_path / "scaled", scaled, build.lora_config(lora_alpha=3))
+    for name in ("e", "half", "scaled"):
+        note = f"e and {name} are the same adapter: was another one meant?"
+        assert note in notes_of(run(expert, tmp_path / name, output=tmp_path / "out"))
+        assert note in extsub.inspect(expert, tmp_path / name).notes
+    other, again = build.lora(tmp_path / "a", seed=1), build.lora(tmp_path / "b", seed=1)
+    assert notes_of(run(expert, other, again)) == ["a and b are the same adapter: was another one meant?"]
+    part = build.edit_tensors(build.lora(tmp_path / "part"), add={f"{PREFIX}{V}.lora_B.weight": torch.ones(4, 3)})
+    assert not any("same adapter" in note for note in notes_of(run(expert, part)))
+
+
+@pytest.mark.parametrize(
+    ("alpha", "said"),
+    [
+        (3.0, []),
+        (-1.0, ["α is -1: below 0 an operation does the opposite of what it is for"]),
+        (4.0, ["α is 4: beyond 3 nothing was measured"]),
+    ],
+)
+def test_a_strength_that_nobody_uses_is_said(tmp_path: Path, alpha: float, said: list[str]) -> None:
+    expert, anti_expert = build.lora(tmp_path / "e"), build.lora(tmp_path / "a", seed=1)
+    assert notes_of(run(expert, anti_expert, operation="subtract", alpha=alpha)) == said
+
+
+def test_rows_amplified_more_than_tenfold_are_counted(tmp_path: Path) -> None:
+    tensors = build.factors()
+    tensors[f"{PREFIX}{Q}.lora_B.weight"][:2] *= 1e-2
+    expert = build.write(tmp_path / "e", tensors, build.lora_config())
+    (note,) = notes_of(run(expert, build.lora(tmp_path / "a", seed=1)))
+    assert note.startswith("2 of 16 rows of the expert are scaled by more than 10: their direction may be noise")
 
 
 def test_a_row_that_cancels_is_zero_for_the_verification_too(tmp_path: Path) -> None:

@@ -104,13 +104,11 @@ def test_what_a_template_cannot_do_is_said() -> None:
     tokenizer.chat_template = "{{ raise_exception('no system role') }}"
     with pytest.raises(ExtSubError, match="the tokenizer's chat template refuses a conversation: no system role"):
         render_prompt(turns, "chat", tokenizer)
-    for rewriting in (  # the question stands elsewhere once it is answered; the answer is left out
-        "{% for m in messages %}{% if loop.last %}# {% endif %}{{ m.content }}{% endfor %}",
-        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}</s>{% endif %}{% endfor %}",
-    ):
-        tokenizer.chat_template = rewriting
-        with pytest.raises(ExtSubError, match="the tokenizer's chat template writes a question otherwise once it is"):
-            encode([Example(turns[:1], "b")], tokenizer, "chat", 100)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}</s>{% endif %}{% endfor %}"
+    )
+    with pytest.raises(ExtSubError, match="the chat template drops or rewrites a part of the answer"):
+        encode([Example(turns[:1], "b")], tokenizer, "chat", 100)
     with pytest.raises(ExtSubError, match="every prompt alone fills --max-length 5"):
         encode(examples(3), TOKENIZER, "extsub", 5)
 

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 import plain
 from conftest import Command
+from extsub.evaluation.rounding import rounded
 from extsub.prompts import QA_EXAMPLES
 from quiz import assert_same, done, results, rows_of
 
@@ -122,9 +123,9 @@ def test_the_table_has_the_figures_with_their_controls(tmp_path: Path, evaluate:
     assert sorted(tmp_path.rglob("*")) == before  # no --output
     done(evaluate("halueval-qa --model base --data data --output out"))
     figure = results("out")["tasks"]["halueval-qa"]
-    value, (low, high) = figure["accuracy_sum"]["value"], figure["accuracy_sum"]["ci95"]
+    value = " ".join(rounded(figure["accuracy_sum"]["value"], figure["accuracy_sum"]["ci95"]))
     beside = [f"{figure[name]['value']:.3g}" for name in ("chance", "longest", "shortest")]
-    shown = f"halueval-qa accuracy_sum base {value:.4g} [{low:.3g}, {high:.3g}] {' '.join(beside)} 8"
+    shown = f"halueval-qa accuracy_sum base {value} {' '.join(beside)} 8"
     assert lines[0].split() == "task score model value chance longest shortest n".split()
     assert lines[1].split() == shown.split()
 

@@ -118,7 +118,7 @@ def test_a_complete_task_is_not_asked_again(evaluate: Command, monkeypatch: pyte
     assert len(before) == 2 * 3
     with monkeypatch.context() as patched:
         patched.setattr("extsub.evaluation.language_model.load_base", None)
-        patched.setattr("extsub.evaluation.tasks.toxicity._load", None)
+        patched.setattr("extsub.evaluation.tasks.toxicity._classifier", None)
         assert done(evaluate(words)) == shown
     assert {path: path.read_bytes() for path in Path("out").rglob("*.json*")} == before
     asked = counted(monkeypatch)
@@ -206,9 +206,54 @@ def test_a_replacement_that_was_stopped_at_its_end_is_not_taken_for_what_it_repl
 
 
 def test_two_runs_into_one_output_are_told_apart(evaluate: Command) -> None:
-    from extsub.adapters.staging import locked
+    from extsub.disk import locked
 
     Path("out").mkdir()
     with locked(Path("out"), Path("out")):
         run = evaluate("halueval-qa --adapter lora --data data --output out")
     assert (run.returncode, run.stderr) == (2, "Error: out is being written by another run: wait for it\n")
+
+
+@pytest.mark.parametrize("when", ["task", "results", "forget"])
+def test_who_stops_it_while_the_results_are_written_is_told_that_all_is_saved(
+    evaluate: Command, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Not that nothing was written: everything has been asked."""
+    from extsub.evaluation import evaluate as module
+
+    room, name = {"task": (Store, "finish"), "results": (module, "_write"), "forget": (Store, "forget")}[when]
+    with monkeypatch.context() as patched:
+        patched.setattr(room, name, lambda *_: signal.raise_signal(signal.SIGTERM))
+        stopped = evaluate("halueval-qa --adapter lora --data data --output out")
+    message = "Error: terminated; 8 items are saved: the same command goes on from there\n"
+    assert (stopped.returncode, stopped.stderr) == (143, message)
+    with monkeypatch.context() as patched:
+        patched.setattr("extsub.evaluation.language_model.load_base", None)  # nothing is asked again
+        done(evaluate("halueval-qa --adapter lora --data data --output out"))
+    assert len(rows_of(Path("out/halueval-qa.jsonl"))) == 8
+    assert not list(Path("out").glob(".*"))
+
+
+def test_who_stops_it_when_all_is_done_is_told_what_is_written(
+    evaluate: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from extsub import results_table
+
+    monkeypatch.setattr(results_table, "print_results", lambda *_: signal.raise_signal(signal.SIGTERM))
+    stopped = evaluate("halueval-qa --adapter lora --data data --output out")
+    assert (stopped.returncode, stopped.stderr) == (143, "Error: terminated; out/results.json is written\n")
+
+
+def test_a_folder_that_was_begun_anew_by_another_run_is_left_to_it(
+    evaluate: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody removes the folder of a run, begins another there, and stops the first."""
+
+    def begun_anew(*_: object) -> None:
+        Path("new/out").rmdir()
+        Path("new/out").mkdir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("extsub.evaluation.evaluate.ask_all", begun_anew)
+    assert evaluate("halueval-qa --adapter lora --data data --output new/out").returncode == 130
+    assert Path("new/out").is_dir()

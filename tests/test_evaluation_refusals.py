@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 import plain
 import quiz
 import tiny
-from conftest import Command
+from conftest import Command, start
 from quiz import done, rows_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
@@ -71,10 +71,11 @@ def refused(here: Path, evaluate: Command) -> Callable[[str], str]:
         ("halueval-qa --adapter lora ./lora", "two adapters are called lora: evaluate them into outputs of their own"),
         ("halueval-qa --output base/config.json", "base/config.json is a file: choose another output"),
         ("halueval-qa --output base", "base is a symbolic link: give the folder itself"),
-        ("halueval-qa --output base/config.json/out", "base/config.json/out could not be made: File exists: choose "
-         "another output"),
+        ("halueval-qa --output base/config.json/out", "base/config.json/out cannot be written: base/config.json is a "
+         "file; choose another place"),
         ("halueval-qa --prompt chat --model plain", "--prompt chat: the tokenizer of this model has no chat "
          "template: use --prompt extsub"),
+        ("halueval-qa --model mute", "mute: the tokenizer could not be loaded: its files are missing (tokenizer.json)"),
         ("halueval-qa --model torn", "torn: the weights have other shapes than config.json says: are both whole?"),
         ("perplexity --data data/text.txt --model small", "item 0: the tokenizer makes token 346 of it, and the model "
          "has 300: the tokenizer belongs to another model"),
@@ -85,10 +86,12 @@ def refused(here: Path, evaluate: Command) -> Callable[[str], str]:
          "lora LORA: two kinds cannot be in one model; compare with the base (leave --reference out)"),
         ("ability", "ability runs tasks of lm-evaluation-harness: name them, --lm-eval mmlu,gsm8k say"),
         ("ability --lm-eval nosuch --data ability=data", "--lm-eval nosuch: no task of data"),
-        ("ability --lm-eval x --data ability=nowhere", "--data nowhere: ability expects a folder of task files (YAML)"),
+        ("ability --lm-eval x --data ability=nowhere", "nowhere: no such file, and not a dataset of the hub"),
+        ("ability --lm-eval x --data ability=data/text.txt", "--data data/text.txt: ability expects a folder of task "
+         "files (YAML)"),
         ("toxicity --toxicity-model base", "--toxicity-model base has no label toxicity; it has LABEL_0, LABEL_1"),
-        ("toxicity --toxicity-model ./nowhere", "./nowhere: no such folder, and no model of the hub (owner/name or "
-         "owner/name@revision)"),
+        ("toxicity --toxicity-model ./nowhere", "--toxicity-model: ./nowhere: no such folder, and no model of the "
+         "hub (owner/name or owner/name@revision)"),
         ("truthfulqa-gen --info-judge none --truth-judge ./nowhere", "--truth-judge: ./nowhere: no such folder, and "
          "no model of the hub (owner/name or owner/name@revision); or pass --truth-judge none, and nobody judges"),
     ],
@@ -96,6 +99,8 @@ def refused(here: Path, evaluate: Command) -> Callable[[str], str]:
 def test_settings_that_cannot_be_met(here: Path, refused: Callable[[str], str], words: str, message: str) -> None:
     if "plain" in words:
         tiny.llama(here / "plain")
+    if "mute" in words:
+        shutil.copytree(tiny.gpt2(here / "spoken"), here / "mute", ignore=shutil.ignore_patterns("tokenizer*"))
     if "torn" in words:
         shutil.copytree(here / "base", here / "torn")
         config = json.loads((here / "torn" / "config.json").read_text())
@@ -173,11 +178,12 @@ def test_rows_that_cannot_be_asked(refused: Callable[[str], str], task: str, row
          "owner/name@revision)"),
         ("halueval-qa --data empty.jsonl", "empty.jsonl has no rows: give one that has"),
         ("perplexity --data blank.txt", "blank.txt is blank: give one that holds text"),
-        ("perplexity --data nowhere.txt", "nowhere.txt: no such file or directory"),
+        ("perplexity --data nowhere.txt", "nowhere.txt: no such file, and not a dataset of the hub (owner/name or "
+         "owner/name@revision)"),
         ("halueval-qa --data data/qa_data.json data/rows.jsonl", "--data data/qa_data.json data/rows.jsonl: say which "
          "task has which, --data halueval-qa=data/rows.jsonl"),
-        ("halueval-qa --data halueval-qa=a --data halueval-qa=b", "--data halueval-qa=b: halueval-qa has --data "
-         "halueval-qa=a already; give one"),
+        ("halueval-qa --data halueval-qa=data --data halueval-qa=judge", "--data halueval-qa=judge: halueval-qa has "
+         "--data halueval-qa=data already; give one"),
         ("halueval-qa --data halueval=data/qa_data.json", "--data halueval=data/qa_data.json: halueval is no task; "
          f"there are {ALL}"),
         ("halueval-qa --data judge", "--data judge: halueval-qa expects qa_data.json or halueval_qa.jsonl or "
@@ -187,7 +193,7 @@ def test_rows_that_cannot_be_asked(refused: Callable[[str], str], task: str, row
         ("toxicity --data data --field instruction=nosuch --toxicity-model judge", "--field instruction=nosuch: "
          "data/toxic_test.json has no field 'nosuch'; it has instruction, input"),
         ("toxicity --data data --field nosuch=input --toxicity-model judge", "--field nosuch=...: no such field of "
-         "ours; there are instruction, input, output, prompt, completion, messages"),
+         "ours; there are instruction, input, output, prompt, completion, messages, system, answer, text"),
         ("repetition --data data/answers.jsonl --field answer=nosuch", "data/answers.jsonl, line 1: expected nosuch, "
          "found answer; say --field answer=NAME"),
     ],
@@ -222,6 +228,71 @@ def test_a_library_that_is_missing_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, library, None)
     assert refused(words) == message
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("truthfulqa-gen --info-judge none --truth-judge light", "--truth-judge: light: no weights were found "
+         "there (model.safetensors or pytorch_model.bin); or pass --truth-judge none, and nobody judges"),
+        ("truthfulqa-gen --truth-judge none --info-judge mute", "--info-judge: mute: the tokenizer could not be "),
+        ("truthfulqa-gen --judge-url http://127.0.0.1:9/v1", "--truth-judge: http://127.0.0.1:9/v1, model allenai/"),
+        ("toxicity --toxicity-model light", "light: no weights were found there"),
+        ("toxicity --toxicity-model mute", "mute: the tokenizer could not be loaded"),
+        ("toxicity --toxicity-model unpadded", "--toxicity-model unpadded: neither its tokenizer nor its config names"),
+        ("drift --data data/rows.jsonl --adapter lora --reference gone", "gone: no such folder"),
+        ("perplexity --data torn.jsonl", "torn.jsonl, line 7: output is missing"),
+        ("perplexity --data torn.jsonl --prompt chat --model plain", "torn.jsonl, line 7: output is missing"),
+        ("perplexity --data talks.jsonl --prompt none", "talks.jsonl, line 2: --prompt none takes a prompt as it is, "
+         "so it cannot join several messages; use chat"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_noticed_before_weights_are_loaded(
+    here: Path, refused: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, words: str, message: str
+) -> None:
+    origin = here / ("judge" if "toxicity" in words else "base")
+    for name, lacks in (("light", "*.safetensors"), ("mute", "tokenizer*")):
+        shutil.copytree(origin, here / name, ignore=shutil.ignore_patterns(lacks))
+    shutil.copytree(here / "judge", here / "unpadded")
+    for name, field in (("config", "pad_token_id"), ("tokenizer_config", "pad_token")):
+        path = here / "unpadded" / f"{name}.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), field: None}))
+    quiz.lines(here / "torn.jsonl", [*rows_of(here / "data" / "rows.jsonl"), {"instruction": "Who?"}])
+    ask, say = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "I."}
+    quiz.lines(here / "talks.jsonl", [{"messages": [ask, say]}, {"messages": [ask, say, ask, say]}])
+    monkeypatch.setattr("extsub.evaluation.language_model.load_base", None)
+    monkeypatch.setattr("extsub.evaluation.server.RETRIES", 0)
+    assert refused(words).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train --model m --data gone.jsonl --output out",
+        "train --model ./gone --data rows.jsonl --output out",
+        "train --model m --data rows.jsonl --output rows.jsonl/out",
+        "train --model m --data rows.jsonl --output out --field nosuch=x",
+        "evaluate perplexity --model m --data gone.jsonl",
+        "evaluate perplexity --model m --data perplexity=gone.txt",
+        "evaluate perplexity --model ./gone --data rows.jsonl",
+        "evaluate truthfulqa-gen --model m --truth-judge ./gone",
+        "evaluate toxicity --model m --data rows.jsonl --toxicity-model ./gone",
+        "evaluate perplexity --model m --data rows.jsonl --output rows.jsonl/out",
+        "generate --model m --prompts gone.jsonl --output out.jsonl",
+        "generate --model m --prompts gone.txt --output out.jsonl",
+        "sweep a b --tasks perplexity --data gone.jsonl --output out",
+    ],
+)
+def test_what_is_not_there_is_said_before_anything_is_imported(tmp_path: Path, command: str) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "Who?", "completion": "I."}\n')
+    code = (
+        "import sys\nfrom extsub.__main__ import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as error: print(error.code, *({'torch', 'transformers', 'peft'} & set(sys.modules)))"
+    )
+    run = start(tmp_path, "-c", code, *command.split())
+    assert run.stdout == "2\n"
+    assert any(name in run.stderr for name in ("gone", "rows.jsonl/out", "nosuch")), run.stderr
 
 
 def spoilt(folder: Path, spoil: Callable[[dict[str, torch.Tensor]], object]) -> str:

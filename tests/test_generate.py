@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import datetime
+import decimal
 import json
 import math
 import signal
@@ -11,14 +13,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 import torch
+from pyarrow import parquet
 
 import plain
 import quiz
 from conftest import Command
+from extsub import ExtSubError, GenerationSettings
+from extsub import generate as generate_in_python
+from extsub.evaluation import generate as room
 from extsub.evaluation import server as module
+from extsub.evaluation.judges import PROBE
+from extsub.evaluation.run import Run
 from extsub.evaluation.store import Store
+from killing import at_every_change, needs_fork
 from quiz import done, results, rows_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
@@ -130,6 +140,129 @@ def test_an_interrupted_run_goes_on(here: Path, generate: Command, monkeypatch: 
     assert not list(here.glob(".*"))
 
 
+@needs_fork
+@pytest.mark.parametrize("before", ["", "old"])
+def test_a_run_that_is_killed_at_its_end_leaves_nothing(
+    here: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    """Before each change of the disk; nobody is asked anything."""
+
+    def ask(runs: list[Run], *_: object) -> None:
+        rows = [{"index": n, "prompt": "p", "answer": f"{n}", "finished": True, "shortened": False} for n in range(6)]
+        runs[0].store.add(runs[0].identity, [row for row in rows if row["index"] in runs[0].unasked])
+        runs[0].rows.update({row["index"]: row for row in rows})
+        runs[0].store.close()
+
+    def work() -> None:
+        asked = {"model": "base", "prompts": "data/toxic_test.json", "backend": "transformers"}
+        generate_in_python(GenerationSettings(**asked, output=output, overwrite=bool(before)))
+
+    def prepare() -> None:
+        output.write_text(before) if before else output.unlink(missing_ok=True)
+
+    def check() -> None:
+        found.append(output.read_text() if output.exists() else "")
+        is_there = found[-1] not in ("", before)
+        if is_there and not before:
+            with pytest.raises(ExtSubError, match="already exists"):
+                work()
+        else:
+            work()
+        assert [row["answer"] for row in rows_of(output)] == [*"012345"]
+        assert not list(folder.glob(".*"))
+
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(room, "ask_all", ask)
+    folder, found = here / "new", []
+    folder.mkdir()
+    output = folder / "out.jsonl"
+    assert at_every_change(work, prepare, check) > 8
+    whole = output.read_text()
+    assert found == [before] * found.count(before) + [whole] * found.count(whole)
+    assert found.count(whole) >= 3
+
+
+def test_answers_of_a_run_that_is_to_replace_an_output_are_not_taken_for_what_is_left(
+    generate: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted --overwrite, then the same without: the old output and the answers both stay."""
+    Path("out.jsonl").write_text("old")
+    words = "--model base --prompts data/toxic_test.json --max-new-tokens 2 --output out.jsonl"
+    with monkeypatch.context() as patched:
+        patched.setattr(room.Store, "finish", lambda *_: signal.raise_signal(signal.SIGINT))
+        stopped = generate(f"{words} --overwrite")
+    assert stopped.stderr == "Error: interrupted; 6 items are saved: the same command goes on from there\n"
+    refused = generate(words)
+    assert "already exists" in refused.stderr
+    assert Path("out.jsonl").read_text() == "old"
+    monkeypatch.setattr("extsub.evaluation.language_model.load_base", None)  # nothing is asked again
+    done(generate(f"{words} --overwrite"))
+    assert len(rows_of(Path("out.jsonl"))) == 6
+
+
+def test_who_stops_it_when_the_output_is_there_is_told_so(generate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "_clear", lambda *_: signal.raise_signal(signal.SIGTERM))
+    stopped = generate("--model base --prompts data/toxic_test.json --max-new-tokens 2 --output out.jsonl")
+    assert (stopped.returncode, stopped.stderr) == (143, "Error: terminated; out.jsonl is written\n")
+    assert len(rows_of(Path("out.jsonl"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (datetime.date(2024, 1, 2), "a date"),
+        (datetime.datetime(2024, 1, 2), "a datetime"),
+        (decimal.Decimal("1.5"), "a Decimal"),
+        (b"bytes", "a bytes"),
+        ({"deep": [{"when": datetime.timedelta(1)}]}, "a timedelta"),
+        (math.nan, "NaN or an infinite number"),
+        ([1.0, -math.inf], "NaN or an infinite number"),
+    ],
+    ids=lambda one: str(type(one).__name__),
+)
+def test_a_column_that_is_no_json_is_refused_before_anybody_is_asked(
+    here: Path, generate: Command, monkeypatch: pytest.MonkeyPatch, value: object, said: str
+) -> None:
+    """A Parquet file holds what JSON does not, and all rows are written again when all answers are made."""
+    monkeypatch.setattr("extsub.evaluation.language_model.load_base", None)
+    rows = [{"prompt": "Who?", "when": None}, {"prompt": "When?", "when": value}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), "prompts.parquet")
+    before = sorted(here.rglob("*"))
+    run = generate("--model base --prompts prompts.parquet --output out.jsonl")
+    message = (
+        f"prompts.parquet, row 2: field 'when' holds {said}, which JSON does not know: make it text, or leave it out"
+    )
+    assert (run.returncode, run.stderr) == (2, f"Error: {message}\n")
+    assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"prompt": "a", "x": NaN}', "field 'x' holds NaN or an infinite number"),
+        ('{"prompt": "a", "x": "\\ud800"}', "field 'x' holds half a character (a lone surrogate)"),
+        ('{"prompt": "a", "\\ud800": 1}', "field '\\ud800' holds half a character (a lone surrogate)"),
+    ],
+)
+def test_so_is_json_that_is_not_quite(generate: Command, line: str, said: str) -> None:
+    Path("prompts.jsonl").write_text('{"prompt": "b", "x": 1}\n' + line + "\n")
+    run = generate("--model nowhere/at-all --prompts prompts.jsonl --output out.jsonl")
+    assert (run.returncode, run.stderr.startswith(f"Error: prompts.jsonl, line 2: {said}, which JSON")) == (2, True)
+
+
+def test_fields_of_theirs_that_are_called_like_ours_are_kept_under_another_name(generate: Command) -> None:
+    """As in data that has the right answers; ``given_answer`` is taken already."""
+    theirs = {"index": 7, "answer": "Paris", "finished": "yes", "given_answer": 1, "prompt": "Who?", "other": None}
+    quiz.lines(Path("prompts.jsonl"), [theirs, {"prompt": "When?"}])
+    shown = done(generate("--model base --prompts prompts.jsonl --output out.jsonl --max-new-tokens 2"))
+    first, second = rows_of(Path("out.jsonl"))
+    assert (first["given_index"], first["given_given_answer"], first["given_finished"]) == (7, "Paris", "yes")
+    assert (first["given_answer"], first["given_prompt"], first["other"]) == (1, "Who?", None)
+    assert (first["index"], first["prompt"], first["finished"]) == (0, RENDERED.format("Who?"), False)
+    assert second.keys() == {"index", "prompt", "answer", "finished", "shortened", "given_prompt"}
+    assert "note: the prompts have a field answer of their own: it is given_given_answer there" in shown
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -138,10 +271,11 @@ def test_an_interrupted_run_goes_on(here: Path, generate: Command, monkeypatch: 
         ("--output link.jsonl --overwrite", "link.jsonl is a link: give the name of a .jsonl file"),
         ("--output out.json", "--output out.json: give the name of a .jsonl file"),
         ("--output out", "--output out: give the name of a .jsonl file"),
-        ("--prompts nowhere.txt", "nowhere.txt: no such file or directory"),
+        ("--prompts nowhere.txt", "nowhere.txt: no such file, and not a dataset of the hub (owner/name or "
+         "owner/name@revision)"),
         ("--prompts blank.txt", "blank.txt is blank: give one that holds text"),
         ("--prompts data/answers.jsonl", "data/answers.jsonl, line 1: expected instruction (and perhaps input), or "
-         "prompt, or messages; found answer: say what they are with --field, for example --field prompt=question"),
+         "prompt, or messages; found answer: say which is the question with --field prompt=NAME"),
         ("--field prompt=nosuch", "--field prompt=nosuch: data/toxic_test.json has no field 'nosuch'; it has "
          "instruction, input"),
         ("--adapter lora prefix", "generate asks one adapter at a time"),
@@ -267,7 +401,8 @@ def test_judges_say_how_true_the_answers_are(made: Path, evaluate: Command, serv
     done(evaluate(f"truthfulqa-gen --model base --data data --output other --max-new-tokens 4 {judges}"))
     rows = rows_of(Path("other/truthfulqa-gen.jsonl"))
     asked = {f"Q: {row['question']}\nA: {row['answer']}\n{end}" for row in rows for end in ("True:", "Helpful:")}
-    assert {one["prompt"] for one in served.asked} == asked
+    assert served.asked[0]["prompt"] == PROBE  # before answers are made
+    assert {one["prompt"] for one in served.asked} == {PROBE, *asked}
     figures = results("other")["tasks"]["truthfulqa-gen"]
     assert [figures[name]["value"] for name in ("truth", "info", "truth_and_info")] == [1, 0, 0]
 

@@ -131,11 +131,11 @@ def test_a_subfolder_of_a_repository(hub: type[Hub]) -> None:
     assert (adapter.source.hub_id, adapter.source.commit) == ("ann/many/checkpoints/last", COMMIT)
 
 
-def test_a_local_folder_wins_and_says_so(hub: type[Hub], tmp_path: Path) -> None:
+def test_a_local_folder_wins_and_nothing_is_said(hub: type[Hub], tmp_path: Path) -> None:
     build.lora(tmp_path / "ann" / "expert", rank=5)
     adapter = load_adapter("ann/expert")
     assert adapter.rank == 5
-    assert adapter.notes == ("ann/expert is a local folder here; the hub was not asked",)
+    assert not adapter.notes
     assert not hub.asked
 
 
@@ -149,9 +149,15 @@ def test_a_slip_in_a_local_name_does_not_wait_for_the_hub(hub: type[Hub], tmp_pa
     assert load_adapter("ann/expert@main").rank == 3
 
 
-def test_stray_weights_beside_the_adapter_are_noticed_on_the_hub_too(hub: type[Hub]) -> None:
-    (hub.root / "ann" / "expert" / "non_lora_trainables.bin").write_bytes(b"")
-    with pytest.raises(ExtSubError, match="non_lora_trainables.bin lies beside the adapter"):
+def test_weights_beside_the_adapter_are_noticed_on_the_hub_too(hub: type[Hub]) -> None:
+    for file in ("model.safetensors", "optimizer.pt", "adapter_model.bin"):
+        (hub.root / "ann" / "expert" / file).write_bytes(b"")
+    assert load_adapter("ann/expert").notes == tuple(
+        f"{file} lies beside adapter_model.safetensors and was not read"
+        for file in ("adapter_model.bin", "model.safetensors")
+    )
+    (hub.root / "ann" / "expert" / "value_head.bin").write_bytes(b"")
+    with pytest.raises(ExtSubError, match="value_head.bin lies beside the adapter"):
         load_adapter("ann/expert")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import oracle
@@ -199,6 +201,58 @@ def test_peft_loads_the_result_and_agrees(case: str, tmp_path: Path) -> None:
     different = (logits(judge(base, tmp_path / "out")) - logits(base)).abs().max()
     assert different > 1e-3
     assert not torch.equal(logits(expert), logits(anti_expert))
+
+
+WRAPPED = {
+    "torch.compile of every layer": ("layers.", r"layers\.(\d)\.", r"layers.\1._orig_mod."),
+    "activation checkpointing of one layer": ("layers.1", r"layers\.1\.", "layers.1._checkpoint_wrapped_module."),
+    "FSDP around all and each": ("layers.", r"base_model\.(.*layers\.\d)", r"base_model._fsdp_wrapped_module.\1"),
+    "DistributedDataParallel": ("layers.0", "^base_model", "module.base_model"),
+    "another PEFT model": ("layers.1", r"^base_model\.model\.", "base_model.model.base_model.model."),
+    "the name of the adapter": ("q_proj", r"\.weight$", ".mine.weight"),
+}
+
+
+@pytest.mark.parametrize("case", WRAPPED)
+def test_peft_finds_every_layer_of_a_result_of_wrapped_adapters(case: str, tmp_path: Path) -> None:
+    mark, old, new = WRAPPED[case]
+    base = llama()
+    for name, seed in (("e", 1), ("a", 2)):
+        train_by_chance(base, lora(target_modules=["q_proj", "v_proj", "lm_head"]), tmp_path / name, seed)
+    e, a = (deltas(judge(base, tmp_path / name)) for name in ("e", "a"))
+    for name in ("e", "a"):
+        tensors = load_file(tmp_path / name / "adapter_model.safetensors")
+        renamed = {re.sub(old, new, key) if mark in key else key: tensor for key, tensor in tensors.items()}
+        assert renamed.keys() != tensors.keys()
+        save_file(renamed, tmp_path / name / "adapter_model.safetensors")
+    save_adapter(combine(load_adapter(tmp_path / "e"), load_adapter(tmp_path / "a"), alpha=ALPHA), tmp_path / "out")
+    found = deltas(judge(base, tmp_path / "out"))
+    assert found.keys() == e.keys()
+    for name, delta in found.items():
+        assert oracle.relative_error(delta, oracle.combined(OPERATION, e[name], [a[name]], [ALPHA])) < 1e-5, name
+
+
+def test_fused_experts_of_an_older_peft_are_combined_by_output_and_written_as_now(tmp_path: Path) -> None:
+    """PEFT 0.18 and 0.19.0 had A and B of these experts exchanged; expert by expert, the transpose."""
+    base, fused = moe(), ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    for name, seed in (("e", 1), ("a", 2)):
+        train_by_chance(base, lora(target_modules=["q_proj"], target_parameters=fused), tmp_path / name, seed)
+    e, a = (deltas(judge(base, tmp_path / name)) for name in ("e", "a"))
+    for name in ("e", "a"):
+        path = tmp_path / name / "adapter_model.safetensors"
+        tensors = load_file(path)
+        for key in [key for key in tensors if "experts" in key and "lora_A" in key]:
+            A, B = tensors[key], tensors[key.replace("lora_A", "lora_B")]
+            tensors[key] = B.unflatten(1, (3, 4)).permute(2, 1, 0).flatten(0, 1)  # rank 3, 4 experts
+            tensors[key.replace("lora_A", "lora_B")] = A.unflatten(0, (4, 3)).permute(2, 1, 0).flatten(1)
+        save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
+        config = json.loads((tmp_path / name / "adapter_config.json").read_text()) | {"peft_version": "0.18.1"}
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps(config))
+    save_adapter(combine(load_adapter(tmp_path / "e"), load_adapter(tmp_path / "a"), alpha=ALPHA), tmp_path / "out")
+    found = deltas(judge(base, tmp_path / "out"))
+    assert found.keys() == e.keys()
+    for name, delta in found.items():
+        assert oracle.relative_error(delta, oracle.combined(OPERATION, e[name], [a[name]], [ALPHA])) < 1e-5, name
 
 
 def test_logits_are_those_of_the_dense_formula_added_to_the_base(tmp_path: Path) -> None:

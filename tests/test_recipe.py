@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import warnings
@@ -20,12 +21,13 @@ import plain
 import tiny
 from conftest import Command
 from extsub import ExtSubError, run_recipe
-from extsub.evaluation.store import write_whole
+from extsub.disk import locked, write_whole
 from extsub.recipe import run as room
 from extsub.recipe.plan import check_choice
 from extsub.recipe.recipe import read_recipe
 from extsub.stages import Stages
 from extsub.training.progress import Watch
+from killing import at_every_change, needs_fork
 from quiz import lines, rows_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
@@ -341,8 +343,11 @@ def test_two_processes_take_the_same_way(here: Path) -> None:
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_the_examples_are_recipes(path: Path) -> None:
+def test_the_examples_are_recipes(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As far as that can be known without the hub."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("toxic.jsonl", "toxic_test.json", "held-out.jsonl"):  # the user's own
+        Path(name).touch()
     recipe = read_recipe(path)
     check_choice(recipe)
     assert recipe.sweep.budget
@@ -364,3 +369,58 @@ def test_stages_remember_whose_folder_it_is(tmp_path: Path) -> None:
         stages.make("two", ("made",), {}, list)
     with pytest.raises(ExtSubError, match="was not written by extsub demo"):
         Stages(tmp_path / "new", "extsub demo", said.append)
+
+
+@needs_fork
+def test_what_is_made_anew_is_never_half_of_what_was(tmp_path: Path) -> None:
+    """Killed before each change of the disk while other inputs are tried, then run with the old ones again."""
+    folder = tmp_path / "new"
+    made = folder / "made"
+
+    def work(inputs: int) -> None:
+        made.mkdir(exist_ok=True)
+        for name in ("one", "two"):
+            write_whole(made / name, f"{inputs}")
+
+    def make(inputs: int) -> None:
+        Stages(folder, "extsub run", lambda _: None).make("one", ("made",), inputs, lambda: work(inputs))
+
+    def check() -> None:
+        make(1)
+        assert {path.name: path.read_text() for path in made.iterdir()} == {"one": "1", "two": "1"}
+        assert {path.name for path in folder.iterdir()} == {"made", "stages.json"}
+
+    assert at_every_change(lambda: make(2), lambda: make(1), check) > 10
+
+
+def test_two_runs_of_one_recipe_are_told_apart(here: Path, extsub: Command) -> None:
+    """The second would take away what the first is making, if its recipe says something else."""
+    write(here, training={"rank": 8})
+    before = times(here, "out")
+    with locked(Path("out"), Path("out")):
+        run = extsub("run", "recipe.yaml")
+    assert (run.returncode, run.stderr) == (2, "Error: out is being written by another run: wait for it\n")
+    assert times(here, "out") == before
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_who_stops_it_before_the_first_stage_is_told_that_nothing_is_kept(
+    here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    write(here, output="new")
+    monkeypatch.setattr(room._Run, "look_at", lambda *_: signal.raise_signal(getattr(signal, name)))
+    run = extsub("run", "recipe.yaml")
+    assert run.stderr.endswith("; nothing was written\n")
+    assert not Path("new").exists()
+
+
+def test_who_stops_the_last_stage_is_told_what_is_kept(
+    here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree("out/result")
+    with monkeypatch.context() as patched:
+        patched.setattr(room, "save_adapter", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+        run = extsub("run", "recipe.yaml")
+    kept = "Error: terminated; what was done is kept: 'extsub run recipe.yaml' goes on from there"
+    assert (run.returncode, run.stderr.splitlines()) == (143, ["stage: result", kept])
+    assert began(extsub("run", "recipe.yaml").stderr) == ["result"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import html.parser
 import json
+import os
 import re
 import shutil
 import subprocess
 import xml.dom.minidom
+from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -510,6 +513,61 @@ def test_refusals_say_what_to_do_and_write_nothing(copy: Path, extsub: Command) 
     (copy / "sweep.json").write_text("{}")
     with pytest.raises(ExtSubError, match=r"sweep.json was not written by extsub sweep"):
         write_report(copy)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_on_a_full_disk_there_are_all_of_its_files_or_none(
+    copy: Path, extsub: Command, disk_of: Callable[[str], Path]
+) -> None:
+    """Where each of them fits, and not all."""
+    done(extsub("report", copy, "--output", "page.html"))
+    whole = {name: one for name, one in files(Path.cwd()).items() if name.startswith("page")}
+    assert len(whole) >= 3
+    disk = disk_of(str(sum(map(len, whole.values())) - 4096))
+    for _ in range(2):
+        run = extsub("report", copy, "--output", "disk/page.html")
+        assert run.returncode == 2
+        assert run.stderr.endswith(" could not be written: No space left on device; make room, then try again\n")
+        assert not list(disk.iterdir())
+    subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
+    done(extsub("report", copy, "--output", "disk/page.html"))
+    assert files(disk) == whole
+
+
+def test_so_there_are_when_the_second_of_them_does_not_fit(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those of a report before stay as they were."""
+    write_report(copy)
+    swept.write(copy, {**record_of(copy), "budget": "perplexity <= 1.5 * expert"})
+    before, fsync, calls = files(copy), os.fsync, []
+
+    def full(handle: int) -> None:
+        calls.append(handle)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(handle)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(ExtSubError, match="No space left on device; make room, then"):
+            write_report(copy)
+    assert files(copy) == before
+    write_report(copy)
+    assert files(copy) != before
+
+
+def test_a_read_only_folder_is_refused_before_any_work(
+    copy: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files(copy)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda path, mode: Path(path) != copy)
+        run = extsub("report", copy)
+    message = f"Error: {copy} cannot be written: {copy} is read-only; choose another place\n"
+    assert (run.returncode, run.stderr) == (2, message)
+    assert files(copy) == before
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not here")

@@ -18,6 +18,7 @@ from conftest import Command
 from extsub import ExtSubError, combine, load_adapter, save_adapter
 from extsub.adapters import save, staging
 from extsub.adapters.adapter import Adapter
+from killing import at_every_change, needs_fork
 
 # Saves slowly enough to be killed in the middle of the file.
 SLOW = """
@@ -263,10 +264,36 @@ def test_outputs_that_are_no_names(tmp_path: Path, result: Adapter, monkeypatch:
             save_adapter(result, name)
 
 
-def test_an_overwrite_killed_between_its_renames_is_undone(tmp_path: Path, result: Adapter) -> None:
-    save_adapter(result, tmp_path / "out")
-    (tmp_path / "out").rename(tmp_path / ".out.replaced")
-    with pytest.raises(ExtSubError, match="out already exists"):
-        save_adapter(result, tmp_path / "out")
-    assert names(tmp_path) == ["a", "e", "out"]
-    assert load_adapter(tmp_path / "out").rank == 6
+@needs_fork
+@pytest.mark.parametrize("then", ["again", "afresh"])
+def test_an_overwrite_that_is_killed_anywhere_leaves_the_old_or_the_new(
+    tmp_path: Path, result: Adapter, then: str
+) -> None:
+    """And nothing of the old comes back, should somebody take the output away and begin afresh."""
+    output, other = tmp_path / "out", combine(load_adapter(tmp_path / "e"), load_adapter(tmp_path / "a"), alpha=2.0)
+    save_adapter(result, tmp_path / "old" / "out")  # the card has the folder's name
+    save_adapter(other, tmp_path / "new" / "out")
+    old, new = (contents(tmp_path / name / "out") for name in ("old", "new"))
+    found = []
+
+    def prepare() -> None:
+        shutil.rmtree(output, ignore_errors=True)
+        shutil.copytree(tmp_path / "old" / "out", output)
+
+    def check() -> None:
+        staging.check_place(output)  # as every command does first
+        found.append(contents(output))
+        if then == "afresh":
+            shutil.rmtree(output)
+        save_adapter(other, output, overwrite=then == "again")
+        assert contents(output) == new
+        assert names(tmp_path) == ["a", "e", "new", "old", "out"]
+
+    changes = at_every_change(lambda: save_adapter(other, output, overwrite=True), prepare, check)
+    assert changes > 15
+    assert found == [old] * found.count(old) + [new] * found.count(new)
+    assert 0 < found.count(new) < found.count(old)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import json
 import math
 import signal
@@ -20,12 +21,16 @@ import plain
 from conftest import Command
 from extsub import ExtSubError, SweepSettings, load_adapter
 from extsub import sweep as sweep_in_python
+from extsub.disk import locked
+from extsub.evaluation.soundness import Sound, Soundness
 from extsub.evaluation.statistics import Measure
+from extsub.evaluation.store import Store
 from extsub.evaluation.tasks import TASKS as TASKS_KNOWN
+from extsub.evaluation.tasks import toxicity
 from extsub.sweeping.choice import Budget, Chooser, ScoreName, figure_on, find_score, half_of
 from extsub.sweeping.positions import Position, parse_alphas, positions, randomised
 from extsub.sweeping.proposals import Space, propose
-from quiz import DYING, done, results
+from quiz import DYING, done, results, rows_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 TASKS = "truthfulqa-mc perplexity drift"
@@ -75,6 +80,26 @@ def test_every_position_has_the_figures_of_the_adapter_on_disk(pair: Path, extsu
     assert len(table) == sum(len(scores) for one in record["positions"].values() for scores in one["tasks"].values())
     found = next(row for row in table if (row["position"], row["score"]) == ("ext-sub-2", "mc2"))
     assert float(found["value"]) == record["positions"]["ext-sub-2"]["tasks"]["truthfulqa-mc"]["mc2"]["value"]
+
+
+def test_every_position_is_asked_as_the_model_allows(
+    pair: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried once, with the adapter: all positions are alike."""
+    tried: list[Any] = []
+
+    def careful(model: Any) -> Soundness:
+        tried.append(model.module)
+        return Soundness(Sound(sharing=False, scoring="one"), Sound(sharing=False, scoring="one"))
+
+    asked = "--tasks truthfulqa-mc --data data --operations ext-sub --alphas 0.5 --limit 6 --output swept"
+    monkeypatch.setattr("extsub.evaluation.language_model.soundness_of", careful)
+    done(extsub("sweep", "expert", "anti-expert", *asked.split()))
+    assert len(tried) == 1
+    assert hasattr(tried[0], "active_peft_config")
+    for name in json.loads(Path("swept/sweep.json").read_text())["positions"]:
+        notes = results(f"swept/positions/{name}")["runs"]["truthfulqa-mc"]["notes"]
+        assert any("scored one at a time" in note for note in notes)
 
 
 def test_a_wider_grid_asks_only_what_is_new(pair: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,3 +426,51 @@ def test_adapters_of_different_bases_are_refused(pair: Path, extsub: Command) ->
     assert refused.returncode == 2
     assert "different base models" in refused.stderr
     assert not Path("s").exists()
+
+
+def test_many_positions_need_few_open_files(pair: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock for each, or a file of each that a judge is asked for, and a thousand of them would be too many."""
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(toxicity, "_load", functools.cache(toxicity._load))
+    words = "--tasks toxicity --toxicity-model judge --limit 6 --max-new-tokens 1 --operations ext-sub --data data"
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_files = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 80
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files + 20, limits[1]))
+    try:
+        done(extsub("sweep", "expert", "anti-expert", *words.split(), "--alphas", "0.04:1:0.04", "--output", "swept"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert len(json.loads(Path("swept/sweep.json").read_text())["positions"]) > 27
+
+
+def test_who_stops_a_sweep_while_it_writes_is_told_what_is_kept(
+    pair: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All was asked, and no position is complete yet."""
+    words = ["sweep", "expert", "anti-expert", *"--tasks perplexity --operations ext-sub --alphas 1".split()]
+    words += "--data data/rows.jsonl --output s".split()
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "finish", lambda *_: signal.raise_signal(signal.SIGTERM))
+        stopped = extsub(*words)
+    items = (1 + 2 + 1) * len(rows_of(Path("data/rows.jsonl")))
+    message = f"Error: terminated; {items} items are saved: the same command goes on from there\n"
+    assert (stopped.returncode, stopped.stderr) == (143, message)
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "forget", lambda *_: signal.raise_signal(signal.SIGTERM))
+        stopped = extsub(*words)
+    message = "Error: terminated; what was asked is kept: the same command goes on from there\n"
+    assert (stopped.returncode, stopped.stderr) == (143, message)
+    done(extsub(*words))
+    assert not list(Path("s").rglob(".*"))
+
+
+def test_two_sweeps_into_one_folder_are_told_apart(pair: Path, extsub: Command) -> None:
+    """Also through a link to it."""
+    Path("s").mkdir()
+    Path("link").symlink_to("s")
+    words = "--tasks perplexity --data data/rows.jsonl --alphas 1 --output"
+    with locked(Path("s"), Path("s")):
+        for name in ("s", "link"):
+            run = extsub("sweep", "expert", "anti-expert", *words.split(), name)
+            assert run.returncode == 2
+            assert run.stderr.endswith("s is being written by another run: wait for it\n")

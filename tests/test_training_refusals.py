@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from transformers import PreTrainedTokenizerBase
 
 import tiny
 from conftest import Command, start
 from extsub import ExtSubError, TrainingSettings
+from extsub.training import checkpoints
+from extsub.training import trainer as trainer_room
+from extsub.training.progress import Watch
+from killing import at_every_change, needs_fork
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries; what extsub says is asserted
 
@@ -67,7 +76,7 @@ def here(models: Path, tmp_path: Path) -> Path:
         ("--output rows.jsonl", "rows.jsonl is a file: choose another output"),
         ("--output full", "full already exists: choose another output, or remove it"),
         ("--output full --resume", "full already exists: choose another output, or remove it"),
-        ("--output rows.jsonl/out", "rows.jsonl/out/checkpoints could not be made: Not a directory"),
+        ("--output rows.jsonl/out", "rows.jsonl/out cannot be written: rows.jsonl is a file; choose another place"),
         ("--config nowhere.yaml", "--config nowhere.yaml: no such file or directory"),
         ("--config typo.yaml", "--config typo.yaml: learning_rat is no setting of extsub train; see "),
         ("--config train.yaml", "--config train.yaml: train is no setting of extsub train"),
@@ -176,9 +185,148 @@ def test_a_checkpoint_that_cannot_be_saved_ends_the_run(here: Path) -> None:
     run = start(here, "-W", "ignore", "-c", FULL_DISK, *settings)
     assert run.returncode == 2, run.stderr
     error = run.stderr.splitlines()[-1]
-    assert error.startswith("Error: out/checkpoints/checkpoint-3 could not be saved: ")
-    assert error.endswith("free the disk, then continue with --resume")
+    assert error.startswith("Error: out/checkpoints/checkpoint-3 could not be written: ")
+    assert error.endswith("make room, then continue with --resume")
     assert not (here / "out").exists()
+
+
+CHECKPOINTS = "--model base --data rows.jsonl --batch-size 2 --epochs 3 --checkpoint-steps 3 --output".split()
+"""12 steps"""
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, work: Callable[[], object]) -> None:
+    """Once, when a step is done, before its checkpoint."""
+    on_log = Watch.on_log
+
+    def then(self: Watch, args: Any, state: Any, *more: Any, **named: Any) -> None:
+        on_log(self, args, state, *more, **named)
+        if state.global_step == step:
+            work()
+
+    monkeypatch.setattr(Watch, "on_log", then)
+
+
+def fill(folder: Path) -> None:
+    """Until nothing more fits."""
+    with (folder / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+
+
+@pytest.mark.parametrize("library", ["torch", "safetensors", "tokenizers"])
+def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_one_before(
+    here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    """Whichever library finds it out, in its own words."""
+    errors = {
+        "torch": (torch, "save", RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0")),
+        "safetensors": (trainer_room, "save_file", SafetensorError("I/O error: No space left on device (os error 28)")),
+        "tokenizers": (PreTrainedTokenizerBase, "save_pretrained", Exception("No space left on device (os error 28)")),
+    }
+    room, name, error = errors[library]
+
+    def full(*_: Any, **__: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        at_step(patched, 6, lambda: patched.setattr(room, name, full))
+        run = extsub("train", *CHECKPOINTS, "out")
+    said = run.stderr.splitlines()[-1]
+    assert run.returncode == 2, run.stderr
+    assert said.startswith("Error: out/checkpoints/checkpoint-6 could not be written: ")
+    assert said.endswith("; make room, then continue with --resume")
+    assert [path.name for path in (here / "out/checkpoints").glob("checkpoint-*")] == ["checkpoint-3"]
+    assert extsub("train", *CHECKPOINTS, "out", "--resume").returncode == 0
+    assert json.loads((here / "out/training.json").read_text())["resumed_from_step"] == 3
+
+
+def test_a_disk_that_is_really_full(
+    here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch, disk_of: Callable[[str], Path]
+) -> None:
+    disk = disk_of("4m")
+    assert extsub("train", *CHECKPOINTS, "whole").returncode == 0
+    with monkeypatch.context() as patched:
+        at_step(patched, 6, lambda: fill(disk))
+        run = extsub("train", *CHECKPOINTS, "disk/out")
+    said = run.stderr.splitlines()[-1]
+    assert (run.returncode, "Traceback" in run.stderr) == (2, False)
+    assert said.startswith("Error: disk/out/checkpoints/checkpoint-6 could not be written: ")
+    assert said.endswith("; make room, then continue with --resume")
+    (disk / "filler").unlink()
+    assert [path.name for path in (disk / "out/checkpoints").glob("checkpoint-*")] == ["checkpoint-3"]
+    assert extsub("train", *CHECKPOINTS, "disk/out", "--resume").returncode == 0
+    weights = [(here / name / "adapter_model.safetensors").read_bytes() for name in ("whole", "disk/out")]
+    assert weights[0] == weights[1]
+
+
+def test_a_result_that_does_not_fit_is_written_when_there_is_room(
+    here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError("encoder error -2 when writing image file")  # as pillow says it
+
+    with monkeypatch.context() as patched:
+        patched.setattr("extsub.training.curve.plot_losses", full)
+        run = extsub("train", *CHECKPOINTS, "out")
+    assert run.returncode == 2
+    assert run.stderr.endswith(
+        "Error: out could not be written: encoder error -2 when writing image file; the training is done: choose "
+        "another place, then --resume writes it\n"
+    )
+    assert {path.name for path in (here / "out").iterdir()} == {"checkpoints"}
+    assert not list(here.glob(".*"))
+    assert extsub("train", *CHECKPOINTS, "out", "--resume").returncode == 0
+    assert (here / "out/loss.png").exists()
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_folder_that_another_run_began_anew_is_left_to_it(
+    here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Somebody removes the folder of a run and begins another there; the first is stopped, or comes to a checkpoint."""
+
+    def begin_anew() -> None:
+        shutil.rmtree("new/out")
+        Path("new/out/checkpoints").mkdir(parents=True)
+        if step == 2:
+            raise KeyboardInterrupt
+
+    at_step(monkeypatch, step, begin_anew)
+    run = extsub("train", *CHECKPOINTS, "new/out")
+    removed = "new/out/checkpoints was removed while this run trained, which ends here: begin anew"
+    code, said = (130, "interrupted; nothing was written") if step == 2 else (2, removed)
+    assert (run.returncode, run.stderr.splitlines()[-1]) == (code, f"Error: {said}")
+    assert Path("new/out/checkpoints").is_dir()
+    assert not list(Path("new/out/checkpoints").iterdir())
+
+
+@needs_fork
+def test_a_kill_while_an_unfinished_run_is_taken_away_leaves_what_is_known_as_ours(here: Path) -> None:
+    """Before each change of the disk; what is left is taken for a run, and not for somebody else's folder."""
+    folder = here / "out" / "checkpoints"
+
+    def prepare() -> None:
+        for path in (folder / "runs/log", folder / "checkpoint-3/optimizer.pt", folder / "settings.json"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("{}")
+
+    def check() -> None:
+        checkpoints.check_output(here / "out", resume=False)
+
+    for work in (lambda: checkpoints.abandon(here / "out"), lambda: checkpoints.begin(here / "out", {"a": 1})):
+        assert at_every_change(work, prepare, check) >= 5
+    assert sorted(path.name for path in folder.iterdir()) == ["settings.json"]
+
+
+def test_a_checkpoint_that_a_kill_left_half_is_cleared(here: Path) -> None:
+    whole, half = (here / "out" / "checkpoints" / f"checkpoint-{step}" for step in (3, 6))
+    for path in (whole, half):
+        path.mkdir(parents=True)
+        (path / "optimizer.pt").touch()
+    (whole / "trainer_state.json").write_text('{"global_step": 3}')
+    (whole.parent / "settings.json").write_text("{}")
+    assert checkpoints.begin(here / "out", {}) == whole
+    assert not half.exists()
 
 
 def test_an_adapter_that_became_infinite_is_not_written(here: Path, extsub: Command) -> None:
@@ -219,7 +367,7 @@ def test_fsdp_does_not_turn_into_something_else(here: Path, extsub: Command, mon
 
 
 def test_two_runs_into_one_output_are_told_apart(here: Path, extsub: Command) -> None:
-    from extsub.adapters.staging import locked
+    from extsub.disk import locked
 
     (here / "out" / "checkpoints").mkdir(parents=True)
     with locked(here / "out" / "checkpoints", here / "out"):

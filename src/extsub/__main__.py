@@ -11,9 +11,10 @@ import io
 import os
 import signal
 import sys
+import threading
 from typing import NoReturn
 
-from extsub.errors import ExtSubError, PrintError, Terminated
+from extsub.errors import STOPPED, ExtSubError, PrintError, Terminated
 
 PLAIN = {
     "α": "alpha",
@@ -31,6 +32,8 @@ PLAIN = {
     "ê": "e",
 }
 """what a terminal without Unicode gets for our own signs"""
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""that tell a process to stop; Windows has no SIGHUP"""
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -43,8 +46,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _receive_signals()
         _print_what_streams_can_hold()
         from extsub.cli import run_command
+        from extsub.disk import forget_written, full_disk_explained
 
-        run_command(sys.argv[1:] if arguments is None else arguments)
+        forget_written()
+        with full_disk_explained():
+            run_command(sys.argv[1:] if arguments is None else arguments)
     except ExtSubError as error:
         _fail(str(error), 2)
     except KeyboardInterrupt as error:
@@ -59,24 +65,48 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _silence_stdout()
         if not isinstance(error.reason, BrokenPipeError):
             _fail(f"nothing more can be printed ({error.reason.strerror}); what was written to files is there", 2)
+    _receive_no_more()
     sys.exit(0)
 
 
 def _receive_signals() -> None:
     """Being told to stop is an exception, so that unfinished output is removed. What was ignored stays so (nohup)."""
-    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+    for number in SIGNALS:
+        if signal.getsignal(number) == signal.SIG_DFL:
             signal.signal(number, _terminate)
+    if sys.unraisablehook is sys.__unraisablehook__ and hasattr(signal, "pthread_kill"):  # not on Windows
+        sys.unraisablehook = _listen_again
+
+
+def _receive_no_more() -> None:
+    """From here on a signal ends the process at once: libraries that put themselves away turn an exception into a
+    traceback.
+    """
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _terminate(signum: int, _frame: object) -> NoReturn:
-    raise Terminated(signum)
+    raise KeyboardInterrupt if signum == signal.SIGINT else Terminated(signum)
+
+
+def _listen_again(lost: sys.UnraisableHookArgs) -> None:
+    """A signal that comes while Python destroys an object would be lost, for there an exception counts for nothing."""
+    if isinstance(lost.exc_value, STOPPED):
+        number = lost.exc_value.signum if isinstance(lost.exc_value, Terminated) else signal.SIGINT
+        threading.Timer(0.01, signal.pthread_kill, [threading.main_thread().ident, number]).start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _kept(stopped: KeyboardInterrupt | Terminated) -> str:
     """What is left of the work, as whoever did it says."""
-    return stopped.args[0] if stopped.args else "nothing was written"
+    from extsub.disk import last_written
+
+    if stopped.args:
+        return stopped.args[0]
+    return f"{written} is written" if (written := last_written()) else "nothing was written"
 
 
 def _print_what_streams_can_hold() -> None:
@@ -103,6 +133,7 @@ def _silence_stdout() -> None:
 def _fail(message: str, code: int) -> NoReturn:
     from extsub.printing import say
 
+    _receive_no_more()
     rank = os.environ.get("RANK", "0")
     say("Error: " + ("" if rank == "0" else f"process {rank}: ") + " ".join(message.split()), error=True)
     sys.exit(code)

@@ -104,9 +104,9 @@ class Delta:
         total = torch.zeros(len(sample), self.shape[-1], dtype=torch.float64)
         for term in self.terms:
             B, A = term.B.flatten(0, -2)[sample].double(), term.A.double()
-            weights = torch.as_tensor(term.weights, dtype=torch.float64).expand(self.shape[:-1]).flatten()[sample]
-            A = A[sample // self.shape[-2]] if A.dim() == 3 else A
-            total += weights[:, None] * (B[:, None, :] @ A)[:, 0]
+            rows = B @ A if A.dim() == 2 else (B[:, None, :] @ A[sample // self.shape[-2]])[:, 0]
+            weights = term.weights
+            total += rows * (weights.flatten()[sample, None] if isinstance(weights, Tensor) else weights)
         return total
 
     def row_norms(self) -> Tensor:

@@ -6,16 +6,15 @@ combining and saving hold one module in memory at a time.
 
 from __future__ import annotations
 
-import math
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from extsub.adapters import serving
 from extsub.adapters.adapter import Adapter, Module, Source, smallest_common_dtype
-from extsub.adapters.layouts import Conv, Embedding, Experts
 from extsub.algebra import (
     OPERATIONS,
     Delta,
@@ -28,17 +27,15 @@ from extsub.algebra import (
     weigh,
 )
 from extsub.errors import ExtSubError
-from extsub.matching import Match, match
+from extsub.figures import LARGE_AMPLIFICATION, ModuleFigures, truncation, zero_anti_rows
+from extsub.matching import Match, match, said_twice
 from extsub.profile import Profile
 from extsub.verification import verify
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
-LARGE_AMPLIFICATION = 1000
-"""Real adapters were seen to reach 80; beyond this a row of the expert is noise more likely than not."""
-
-VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes for --max-lora-rank."""
+LARGEST_ALPHA = 3
+"""Up to it operations are swept unless another grid is asked for."""
 
 
 def combine(
@@ -124,27 +121,6 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
         raise ExtSubError(f"{name} must be one of {', '.join(choices)}, found {value!r}")
 
 
-@dataclass(frozen=True)
-class ModuleFigures:
-    """What was seen while one module was combined."""
-
-    rows: int
-    zero_expert_rows: Tensor
-    """Which rows of the expert have no direction, counted over MoE experts."""
-
-    zero_anti_rows: list[int]
-    amplification: float
-    """The largest factor on a row of the expert."""
-
-    squared_error: float
-    squared_norm: float
-    """Of the truncation, both 0 without."""
-
-
-def _relative(figures: ModuleFigures) -> float:
-    return math.sqrt(figures.squared_error / figures.squared_norm) if figures.squared_norm else 0.0
-
-
 @dataclass(frozen=True, eq=False)
 class Combination:
     """How a result is made (`Origin`): computes its modules, and collects figures as they are read."""
@@ -221,6 +197,7 @@ class Combination:
             zero_expert_rows=weights.zero_expert_rows.flatten().nonzero()[:, 0],
             zero_anti_rows=[int(rows.sum()) for rows in weights.zero_anti_rows],
             amplification=float(weights.expert.abs().max()),
+            amplified=int((weights.expert.abs() > LARGE_AMPLIFICATION).sum()),
             squared_error=truncated.squared_error,
             squared_norm=truncated.squared_norm,
         )
@@ -247,40 +224,20 @@ class Combination:
                 for role, adapter, alpha in roles
             ],
             "rows": rows,
-            "zero_rows": {"expert": zero_rows, "anti_experts": self._zero_anti_rows()},
+            "zero_rows": {"expert": zero_rows, "anti_experts": zero_anti_rows(self.seen)},
             "largest_amplification": {"factor": self.seen[largest].amplification, "module": largest},
-            "truncation": self._truncation() if self.rank else None,
+            "truncation": truncation(self.seen, self.rank) if self.rank else None,
             "serve": self._serve(),
         }
 
     def _serve(self) -> dict[str, str]:
-        """The flag that vLLM needs, or why it cannot serve the result."""
-        if self.expert.kind != "LORA":
-            return {"problem": f"servers take LoRA only, not {self.expert.kind}"}
+        """The flags that vLLM needs, or why it cannot serve the result."""
+        if self.deficiency:
+            return {"problem": "a deficiency is no adapter to use alone: load it beside the expert, with the scale -α"}
         if self.matched.copies:
             return {"problem": "servers take no tensors stored whole"}
-        rank = max(self.module(name).rank for name in self.matched.modules)
-        fits = next((allowed for allowed in VLLM_RANKS if allowed >= rank), None)
-        if fits is None:
-            return {"problem": f"vLLM takes rank 512 at most, and this is {rank}: combine with --rank 512"}
-        return {"vllm": f"--max-lora-rank {fits}"}
-
-    def _zero_anti_rows(self) -> list[int]:
-        return [sum(rows) for rows in zip(*(figures.zero_anti_rows for figures in self.seen.values()), strict=True)]
-
-    def _truncation(self) -> dict[str, Any]:
-        """Relative errors in the Frobenius norm."""
-        seen = self.seen.values()
-        errors = {
-            n: math.sqrt(f.squared_error / f.squared_norm) if f.squared_norm else 0.0 for n, f in self.seen.items()
-        }
-        norm = sum(figures.squared_norm for figures in seen)
-        worst = max(errors, key=errors.__getitem__)
-        return {
-            "rank": self.rank,
-            "relative_error": math.sqrt(sum(figures.squared_error for figures in seen) / norm) if norm else 0.0,
-            "worst": {"relative_error": errors[worst], "module": worst},
-        }
+        modules = {name: self.module(name) for name in self.matched.modules}
+        return serving.vllm(self.expert.kind, modules, self.matched.settings)
 
     def verify(self, written: Adapter) -> dict[str, Any]:
         return verify(self, written)
@@ -290,21 +247,20 @@ class Combination:
         if self.dtype == "auto" and dtype != self.dtypes[0]:
             notes.append(f"stored as float32: some numbers do not fit {str(self.dtypes[0]).removeprefix('torch.')}")
         rows = sum(figures.rows for figures in self.seen.values())
-        for adapter, zero_rows in zip(self.anti_experts, self._zero_anti_rows(), strict=True):
+        for adapter, zero_rows in zip(self.anti_experts, zero_anti_rows(self.seen), strict=True):
             if zero_rows == rows:
                 notes.append(f"{adapter.label} is zero in every row, so it changes nothing")
-        if max(figures.amplification for figures in self.seen.values()) > LARGE_AMPLIFICATION:
+        amplified = sum(figures.amplified for figures in self.seen.values())
+        if amplified:
             notes.append(
-                "some rows of the expert are so small beside the anti-expert's that their direction may be noise, "
-                "and it is amplified: see the largest amplification"
+                f"{amplified:,} of {rows:,} rows of the expert are scaled by more than {LARGE_AMPLIFICATION}: their "
+                "direction may be noise, and it is amplified; a smaller α amplifies less"
             )
-        layouts = {type(expert.layout if expert else None) for expert, _ in self.matched.modules.values()}
-        if Experts in layouts:
-            notes.append("servers differ in how they read fused MoE parameters: compare outputs before you rely on one")
-        if Embedding in layouts or any(name.rpartition(".")[2] == "lm_head" for name in self.matched.modules):
-            notes.append(
-                "not every server applies adapters of embeddings and heads (llama.cpp refuses those of tied heads)"
-            )
-        if Conv in layouts:
-            notes.append("servers of language models do not apply adapters of convolutions")
-        return notes
+        for alpha in dict.fromkeys([] if self.deficiency else self.alphas):
+            if alpha < 0:
+                notes.append(f"α is {alpha:g}: below 0 an operation does the opposite of what it is for")
+            elif alpha > LARGEST_ALPHA:
+                notes.append(f"α is {alpha:g}: beyond {LARGEST_ALPHA} nothing was measured")
+        for one, other in itertools.combinations((self.expert, *self.anti_experts), 2):
+            notes += said_twice(one, other)
+        return notes + serving.notes({name: self.module(name) for name in self.matched.modules})

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, shown
-from extsub.prompts import ROLES, Turn, user_turn
-from extsub.rows import Row, describe, fields_of, read_rows, read_text
+from extsub.formats import describe
+from extsub.guesses import how_to_read, inside, pair
+from extsub.messages import conversation, is_conversation, is_question, learnt, whole
+from extsub.prompts import Turn, user_turn
+from extsub.rows import Row, RowError, fields_of, has, reach, read_rows, read_text, refusal
 
 FORMATS = (("messages",), ("prompt", "completion"), ("instruction", "output"))
-"""what a row must have, first match counts; ``input`` may stand beside ``instruction``"""
+"""what a row must have, first match counts; ``input`` may stand beside ``instruction``, ``system`` beside all"""
 PROMPT_FORMATS = (("messages",), ("prompt",), ("instruction",))
 """where only the question counts"""
-FIELDS = ("instruction", "input", "output", "prompt", "completion", "messages")
+FIELDS = ("instruction", "input", "output", "prompt", "completion", "messages", "system")
+NOT_READ = {"system": "system", "system_prompt": "system", "history": None}
+"""what some have beside a question, and the field of ours to read it with"""
+
+Value = TypeVar("Value")
 
 
 class Prompts(NamedTuple):
@@ -25,6 +31,8 @@ class Prompts(NamedTuple):
     turns: list[tuple[Turn, ...]]
     rows: list[Row]
     sha256: str
+    places: list[str]
+    """of each row: file and line"""
 
 
 class Example(NamedTuple):
@@ -41,6 +49,8 @@ class Data:
     name: str
     """as the user gave it"""
     examples: list[Example] = field(repr=False)
+    places: list[str] = field(repr=False)
+    """of each example: file and line"""
     sha256: str
     """of the file; of the rows as JSON lines where the data came from the hub"""
     empty_answers: int
@@ -55,15 +65,15 @@ def load_data(name: str, fields: Mapping[str, str] | None = None) -> Data:
     """Read and check instruction data.
 
     Args:
-        name: a .json, .jsonl, .csv or .parquet file, or a dataset on the hub (``owner/name`` or
-            ``owner/name@revision``, its ``train`` split).
-        fields: what the data calls our fields: ``{"output": "right_answer"}``.
+        name: a file (``rows.SUFFIXES``), or a dataset on the hub (``owner/name`` or ``owner/name@revision``, its
+            ``train`` split).
+        fields: what the data calls our fields: ``{"output": "right_answer"}``, ``{"prompt": "prompt.text"}``.
 
     Raises:
         ExtSubError: nothing is there, the file is malformed or empty, a field is unknown, or a row has no prompt or
             values of a wrong type; the message names the first such row by file and line, and counts the others.
     """
-    fields = _known(fields)
+    fields = check_fields(fields)
     rows, sha256 = read_rows(name)
     return _check(name, rows, fields, sha256)
 
@@ -76,7 +86,7 @@ def load_prompts(name: str, fields: Mapping[str, str] | None = None) -> Prompts:
     Raises:
         ExtSubError: as ``load_data``.
     """
-    fields = _known(fields)
+    fields = check_fields(fields)
     if name.endswith(".txt"):
         text, sha256 = read_text(name)
         rows: list[tuple[str, Row]] = [
@@ -86,42 +96,43 @@ def load_prompts(name: str, fields: Mapping[str, str] | None = None) -> Prompts:
         ]
     else:
         rows, sha256 = read_rows(name)
-    wanted = _choose_format(name, rows[0], fields, PROMPT_FORMATS)
-    turns = []
-    for where, row in rows:
-        try:
-            turns.append(_question(row, wanted[0], fields))
-        except _BadRowError as error:
-            raise ExtSubError(f"{where}: {error}; correct or remove it") from error
-    return Prompts(turns, [row for _, row in rows], sha256)
+    wanted, fields = _choose_format(name, rows[0], fields, PROMPT_FORMATS)
+    turns, wrong = _each(rows, lambda row: _question(row, wanted[0], fields))
+    if wrong:
+        raise refusal(wrong)
+    return Prompts([one for _, one in turns], [row for _, row in rows], sha256, [where for where, _ in rows])
 
 
-def _known(fields: Mapping[str, str] | None) -> dict[str, str]:
-    if unknown := sorted(set(fields or {}) - set(FIELDS)):
-        raise ExtSubError(f"--field {brief(unknown[0])}=...: no such field of ours; there are {', '.join(FIELDS)}")
+def has_answers(row: Row, fields: Mapping[str, str]) -> bool:
+    """Whether there is something to learn or to score in a row, and not a question alone."""
+    return any(has(row, fields.get(ours, ours)) for ours in ("output", "completion", "messages", "conversations"))
+
+
+def check_fields(fields: Mapping[str, str] | None, more: Sequence[str] = ()) -> dict[str, str]:
+    """What the user calls our fields.
+
+    Args:
+        more: fields that a task has beside those of instruction data.
+
+    Raises:
+        ExtSubError: there is no such field of ours.
+    """
+    known = (*FIELDS, *more)
+    if unknown := sorted(set(fields or {}) - set(known)):
+        raise ExtSubError(f"--field {brief(unknown[0])}=...: no such field of ours; there are {', '.join(known)}")
     return dict(fields or {})
 
 
 def _check(name: str, rows: list[tuple[str, Row]], fields: dict[str, str], sha256: str) -> Data:
-    wanted = _choose_format(name, rows[0], fields, FORMATS)
-    examples, wrong, empty = [], [], []
-    for where, row in rows:
-        try:
-            example = _example(row, wanted, fields)
-        except _BadRowError as error:
-            wrong.append(f"{where}: {error}")
-            continue
-        if example.answer.strip():
-            examples.append(example)
-        else:
-            empty.append(where)
-    counts = Counter(examples)
-    duplicates = len(examples) - len(counts)
+    wanted, fields = _choose_format(name, rows[0], fields, FORMATS)
+    found, wrong = _each(rows, lambda row: _example(row, wanted, fields))
+    empty = [where for where, one in found if not one.answer.strip()]
+    kept = [(where, one) for where, one in found if one.answer.strip()]
+    examples = [one for _, one in kept]
+    duplicates = len(examples) - len(set(examples))
     if wrong:
-        found = [f"{len(wrong) - 1} more such rows"] if len(wrong) > 1 else []
-        found += [f"{len(empty)} with an empty answer"] if empty else []
-        found += [f"{duplicates} duplicates"] if duplicates else []
-        raise ExtSubError(wrong[0] + (f" (and {', '.join(found)})" if found else "") + "; correct or remove it")
+        beside = [f"{len(empty)} with an empty answer"] if empty else []
+        raise refusal(wrong, beside + ([f"{duplicates} duplicates"] if duplicates else []))
     if not examples:
         raise ExtSubError(f"{name}: every answer is empty, first {empty[0]}: there is nothing to learn from")
     notes = []
@@ -129,93 +140,111 @@ def _check(name: str, rows: list[tuple[str, Row]], fields: dict[str, str], sha25
         notes.append(f"{len(empty):,} of {len(rows):,} rows have an empty answer and are left out, first {empty[0]}")
     if duplicates:
         notes.append(f"{duplicates:,} of {len(rows):,} rows say the same as an earlier row; they are kept")
-    return Data(name, examples, sha256, len(empty), duplicates, tuple(notes))
+    if earlier := sum(any(turn.role == "assistant" for turn in one.turns) for one in examples):
+        notes.append(f"{earlier:,} of {len(rows):,} rows hold several answers: the last counts, the others are asked")
+    for theirs, ours in NOT_READ.items():
+        if theirs not in fields.values() and (there := sum(bool(row.get(theirs)) for _, row in rows)):
+            hint = f": pass --field {ours}={theirs} to read it" if ours else ""
+            notes.append(f"{there:,} of {len(rows):,} rows have {theirs}, which is left out{hint}")
+    return Data(name, examples, [where for where, _ in kept], sha256, len(empty), duplicates, tuple(notes))
 
 
-class _BadRowError(Exception):
-    """What is wrong with one row."""
+def _each(
+    rows: Sequence[tuple[str, Row]], read: Callable[[Row], Value]
+) -> tuple[list[tuple[str, Value]], list[tuple[str, RowError]]]:
+    """(what each row holds, with where it stands; the same of what is wrong with the others)"""
+    found, wrong = [], []
+    for where, row in rows:
+        try:
+            found.append((where, read(row)))
+        except RowError as error:
+            wrong.append((where, error))
+    return found, wrong
 
 
 def _choose_format(
     name: str, first: tuple[str, Row], fields: dict[str, str], formats: tuple[tuple[str, ...], ...]
-) -> tuple[str, ...]:
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """(which of the formats the rows have, what they call our fields)"""
     where, row = first
-    there = fields_of(row)
     for ours, theirs in fields.items():
-        if theirs not in row:
-            raise ExtSubError(f"--field {ours}={brief(theirs)}: {name} has no field {shown(theirs)}; it has {there}")
+        if not has(row, theirs):
+            raise ExtSubError(
+                f"--field {ours}={brief(theirs)}: {name} has no field {shown(theirs)}; it has {fields_of(row)}"
+            )
+    known = fields if "messages" in row else {"messages": "conversations", **fields}  # ShareGPT's name
     for wanted in sorted(formats, key=lambda wanted: -len(set(wanted) & set(fields))):  # what the user named, first
-        if all(fields.get(ours, ours) in row for ours in wanted):
-            unused = sorted(set(fields) - {*wanted, *(["input"] if "instruction" in wanted else [])})
+        if all(has(row, known.get(ours, ours)) for ours in wanted):
+            unused = sorted(set(fields) - {*wanted, "system", *(["input"] if "instruction" in wanted else [])})
             if unused:
-                raise ExtSubError(
-                    f"--field {unused[0]}={brief(fields[unused[0]])}: does not go with {' and '.join(wanted)}"
-                )
-            return wanted
+                given = f"{unused[0]}={brief(fields[unused[0]])}"
+                raise ExtSubError(f"--field {given}: does not go with {' and '.join(wanted)}")
+            return wanted, known
     if formats == PROMPT_FORMATS:
-        expected, example = "instruction (and perhaps input), or prompt, or messages", "--field prompt=question"
+        expected = "instruction (and perhaps input), or prompt, or messages"
     else:
         expected = "instruction and output (and perhaps input), or prompt and completion, or messages"
-        example = "--field instruction=question --field output=answer"
-    raise ExtSubError(
-        f"{where}: expected {expected}; found {there}: say what they are with --field, for example {example}"
-    )
+    hint = how_to_read(row, with_answers=formats != PROMPT_FORMATS)
+    raise ExtSubError(f"{where}: expected {expected}; found {fields_of(row)}: {hint}")
 
 
 def _example(row: Row, wanted: tuple[str, ...], fields: dict[str, str]) -> Example:
     if wanted == ("messages",):
-        *turns, answer = _conversation(row.get(fields.get("messages", "messages")))
-        if len(turns) < 1 or answer.role != "assistant" or not _is_question(turns[-1]):
-            raise _BadRowError("the last two messages must be a question of the user and the assistant's answer")
-        return Example(tuple(turns), answer.content)
-    answer = _text(row, fields.get(wanted[1], wanted[1]))
-    return Example(_question(row, wanted[0], fields), answer)
+        name = fields.get("messages", "messages")
+        turns, answer = learnt(_value(row, name), name)
+        return Example((*_system(row, fields), *turns), answer)
+    return Example(_question(row, wanted[0], fields), _answer(row, wanted[1], fields))
 
 
 def _question(row: Row, name: str, fields: dict[str, str]) -> tuple[Turn, ...]:
-    if name == "messages":
-        turns = _conversation(row.get(fields.get(name, name)))
+    theirs = fields.get(name, name)
+    value = _value(row, theirs)
+    if name == "messages" or is_conversation(value):
+        turns = conversation(value, theirs)
         turns = turns[:-1] if turns[-1].role == "assistant" else turns
-        if not turns or not _is_question(turns[-1]):
-            raise _BadRowError("the last message (before the answer, if there is one) must be a question of the user")
-        return tuple(turns)
-    question = _text(row, fields.get(name, name))
-    input = _text(row, fields.get("input", "input"), optional=True) if name == "instruction" else ""
+        if not turns or not is_question(turns[-1]):
+            raise RowError("the last message (before the answer, if there is one) must be a question of the user")
+        return (*_system(row, fields), *turns)
+    question = _text(row, name, fields)
+    input = _text(row, "input", fields, optional=True) if name == "instruction" else ""
     if not (question.strip() or input.strip()):
-        raise _BadRowError(f"{fields.get(name, name)} is empty")
-    return (user_turn(question, input),)
+        raise RowError(f"{theirs} is empty")
+    return (*_system(row, fields), user_turn(question, input))
 
 
-def _is_question(turn: Turn) -> bool:
-    return turn.role == "user" and bool(turn.content.strip())
+def _answer(row: Row, name: str, fields: dict[str, str]) -> str:
+    theirs = fields.get(name, name)
+    value = _value(row, theirs)
+    if not is_conversation(value):
+        return _text(row, name, fields)
+    said = conversation(value, theirs)
+    if len(said) > 1 or said[0].role != "assistant":
+        raise RowError(
+            f"{theirs} holds a conversation, expected the answer alone", f"pass --field {pair('messages', theirs)}"
+        )
+    return said[0].content
 
 
-def _text(row: Row, name: str, optional: bool = False) -> str:
-    if name not in row and not optional:
-        raise _BadRowError(f"{name} is missing")
-    value = row.get(name)
+def _system(row: Row, fields: dict[str, str]) -> tuple[Turn, ...]:
+    """What stands in a field of its own; read where the user says so, since to others it is a name, say."""
+    said = _text(row, "system", fields, optional=True) if "system" in fields else ""
+    return (Turn("system", said),) if said.strip() else ()
+
+
+def _value(row: Row, theirs: str) -> Any:
+    try:
+        return reach(row, theirs)
+    except KeyError as error:
+        raise RowError(f"{theirs} is missing") from error
+
+
+def _text(row: Row, ours: str, fields: dict[str, str], optional: bool = False) -> str:
+    theirs = fields.get(ours, ours)
+    value = None if optional and not has(row, theirs) else _value(row, theirs)
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise _BadRowError(f"{name} is {describe(value)}, expected text")
-    return _whole(value, name)
-
-
-def _whole(value: str, name: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise _BadRowError(f"{name} holds half a character (a lone surrogate)") from error
-    return value
-
-
-def _conversation(messages: object) -> list[Turn]:
-    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
-        raise _BadRowError("messages is no list of messages")
-    turns = []
-    for message in messages:
-        role, content = (message.get("role"), message.get("content")) if isinstance(message, Mapping) else (None, None)
-        if role not in ROLES or not isinstance(content, str):
-            raise _BadRowError(f"a message needs a role ({', '.join(ROLES)}) and its content as text")
-        turns.append(Turn(role, _whole(content, "a message")))
-    return turns
+        text = inside(value, theirs)
+        ways = (f"pass --field {pair(ours, text)}",) if text else ()
+        raise RowError(f"{theirs} is {describe(value)}, expected text", *ways)
+    return whole(value, theirs)

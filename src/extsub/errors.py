@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Generator
+
 
 class ExtSubError(Exception):
     """Something the user can fix: the message says what, where, what was found and what to do.
@@ -32,6 +35,21 @@ class PrintError(Exception):
 
 STOPPED = (KeyboardInterrupt, Terminated)
 """What is raised when somebody stops the work. Whoever knows what is kept of it says so in ``args``: one sentence."""
+
+
+@contextlib.contextmanager
+def kept_when_interrupted(kept: Callable[[], str]) -> Generator[None]:
+    """Say what is kept when somebody stops the work, in place of what a part of it says.
+
+    Args:
+        kept: the sentence, as things stand then; empty leaves the part's own.
+    """
+    try:
+        yield
+    except STOPPED as error:
+        if said := kept():
+            error.args = (said,)
+        raise
 
 
 def counted(number: int, noun: str) -> str:

@@ -13,7 +13,7 @@ from extsub.adapters.reading import open_tensors, read_config
 from extsub.adapters.source import find_adapter
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
-from extsub.matching import match
+from extsub.matching import match, said_twice
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,8 @@ def compare(expert: Adapter, anti_expert: Adapter, *, base_model: str | None = N
     matched = match(expert, [anti_expert], missing_modules="zero", modules_to_save="expert", base_model=base_model)
     modules = [_compare(name, e, a) for name, (e, (a,)) in matched.modules.items()]
     modules.sort(key=lambda module: (-(math.inf if module.ratio is None else module.ratio), module.name))
-    return PairInfo(_summary(expert), _summary(anti_expert), modules, matched.notes)
+    notes = [*matched.notes, *said_twice(expert, anti_expert)]
+    return PairInfo(_summary(expert), _summary(anti_expert), modules, notes)
 
 
 def _describe(source: Source) -> AdapterInfo:

@@ -1,6 +1,6 @@
 """Do these adapters belong together? Same base, same kind, same modules of the same shape; or say by name why not.
 
-Works on what adapters say of themselves; no number is read here, except where two copies must be identical.
+Works on what adapters say of themselves; numbers are read only where two things may be the same.
 """
 
 from __future__ import annotations
@@ -14,15 +14,12 @@ import torch
 
 from extsub.adapters.adapter import Adapter, Copy, Module
 from extsub.adapters.base import is_path, is_quantised, normalised, public
+from extsub.adapters.names import fused_and_apart, one_layer_twice
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, shown
 
-# What transformers 4.52 and 5 renamed: (old, new)
-_RENAMES = (
-    ("language_model.model.", "model.language_model."),
-    ("model.model.language_model.", "model.language_model."),
-    ("block_sparse_moe.", "mlp."),
-)
+ROUNDING = 0.01
+"""What storing an adapter in another dtype may change of it, at most."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +81,26 @@ def same_base(base: str, other: str) -> bool:
     return mine == theirs or (
         mine.rpartition("/")[2] == theirs.rpartition("/")[2] and (is_path(base) or is_path(other))
     )
+
+
+def said_twice(one: Adapter, other: Adapter) -> list[str]:
+    """A note where two adapters are one."""
+    if not _same_change(one, other):
+        return []
+    return [f"{one.label} and {other.label} are the same adapter: was another one meant?"]
+
+
+def _same_change(one: Adapter, other: Adapter) -> bool:
+    """Whether two adapters change the base alike, up to rounding. Reads no further than to the first difference."""
+    if one.modules.keys() != other.modules.keys():
+        return False
+    for name, module in one.modules.items():
+        mine, theirs = module.read(), other.modules[name].read()
+        if mine.shape != theirs.shape:
+            return False
+        if (mine + theirs.scale_rows(-1.0)).row_norms().norm() > ROUNDING * mine.row_norms().norm():
+            return False
+    return True
 
 
 def _same_base(expert: Adapter, anti_expert: Adapter, base: str | None, notes: list[str]) -> str | None:
@@ -153,7 +170,7 @@ def _pair(
 ) -> dict[str, tuple[Module | None, list[Module | None]]]:
     union = sorted(set(expert.modules).union(*(anti_expert.modules for anti_expert in anti_experts)))
     for anti_expert in anti_experts:
-        mine, theirs = set(expert.modules), set(anti_expert.modules)
+        mine, theirs = expert.modules.keys(), anti_expert.modules.keys()
         if mine != theirs:
             _refuse_renamed(expert, anti_expert)
             if missing_modules == "error":
@@ -189,7 +206,7 @@ def _difference(expert: Adapter, anti_expert: Adapter, call: str) -> str:
     """Which adapter lacks what; ``call`` them by their name or label."""
     parts = []
     for one, other in ((expert, anti_expert), (anti_expert, expert)):
-        missing = sorted(set(other.modules) - set(one.modules))
+        missing = sorted(other.modules.keys() - one.modules.keys())
         if missing:
             lacking, having = getattr(one, call), getattr(other, call)
             parts.append(f"{lacking} lacks {len(missing)} of the modules of {having}, first {brief(missing[0])}")
@@ -197,17 +214,22 @@ def _difference(expert: Adapter, anti_expert: Adapter, call: str) -> str:
 
 
 def _refuse_renamed(expert: Adapter, anti_expert: Adapter) -> None:
-    """Names that a known renaming makes equal are the same layers, and must not be taken for others."""
-    only_mine, only_theirs = (
-        set(one.modules) - set(other.modules) for one, other in ((expert, anti_expert), (anti_expert, expert))
+    """One layer under two names must not be taken for two: PEFT would find one of them and leave the other out."""
+    mine, theirs = (
+        {name: module.shape for name, module in one.modules.items() if name not in other.modules}
+        for one, other in ((expert, anti_expert), (anti_expert, expert))
     )
-    for old, new in _RENAMES:
-        renamed = {name.replace(old, new) for name in only_mine} & {name.replace(old, new) for name in only_theirs}
-        if renamed:
-            raise ExtSubError(
-                f"{expert.name} and {anti_expert.name} name the same layers differently ({old}... against {new}...): "
-                "they were saved with different versions of transformers; load and save one of them with the other's"
-            )
+    who = f"{expert.name} and {anti_expert.name}"
+    if twice := one_layer_twice(mine, theirs):
+        raise ExtSubError(
+            f"{who} name the same layers differently ({' and '.join(map(brief, twice))}), as different versions of "
+            "transformers do: load one of them with the version of the other and save it again, or rename its keys"
+        )
+    if stored := fused_and_apart(mine, theirs):
+        raise ExtSubError(
+            f"{who} store the same layers differently ({' and '.join(map(brief, stored))}), one of them several as "
+            "one, as different versions of transformers do: train both with one version"
+        )
 
 
 def _targets(adapters: Sequence[Adapter], union: set[str]) -> tuple[str, ...] | None:

@@ -84,6 +84,7 @@ def load_tokenizer(model: ModelName, config: PretrainedConfig) -> PreTrainedToke
         tokenizer = transformers.AutoTokenizer.from_pretrained(**model.arguments)
     if not tokenizer.is_fast:
         raise ExtSubError(f"{model.given}: no fast tokenizer (tokenizer.json): convert it with transformers")
+    check_words(model, tokenizer)
     if tokenizer.eos_token_id is None:
         raise ExtSubError(f"{model.given}: the tokenizer names no end token (eos_token), so no answer could end")
     size = config.get_text_config().vocab_size
@@ -96,6 +97,16 @@ def load_tokenizer(model: ModelName, config: PretrainedConfig) -> PreTrainedToke
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id >= size:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def check_words(model: ModelName, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer without words: transformers makes one for many architectures where its files are missing.
+
+    Raises:
+        ExtSubError: it knows special tokens alone.
+    """
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise ExtSubError(f"{model.given}: the tokenizer could not be loaded: its files are missing (tokenizer.json)")
 
 
 def load_model(model: ModelName, dtype: torch.dtype, quantize: str | None = None) -> PreTrainedModel:
@@ -174,7 +185,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def positions(config: PretrainedConfig) -> int | None:
     """The longest sequence that the model allows, in tokens; None where it has no limit."""
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+    known = config.get_text_config()
+    return getattr(known, "max_position_embeddings", getattr(known, "max_seq_len", None))  # the latter is MPT's
 
 
 @contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import warnings
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from extsub.disk import check_writable, write_whole
 from extsub.errors import ExtSubError
 from extsub.escaping import line
 from extsub.extras import require
@@ -24,10 +26,11 @@ def check_picture(path: Path) -> None:
     """Before any work: can this file become a picture?
 
     Raises:
-        ExtSubError: ``path`` is neither .png nor .svg, or matplotlib is missing.
+        ExtSubError: ``path`` is neither .png nor .svg, its folder is read-only, or matplotlib is missing.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise ExtSubError(f"{path}: a plot is a .png or .svg file, found {path.suffix or 'no ending'!r}")
+    check_writable(path.parent)
     require("matplotlib", "plot")
     require("matplotlib.figure", "plot")
 
@@ -63,7 +66,6 @@ def save_picture(figure: Figure, path: Path) -> None:
     Raises:
         ExtSubError: the disk refuses.
     """
-    try:
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
-    except OSError as error:
-        raise ExtSubError(f"{path} could not be written: {error.strerror}") from error
+    suffix, drawn = path.suffix.lower().removeprefix("."), io.BytesIO()
+    figure.savefig(drawn, dpi=150, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
+    write_whole(path, drawn.getvalue())

@@ -1,18 +1,30 @@
-"""The text around a question: the one place where a prompt is written. Knows strings and chat templates.
+"""The text around a question and its answer: the one place where both are written, to train, to score, to generate.
 
 <|user|>
 {instruction} {input}
 <|assistant|>
 {answer}</s>
+
+With a chat template, ``generate`` and every server ask with its generation prompt. So that is the prompt everywhere,
+and the answer follows at once: it is learnt and scored as it stands in the data, to the mark that the template ends it
+with. What a template makes of an answer in a finished conversation is only compared with that:
+
+- white space that it drops at the ends is dropped, and what it puts before the answer is put there: a model says it so;
+- an empty block of thoughts that it puts before the answer (Qwen3's ``<think></think>``) is left out, since nobody is
+  asked with it;
+- an answer that it drops, shortens or rewrites otherwise is refused.
 """
 
 from __future__ import annotations
 
-import os.path
+import functools
+import re
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from extsub.errors import ExtSubError
+from extsub.rows import RowError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,6 +52,13 @@ QA_EXAMPLES = (
 ROLES = ("system", "user", "assistant")
 
 
+EMPTY_THOUGHTS = re.compile(r"\s*([<\[◁])(?P<name>[^<>\[\]◁▷/\s]+)[>\]▷]\s*\1/(?P=name)[>\]▷]\s*")
+"""<think></think>, [THINK][/THINK] and the like"""
+THOUGHTS_BEGIN = re.compile(r"\s*[<\[◁][^<>\[\]◁▷/\s]+[>\]▷]\s*")
+SHOWN = 30
+"""characters of a text in an error"""
+
+
 class Turn(NamedTuple):
     """One message of a conversation."""
 
@@ -47,9 +66,46 @@ class Turn(NamedTuple):
     content: str
 
 
+class Said(NamedTuple):
+    """What follows a prompt."""
+
+    text: str
+    """the answer"""
+    end: str = ""
+    """what a chat template ends it with; where this is empty, the tokenizer's end token does"""
+    trimmed: bool = False
+    """whether the template drops white space at an end of the answer"""
+    without: str = ""
+    """an empty block of thoughts that the template puts before it, and nobody is asked with"""
+
+
+class Ending(NamedTuple):
+    """What ends an answer."""
+
+    text: str
+    """what a chat template writes, to the first of the tokenizer's own marks; empty where the end token is to follow"""
+    rest: str
+    """what stands after that"""
+    token: int | None
+    """the mark, by which a model ends an answer"""
+
+
+PROBE = (Turn("user", "How are you?"), Turn("assistant", "I am well."))
+
+
 def user_turn(instruction: str, input: str = "") -> Turn:
     """An Alpaca instruction as one message; an empty input leaves no trace."""
     return Turn("user", f"{instruction} {input}" if input else instruction)
+
+
+def check_template(template: Prompt, tokenizer: PreTrainedTokenizerBase | None, option: str = "--template") -> None:
+    """Refuse what no row can be put into.
+
+    Raises:
+        ExtSubError: the tokenizer has no chat template.
+    """
+    if template == "chat" and tokenizer is not None and not tokenizer.chat_template:
+        raise ExtSubError(f"{option} chat: the tokenizer of this model has no chat template: use {option} extsub")
 
 
 def render_prompt(
@@ -65,19 +121,24 @@ def render_prompt(
         option: which the template was given with, for messages.
 
     Raises:
-        ExtSubError: the tokenizer has no chat template or refuses the conversation, or ``none`` or ``qa`` is given
+        ExtSubError: the tokenizer has no chat template.
+        RowError: the chat template refuses this conversation or leaves the question out, or ``none`` or ``qa`` is given
             several turns.
     """
     if template == "chat":
         assert tokenizer is not None
-        return _apply_chat_template(turns, tokenizer, True, option)
+        check_template(template, tokenizer, option)
+        prompt = _apply_chat_template(turns, tokenizer, True, option)
+        if turns[-1].content.strip() not in prompt:
+            raise _refused("the chat template leaves out or rewrites the question", option)
+        return prompt
     if template == "none":
         if len(turns) != 1:
-            raise ExtSubError(f"{option} none takes a prompt as it is, so it cannot join several messages: use chat")
+            raise RowError(f"{option} none takes a prompt as it is, so it cannot join several messages", "use chat")
         return turns[0].content
     if template == "qa":
         if len(turns) != 1:
-            raise ExtSubError("--prompt qa asks one question, so it cannot hold several messages: use chat")
+            raise RowError("--prompt qa asks one question, so it cannot hold several messages", "use chat")
         examples = "".join(f"Q: {question}\nA: {answer}\n\n" for question, answer in QA_EXAMPLES)
         return f"{examples}Q: {turns[0].content}\nA:"
     # An earlier answer ends as the model was trained to end it.
@@ -86,45 +147,107 @@ def render_prompt(
     return "".join([*said, "<|assistant|>\n"])
 
 
-def continuation(answer: str, template: Prompt) -> str:
-    """An answer as it follows a rendered prompt."""
-    return f" {answer}" if template == "qa" else answer
+def render_answer(
+    prompt: str,
+    turns: Sequence[Turn],
+    answer: str,
+    template: Prompt,
+    tokenizer: PreTrainedTokenizerBase | None,
+    option: str = "--template",
+) -> Said:
+    """What follows a rendered prompt, to learn it and to score it alike.
 
-
-def render(
-    turns: Sequence[Turn], answer: str, template: Template, tokenizer: PreTrainedTokenizerBase
-) -> tuple[str, str]:
-    """(prompt, what follows it). A chat template writes its own end of turn; elsewhere the end token is still to add.
+    Args:
+        prompt: ``render_prompt`` of the same turns.
 
     Raises:
-        ExtSubError: as ``render_prompt``, or the chat template rewrites the question when there is an answer.
+        RowError: the chat template drops or rewrites a part of the answer, or puts something between both.
     """
-    prompt = render_prompt(turns, template, tokenizer)
     if template != "chat":
-        return prompt, answer
-    text = _apply_chat_template([*turns, Turn("assistant", answer)], tokenizer, False, "--template")
-    if tokenizer.eos_token and text.rstrip().endswith(tokenizer.eos_token):
-        text = text.rstrip()  # the newline that some templates put after the end token
-    # Templates may write an answer otherwise than they ask for it (an empty <think>, say): keep what they share.
-    prompt = os.path.commonprefix([prompt, text])  # noqa: RUF071  these are texts, not paths
-    if turns[-1].content.strip() not in prompt or not text[len(prompt) :].strip():
-        raise ExtSubError(
-            "--template chat: the tokenizer's chat template writes a question otherwise once it is answered, so the "
-            "answer cannot be told apart: use --template extsub"
-        )
-    return prompt, text[len(prompt) :]
+        return Said(f" {answer}" if template == "qa" else answer)
+    assert tokenizer is not None
+    finished = _apply_chat_template([*turns, Turn("assistant", answer)], tokenizer, False, option)
+    end = ending(template, tokenizer)
+    for said in dict.fromkeys((answer, answer.rstrip(), answer.lstrip(), answer.strip())):
+        if finished.endswith(said + end.text + end.rest):
+            before = finished[: len(finished) - len(said + end.text + end.rest)]
+            following = _following(prompt, before, said.removesuffix(end.text), end.text, option)  # not doubled
+            return following._replace(trimmed=said != answer)
+    place = _shared(prompt, finished)
+    block = EMPTY_THOUGHTS.match(finished, place)
+    written = finished[block.end() if block else place :]
+    place = _shared(answer, written)
+    raise _refused(
+        f"the chat template drops or rewrites a part of the answer, it writes {written[place : place + SHOWN]!r} for "
+        f"{answer[place : place + SHOWN]!r}",
+        option,
+    )
+
+
+def _following(prompt: str, before: str, said: str, end: str, option: str) -> Said:
+    """An answer that stands after ``before`` in a finished conversation."""
+    if before.startswith(prompt):
+        between = before[len(prompt) :]
+        if not between.strip():
+            return Said(between + said, end)
+        if EMPTY_THOUGHTS.fullmatch(between):
+            return Said(said, end, without=between.strip())
+        raise _refused(f"the chat template puts {between[:SHOWN]!r} between question and answer", option)
+    begun = prompt[len(before) :]  # by the prompt: <think>, and the answer goes on
+    if prompt.startswith(before) and said.startswith(begun) and THOUGHTS_BEGIN.fullmatch(begun):
+        return Said(said[len(begun) :], end)
+    answered = before + said
+    place = _shared(prompt, answered)
+    raise _refused(
+        f"the chat template asks with {prompt[place : place + SHOWN]!r} where it writes "
+        f"{answered[place : place + SHOWN]!r} once there is an answer",
+        option,
+    )
+
+
+def rewritten(prompt: str, turns: Sequence[Turn]) -> bool:
+    """Whether a template leaves out or rewrites an earlier message (thoughts of earlier answers, say)."""
+    return any(turn.content.strip() not in prompt for turn in turns)
+
+
+def ending(template: Prompt, tokenizer: PreTrainedTokenizerBase) -> Ending:
+    """How an answer ends: a chat template says so itself, elsewhere the tokenizer's end token does it."""
+    return _ending(tokenizer, str(tokenizer.chat_template)) if template == "chat" else Ending("", "", None)
+
+
+@functools.lru_cache(maxsize=8)
+def _ending(tokenizer: PreTrainedTokenizerBase, _template: str) -> Ending:
+    try:
+        found = _apply_chat_template(PROBE, tokenizer, False, "").rpartition(PROBE[-1].content)
+    except RowError:
+        return Ending("", "", None)
+    written = found[2] if found[1] else ""
+    marks = {mark: token for mark, token in tokenizer.get_added_vocab().items() if mark.strip() and mark in written}
+    if not marks:
+        text = written.rstrip()
+        return Ending(text, written[len(text) :], None)
+    first = min(marks, key=lambda mark: (written.index(mark), -len(mark)))
+    stop = written.index(first) + len(first)
+    return Ending(written[:stop], written[stop:], marks[first])
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters two texts have in common at their beginning."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _refused(wrong: str, option: str) -> RowError:
+    return RowError(f"{option} chat: {wrong}", f"use {option} extsub, or correct or remove the row")
 
 
 def _apply_chat_template(
     turns: Sequence[Turn], tokenizer: PreTrainedTokenizerBase, add_generation_prompt: bool, option: str
 ) -> str:
-    if not tokenizer.chat_template:
-        raise ExtSubError(f"{option} chat: the tokenizer of this model has no chat template: use {option} extsub")
     from jinja2 import TemplateError
 
     messages = [turn._asdict() for turn in turns]
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
     except (TemplateError, TypeError) as error:
-        raise ExtSubError(f"{option} chat: the tokenizer's chat template refuses a conversation: {error}") from error
+        raise _refused(f"the tokenizer's chat template refuses a conversation: {str(error)[:200]}", option) from error
     return str(text)

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from extsub.errors import ExtSubError
-from extsub.escaping import brief, shown
+from extsub.escaping import brief
 from extsub.extras import require
 from extsub.files import read_bytes
+from extsub.formats import PACKED, SUFFIXES, Row, decode, kind_of, rows_in
 
-SUFFIXES = (".json", ".jsonl", ".csv", ".parquet")
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 MOST_SHOWN = 8
 """field names in an error"""
 
-Row = Mapping[str, Any]
+
+class RowError(ExtSubError):
+    """What is wrong with one row, and what to do; who reads them all says where it stands, and how many are like it."""
+
+    def __init__(self, wrong: str, way: str = "correct or remove it") -> None:
+        super().__init__(f"{wrong}: {way}")
+        self.wrong, self.way = wrong, way
+
+
+def refusal(wrong: Sequence[tuple[str, RowError]], beside: Sequence[str] = ()) -> ExtSubError:
+    """The first row that is wrong, and how many others are.
+
+    Args:
+        wrong: where each stands, and what is wrong with it.
+        beside: what else was found.
+    """
+    (where, first), others = wrong[0], len(wrong) - 1
+    found = [*([f"{others:,} more such row{'s' if others > 1 else ''}"] if others else []), *beside]
+    return ExtSubError(f"{where}: {first.wrong}{' (and ' + ', '.join(found) + ')' if found else ''}; {first.way}")
 
 
 class Rows(NamedTuple):
@@ -35,23 +50,48 @@ class Rows(NamedTuple):
     """of the file; of the rows as JSON lines where they came from the hub"""
 
 
-def read_rows(name: str, subset: str | None = None, split: str = "train") -> Rows:
-    """Read a .json (a list, or one row on each line), .jsonl, .csv or .parquet file, or a dataset of the hub.
+def find_file(name: str, text: bool = False) -> Path | None:
+    """The file that holds rows, or None for a dataset of the hub. Reads nothing, so it can be asked first of all.
 
     Args:
-        name: the file, or ``owner/name`` or ``owner/name@revision``.
+        text: a plain text (.txt) will do as well.
+
+    Raises:
+        ExtSubError: it is a folder, a file of an unknown kind, or neither a file nor the shape of a hub id.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        if not (text and path.suffix == ".txt"):
+            kind_of(path)
+        return path
+    if path.is_dir():
+        raise ExtSubError(f"{name} is a folder: give a file ({', '.join(SUFFIXES)}) or a dataset of the hub")
+    hub_id, folder = HUB_ID.fullmatch(name), path.parent
+    is_file_name = path.suffix.lower() in (*SUFFIXES, *PACKED, ".gz", ".txt")
+    if not hub_id or name.startswith((".", "~")) or is_file_name:
+        raise ExtSubError(f"{name}: no such file, and not a dataset of the hub (owner/name or owner/name@revision)")
+    if folder.is_dir() and not hub_id["revision"]:  # a slip, most likely: do not wait for the hub to say so
+        raise ExtSubError(f"{name}: no such file in {folder}; if you mean the hub's dataset, write {name}@main")
+    return None
+
+
+def read_rows(name: str, subset: str | None = None, split: str = "train") -> Rows:
+    """Read a file, or a dataset of the hub.
+
+    A .json is a list of rows, an object that has them under a name such as ``data``, or one row on each line.
+
+    Args:
+        name: the file (``SUFFIXES``), or ``owner/name`` or ``owner/name@revision``.
         subset: which configuration of a hub dataset.
         split: which split of a hub dataset.
 
     Raises:
         ExtSubError: nothing is there, it is malformed (by file and line), or it is empty.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
-        content = read_bytes(path, largest=None)
-        sha256, rows = hashlib.sha256(content).hexdigest(), list(_read(path, content))
-    elif path.is_dir():
-        raise ExtSubError(f"{name} is a folder: give a file ({', '.join(SUFFIXES)}) or a dataset of the hub")
+    path = find_file(name)
+    if path:
+        content = _bytes(path)
+        sha256, rows = hashlib.sha256(content).hexdigest(), list(rows_in(path, content))
     else:
         rows = list(_from_hub(name, subset, split))
         lines = (json.dumps(row, ensure_ascii=False, sort_keys=True, default=str) for _, row in rows)
@@ -68,14 +108,36 @@ def read_text(name: str) -> tuple[str, str]:
         ExtSubError: it is not there, not UTF-8, or blank.
     """
     path = Path(name).expanduser()
-    try:
-        content = read_bytes(path, largest=None)
-    except OSError as error:
-        raise ExtSubError(f"{name}: {(error.strerror or 'cannot be read').lower()}") from error
-    text = _decode(path, content)
+    content = _bytes(path)
+    text = decode(path, content)
     if not text.strip():
         raise ExtSubError(f"{name} is blank: give one that holds text")
     return text.replace("\r\n", "\n"), hashlib.sha256(content).hexdigest()
+
+
+def reach(row: Any, name: str) -> Any:
+    """The value of a field; ``prompt.text`` and ``answers.0`` reach into objects and lists, counted from 0.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if isinstance(row, Mapping) and name in row:  # also one that has a dot in its own name
+        return row[name]
+    first, dot, rest = name.partition(".")
+    if isinstance(row, Mapping) and dot and first in row:
+        return reach(row[first], rest)
+    if isinstance(row, list) and first.isdecimal() and int(first) < len(row):
+        return reach(row[int(first)], rest) if dot else row[int(first)]
+    raise KeyError(name)
+
+
+def has(row: Row, name: str) -> bool:
+    """Whether ``reach`` finds a field."""
+    try:
+        reach(row, name)
+    except KeyError:
+        return False
+    return True
 
 
 def fields_of(row: Row) -> str:
@@ -83,117 +145,16 @@ def fields_of(row: Row) -> str:
     return ", ".join(map(brief, list(row)[:MOST_SHOWN])) + (", ..." if len(row) > MOST_SHOWN else "")
 
 
-def describe(value: object) -> str:
-    """What a value is, in JSON's words, for an error."""
-    kinds = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "an object"}
-    return kinds.get(type(value), f"a {type(value).__name__}")
-
-
-def _read(path: Path, content: bytes) -> Iterator[tuple[str, Row]]:
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ExtSubError(f"{path}: unknown kind of file; expected {', '.join(SUFFIXES)}")
-    if suffix == ".parquet":
-        yield from _read_parquet(path)
-        return
-    text = _decode(path, content)
-    if suffix == ".csv":
-        rows = _read_csv(path, text)
-    elif text.lstrip().startswith("["):
-        rows = _read_json(path, text)
-    else:
-        rows = _read_lines(path, text)
-    for where, row in rows:
-        if not isinstance(row, dict):
-            raise ExtSubError(f"{where}: a row is {describe(row)}, expected an object with named fields")
-        yield where, row
-
-
-def _decode(path: Path, content: bytes) -> str:
+def _bytes(path: Path) -> bytes:
     try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise ExtSubError(f"{path}, line {line}: not UTF-8; convert the file") from error
-
-
-def _read_lines(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    # Not splitlines(): it would also split at U+2028 and the like, which JSON allows inside a string.
-    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
-        if line.strip():
-            try:
-                yield f"{path}, line {number}", json.loads(line)
-            except (ValueError, RecursionError) as error:
-                hint = ": expected one row on each line, or a list of rows" if number == 1 else ""
-                raise ExtSubError(f"{path}, line {number}: not JSON ({error}){hint}") from error
-
-
-def _read_json(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    """A list of rows, decoded one by one to know the line of each."""
-    decoder, blank = json.JSONDecoder(), re.compile(r"\s*")
-    position, line, counted, first = text.index("[") + 1, 1, 0, True
-
-    def skip(position: int) -> int:
-        space = blank.match(text, position)
-        return space.end() if space else position
-
-    while True:
-        position = skip(position)
-        if text[position : position + 1] == "]":
-            if rest := text[position + 1 :].strip():
-                raise ExtSubError(f"{path}: not JSON (more text after the list: {shown(rest[:20])})")
-            return
-        if not first and text[position : position + 1] == ",":
-            position = skip(position + 1)
-        elif not first:
-            line += text.count("\n", counted, position)
-            raise ExtSubError(f"{path}, line {line}: not JSON (expected a comma or the end of the list)")
-        line, counted, first = line + text.count("\n", counted, position), position, False
-        try:
-            row, position = decoder.raw_decode(text, position)
-        except (ValueError, RecursionError) as error:
-            raise ExtSubError(f"{path}, line {line}: not JSON ({error})") from error
-        yield f"{path}, line {line}", row
-
-
-def _read_csv(path: Path, text: str) -> Iterator[tuple[str, Row]]:
-    csv.field_size_limit(2**31 - 1)  # the default, 128 KiB, is less than a long answer
-    reader, header, before = csv.reader(io.StringIO(text, newline=""), strict=True), None, 0
-    try:
-        for row in reader:
-            where, before = f"{path}, line {before + 1}", reader.line_num
-            if not row:  # an empty line
-                continue
-            if header is None:
-                header = row
-                if twice := [name for name, count in Counter(header).items() if count > 1]:
-                    raise ExtSubError(f"{where}: two columns are called {shown(twice[0])}")
-            elif len(row) != len(header):
-                raise ExtSubError(f"{where}: {len(row)} values under the {len(header)} columns of the header")
-            else:
-                yield where, dict(zip(header, row, strict=True))
-    except csv.Error as error:
-        raise ExtSubError(f"{path}, line {before + 1}: not CSV ({brief(error)})") from error
-
-
-def _read_parquet(path: Path) -> Iterator[tuple[str, Row]]:
-    parquet = require("pyarrow.parquet", "train")
-    arrow = require("pyarrow", "train")
-    try:
-        rows = parquet.read_table(path).to_pylist()
-    except (arrow.ArrowException, OSError, ValueError) as error:
-        raise ExtSubError(f"{path}: not Parquet ({brief(error)})") from error
-    for number, row in enumerate(rows, start=1):
-        yield f"{path}, row {number}", row
+        return read_bytes(path, largest=None)
+    except OSError as error:
+        raise ExtSubError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
 
 
 def _from_hub(name: str, subset: str | None, split: str) -> Iterator[tuple[str, Row]]:
     hub_id = HUB_ID.fullmatch(name)
-    folder = Path(name).expanduser().parent
-    if not hub_id or name.startswith((".", "~")) or Path(name).suffix.lower() in SUFFIXES:
-        raise ExtSubError(f"{name}: no such file, and not a dataset of the hub (owner/name or owner/name@revision)")
-    if folder.is_dir() and not hub_id["revision"]:  # a slip, most likely: do not wait for the hub to say so
-        raise ExtSubError(f"{name}: no such file in {folder}; if you mean the hub's dataset, write {name}@main")
+    assert hub_id  # find_file sees to that
     datasets = require("datasets", "train")
     try:
         dataset = datasets.load_dataset(hub_id["repo"], subset, split=split, revision=hub_id["revision"])

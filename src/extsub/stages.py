@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import shutil
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from extsub.errors import STOPPED, ExtSubError
-from extsub.evaluation.store import write_whole
+from extsub.disk import make_parents, remove, write_whole, writing
+from extsub.errors import ExtSubError
 from extsub.files import read_json
 
 RECORD = "stages.json"
@@ -128,16 +126,16 @@ class Stages:
         self._write()
 
     def _write(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        with writing(self._folder):
+            make_parents(self._folder / RECORD)
         record = {"command": self._command, "stages": self.done}
         write_whole(self._folder / RECORD, json.dumps(record, indent=2) + "\n")
 
     def _remove(self, file: str) -> None:
+        """At once: half of it would count as done, should somebody kill us and want its old inputs again."""
         for path in (self._folder / file, self._folder / f"{file}-unfinished"):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            with writing(path):
+                remove(path)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -147,18 +145,3 @@ def _read(path: Path) -> dict[str, Any]:
         raise ExtSubError(
             f"{path} is broken, so nobody knows what was made from what: choose another output"
         ) from error
-
-
-@contextlib.contextmanager
-def kept_when_interrupted(kept: Callable[[], str]) -> Generator[None]:
-    """Say what is kept when somebody stops the work, in place of what a part of it says.
-
-    Args:
-        kept: the sentence, as things stand then; empty leaves the part's own.
-    """
-    try:
-        yield
-    except STOPPED as error:
-        if said := kept():
-            error.args = (said,)
-        raise

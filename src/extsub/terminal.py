@@ -168,6 +168,9 @@ def print_generation(settings: GenerationSettings, record: dict[str, Any]) -> No
         say(f"  note: {record['unfinished']:,} reached --max-new-tokens and stop there")
     if record["shortened"]:
         say(f"  note: {counted(record['shortened'], 'prompt')} lost the beginning: too long for the model")
+    for name, new in record["renamed"].items():
+        say(f"  note: the prompts have a field {name} of their own: it is {new} there")
+    _print_notes(record["notes"])
     print_end([output], ("evaluate", "repetition", "--data", output, "--model", settings.model or "BASE_MODEL"))
 
 

@@ -3,30 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
 
-def encode_pairs(
-    pairs: Sequence[tuple[str, str]], tokenizer: PreTrainedTokenizerBase, special_tokens: bool
-) -> list[tuple[list[int], int]]:
-    """(ids of prompt and answer together, position of the first token that holds a part of the answer) of each pair.
+class Text(NamedTuple):
+    """A prompt and what follows it, as ``prompts`` rendered them."""
 
-    Tokenised as one text, so that tokens fall as they do in running text. Linear in the text.
+    prompt: str
+    answer: str
+    end: str | None = None
+    """what ends the answer; where this is empty, the tokenizer's end token does; None: nothing does"""
+
+
+def encode_texts(
+    texts: Sequence[Text], tokenizer: PreTrainedTokenizerBase, special_tokens: bool
+) -> list[tuple[list[int], int]]:
+    """(ids of a whole text, position of the first token that holds a part of the answer) of each.
+
+    Tokenised as one text, so that tokens fall as they do in running text. An end token that is there is not doubled. A
+    token stands before every answer, be it the one that begins or ends texts, since a first token cannot be predicted.
+    Linear in the text.
+
+    Args:
+        special_tokens: let the tokenizer add its special tokens (a chat template writes them itself).
     """
     batch = tokenizer(
-        [prompt + answer for prompt, answer in pairs],
+        [one.prompt + one.answer + (one.end or "") for one in texts],
         add_special_tokens=special_tokens,
         return_attention_mask=False,
         verbose=False,  # no warning about lengths: who needs it cuts
     )
     return [
-        (row, _first_token(encoding, len(prompt), len(prompt) + len(answer)))
-        for (prompt, answer), row, encoding in zip(pairs, batch["input_ids"], batch.encodings, strict=True)
+        _ended(
+            one, row, _first_token(encoding, len(one.prompt), len(one.prompt + one.answer + (one.end or ""))), tokenizer
+        )
+        for one, row, encoding in zip(texts, batch["input_ids"], batch.encodings, strict=True)
     ]
+
+
+def _ended(text: Text, row: list[int], start: int, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], int]:
+    end: Any = tokenizer.eos_token_id
+    if text.end == "" and (start == len(row) or row[-1] != end):
+        row = [*row, end]
+    if start == 0:
+        return [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end, *row], 1
+    return row, start
 
 
 def _first_token(encoding: Encoding, start: int, stop: int) -> int:

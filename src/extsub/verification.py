@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,10 +62,11 @@ def _row_error(combination: Combination, name: str, written: Delta, dtype: torch
     """(largest relative error, what rounding allows, rows compared) of sampled rows of one module."""
     expert, anti_experts = combination.deltas(name)
     rows = math.prod(written.shape[:-1])
-    sample = torch.unique(((torch.arange(ROWS) + 1 / 3) * rows / ROWS).long())  # evenly spread
+    sample = _sample(rows)
     e, *others = (delta.dense_rows(sample) for delta in (expert, *anti_experts))
-    # A row that cancels counts as zero by definition; on dense rows its rounding errors would pass for a direction.
-    e[torch.isin(sample, combination.seen[name].zero_expert_rows)] = 0
+    if len(zero_rows := combination.seen[name].zero_expert_rows):
+        # A row that cancels counts as zero by definition; on dense rows its rounding errors would pass for a direction.
+        e[torch.isin(sample, zero_rows)] = 0
     if combination.deficiency:
         meant = e - dense_rows(combination.operation.name, e, others, [1.0] * len(others))
     else:
@@ -91,6 +93,12 @@ def _row_error(combination: Combination, name: str, written: Delta, dtype: torch
     if relative[worst] > limit[worst]:
         return float(relative[worst]), float(limit[worst]), len(sample)
     return float(relative.max()), float("inf"), len(sample)
+
+
+@lru_cache
+def _sample(rows: int) -> Tensor:
+    """Which of so many rows are compared: evenly spread."""
+    return torch.unique(((torch.arange(ROWS) + 1 / 3) * rows / ROWS).long())
 
 
 def _truncation_error(combination: Combination, name: str, written: Delta, dtype: torch.dtype) -> tuple[float, float]:

@@ -75,6 +75,8 @@ class Source:
     weights: Path
     hub_id: str | None = None
     commit: str | None = None
+    notes: tuple[str, ...] = ()
+    """What else lies there that holds weights, one sentence each."""
 
     @property
     def label(self) -> str:

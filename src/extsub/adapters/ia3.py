@@ -12,10 +12,12 @@ from torch import Tensor
 
 from extsub.adapters import config as fields
 from extsub.adapters.adapter import PREFIX, Adapter, Module, Source
+from extsub.adapters.claims import check_claims
 from extsub.adapters.keys import sort_keys
+from extsub.adapters.names import ends_of, refuse_lost
 from extsub.adapters.patterns import full_matches
 from extsub.adapters.reading import TensorFile
-from extsub.adapters.targets import matches, saved_names, short_targets, written_targets
+from extsub.adapters.targets import saved_names, short_targets, written_targets
 from extsub.algebra import Delta
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
@@ -44,7 +46,8 @@ def decode(config: Mapping[str, Any], file: TensorFile, source: Source) -> Adapt
     where = source.name
     fields.check_fields(config, KNOWN_FIELDS, {}, where)
     saved = fields.names(config, "modules_to_save", where)
-    keys = sort_keys(list(file.info), ["ia3_l"], saved, where)
+    keys = sort_keys(file.info, ["ia3_l"], saved, where)
+    refuse_lost(keys.modules, where)
     vectors = {name: key["ia3_l"] for name, key in sorted(keys.modules.items())}
     inputs = _inputs(config, [name for name, key in vectors.items() if len(file.info[key].shape) != 2], where)
     modules = {name: _module(key, name in inputs, file) for name, key in vectors.items()}
@@ -58,22 +61,23 @@ def decode(config: Mapping[str, Any], file: TensorFile, source: Source) -> Adapt
         copies=file.copies(keys.copies),
         base_layers=file.copies(keys.base_layers),
         source=source,
-        notes=tuple(keys.notes),
+        notes=(*keys.notes, *check_claims(config, keys, modules, where)),
     )
 
 
 def encode(adapter: Adapter) -> dict[str, Any]:
     """The smallest adapter_config.json that says what this adapter is."""
-    inputs = [name for name, module in adapter.modules.items() if getattr(module.layout, "feedforward", False)]
-    outputs = [name for name in adapter.modules if name not in inputs]
+    ends: dict[bool, set[str]] = {True: set(), False: set()}  # of layers whose inputs it multiplies, and whose outputs
+    for name, module in adapter.modules.items():
+        ends[getattr(module.layout, "feedforward", False)] |= ends_of(name)
     targets = written_targets(adapter)
-    if any(matches(target, i) and matches(target, o) for target in targets for i in inputs for o in outputs):
+    if ends[True] & ends[False] & set(targets):
         targets = sorted(adapter.modules)  # a short name cannot mean both
     config = {
         "peft_type": "IA3",
         "base_model_name_or_path": adapter.base,
         "target_modules": targets,
-        "feedforward_modules": [target for target in targets if any(matches(target, name) for name in inputs)],
+        "feedforward_modules": [target for target in targets if target in ends[True]],
         "init_ia3_weights": True,
         "inference_mode": True,
         "modules_to_save": saved_names(adapter),

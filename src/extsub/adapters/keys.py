@@ -5,16 +5,24 @@ key is either understood or refused.
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from extsub.adapters.adapter import PREFIX
+from extsub.adapters.names import runs_of, without_wrappers
+from extsub.adapters.reading import TensorInfo
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
 
-# Left in the keys by torch.compile, FSDP, activation checkpointing and DataParallel.
-_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+# PEFT's prefix, which some tools repeat, with DistributedDataParallel's around any part of it.
+_FRONT = re.compile(r"(module\.)*(base_model\.(module\.)*model\.(module\.)*)+")
+
+# The name of the adapter, which PEFT leaves out when it saves: lora_A.NAME.weight, lora_embedding_A.NAME
+_NAMED = re.compile(r"\.(lora_\w+|ia3_l)\.(?!weight$|bias$)([^.]+)(?=\.weight$|\.bias$|$)")
+_STORED_WHOLE = re.compile(r"\.(modules_to_save)\.([^.]+)(?=\.)")
 
 # Heads that PEFT stores whole for classifiers even where modules_to_save is null, and resized vocabularies.
 HEADS = ("score", "classifier", "pre_classifier", "qa_outputs")
@@ -22,6 +30,7 @@ VOCABULARY = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "
 
 # (what a key contains, why its adapter cannot be combined), the most telling first
 _OTHER_ADAPTERS = (
+    ("flat_param", "it is a flat parameter of FSDP, which holds many tensors in one: save the full state instead"),
     ("lora_magnitude_vector", "DoRA rescales the base weights, so its change is known only with them"),
     ("lora_B.bias", "lora_bias adds a bias that servers cannot carry"),
     ("lora_diag", "KaSA changes the base weights when it is loaded"),
@@ -60,37 +69,43 @@ class Keys:
 
 
 def sort_keys(
-    keys: Collection[str], suffixes: Collection[str], saved: Collection[str], where: str, ignored: Collection[str] = ()
+    tensors: Mapping[str, TensorInfo],
+    suffixes: Collection[str],
+    saved: Collection[str],
+    where: str,
+    ignored: Collection[str] = (),
 ) -> Keys:
-    """Tell ``keys`` apart for an adapter whose tensors end in one of ``suffixes``.
+    """Tell the keys of ``tensors`` apart for an adapter whose tensors end in one of ``suffixes``.
 
     ``saved`` are the modules that the config says are stored whole, ``ignored`` suffixes that carry nothing.
 
     Raises:
-        ExtSubError: a key is none of these.
+        ExtSubError: a key is none of these, two mean the same tensor, or a tensor is empty that should not be.
     """
     result = Keys()
-    unknown = []
-    for clean, key in _clean(list(keys), where, result.notes).items():
+    unknown: dict[str, str] = {}
+    whole = {*saved, *HEADS}
+    for clean, key in _clean(list(tensors), where, result.notes).items():
         name = clean.removeprefix(PREFIX)
         suffix = next((end for end in suffixes if name.endswith(f".{end}")), None)
-        if not clean.startswith(PREFIX) or name.startswith((PREFIX, "module.")):
-            unknown.append(key)
+        if not clean.startswith(PREFIX):
+            unknown[clean] = key
         elif suffix:
             result.modules.setdefault(name.removesuffix(f".{suffix}"), {})[suffix] = key
         elif name.endswith(tuple(f".{end}" for end in ignored)):
             pass
         elif name.endswith(".base_layer.weight"):
             result.base_layers[clean] = key
-        elif _is_copy(name, saved):
+        elif _is_copy(name, whole):
             result.copies[clean] = key
         else:
-            unknown.append(key)
-    stray = [key for clean, key in result.base_layers.items() if not _under_embedding(clean, result)]
-    if unknown or stray:
-        raise ExtSubError(_explain(sorted(unknown + stray), where))
+            unknown[clean] = key
+    unknown |= {clean: key for clean, key in result.base_layers.items() if not _under_embedding(clean, result)}
+    if unknown:
+        raise ExtSubError(_explain(dict(sorted(unknown.items())), where))
     if not result.modules:
-        raise ExtSubError(f"{where}: none of its {len(keys)} tensors belongs to an adapter of its peft_type")
+        raise ExtSubError(f"{where}: none of its {len(tensors)} tensors belongs to an adapter of its peft_type")
+    _leave_out_placeholders(result, tensors, where)
     if result.base_layers:
         result.notes.append(
             f"{len(result.base_layers)} base weights under adapted embeddings count as unchanged and are left out"
@@ -99,22 +114,78 @@ def sort_keys(
 
 
 def _clean(keys: list[str], where: str, notes: list[str]) -> dict[str, str]:
-    """Clean key to key, without what compilers and wrappers leave behind, where all keys have it."""
-    clean = {key: key for key in keys}
-    for wrapper in _WRAPPERS:
-        if all(wrapper in key for key in clean):
-            clean = {key.replace(wrapper, ""): original for key, original in clean.items()}
-            notes.append(f"all keys carry {wrapper!r}, which was dropped")
-    for extra, kept in ((f"module.{PREFIX}", PREFIX), (f"{PREFIX}module.", PREFIX), (PREFIX + PREFIX, PREFIX)):
-        if all(key.startswith(extra) for key in clean):
-            clean = {kept + key.removeprefix(extra): original for key, original in clean.items()}
-            notes.append(f"all keys start with {extra!r}, read as {kept!r}")
-    if any(".default" in key for key in clean):
-        clean = {re.sub(r"\.default(?=\.|$)", "", key): original for key, original in clean.items()}
-        notes.append("keys carry the adapter name '.default', which was dropped")
-    if len(clean) < len(keys):
-        raise ExtSubError(f"{where}: several of its tensors have the same name apart from wrapper names: keep one set")
+    """Clean key to key, without what training left in them. Each key by itself: some layers are wrapped, others not."""
+    clean: dict[str, str] = {}
+    left_out: Counter[str] = Counter()
+    adapters: set[str] = set()
+    bases = 0
+    for key in keys:
+        name, found = without_wrappers(key)
+        if ".original_module." in name:
+            bases += 1
+            continue
+        front = _FRONT.match(name)
+        if front and front[0] != PREFIX:
+            found.append("module" if "module." in front[0] else f"a second {PREFIX.rstrip('.')}")
+            name = PREFIX + name[front.end() :]
+        if named := _NAMED.search(name):
+            name = _NAMED.sub(r".\1", name)
+        elif named := _STORED_WHOLE.search(name):
+            name = _STORED_WHOLE.sub("", name)
+        if named:
+            adapters.add(named[2])
+        left_out.update(set(found))
+        if name in clean:
+            raise ExtSubError(f"{where}: {brief(clean[name])} and {brief(key)} both mean one tensor: keep one of them")
+        clean[name] = key
+    if len(adapters) > 1:
+        raise ExtSubError(
+            f"{where}: it holds several adapters ({', '.join(map(brief, sorted(adapters)[:3]))}): save one of them"
+        )
+    notes += [f"{what} was left out of {number} of {len(keys)} keys" for what, number in sorted(left_out.items())]
+    notes += [f"the name of the adapter, {brief(name)}, was left out of the keys" for name in adapters]
+    notes += [f"{bases} tensors under original_module are the base's own and are left out"] if bases else []
     return clean
+
+
+def _leave_out_placeholders(keys: Keys, tensors: Mapping[str, TensorInfo], where: str) -> None:
+    """Layers of which the file has nothing but empty tensors: training services write them where a model lacks one.
+
+    Raises:
+        ExtSubError: nothing is left, or some tensors of a layer are empty and others are not.
+    """
+
+    def is_empty(key: str) -> bool:
+        return not math.prod(tensors[key].shape)
+
+    empty = []
+    for name, found in keys.modules.items():
+        pruned = "lora_E" in found and all(len(tensors[key].shape) == 2 for key in found.values())  # AdaLoRA, rank 0
+        if pruned or "ia3_l" in found:
+            continue
+        if all(map(is_empty, found.values())):
+            empty.append(name)
+        elif half := next(filter(is_empty, found.values()), None):
+            raise ExtSubError(_sharded(half, tensors, where))
+    whole = [*keys.copies.values(), *keys.base_layers.values()]
+    if len(empty) == len(keys.modules):
+        whole += keys.modules[empty[0]].values()
+    if missing := next(filter(is_empty, whole), None):
+        raise ExtSubError(_sharded(missing, tensors, where))
+    for name in empty:
+        del keys.modules[name]
+    if empty:
+        keys.notes.append(
+            f"{len(empty)} layers have only empty tensors, first {brief(empty[0])}: taken for placeholders, left out; "
+            "if they were trained, export the adapter again"
+        )
+
+
+def _sharded(key: str, tensors: Mapping[str, TensorInfo], where: str) -> str:
+    return (
+        f"{where}: {brief(key)} is empty, of shape {list(tensors[key].shape)}: it was saved from a sharded model "
+        "(DeepSpeed ZeRO-3 or FSDP) without gathering it first: export the adapter again"
+    )
 
 
 def _under_embedding(base_layer_key: str, keys: Keys) -> bool:
@@ -124,27 +195,26 @@ def _under_embedding(base_layer_key: str, keys: Keys) -> bool:
     return "lora_embedding_A" in suffixes or (bool(suffixes) and name.rpartition(".")[2] in VOCABULARY)
 
 
-def _is_copy(name: str, saved: Collection[str]) -> bool:
-    """Whether a tensor belongs to a module stored whole: one the config names, a head, or a vocabulary."""
+def _is_copy(name: str, whole: Collection[str]) -> bool:
+    """Whether a tensor belongs to a module stored whole: one of ``whole``, or a vocabulary."""
     if any(mark in name for mark, _ in _OTHER_ADAPTERS):
         return False
-    path = f".{name.rpartition('.')[0]}."
-    leaf = path.rstrip(".").rpartition(".")[2]
-    return any(f".{module}." in path for module in (*saved, *HEADS)) or leaf in VOCABULARY
+    module = name.rpartition(".")[0]
+    return not runs_of(module).isdisjoint(whole) or module.rpartition(".")[2] in VOCABULARY
 
 
-def _explain(keys: list[str], where: str) -> str:
-    examples = ", ".join(map(brief, keys[:3])) + (", ..." if len(keys) > 3 else "")
-    if not any(key.startswith(PREFIX) for key in keys):
+def _explain(keys: Mapping[str, str], where: str) -> str:
+    """Why none of these, clean key to key, can be combined."""
+    for mark, reason in _OTHER_ADAPTERS + _BASE_TENSORS:
+        found = [key for clean, key in keys.items() if mark in clean and clean.startswith(PREFIX)]
+        if found:
+            return f"{where}: {brief(found[0])} cannot be combined: {reason} ({len(found)} such tensors)"
+    bare = [key for clean, key in keys.items() if not clean.startswith(PREFIX)]
+    some = bare or list(keys.values())
+    examples = ", ".join(map(brief, some[:3])) + (", ..." if len(some) > 3 else "")
+    if bare:
         return (
-            f"{where}: {len(keys)} keys do not start with {PREFIX!r} ({examples}): the file was not saved by PEFT's "
+            f"{where}: {len(bare)} keys do not start with {PREFIX!r} ({examples}): the file was not saved by PEFT's "
             "save_pretrained; save it so, or rename the keys"
         )
-    doubled = [key for key in keys if key.startswith((PREFIX + PREFIX, f"{PREFIX}module."))]
-    if doubled:
-        return f"{where}: {brief(doubled[0])} repeats its prefix, and not all keys do: save it with save_pretrained"
-    for mark, reason in _OTHER_ADAPTERS + _BASE_TENSORS:
-        found = [key for key in keys if mark in key]
-        if found:
-            return f"{where}: {brief(found[0])} cannot be combined: {reason} ({len(keys)} such tensors)"
     return f"{where}: {len(keys)} tensors that extsub does not know ({examples}): remove them, or ask for support"

@@ -10,8 +10,9 @@ from typing import Any
 from extsub.adapters import ia3, lora, prefix
 from extsub.adapters.adapter import Adapter, Source
 from extsub.adapters.config import kind_of
+from extsub.adapters.names import unwrapped
 from extsub.adapters.reading import TensorFile, open_tensors, read_config
-from extsub.adapters.source import HUB_ID, PICKLE, SAFETENSORS, find_adapter
+from extsub.adapters.source import find_adapter
 
 DECODERS: dict[str, Callable[[Mapping[str, Any], TensorFile, Source], Adapter]] = {
     "LORA": lora.decode,
@@ -35,16 +36,7 @@ def load_adapter(name: str | PathLike[str]) -> Adapter:
 
 def decode(source: Source) -> Adapter:
     """The adapter in files that were found."""
-    config = read_config(source.config, source.name)
+    config = unwrapped(read_config(source.config, source.name), source.name)
     decoder = DECODERS[kind_of(config, source.name)]
     adapter = decoder(config, open_tensors(source.weights, source.name), source)
-    return _with_notes(adapter, source)
-
-
-def _with_notes(adapter: Adapter, source: Source) -> Adapter:
-    notes = list(adapter.notes)
-    if source.hub_id is None and HUB_ID.fullmatch(source.name) and not source.name.startswith("."):
-        notes.append(f"{source.name} is a local folder here; the hub was not asked")
-    if source.weights.name == SAFETENSORS and source.weights.with_name(PICKLE).exists():
-        notes.append(f"{PICKLE} lies beside {SAFETENSORS} and was not read")
-    return replace(adapter, notes=tuple(notes))
+    return replace(adapter, notes=(*adapter.notes, *source.notes))

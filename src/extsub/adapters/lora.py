@@ -8,15 +8,19 @@ form that PEFT, vLLM, SGLang and llama.cpp read alike.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from extsub.adapters import config as fields
 from extsub.adapters.adapter import Adapter, Module, Source
-from extsub.adapters.keys import sort_keys
+from extsub.adapters.claims import PROMISES, check_claims, refuse_promises
+from extsub.adapters.experts import FusedExperts, Sizes
+from extsub.adapters.keys import Keys, sort_keys
 from extsub.adapters.layouts import Conv, Embedding, Experts, FactorLayout, Linear
+from extsub.adapters.names import refuse_lost
 from extsub.adapters.patterns import first_keys
 from extsub.adapters.reading import TensorFile
 from extsub.adapters.targets import saved_names, short_targets, written_targets
@@ -29,16 +33,12 @@ SUFFIXES = ("lora_A.weight", "lora_B.weight", "lora_embedding_A", "lora_embeddin
 KNOWN_FIELDS = fields.COMMON_FIELDS | frozenset(
     "r lora_alpha use_rslora rank_pattern alpha_pattern bias lora_dropout init_lora_weights target_parameters "
     "layer_replication megatron_core qalora_group_size loftq_config eva_config corda_config lora_ga_config "
-    "velora_config "
+    "velora_config ensure_weight_tying "
     # AdaLoRA's
     "init_r target_r tinit tfinal deltaT beta1 beta2 orth_reg_weight total_step".split()
-)
+).union(PROMISES)
 
 REFUSED_FIELDS = {
-    "use_dora": "DoRA rescales the base weights, so its change is known only with them",
-    "lora_bias": "it adds a bias that servers cannot carry",
-    "trainable_token_indices": "trained token embeddings are absolute values, not a change",
-    "ensure_weight_tying": "a tied head would be stored twice and could come apart",
     "megatron_config": "Megatron's parallel layers have other tensor shapes",
     "use_qalora": "QA-LoRA pools the inputs of a GPTQ layer",
     "alora_invocation_tokens": "the adapter is active only after its invocation tokens",
@@ -50,12 +50,12 @@ REFUSED_FIELDS = {
     "enable_lora": "MergedLinear of PEFT 0.2 stores grouped factors",
 }
 
-PARAMETER_ORDER = ("down_proj", "gate_up_proj")
-"""The fused parameters of MoE layers, as PEFT nests its wrappers around them: the last one registered is outermost."""
-
 # Initialisations that leave the base weights alone, so that B @ A is the whole change.
 PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 CHANGED_BASE = "it changed the base weights when training began, so B @ A is not the whole change"
+EXCHANGED = (
+    "fused experts are stored with A and B exchanged, as PEFT 0.18 and 0.19.0 did: read so, written the usual way"
+)
 CONVERT = (
     "save the adapter again with save_pretrained(..., path_initial_model_for_weight_conversion=...), which converts it"
 )
@@ -68,23 +68,25 @@ def decode(config: Mapping[str, Any], file: TensorFile, source: Source) -> Adapt
         ExtSubError: a field, a key or a shape that is not plain LoRA; the message names it.
     """
     where = source.name
-    reader = _Reader(config, file, where)
+    fields.check_fields(config, KNOWN_FIELDS, REFUSED_FIELDS, where)
     velora = ["lora_velora_embed"] if config.get("velora_config") else []
     saved = fields.names(config, "modules_to_save", where)
-    keys = sort_keys(list(file.info), SUFFIXES, saved, where, ignored=velora)
-    reader.match_patterns(keys.modules)
-    modules = {name: reader.module(name, found) for name, found in sorted(keys.modules.items())}
+    keys = sort_keys(file.info, SUFFIXES, saved, where, ignored=velora)
+    refuse_promises(config, where)
+    reader = _Reader(config, file, keys, where)
+    modules = {name: reader.module(name) for name in reader.roles}
+    layers = [name for name, module in modules.items() if not module.parameter]
     return Adapter(
         kind="LORA",
         base=fields.text(config, "base_model_name_or_path", where),
         modules=modules,
-        settings=reader.settings(),
+        settings=reader.settings(modules),
         targets=short_targets(config, modules, where),
         saved=tuple(saved),
         copies=file.copies(keys.copies),
         base_layers=file.copies(keys.base_layers),
         source=source,
-        notes=(*keys.notes, *reader.notes),
+        notes=(*keys.notes, *check_claims(config, keys, layers, where), *reader.notes),
     )
 
 
@@ -115,19 +117,30 @@ def _why_not(init: Any) -> str:
     return "extsub does not know it, and it may have changed the base weights"
 
 
+def check_scale(config: Mapping[str, Any], where: str) -> list[str]:
+    """What a user should know of a LoRA's ``lora_alpha``, in sentences.
+
+    Raises:
+        ExtSubError: it is missing, no number, or 0.
+    """
+    lora_alpha = fields.number(config, "lora_alpha", where)
+    if lora_alpha == 0:
+        raise ExtSubError(
+            f"{where}: lora_alpha is 0 in adapter_config.json: the adapter changes nothing; if its scale was lost when "
+            "it was saved, write there what it was trained with"
+        )
+    if lora_alpha < 0:
+        return [f"lora_alpha is {lora_alpha:g}: the adapter is applied with its sign flipped"]
+    return []
+
+
 class _Reader:
     """Reads modules of one file under one config."""
 
-    def __init__(self, config: Mapping[str, Any], file: TensorFile, where: str):
+    def __init__(self, config: Mapping[str, Any], file: TensorFile, keys: Keys, where: str):
         self.config, self.file, self.where = config, file, where
         self.notes: list[str] = []
         self.adalora = config["peft_type"] == "ADALORA"
-        fields.check_fields(config, KNOWN_FIELDS, REFUSED_FIELDS, where)
-        if config.get("bias") not in (None, "none"):
-            raise ExtSubError(
-                f"{where}: bias is {shown(config['bias'])} in adapter_config.json: it stores absolute biases, and what "
-                "they add is known only with the base model's"
-            )
         init = config.get("init_lora_weights")
         if init not in PLAIN_INITS or (init in (0, 1) and not isinstance(init, bool)):
             raise ExtSubError(f"{where}: init_lora_weights is {shown(init)}: {_why_not(init)}")
@@ -139,15 +152,15 @@ class _Reader:
         self.r = fields.whole_number(config, "init_r" if self.adalora else "r", where)
         self.lora_alpha = fields.number(config, "lora_alpha", where)
         self.parameters = fields.names(config, "target_parameters", where)
-        self._check_lora_alpha()
-
-    def _check_lora_alpha(self) -> None:
-        if self.adalora:
-            return  # PEFT reads 0 and below as init_r there
-        if self.lora_alpha == 0:
-            raise ExtSubError(f"{self.where}: lora_alpha is 0 in adapter_config.json: the adapter changes nothing")
-        if self.lora_alpha < 0:
-            self.notes.append(f"lora_alpha is {self.lora_alpha:g}: the adapter is applied with its sign flipped")
+        if not self.adalora:  # PEFT reads 0 and below as init_r there
+            self.notes += check_scale(config, where)
+        self.roles = {name: self._roles(name, found) for name, found in sorted(keys.modules.items())}
+        shapes = {name: (file.info[A].shape, file.info[B].shape) for name, (A, B, _) in self.roles.items()}
+        sizes = {name: Sizes(A[1], B[0]) for name, (A, B) in shapes.items() if len(A) == len(B) == 2}
+        self.experts = FusedExperts(self.parameters, sizes, fields.text(config, "peft_version", where), where)
+        self.names = {name: self._names(name) for name in self.roles}
+        refuse_lost((one for names in self.names.values() for one in names), where)
+        self._match_patterns()
 
     def _pattern(self, name: str) -> dict[str, Any]:
         pattern = self.config.get(name) or {}
@@ -157,32 +170,36 @@ class _Reader:
             (fields.whole_number if name == "rank_pattern" else fields.number)(pattern, key, f"{self.where}: {name}")
         return pattern
 
-    def match_patterns(self, modules: Iterable[str]) -> None:
-        """Find the ranks and the lora_alpha of ``modules``: as in PEFT the first key that matches a name wins."""
-        names = sorted({name for module in modules for name in self._names(module)})
+    def _match_patterns(self) -> None:
+        """Find the ranks and the lora_alpha of the modules: as in PEFT the first key that matches a name wins."""
+        names = sorted({name for names in self.names.values() for name in names})
         for field, pattern, values in (
             ("rank_pattern", self.rank_pattern, self.ranks),
             ("alpha_pattern", self.alpha_pattern, self.alphas),
         ):
             keys = first_keys(field, list(pattern), names, self.where)
             values |= {name: pattern[key] for name, key in keys.items()}
+        if off := [name for name, lora_alpha in self.alphas.items() if not lora_alpha]:
+            self.notes.append(f"alpha_pattern gives {len(off)} modules 0, first {brief(off[0])}: they change nothing")
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self, modules: Mapping[str, Module]) -> dict[str, Any]:
         """The config fields that a result keeps."""
         kept = fields.settings(self.config, self.where)
         kept["fan_in_fan_out"] = fields.flag(self.config, "fan_in_fan_out", self.where)
-        if self.parameters:
-            kept["target_parameters"] = sorted(self.parameters)
+        if parameters := self.experts.targets([name for name, module in modules.items() if module.parameter]):
+            kept["target_parameters"] = parameters
+        elif self.parameters:
+            self.notes.append(f"target_parameters names {brief(self.parameters[0])}, of which the file has nothing")
         if self.config.get("layer_replication"):
             kept["layer_replication"] = self.config["layer_replication"]
         return kept
 
-    def module(self, name: str, keys: Mapping[str, str]) -> Module:
-        """One module from its {suffix: key}."""
-        A_key, B_key, E_key = self._roles(name, keys)
+    def module(self, name: str) -> Module:
+        """One module of the file."""
+        A_key, B_key, E_key = self.roles[name]
         A, B = self.file.info[A_key], self.file.info[B_key]
-        experts = self._expert_parameters(name)
-        candidates = {self._rank_and_scaling(one) for one in self._names(name)}
+        parameter = bool(self.experts.parameters(name))
+        candidates = {self._rank_and_scaling(one) for one in self.names[name]}
         if len(candidates) > 1:
             raise ExtSubError(
                 f"{self.where}: rank_pattern or alpha_pattern gives the parameters of {brief(name)} different values, "
@@ -196,17 +213,23 @@ class _Reader:
                     f"{self.where}: {brief(E_key)} has shape {list(self.file.info[E_key].shape)}, expected [{r}, 1]: "
                     "the file is damaged"
                 )
-        layout, rank = self._layout(name, keys, A.shape, B.shape, r, bool(experts))
+        layout, rank = self._layout(name, ".lora_embedding_" in A_key, A.shape, B.shape, r, parameter)
+        exchanged = isinstance(layout, Experts) and self.experts.are_exchanged(name, self.names[name])
+        if exchanged and EXCHANGED not in self.notes:
+            self.notes.append(EXCHANGED)
+
+        def factors(A: Tensor, B: Tensor) -> Delta:
+            factor_B, factor_A = layout.unpack(A, B)
+            return Delta.product(*((factor_A.mT, factor_B.mT) if exchanged else (factor_B, factor_A)), scaling)
 
         def read() -> Delta:
-            factor_B, factor_A = layout.unpack(self.file.read(A_key), self.file.read(B_key))
+            stored_B = self.file.read(B_key)
             if E_key:
-                factor_B = factor_B.double() * self.file.read(E_key).double().flatten()
-            return Delta.product(factor_B, factor_A, scaling)
+                stored_B = stored_B.double() * self.file.read(E_key).double().flatten()
+            return factors(self.file.read(A_key), stored_B)
 
-        empty = layout.unpack(torch.empty(A.shape, device="meta"), torch.empty(B.shape, device="meta"))
-        shape = Delta.product(*empty).shape
-        return Module(layout, shape, rank, torch.promote_types(A.dtype, B.dtype), read, bool(experts), scaling)
+        shape = factors(torch.empty(A.shape, device="meta"), torch.empty(B.shape, device="meta")).shape
+        return Module(layout, shape, rank, torch.promote_types(A.dtype, B.dtype), read, parameter, scaling)
 
     def _roles(self, name: str, keys: Mapping[str, str]) -> tuple[str, str, str | None]:
         """The keys of A, B and AdaLoRA's E."""
@@ -222,24 +245,13 @@ class _Reader:
         expected = "lora_A, lora_B and lora_E" if self.adalora else "a pair of lora_A.weight and lora_B.weight"
         raise ExtSubError(
             f"{self.where}: {brief(name)} has {', '.join(sorted(keys))}, expected {expected}: part of the adapter is "
-            "missing"
+            "missing, or peft_type is another's"
         )
 
     def _names(self, name: str) -> list[str]:
         """What the config calls a module. MultiheadAttention keeps its output projection inside the one it names."""
-        return self._expert_parameters(name) or [name.partition(".base_layer.")[0]]
-
-    def _expert_parameters(self, name: str) -> list[str]:
-        """The full names of the target_parameters that ``name`` may hold, if any."""
-        path = name
-        while path.endswith(".base_layer"):
-            path = path.removesuffix(".base_layer")
-        owners = [(target.rpartition(".")[0], target.rpartition(".")[2]) for target in self.parameters]
-        leaves = {leaf for owner, leaf in owners if path == owner or path.endswith(f".{owner}")}
-        if leaves <= set(PARAMETER_ORDER):  # then the nesting says which one it is
-            depth = (len(name) - len(path)) // len(".base_layer")
-            leaves = [leaf for leaf in PARAMETER_ORDER if leaf in leaves][depth : depth + 1]
-        return [f"{path}.{leaf}" for leaf in sorted(leaves)]
+        outer, _, inner = name.partition(".base_layer.")
+        return self.experts.parameters(name) or [outer if inner == "out_proj" else name]
 
     def _rank_and_scaling(self, name: str) -> tuple[int, float]:
         if self.adalora:
@@ -248,17 +260,22 @@ class _Reader:
         return r, lora_alpha / math.sqrt(r) if self.rslora else lora_alpha / r
 
     def _layout(
-        self, name: str, keys: Mapping[str, str], A: tuple[int, ...], B: tuple[int, ...], r: int, experts: bool
+        self, name: str, embedding: bool, A: tuple[int, ...], B: tuple[int, ...], r: int, parameter: bool
     ) -> tuple[FactorLayout, int]:
         """How A and B of these shapes are stored, and their rank, which must be ``r``."""
         shapes = f"A {list(A)} and B {list(B)}"
         if len(A) == len(B) == 2:
-            if "lora_embedding_A" in keys:
+            if embedding:
                 layout, rank = Embedding(), A[0]
-            elif experts and A[0] % r == 0:
+            elif parameter and A[0] > r and A[0] % r == 0:
                 layout, rank = Experts(A[0] // r), r
             else:
                 layout, rank = Linear(), A[0]
+        elif len(A) == len(B) == 3 and A[1] == B[2] and (A[0] == B[0] or 1 in (A[0], B[0])):
+            raise ExtSubError(
+                f"{self.where}: {name} has {shapes}: the factors of all experts in one 3-D tensor, which is not PEFT's "
+                "layout and is not combined: convert the adapter to one pair of 2-D factors for each expert"
+            )
         elif len(A) == len(B) > 2 and all(size == 1 for size in B[2:]):
             layout, rank = Conv(A[1:]), A[0]
         else:

@@ -135,11 +135,6 @@ def open_tensors(path: Path, where: str) -> TensorFile:
             raise ExtSubError(f"{where}: {path.name} has a tensor called {shown(key)}: that is no name of a module")
         if len(info.shape) > MOST_DIMENSIONS:
             raise ExtSubError(f"{where}: {brief(key)} has {len(info.shape)} dimensions: the file is damaged")
-        if info.shape == (0,):
-            raise ExtSubError(
-                f"{where}: {brief(key)} has shape [0]: it was saved from a sharded model (DeepSpeed ZeRO-3 or "
-                "FSDP) without gathering it first: export the adapter again"
-            )
     return file
 
 

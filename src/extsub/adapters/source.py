@@ -17,15 +17,24 @@ PICKLE = "adapter_model.bin"
 # owner/name, then perhaps folders inside the repository, then perhaps a branch, tag or commit
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?P<subfolder>(/[\w.-]+)*)(@(?P<revision>[\w./-]+))?")
 
-# Files with trained weights that are not in the adapter file, and that a result would lose.
-STRAY_WEIGHTS = {
-    "non_lora_trainables.bin": "LLaVA's other trained weights",
-    "mm_projector.bin": "LLaVA's trained projector",
-    "new_embeddings.safetensors": "trained embeddings of new tokens",
-    "v_head.safetensors": "TRL's value head",
-    "v_head.bin": "TRL's value head",
-    "xlora_classifier.safetensors": "X-LoRA's classifier",
-}
+WEIGHTS = re.compile(r"\.(safetensors|bin|pt|pth|ckpt|npz|npy|h5|msgpack|gguf)", re.IGNORECASE)
+
+# By the beginning of their names: weights that were trained with an adapter, which a result would lose.
+TRAINED_BESIDE = (
+    (re.compile(r"non_lora|.*trainable", re.IGNORECASE), "other trained weights, as of LLaVA or LongLoRA"),
+    (re.compile(r".*(projector|resampler|aligner|qformer|connector|merger)", re.IGNORECASE), "a trained projector"),
+    (re.compile(r".*(head|classifier|score|regressor)s?[.-]", re.IGNORECASE), "a trained head"),
+    (re.compile(r".*embed(s|ding|dings|_tokens)?[.-]", re.IGNORECASE), "trained embeddings"),
+    (re.compile(r"(vit|visual|vision|image|audio|speech)(_\w+)?[.-]", re.IGNORECASE), "a trained encoder"),
+    (re.compile(r"modules_to_save", re.IGNORECASE), "modules stored whole"),
+)
+
+# What a trainer keeps to go on from here. No weights of a model.
+STATE = re.compile(
+    r"(lr_)?(optimizer|optim|scheduler|scaler)|distrib_optim|training_args|train(er|ing)_state|rng_state|random_states"
+    r"|sampler|dl_state_dict|((bf16|fp16)_)?zero_pp_rank|mp_rank",
+    re.IGNORECASE,
+)
 
 
 def find_adapter(name: str) -> Source:
@@ -60,16 +69,18 @@ def _in_folder(name: str, folder: Path) -> Source:
         inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
         hint = f"; its subfolders {brief(', '.join(inside))} have one: give one of them" if inside else ""
         raise ExtSubError(f"{name}: no {CONFIG} in this folder{hint}{_other_format(files)}")
-    return Source(name, folder, folder / CONFIG, folder / _choose_weights(name, files))
+    files |= {f"{path.parent.name}/{path.name}" for path in folder.glob("[0-9]_*/*")}  # of sentence-transformers
+    weights = _choose_weights(name, files)
+    return Source(name, folder, folder / CONFIG, folder / weights, notes=_beside(files, weights))
 
 
 def _choose_weights(name: str, files: set[str]) -> str:
     """Which of ``files`` holds the weights."""
-    for stray, meaning in STRAY_WEIGHTS.items():
-        if stray in files:
+    for file in sorted(filter(_holds_weights, files)):
+        if meaning := next((meaning for names, meaning in TRAINED_BESIDE if names.match(file)), None):
             raise ExtSubError(
-                f"{name}: {stray} lies beside the adapter ({meaning}), and a combined adapter would lose it: "
-                "move it away if the adapter works without it"
+                f"{name}: {file} lies beside the adapter ({meaning}) and would be lost, for it is no part of it: move "
+                "it away if the adapter works without it"
             )
     for candidate in (SAFETENSORS, PICKLE):
         if candidate in files:
@@ -78,6 +89,19 @@ def _choose_weights(name: str, files: set[str]) -> str:
     if sharded:
         raise ExtSubError(f"{name}: the adapter is sharded ({sharded[0]}): merge its shards into {SAFETENSORS} first")
     raise ExtSubError(f"{name}: neither {SAFETENSORS} nor {PICKLE} is there{_other_format(files)}")
+
+
+def _holds_weights(file: str) -> bool:
+    """Whether a file's name says that it has weights of a model other than an adapter's."""
+    folder, _, name = file.rpartition("/")
+    inside = not folder or re.fullmatch(r"\d_\w+", folder)
+    return bool(inside and WEIGHTS.fullmatch(Path(name).suffix) and not STATE.match(name)) and name != SAFETENSORS
+
+
+def _beside(files: set[str], weights: str) -> tuple[str, ...]:
+    """A note on every file of weights that is not the adapter, shards of one model as one."""
+    found = {re.sub(r"-\d+-of-\d+", "-...", file) for file in files if _holds_weights(file) and file != weights}
+    return tuple(f"{file} lies beside {weights} and was not read" for file in sorted(found))
 
 
 def _other_format(files: set[str]) -> str:
@@ -113,7 +137,8 @@ def _on_hub(name: str, repo: str, subfolder: str, revision: str | None) -> Sourc
             files = {file.removeprefix(folder) for file in listed if file.startswith(folder)}
         except (hub.OfflineModeIsEnabled, hub.HfHubHTTPError, OSError):
             files = {path.name for path in config.parent.iterdir()}  # offline: what the cache holds
-        weights = download(_choose_weights(name, files), commit)
+        chosen = _choose_weights(name, files)
+        weights = download(chosen, commit)
         if CARD in files:
             download(CARD, commit)
     except hub.GatedRepoError as error:
@@ -131,4 +156,5 @@ def _on_hub(name: str, repo: str, subfolder: str, revision: str | None) -> Sourc
         raise ExtSubError(f"{name}: the hub repository has no {CONFIG}: it is not a PEFT adapter") from error
     except (hub.HfHubHTTPError, hub.HFValidationError, OSError) as error:
         raise ExtSubError(f"{name}: the hub answered with an error: {str(error).splitlines()[0]}") from error
-    return Source(name, config.parent, config, weights, hub_id="/".join(filter(None, (repo, subfolder))), commit=commit)
+    hub_id = "/".join(filter(None, (repo, subfolder)))
+    return Source(name, config.parent, config, weights, hub_id, commit, _beside(files, chosen))

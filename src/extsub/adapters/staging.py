@@ -10,12 +10,8 @@ import shutil
 from collections.abc import Generator, Iterable
 from pathlib import Path
 
+from extsub.disk import check_can_appear, locked, make_parents, note_written, remove, remove_empty, writing
 from extsub.errors import ExtSubError
-
-try:
-    import fcntl
-except ImportError:  # Windows: no lock, so two runs into one folder are not told apart
-    fcntl = None
 
 MARK = "extsub.json"
 OUR_FILES = frozenset({MARK, "adapter_config.json", "adapter_model.safetensors", "README.md"})
@@ -36,6 +32,7 @@ def check_output(output: Path, inputs: Iterable[Path], overwrite: bool) -> None:
         if theirs in ours.parents or ours in theirs.parents:
             raise ExtSubError(f"{output} and the input {folder} lie inside one another: choose another output")
     check_place(output)
+    check_can_appear(output)
     existing = {path.name for path in output.iterdir()} if output.exists() else set()
     if existing and not overwrite:
         raise ExtSubError(f"{output} already exists: choose another output, or pass --overwrite to replace it")
@@ -49,7 +46,7 @@ def check_place(output: Path) -> None:
     """Refuse what is no folder; undo the first of the two renames if a run was killed between them.
 
     Raises:
-        ExtSubError: the output is a link or a file, or has no name.
+        ExtSubError: the output is a link or a file, has no name, or is just being written.
     """
     if not output.name:
         raise ExtSubError(f"output {str(output)!r}: give the name of a folder to make")
@@ -57,77 +54,62 @@ def check_place(output: Path) -> None:
         raise ExtSubError(f"{output} is a symbolic link: give the folder itself")
     if output.exists() and not output.is_dir():
         raise ExtSubError(f"{output} is a file: choose another output")
-    if (replaced := _replaced(output)).is_dir() and not output.exists():
-        replaced.rename(output)
+    partial, replaced = _partial(output), _replaced(output)
+    # After both renames there is no partial folder, and what was replaced must not come back.
+    if replaced.is_dir() and partial.is_dir() and not output.exists():
+        with locked(partial, output):
+            if not output.exists():
+                replaced.rename(output)
 
 
 @contextlib.contextmanager
-def staged(output: Path) -> Generator[Path]:
+def staged(output: Path, then: str = "try again", kept: str = "nothing was kept") -> Generator[Path]:
     """A folder to fill, which becomes ``output`` if the block ends without an error and vanishes otherwise.
+
+    Args:
+        then: what to do where the disk refused, when it is mended.
+        kept: what remains there, as a clause.
 
     Raises:
         ExtSubError: the disk refuses (full, read-only, no permission), or another run is filling it.
     """
     created: list[Path] = []
-    folder = output.with_name(f".{output.name}.partial")
+    folder = _partial(output)
     try:
-        created = make_parents(output)
-        _make_folder(folder)
-        with locked(folder, output):
-            _clear(folder)
-            try:
-                yield folder
-                _sync(folder)
-                _publish(folder, output)
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-    except BaseException as error:
+        with writing(output, then, kept):
+            created = make_parents(output)
+            _make_folder(folder)
+            with locked(folder, output) as ours:
+                _clear(folder)
+                remove(_replaced(output))
+                try:
+                    yield folder
+                    _sync(folder)
+                    if not ours():
+                        raise ExtSubError(f"{folder} was removed while {output} was written into it: begin anew")
+                    _publish(folder, output)
+                except BaseException:
+                    if ours():
+                        shutil.rmtree(folder, ignore_errors=True)
+                    raise
+    except BaseException:
         remove_empty(created)
-        if isinstance(error, OSError):
-            raise ExtSubError(f"{output} could not be written: {error.strerror or error}; nothing was kept") from error
         raise
 
 
-def make_parents(output: Path) -> list[Path]:
-    """The folders above ``output``. Returns those that were not there, outermost first."""
-    missing = [parent for parent in output.parents if not parent.exists()]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    return missing[::-1]
+def _partial(output: Path) -> Path:
+    return output.with_name(f".{output.name}.partial")
 
 
-def remove_empty(folders: Iterable[Path]) -> None:
-    """Undo ``make_parents``, as far as nothing is in them."""
-    for folder in reversed([*folders]):
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+def _replaced(output: Path) -> Path:
+    """Where the old output is between the two renames of an overwrite."""
+    return output.with_name(f".{output.name}.replaced")
 
 
 def _make_folder(folder: Path) -> None:
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ExtSubError(f"{folder} is in the way: remove it")
     folder.mkdir(exist_ok=True)
-
-
-@contextlib.contextmanager
-def locked(folder: Path, output: Path) -> Generator[None]:
-    """Hold ``folder``, in which ``output`` is made, alone. A lock dies with its process, so a killed run leaves none.
-
-    Raises:
-        ExtSubError: another run holds it.
-    """
-    if not fcntl:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ExtSubError(f"{output} is being written by another run: wait for it") from error
-        yield
-    finally:
-        os.close(handle)
 
 
 def _clear(folder: Path) -> None:
@@ -158,22 +140,17 @@ def _fsync(path: Path) -> None:
         os.close(handle)
 
 
-def _replaced(output: Path) -> Path:
-    """Where the old output is between the two renames of an overwrite."""
-    return output.with_name(f".{output.name}.replaced")
-
-
 def _publish(folder: Path, output: Path) -> None:
-    if output.exists():
-        replaced = _replaced(output)
-        shutil.rmtree(replaced, ignore_errors=True)
-        output.rename(replaced)
-        try:
-            folder.rename(output)
-        except BaseException:
-            replaced.rename(output)
-            raise
-        shutil.rmtree(replaced)
-    else:
+    replaced = _replaced(output)
+    try:
+        if output.exists():
+            output.rename(replaced)
         folder.rename(output)
+    finally:  # a signal may come between the renames, or after them
+        if not folder.exists():
+            note_written(output)
+            with contextlib.suppress(OSError):  # the output is there, all the same
+                remove(replaced)
+        elif replaced.is_dir() and not output.exists():
+            replaced.rename(output)
     _fsync(output.parent)

@@ -8,6 +8,7 @@ from typing import Any
 from extsub.adapters import config as fields
 from extsub.adapters.adapter import PREFIX, Adapter, Module
 from extsub.adapters.keys import HEADS
+from extsub.adapters.names import ends_of, runs_of
 
 
 def short_targets(config: Mapping[str, Any], modules: Mapping[str, Module], where: str) -> tuple[str, ...] | None:
@@ -23,15 +24,10 @@ def short_targets(config: Mapping[str, Any], modules: Mapping[str, Module], wher
         return tuple(targets) if not any(target.isdigit() for target in targets) else None
     if targets is None or isinstance(targets, str):
         return None
-    used = [name for name in fields.names(config, "target_modules", where) if any(matches(name, m) for m in modules)]
-    reached = all(any(matches(name, m) for name in used) for m, module in modules.items() if not module.parameter)
-    return tuple(sorted(set(used))) if reached else None
-
-
-def matches(target: str, module: str) -> bool:
-    """Whether PEFT would adapt ``module`` for an entry of target_modules. MultiheadAttention nests its projection."""
-    outer = module.partition(".base_layer.")[0]
-    return any(name == target or name.endswith(f".{target}") for name in (module, outer))
+    reachable = {end for name in modules for end in ends_of(name)}
+    used = {name for name in fields.names(config, "target_modules", where) if name in reachable}
+    reached = all(not used.isdisjoint(ends_of(name)) for name, module in modules.items() if not module.parameter)
+    return tuple(sorted(used)) if reached else None
 
 
 def written_targets(adapter: Adapter) -> list[str]:
@@ -44,5 +40,5 @@ def written_targets(adapter: Adapter) -> list[str]:
 
 def saved_names(adapter: Adapter) -> list[str] | None:
     """What to write as ``modules_to_save`` so that PEFT puts the copies where they belong."""
-    paths = {key.removeprefix(PREFIX).rpartition(".")[0] for key in adapter.copies}
-    return sorted({name for name in (*adapter.saved, *HEADS) for path in paths if f".{name}." in f".{path}."}) or None
+    runs = {run for key in adapter.copies for run in runs_of(key.removeprefix(PREFIX))}
+    return sorted(runs & {*adapter.saved, *HEADS}) or None

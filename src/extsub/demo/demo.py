@@ -17,12 +17,14 @@ from extsub.demo.manners import MADE, two_deficiencies
 from extsub.demo.picture import PICTURE, plot_demo
 from extsub.demo.settings import FACTS, MANNERS, NEUTRAL, RETAINED, SHOWN_ALPHAS, SIDES, Size
 from extsub.demo.summary import ability_limit, over_seeds, summary_of
+from extsub.disk import write_whole
+from extsub.errors import kept_when_interrupted
 from extsub.escaping import to_json
 from extsub.evaluation.run import Progress, silent
-from extsub.evaluation.store import write_whole
+from extsub.evaluation.store import working_in
 from extsub.extras import require
 from extsub.report.report import write_report
-from extsub.stages import Stages, kept_when_interrupted
+from extsub.stages import Stages
 from extsub.sweeping.settings import SweepSettings
 from extsub.sweeping.sweep import sweep
 from extsub.training.settings import TrainingSettings
@@ -69,7 +71,7 @@ def demo(
     require("peft", "evaluate")
     size, shown = size or Size(), progress or silent
     seeds = list(dict.fromkeys(seeds))
-    with _one_thread(), kept_when_interrupted(lambda: KEPT):
+    with _one_thread(), working_in(output), kept_when_interrupted(lambda: KEPT):
         found = {str(seed): run_seed(seed, output / f"seed-{seed}", size, shown, say) for seed in seeds}
     summary = {
         "retained_at_least": RETAINED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,9 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from extsub.adapters.staging import staged
 from extsub.demo.documents import END
 from extsub.demo.settings import Size
+from extsub.disk import remove, write_whole, writing
 from extsub.evaluation.run import Progress
 
 PAD = "<pad>"
@@ -33,10 +34,13 @@ def make_base(folder: Path, documents: Sequence[str], seed: int, size: Size, pro
     model = LlamaForCausalLM(_config(len(tokenizer), size))
     work = folder.with_name(f"{folder.name}-unfinished")
     loss = _train(model, rows, work / CHECKPOINT, seed, size, progress)
-    with staged(folder) as inside:
-        model.save_pretrained(inside)
-        tokenizer.save_pretrained(inside)
-    shutil.rmtree(work, ignore_errors=True)
+    with writing(folder):
+        shutil.rmtree(work / "base", ignore_errors=True)
+        model.save_pretrained(work / "base")
+        tokenizer.save_pretrained(work / "base")
+        remove(folder)
+        (work / "base").rename(folder)
+        shutil.rmtree(work, ignore_errors=True)
     return loss
 
 
@@ -128,10 +132,11 @@ def has_bfloat16() -> bool:
 
 
 def _keep(path: Path, parts: dict[str, Any], losses: list[float]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save({"losses": losses, **{name: part.state_dict() for name, part in parts.items()}}, partial)
-    partial.replace(path)
+    content = io.BytesIO()
+    torch.save({"losses": losses, **{name: part.state_dict() for name, part in parts.items()}}, content)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, content.getvalue())
 
 
 def _restore(path: Path, parts: dict[str, Any]) -> list[float]:

@@ -9,11 +9,17 @@ from extsub.evaluation.decoding import Answer, generate_answers
 from extsub.evaluation.scoring import Scored, score
 from extsub.evaluation.sequences import Request
 from extsub.evaluation.server import Server
-from extsub.prompts import Turn, continuation, render_prompt
+from extsub.prompts import Prompt, Turn, ending, render_answer, render_prompt
+from extsub.rows import RowError, refusal
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
     from extsub.evaluation.language_model import LanguageModel
     from extsub.evaluation.settings import Asking
+    from extsub.evaluation.task import Item, Items, Task
+
+OPTION = "--prompt"
 
 
 class Question(NamedTuple):
@@ -40,6 +46,42 @@ class Choice(NamedTuple):
         return [one.tokens for one in self.scored.likelihoods]
 
 
+def check_questions(
+    task: Task, items: Items, chosen: Mapping[int, Item], prompt: Prompt, tokenizer: PreTrainedTokenizerBase | None
+) -> None:
+    """Whether every question of a task goes into the prompt's text, before the model's weights are loaded.
+
+    Args:
+        chosen: the items that will be asked.
+        tokenizer: of the model; None on a server, which writes a chat prompt itself.
+
+    Raises:
+        ExtSubError: one does not; the message says where it stands, and how many others do not.
+    """
+    if prompt == "chat" and tokenizer is None:
+        return
+    wrong = []
+    for index, item in chosen.items():
+        try:
+            for question in task.questions(item):
+                request(question, prompt, tokenizer)
+        except RowError as error:
+            wrong.append((items.place(index), error))
+    if wrong:
+        raise refusal(wrong)
+
+
+def request(question: Question, prompt: Prompt, tokenizer: PreTrainedTokenizerBase | None) -> Request:
+    """A question as the model reads it, the same as in training.
+
+    Raises:
+        RowError: the template does not fit the question or one of its answers.
+    """
+    asked = render_prompt(question.turns, prompt, tokenizer, OPTION)
+    said = [render_answer(asked, question.turns, one, prompt, tokenizer, OPTION) for one in question.choices]
+    return Request(asked, tuple(one.text for one in said))
+
+
 def choose(
     model: LanguageModel, questions: Mapping[int, Question], settings: Asking, end_token: bool = False
 ) -> Iterator[tuple[int, Choice]]:
@@ -48,15 +90,15 @@ def choose(
     Args:
         end_token: score the end token after each choice too.
     """
-    requests = {
-        index: Request(
-            render_prompt(question.turns, settings.prompt, model.tokenizer, "--prompt"),
-            tuple(continuation(one, settings.prompt) for one in question.choices),
-        )
-        for index, question in questions.items()
-    }
-    special = settings.prompt != "chat"
-    for scored in score(model, requests, end_token=end_token, special_tokens=special, batch_size=settings.rows_at_once):
+    requests = {index: request(question, settings.prompt, model.tokenizer) for index, question in questions.items()}
+    for scored in score(
+        model,
+        requests,
+        end_token=end_token,
+        special_tokens=settings.prompt != "chat",
+        batch_size=settings.rows_at_once,
+        mark=ending(settings.prompt, model.tokenizer).text,
+    ):
         yield scored.index, Choice(requests[scored.index].prompt, scored)
 
 
@@ -70,18 +112,21 @@ def answer(
     if isinstance(respondent, Server):
         yield from respondent.answers(questions, settings.prompt, max_new_tokens)
         return
-    tokenizer = respondent.tokenizer
-    prompts = {
-        index: render_prompt(turns, settings.prompt, tokenizer, "--prompt") for index, turns in questions.items()
-    }
+    tokenizer, end = respondent.tokenizer, ending(settings.prompt, respondent.tokenizer)
+    prompts = {index: render_prompt(turns, settings.prompt, tokenizer, OPTION) for index, turns in questions.items()}
     for one in generate_answers(
         respondent,
         prompts,
         max_new_tokens=max_new_tokens,
         special_tokens=settings.prompt != "chat",
         batch_size=settings.rows_at_once,
+        end=end.token,
     ):
-        yield prompts[one.index], one._replace(text=tidy(one.text, settings))
+        text, is_ended = one.text, one.finished
+        if end.text and end.token is None:  # a mark of several tokens, which generation goes beyond
+            text, found, _ = text.partition(end.text.strip())
+            is_ended = is_ended or bool(found)
+        yield prompts[one.index], one._replace(text=tidy(text, settings), finished=is_ended)
 
 
 def tidy(text: str, settings: Asking) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from extsub.errors import ExtSubError
+from extsub.evaluation.soundness import Batch
 from extsub.models import is_out_of_memory
 
 Item = TypeVar("Item")
@@ -31,6 +32,16 @@ class Size:
     """of its longest row"""
     outputs: int = 0
     """numbers of the output layer"""
+
+
+def alike(items: Sequence[Item], length: Callable[[Item], int], batch: Batch) -> list[list[Item]]:
+    """In groups whose items may stand together, the longest first."""
+    if batch == "any":
+        return [list(items)] if items else []
+    groups: dict[int, list[Item]] = {}
+    for number, item in enumerate(items):
+        groups.setdefault(number if batch == "one" else -length(item), []).append(item)
+    return [groups[key] for key in sorted(groups)]
 
 
 class Batches(Generic[Item, Result]):

@@ -7,20 +7,23 @@ import difflib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import Any
 
+from extsub.disk import write_whole
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, to_json
-from extsub.evaluation import language_model
-from extsub.evaluation.run import Progress, Run, ask_all, judge, kept_when_interrupted, silent
-from extsub.evaluation.settings import EvaluationSettings
+from extsub.evaluation import adapter_name, language_model
+from extsub.evaluation.asking import check_questions
+from extsub.evaluation.run import Progress, Run, ask_all, judge, saved_when_interrupted, silent
+from extsub.evaluation.settings import Asking, EvaluationSettings
 from extsub.evaluation.sharing import Processes, processes
 from extsub.evaluation.statistics import figures
-from extsub.evaluation.store import RESULTS, Store, changed, read_items, read_results, working_in, write_whole
-from extsub.evaluation.subjects import Subject, subjects_of
+from extsub.evaluation.store import RESULTS, Store, changed, read_items, read_results, working_in
+from extsub.evaluation.subjects import Subject, base_of, subjects_of
 from extsub.evaluation.task import Items, Row, Task, data_of, limited, scores_of
 from extsub.evaluation.tasks import TASKS
-from extsub.extras import require
+from extsub.models import ModelName, load_config, load_tokenizer
 
 LIBRARIES = ("extsub", "torch", "transformers", "peft", "lm_eval", "sacrebleu", "rouge-score", "openai")
 SETTINGS = ("prompt", "limit", "seed", "dtype", "backend", "url")
@@ -48,15 +51,17 @@ def evaluate(
         ExtSubError: a task, the data, a model or the output is at fault, or memory or disk is too small.
     """
     chosen = tasks_named(tasks, settings)
-    require("peft", "evaluate")
+    items = items_of(chosen, settings)
     group, shown = processes(), progress or silent
     subjects = subjects_of(settings, settings.output)
     if any(task.name == "drift" for task in chosen):
-        _check_drift(subjects)
-    items = items_of(chosen, settings)
-    return carry_out(
-        chosen, items, subjects, settings, lambda runs: ask_all(runs, subjects, settings, group, shown), shown
-    )
+        _check_drift(subjects, settings)
+    check_prompts(chosen, items, settings, base_of(settings, subjects))
+    with contextlib.ExitStack() as stack:
+        group.told(lambda: [stack.enter_context(working_in(subject.folder)) for subject in subjects])
+        return carry_out(
+            chosen, items, subjects, settings, lambda runs: ask_all(runs, subjects, settings, group, shown), shown
+        )
 
 
 def items_of(tasks: Sequence[Task], settings: EvaluationSettings) -> dict[str, Items]:
@@ -68,7 +73,26 @@ def items_of(tasks: Sequence[Task], settings: EvaluationSettings) -> dict[str, I
     return {task.name: task.read(settings, data_of(task, settings, tuple(TASKS))) for task in tasks}
 
 
-def _check_drift(subjects: Sequence[Subject]) -> None:
+def check_prompts(tasks: Sequence[Task], items: Mapping[str, Items], settings: Asking, base: ModelName | None) -> None:
+    """Whether everything that will be asked goes into the text around it.
+
+    Args:
+        base: the model, for its chat template; None where it is on a server.
+
+    Raises:
+        ExtSubError: a row does not; or the tokenizer cannot be loaded.
+    """
+    if settings.prompt == "extsub":  # which takes everything
+        return
+    chat = settings.prompt == "chat" and base is not None
+    tokenizer = load_tokenizer(base, load_config(base)) if chat else None
+    for task in tasks:
+        check_questions(task, items[task.name], limited(items[task.name].items, settings), settings.prompt, tokenizer)
+
+
+def _check_drift(subjects: Sequence[Subject], settings: EvaluationSettings) -> None:
+    if settings.reference:
+        adapter_name.find(settings.reference)
     for subject in subjects:
         if subject.adapter is None:
             raise ExtSubError("drift compares an adapter with its base, or with --reference: give --adapter")
@@ -89,21 +113,37 @@ def carry_out(
 ) -> list[dict[str, Any]]:
     """Every task for every subject, of whom ``ask`` asks what they were not asked before.
 
+    Args:
+        subjects: whose folders the main process holds (``working_in``), or a folder that they lie in.
+
     Returns:
         as ``evaluate``
     """
     group = processes()
-    with contextlib.ExitStack() as stack:
-        group.told(lambda: [stack.enter_context(working_in(subject.folder)) for subject in subjects])
-        runs = [_begin(task, items[task.name], subject, settings, group) for subject in subjects for task in tasks]
-        with kept_when_interrupted(runs):
-            ask(runs)
-            for run in runs:
-                judge(run, settings, group, progress)
+    runs: list[Run] = []
+    with saved_when_interrupted(runs):
+        for subject in subjects:
+            runs += [_begin(task, items[task.name], subject, settings, group) for task in tasks]
+        undone = {run.task.name: run.task for run in runs if run.unasked or run.unjudged}
+        group.told(lambda: check_judges(list(undone.values()), settings))
+        ask(runs)
+        for run in runs:
+            judge(run, settings, group, progress)
         group.wait()
         if not group.is_main:
             return []
         return [_finish(subject, [run for run in runs if run.subject is subject], group) for subject in subjects]
+
+
+def check_judges(tasks: Sequence[Task], settings: EvaluationSettings) -> None:
+    """Whether what judges the answers of these tasks is there, before they are made.
+
+    Raises:
+        ExtSubError: it is not.
+    """
+    for task in tasks:
+        if task.check:
+            task.check(settings)
 
 
 def tasks_named(names: Sequence[str], settings: EvaluationSettings) -> list[Task]:
@@ -133,7 +173,18 @@ def tasks_named(names: Sequence[str], settings: EvaluationSettings) -> list[Task
                 f"--backend openai gives answers, and {task.name} needs likelihoods or a tokenizer: over a server one "
                 f"can ask {possible}"
             )
+    _check_libraries(chosen, settings)
     return chosen
+
+
+def _check_libraries(tasks: Sequence[Task], settings: EvaluationSettings) -> None:
+    """What will be imported is installed. Looked up by name: importing it all takes seconds."""
+    needed = {"peft": "evaluate", **({"openai": "openai"} if settings.url or settings.judge_url else {})}
+    for task in tasks:
+        needed |= task.libraries
+    for library, extra in needed.items():
+        if find_spec(library) is None:
+            raise ExtSubError(f"{library} is not installed: pip install 'extsub[{extra}]'")
 
 
 def _begin(task: Task, items: Items, subject: Subject, settings: EvaluationSettings, group: Processes) -> Run:
@@ -211,12 +262,13 @@ def _write(subject: Subject, results: dict[str, Any]) -> None:
 def _record(run: Run, rows: list[Row], group: Processes) -> dict[str, Any]:
     shortened = sum(bool(row.get("shortened")) for row in rows)
     unfinished = sum(not row.get("finished", True) for row in rows)
-    notes = list(run.items.notes)
+    notes = [*run.items.notes, *run.notes]
     if shortened:
         notes.append(f"{shortened:,} of {len(rows):,} prompts were too long and lost their beginning")
     if unfinished:
         notes.append(f"{unfinished:,} of {len(rows):,} answers reached --max-new-tokens and stop there")
     adapter = run.subject.adapter
+    notes += adapter.source.notes if adapter else ()
     if adapter and adapter.template and adapter.template != run.identity["prompt"] and run.task.needs != "tokenizer":
         notes.append(f"trained with --template {adapter.template}, asked with --prompt {run.identity['prompt']}")
     return {

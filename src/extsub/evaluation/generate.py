@@ -3,85 +3,177 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from extsub.adapters.staging import remove_empty
-from extsub.data import load_prompts
-from extsub.errors import ExtSubError
-from extsub.evaluation.asking import answer
-from extsub.evaluation.run import Progress, Run, ask_all, kept_when_interrupted, silent
+from extsub.data import Prompts, load_prompts
+from extsub.disk import check_writable, last_written, locked, note_written, remove_empty, writing
+from extsub.errors import ExtSubError, kept_when_interrupted
+from extsub.evaluation.asking import Question, answer
+from extsub.evaluation.evaluate import check_prompts
+from extsub.evaluation.run import Progress, Run, ask_all, saved_when_interrupted, silent
 from extsub.evaluation.settings import GenerationSettings
 from extsub.evaluation.sharing import processes
 from extsub.evaluation.store import Store, working_in
-from extsub.evaluation.subjects import subjects_of
+from extsub.evaluation.subjects import base_of, subjects_of
 from extsub.evaluation.task import Item, Items, Row, Task, conversation
 from extsub.extras import require
+from extsub.processes import is_main_process
+from extsub.rows import Row as Given
 
 NEW_TOKENS = 256
 SETTINGS = ("prompt", "max_new_tokens", "dtype", "backend", "url", "field")
 """that change an answer"""
+ANSWERS, PUBLISHING = "answers", ".publishing"
+"""in the folder of a run: its answers as they come, and a mark while they become the output"""
+OURS = ("index", "prompt", "answer", "finished", "shortened")
+"""fields of a row that we write"""
 
 
 def generate(settings: GenerationSettings, progress: Progress | None = None) -> dict[str, Any]:
     """Answer every prompt greedily and write ``settings.output``: the prompts' rows, each with prompt and answer.
 
     Under ``accelerate launch`` every process calls this; the prompts are shared out. An interrupted run goes on from
-    its saved answers when it is started again.
+    its saved answers when it is started again. A field of theirs that is called like one of ours (``answer``, say) is
+    kept as ``given_answer``.
 
     Returns:
-        how many prompts there were, how many answers reached ``max_new_tokens``, how many prompts lost their beginning
+        how many prompts there were, how many answers reached ``max_new_tokens``, how many prompts lost their beginning,
+        and what fields of theirs are called now
 
     Raises:
         ExtSubError: prompts, model or output are at fault, or memory or disk is too small.
     """
-    require("peft", "evaluate")
     output = settings.output.expanduser()
+    partial = output.with_name(f".{output.name}.partial")
+    if is_main_process() and partial.is_dir():
+        with locked(partial, output), writing(output):
+            _clear(partial, output)
     if output.exists() and not settings.overwrite:
         raise ExtSubError(f"{output} already exists: choose another output, or pass --overwrite to replace it")
     _check_file(output)
     prompts = load_prompts(settings.prompts, settings.field)
+    names = _names(prompts.rows)
+    _check_rows(prompts)
     items = Items(
         {index: {"turns": [list(turn) for turn in turns]} for index, turns in enumerate(prompts.turns)},
         settings.prompts,
         prompts.sha256,
+        places=dict(enumerate(prompts.places)),
     )
-    task = Task(name=output.name, read=lambda *_: items, ask=_ask, measures={}, needs="answers")
+    task = Task(
+        name=output.name,
+        read=lambda *_: items,
+        ask=_ask,
+        measures={},
+        needs="answers",
+        questions=lambda item: [Question(conversation(item))],
+    )
+    require("peft", "evaluate")
     group = processes()
-    partial = output.with_name(f".{output.name}.partial")
     (subject,) = subjects_of(settings, partial)
+    check_prompts([task], {task.name: items}, settings, base_of(settings, [subject]))
     values = settings.to_dict()
     identity = {"data": items.sha256, "model": subject.record, **{name: values[name] for name in SETTINGS}}
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, kept_when_interrupted(lambda: _written(output)):
         group.told(lambda: stack.enter_context(working_in(partial)))
-        store = Store(partial, "answers", group.rank, final=output)
+        store = Store(partial, ANSWERS, group.rank, final=partial / output.name)
         rows = group.told(lambda: store.begin(identity, settings.overwrite))
         run = Run(task, items, subject, store, identity, rows, items.items)
-        with kept_when_interrupted([run]):
+        with saved_when_interrupted([run]):
             ask_all([run], [subject], settings, group, progress or silent)
-        group.wait()
-        answers = [run.rows[index] for index in sorted(items.items)]
-        if group.is_main:
-            store.finish({**prompts.rows[row["index"]], **row} for row in answers)
-            store.forget()
-    if group.is_main:
-        remove_empty([partial])  # which an interrupted run made
+            group.wait()
+            answers = [run.rows[index] for index in sorted(items.items)]
+            if group.is_main:
+                theirs = ({names.get(name, name): one for name, one in row.items()} for row in prompts.rows)
+                store.finish({**given, **row} for given, row in zip(theirs, answers, strict=True))
+                _publish(partial, output)
     return {
         "model": subject.record,
         "prompts": len(answers),
         "unfinished": sum(not row["finished"] for row in answers),
         "shortened": sum(row["shortened"] for row in answers),
+        "renamed": names,
+        "notes": list(run.notes),
         "seconds": run.seconds,
     }
+
+
+def _publish(partial: Path, output: Path) -> None:
+    """What is finished becomes the output, and the folder goes."""
+    with writing(output, "the same command goes on", "the answers are saved"):
+        (partial / PUBLISHING).touch()
+        (partial / output.name).replace(output)
+        note_written(output)
+        _clear(partial, output)
+
+
+def _clear(partial: Path, output: Path) -> None:
+    """Remove the answers of a run whose output is there, also if it was killed before it could. Without the mark they
+    are those of an interrupted run, which may be about to replace that output.
+    """
+    mark = partial / PUBLISHING
+    if mark.exists():
+        if not (partial / output.name).exists():
+            Store(partial, ANSWERS, 0).forget()
+        mark.unlink()
+    remove_empty([partial])
+
+
+def _written(output: Path) -> str:
+    return f"{output} is written" if last_written() == output else ""
+
+
+def _names(rows: Iterable[Given]) -> dict[str, str]:
+    """New names for fields of theirs that are called like ours."""
+    there = {name for row in rows for name in row}
+    names = {}
+    for name in OURS:
+        if name in there:
+            names[name] = f"given_{name}"
+            while names[name] in there:
+                names[name] = f"given_{names[name]}"
+    return names
+
+
+def _check_rows(prompts: Prompts) -> None:
+    """Every row will be written again, as a line of JSON, when all answers are made.
+
+    Raises:
+        ExtSubError: one cannot be.
+    """
+    for where, row in zip(prompts.places, prompts.rows, strict=True):
+        for name, value in row.items() if _no_json(row) else ():
+            if held := _no_json({name: value}):
+                raise ExtSubError(
+                    f"{where}: field {name!r} holds {held}, which JSON does not know: make it text, or leave it out"
+                )
+
+
+def _no_json(row: Given) -> str | None:
+    """What in it is no JSON; None where all is."""
+    try:
+        json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        return "half a character (a lone surrogate)"
+    except ValueError:
+        return "NaN or an infinite number"
+    except RecursionError:
+        return "lists in lists without end"
+    except TypeError as error:  # Object of type date is not JSON serializable
+        return f"a {str(error).removeprefix('Object of type ').partition(' ')[0]}"
+    return None
 
 
 def _check_file(output: Path) -> None:
     """Refuse what cannot become a file.
 
     Raises:
-        ExtSubError: it is a folder or a link.
+        ExtSubError: it is a folder or a link, or its folder is read-only.
     """
+    check_writable(output.parent)
     if output.is_symlink() or output.is_dir():
         raise ExtSubError(
             f"{output} is a {'link' if output.is_symlink() else 'folder'}: give the name of a .jsonl file"

@@ -11,14 +11,24 @@ from extsub.evaluation.scoring import score
 from extsub.evaluation.sequences import Request
 from extsub.evaluation.server import Server
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.models import find_model, load_config
+from extsub.models import ModelName, explained, find_model, load_config, load_tokenizer
 
 QUESTIONS = {"truth": "Q: {question}\nA: {answer}\nTrue:", "info": "Q: {question}\nA: {answer}\nHelpful:"}
 """how allenai's judges were trained to be asked"""
+PROBE = QUESTIONS["truth"].format(question="Is water wet?", answer="Yes.")
+"""what a server is asked to see whether it is there"""
+WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""under which transformers finds a model's weights"""
 
 
-def check_judge(option: str, name: str) -> None:
-    """Whether a judge is there, before answers are made for it.
+def check_judge(option: str, name: str, url: str | None) -> None:
+    """Whether a judge is there, before answers are made for it: its config, its tokenizer, and files with weights; or
+    the server, which is asked once.
 
     Raises:
         ExtSubError: it is not.
@@ -26,9 +36,28 @@ def check_judge(option: str, name: str) -> None:
     if name == "none":
         return
     try:
-        load_config(find_model(name))
+        if url:
+            Server(url, name, retries=1).complete([PROBE], max_new_tokens=1)
+            return
+        found = find_model(name)
+        load_tokenizer(found, load_config(found))
+        check_weights(found)
     except ExtSubError as error:
         raise ExtSubError(f"{option}: {error}; or pass {option} none, and nobody judges") from error
+
+
+def check_weights(model: ModelName) -> None:
+    """Whether a model has a file with weights, without reading it: the hub is asked, or its cache where it is offline.
+
+    Raises:
+        ExtSubError: it has none.
+    """
+    from transformers.utils.hub import has_file
+
+    with explained(model.given):
+        found = any(has_file(model.name, name, revision=model.revision) for name in WEIGHTS)
+    if not found:
+        raise ExtSubError(f"{model.given}: no weights were found there (model.safetensors or pytorch_model.bin)")
 
 
 def judge(

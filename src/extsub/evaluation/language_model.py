@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +13,8 @@ import torch
 from extsub.errors import ExtSubError
 from extsub.evaluation.adapter_name import AdapterName
 from extsub.evaluation.putting_on import put_beside, put_on, take_off
+from extsub.evaluation.soundness import UNTRIED, Soundness
+from extsub.evaluation.trial import soundness_of
 from extsub.extras import require
 from extsub.models import ModelName, choose_dtype, load_config, load_model, load_tokenizer, positions
 
@@ -32,6 +34,8 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
     virtual_tokens: int = 0
     """that an adapter puts in front of everything"""
+    soundness: Soundness = UNTRIED
+    """how it may be asked"""
 
     @classmethod
     def adapted(cls, module: Any, tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
@@ -39,6 +43,14 @@ class LanguageModel:
         config = module.active_peft_config
         virtual = config.num_virtual_tokens if config.is_prompt_learning else 0
         return cls(module, module.get_base_model(), tokenizer, virtual)
+
+    def tried(self) -> LanguageModel:
+        """The same, with how it may be asked.
+
+        Raises:
+            ExtSubError: it is no causal language model.
+        """
+        return replace(self, soundness=soundness_of(self))
 
     @property
     def device(self) -> torch.device:
@@ -73,6 +85,8 @@ class LanguageModel:
         """Whether what was read can be continued in several ways: plain keys and values, and positions of our own."""
         from transformers.cache_utils import DynamicCache, DynamicLayer
 
+        if self.module is not self.base and getattr(self.module.active_peft_config, "alora_invocation_tokens", None):
+            return False  # an activated LoRA looks for these tokens in all that it is given at once
         known = inspect.signature(type(self.base).forward).parameters
         if not {"position_ids", "past_key_values", "attention_mask"} <= known.keys():
             return False
@@ -99,17 +113,17 @@ class Base:
             reference: a second adapter of the same kind, to be switched to (``switched_to``).
 
         Raises:
-            ExtSubError: the adapter does not fit the base.
+            ExtSubError: the adapter does not fit the base, or the base is no causal language model.
         """
         if adapter is None:
-            yield LanguageModel(self.model, self.model, self.tokenizer)
+            yield LanguageModel(self.model, self.model, self.tokenizer).tried()
             return
         module = put_on(self.model, adapter)
         try:
             if reference is not None:
                 put_beside(module, reference, adapter)
             module.eval()
-            yield LanguageModel.adapted(module, self.tokenizer)
+            yield LanguageModel.adapted(module, self.tokenizer).tried()
         finally:
             take_off(module)
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from extsub.errors import STOPPED, ExtSubError
+from extsub.errors import ExtSubError, kept_when_interrupted
 from extsub.evaluation import adapter_name, language_model
 from extsub.evaluation.batches import free_memory
-from extsub.evaluation.language_model import Base
+from extsub.evaluation.language_model import Base, LanguageModel
 from extsub.evaluation.server import Server
 from extsub.evaluation.settings import Asking
 from extsub.evaluation.sharing import Processes
@@ -36,6 +36,8 @@ class Run:
     rows: dict[int, Row]
     chosen: dict[int, dict[str, Any]]
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+    """on how the model was asked"""
 
     @property
     def unasked(self) -> dict[int, dict[str, Any]]:
@@ -49,15 +51,17 @@ class Run:
 
 
 @contextlib.contextmanager
-def kept_when_interrupted(runs: Sequence[Run]) -> Generator[None]:
+def saved_when_interrupted(runs: Sequence[Run]) -> Generator[None]:
     """Say what was saved when somebody stops the work; let go of the files in any case."""
+
+    def saved() -> str:
+        done = sum(len(run.rows) for run in runs if run.subject.folder is not None)
+        items = "1 item is saved" if done == 1 else f"{done:,} items are saved"
+        return f"{items}: the same command goes on from there" if done else ""
+
     try:
-        yield
-    except STOPPED as error:
-        if done := sum(len(run.rows) for run in runs if run.subject.folder is not None):
-            saved = "1 item is saved" if done == 1 else f"{done:,} items are saved"
-            error.args = (f"{saved}: the same command goes on from there",)
-        raise
+        with kept_when_interrupted(saved):
+            yield
     finally:
         for run in runs:
             run.store.close()
@@ -110,6 +114,9 @@ def ask(run: Run, respondent: Any, settings: Asking, group: Processes, progress:
     """Ask one respondent what this run still needs, this process's part of it."""
     if run.task.name == "ability" and group.count > 1:
         raise ExtSubError("ability: lm-evaluation-harness would not share its items: start it on one process")
+    if isinstance(respondent, LanguageModel):
+        answers = run.task.needs == "answers" or run.task.name == "ability"
+        run.notes = respondent.soundness.notes(run.task.needs == "likelihoods", answers)
     _collect(run, run.task.ask(respondent, group.share(run.unasked), settings), "", group, progress)
 
 
@@ -135,6 +142,7 @@ def _collect(run: Run, rows: Iterator[tuple[int, Row]], doing: str, group: Proce
             if group.count == 1:
                 raise
             refused = error
+    run.store.close()  # of many positions not all can be open at once
     group.agree(refused)
     for theirs in group.gather(ours):
         run.rows.update(theirs)

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from extsub.errors import ExtSubError
-from extsub.evaluation.batches import AUTO_TOKENS, Batches, Size
+from extsub.evaluation.batches import AUTO_TOKENS, Batches, Size, alike
 from extsub.evaluation.contexts import Context, beginning, logits_after, read
 from extsub.evaluation.sequences import Encoded, Request, Row, before_targets, common_length, encode, pad
+from extsub.evaluation.soundness import Batch
 from extsub.models import output_only_at
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def score(
     end_token: bool = False,
     special_tokens: bool = True,
     batch_size: int | None = None,
+    mark: str = "",
 ) -> Iterator[Scored]:
     """The log-likelihood of every continuation after its prompt; answers come as they are ready, not in order.
 
@@ -74,12 +76,13 @@ def score(
         end_token: score the end token after each continuation too.
         special_tokens: let the tokenizer add its special tokens (a chat template writes them itself).
         batch_size: sequences at once; found automatically if None.
+        mark: what a chat template ends an answer with, in place of the end token.
 
     Raises:
         ExtSubError: a continuation is empty or too long for the model, a likelihood is no number, or memory is too
             small; the message names the request.
     """
-    yield from score_rows(model, encode(model, requests, end_token, special_tokens), batch_size)
+    yield from score_rows(model, encode(model, requests, end_token, special_tokens, mark), batch_size)
 
 
 def score_rows(model: LanguageModel, encoded: Sequence[Encoded], batch_size: int | None = None) -> Iterator[Scored]:
@@ -88,16 +91,25 @@ def score_rows(model: LanguageModel, encoded: Sequence[Encoded], batch_size: int
     Raises:
         ExtSubError: a likelihood is no number, or memory is too small.
     """
-    if model.shares_contexts and _is_worth_sharing(encoded):
-        yield from _score_shared(model, encoded, batch_size)
-        return
+    for sound, items in model.soundness.split(encoded, lambda item: max(len(row.tokens) for row in item.rows)):
+        if model.shares_contexts and sound.sharing and _is_worth_sharing(items):
+            yield from _score_shared(model, items, batch_size)
+        else:
+            yield from _score_unshared(model, items, batch_size, sound.scoring)
 
+
+def _score_unshared(
+    model: LanguageModel, encoded: Sequence[Encoded], batch_size: int | None, batch: Batch
+) -> Iterator[Scored]:
     def work(items: list[Encoded], rows_at_once: int) -> list[Scored]:
         rows = [row for item in items for row in item.rows]
-        totals: list[float] = []
-        for start in range(0, len(rows), rows_at_once):
-            chunk = rows[start : start + rows_at_once]
-            totals += _totals(answer_logits(model, chunk), chunk)
+        totals = [0.0] * len(rows)
+        for group in alike(range(len(rows)), lambda place: len(rows[place].tokens), batch):
+            for start in range(0, len(group), rows_at_once):
+                places = group[start : start + rows_at_once]
+                chunk = [rows[place] for place in places]
+                for place, total in zip(places, _totals(answer_logits(model, chunk), chunk), strict=True):
+                    totals[place] = total
         return _scored(items, totals)
 
     yield from Batches(work, partial(size_of, model), batch_size, _auto_tokens(model)).run(encoded)

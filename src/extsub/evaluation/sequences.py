@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from extsub.errors import ExtSubError
-from extsub.tokens import encode_pairs
+from extsub.tokens import Text, encode_texts
 
 if TYPE_CHECKING:
     from extsub.evaluation.language_model import LanguageModel
@@ -61,39 +61,41 @@ class Encoded:
 
 
 def encode(
-    model: LanguageModel, requests: Mapping[int, Request], end_token: bool, special_tokens: bool
+    model: LanguageModel, requests: Mapping[int, Request], end_token: bool, special_tokens: bool, mark: str = ""
 ) -> list[Encoded]:
     """Requests as tokens, cut to the length that the model allows. Linear in the text.
+
+    Args:
+        end_token: score what ends a continuation too.
+        special_tokens: let the tokenizer add its special tokens (a chat template writes them itself).
+        mark: what a chat template ends an answer with; where this is empty, the tokenizer's end token does.
 
     Raises:
         ExtSubError: a continuation is empty, or alone longer than the model allows.
     """
-    pairs = [(index, request.prompt, one) for index, request in requests.items() for one in request.continuations]
+    texts = [
+        (index, Text(request.prompt, one, mark if end_token else None))
+        for index, request in requests.items()
+        for one in request.continuations
+    ]
     rows: dict[int, list[Row]] = {index: [] for index in requests}
     shortened = set()
-    for start in range(0, len(pairs), CHUNK):
-        chunk = pairs[start : start + CHUNK]
-        texts = [(prompt, continuation) for _, prompt, continuation in chunk]
-        for (index, _, _), (tokens, begin) in zip(
-            chunk, encode_pairs(texts, model.tokenizer, special_tokens), strict=True
-        ):
-            row, is_shortened = _row(model, index, tokens, begin, end_token)
+    for begin in range(0, len(texts), CHUNK):
+        chunk = texts[begin : begin + CHUNK]
+        encoded = encode_texts([text for _, text in chunk], model.tokenizer, special_tokens)
+        for (index, _), (tokens, start) in zip(chunk, encoded, strict=True):
+            row, is_shortened = _row(model, index, tokens, start)
             rows[index].append(row)
             if is_shortened:
                 shortened.add(index)
     return [Encoded(index, tuple(rows[index]), index in shortened) for index in requests]
 
 
-def _row(model: LanguageModel, index: int, tokens: list[int], start: int, end_token: bool) -> tuple[Row, bool]:
+def _row(model: LanguageModel, index: int, tokens: list[int], start: int) -> tuple[Row, bool]:
     """(tokens that fit, whether the prompt lost its beginning)."""
     tokenizer = model.tokenizer
-    if end_token and (start == len(tokens) or tokens[-1] != tokenizer.eos_token_id):
-        tokens = [*tokens, tokenizer.eos_token_id]
     if start == len(tokens):
         raise ExtSubError(f"item {index}: the answer is empty: there is nothing to score; leave the item out")
-    if start == 0:  # nothing stands before the first token: let it follow what begins or ends a text
-        begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        tokens, start = [begin, *tokens], 1
     model.check_tokens(index, tokens)
     too_many = 0 if model.longest is None else len(tokens) - model.longest
     if too_many <= 0:

@@ -1,4 +1,5 @@
-"""What can be said about an evaluation: one setting, one line of help. Checked here as far as no file is needed."""
+"""What can be said about an evaluation: one setting, one line of help. Checked here: values, and
+whether files and folders are there; nothing is read."""
 
 from __future__ import annotations
 
@@ -9,9 +10,12 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from extsub.data import check_fields
+from extsub.disk import check_writable
 from extsub.errors import ExtSubError
-from extsub.models import Dtype
+from extsub.models import Dtype, find_model
 from extsub.prompts import Prompt
+from extsub.rows import find_file
 
 Backend = Literal["transformers", "openai"]
 MODEL = Parameter(group=Group("Model", sort_key=1))
@@ -60,6 +64,8 @@ class Asking:
             raise ExtSubError("--backend openai and --url belong together: give both, or neither")
         if self.backend == "openai" and (self.model is None or self.adapter):
             raise ExtSubError("--backend openai: name the model or adapter as the server knows it, with --model alone")
+        if self.backend == "transformers" and self.model is not None:
+            find_model(self.model)
 
     @property
     def rows_at_once(self) -> int | None:
@@ -103,6 +109,31 @@ class EvaluationSettings(Asking):
             raise ExtSubError(f"--limit {self.limit}: expected 1 or more")
         if not 0 <= self.seed < 2**32:
             raise ExtSubError(f"--seed {self.seed}: expected 0 or more, below 2**32")
+        check_fields(self.field, ("answer", "text"))
+        if self.output is not None:
+            check_writable(self.output)
+        for given in self.data:
+            _check_data(given)
+        judges = {"--truth-judge": self.truth_judge, "--info-judge": self.info_judge} if not self.judge_url else {}
+        for option, name in (judges | {"--toxicity-model": self.toxicity_model}).items():
+            _check_model(option, name)
+
+
+def _check_data(given: str) -> None:
+    """A file, a folder, or the shape of a dataset of the hub; perhaps after a task's name."""
+    _, equals, path = given.partition("=")
+    name = path if equals and not Path(given).expanduser().exists() else given
+    if not Path(name).expanduser().is_dir():
+        find_file(name, text=True)
+
+
+def _check_model(option: str, name: str) -> None:
+    try:
+        if name != "none":
+            find_model(name)
+    except ExtSubError as error:
+        way = f"; or pass {option} none, and nobody judges" if option.endswith("judge") else ""
+        raise ExtSubError(f"{option}: {error}{way}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,3 +154,6 @@ class GenerationSettings(Asking):
             raise ExtSubError("generate asks one adapter at a time")
         if self.output.suffix != ".jsonl":
             raise ExtSubError(f"--output {self.output}: give the name of a .jsonl file")
+        check_fields(self.field)
+        check_writable(self.output)
+        find_file(self.prompts, text=True)

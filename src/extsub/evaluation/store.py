@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from extsub.adapters.staging import check_place, locked, make_parents, remove_empty
+from extsub.adapters.staging import check_place
+from extsub.disk import check_writable, locked, make_parents, remove_empty, write_whole, writing
 from extsub.errors import ExtSubError
 from extsub.escaping import shown
 from extsub.files import read_bytes, read_json
@@ -28,7 +28,7 @@ SHAPE = {"model": dict, "tasks": FIGURES, "runs": {...: {"identity": {"data": ob
 
 
 class Store:
-    """The rows of one task in one folder; without a folder they are only held in memory."""
+    """The rows of one task in one folder, made with the first; without one they are only in memory."""
 
     def __init__(self, folder: Path | None, task: str, rank: int, final: Path | None = None) -> None:
         self._folder, self._task, self._rank, self._final = folder, task, rank, final
@@ -76,8 +76,9 @@ class Store:
         if self._folder is None:
             return
         path = self._path(self._rank)
-        try:
+        with writing(path, "the same command goes on"):
             if self._file is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 is_new = not path.exists()
                 self._file = path.open("a", encoding="utf-8")
                 if is_new:
@@ -85,10 +86,6 @@ class Store:
             for row in rows:
                 self._file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
             self._file.flush()
-        except OSError as error:
-            raise ExtSubError(
-                f"{path} could not be written: {error.strerror}; when that is mended, the same command goes on"
-            ) from error
 
     def close(self) -> None:
         """Let go of the file."""
@@ -172,46 +169,23 @@ def read_items(folder: Path, task: str) -> dict[int, dict[str, Any]]:
         raise ExtSubError(f"{path} is broken: evaluate again, with --overwrite") from error
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Replace a file at once: whoever reads it sees the old one or the new one.
-
-    Raises:
-        ExtSubError: the disk refuses.
-    """
-    partial = path.with_name(f".{path.name}.partial-write")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise ExtSubError(f"{path} could not be written: {error.strerror}; free the disk and try again") from error
-        raise
-
-
 @contextlib.contextmanager
 def working_in(folder: Path | None) -> Generator[None]:
     """Hold the folder alone; take it away again if nothing is in it.
 
     Raises:
-        ExtSubError: it cannot be made, or another run works in it.
+        ExtSubError: it cannot be made or written in, or another run works in it.
     """
     if folder is None:
         yield
         return
     check_place(folder)
-    created: list[Path] = []
-    try:
-        created = [*make_parents(folder), *([] if folder.exists() else [folder])]
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        remove_empty(created)
-        raise ExtSubError(f"{folder} could not be made: {error.strerror}: choose another output") from error
-    try:
-        with locked(folder, folder):
+    check_writable(folder)
+    with writing(folder):
+        created = make_parents(folder / RESULTS)
+    with locked(folder, folder) as ours:
+        try:
             yield
-    finally:
-        remove_empty(created)
+        finally:
+            if ours():  # and not another's, begun anew in its place
+                remove_empty(created)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,17 @@ def subjects_of(settings: Asking, output: Path | None) -> list[Subject]:
         folder = output if len(adapters) == 1 or output is None else output / label
         subjects.append(Subject(label, one, folder, {**known, "adapter": one.source.provenance(), "kind": one.kind}))
     return subjects
+
+
+def base_of(settings: Asking, subjects: Sequence[Subject]) -> ModelName | None:
+    """The base model of all of them; None where it is on a server.
+
+    Raises:
+        ExtSubError: nobody names one.
+    """
+    if settings.backend == "openai":
+        return None
+    return adapter_name.base_of(settings.model, [one.adapter for one in subjects if one.adapter])
 
 
 def identify(base: ModelName) -> dict[str, Any]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from extsub.data import load_data, load_prompts
 from extsub.errors import ExtSubError
 from extsub.escaping import shown
-from extsub.evaluation.settings import EvaluationSettings
+from extsub.evaluation.settings import Asking, EvaluationSettings
 from extsub.evaluation.statistics import Measure, Scores
 from extsub.prompts import Turn
+from extsub.rows import has, reach
+
+if TYPE_CHECKING:
+    from extsub.evaluation.asking import Question
 
 Item = dict[str, Any]
 """one question with what is needed to score it, as JSON values"""
@@ -29,6 +33,12 @@ class Items:
     data: str
     sha256: str
     notes: tuple[str, ...] = ()
+    places: Mapping[int, str] = field(default_factory=dict)
+    """where an item stands, as far as it stands in a file"""
+
+    def place(self, index: int) -> str:
+        """Where an item stands, for errors."""
+        return self.places.get(index, f"{self.data}, item {index}")
 
 
 @dataclass(frozen=True)
@@ -43,10 +53,16 @@ class Task:
     a judge has no ``scores`` yet"""
     measures: Mapping[str, Measure]
     needs: Literal["likelihoods", "answers", "tokenizer"]
+    questions: Callable[[Item], Sequence[Question]] = lambda _: ()
+    """item -> what the model is asked, so that it can be checked before the model is there"""
     judge: Callable[[Mapping[int, Row], Any], Iterator[tuple[int, Row]]] | None = None
     """scores rows after the model was put away"""
+    check: Callable[[Any], None] | None = None
+    """(settings) -> refuses if what judges is not there; asked before answers are made for it"""
     others: Measure = field(default_factory=Measure)
     """what scores mean whose names are known only when they are there"""
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    """that it needs beside those that every evaluation does: the name of each, and of the extra that brings it"""
     files: tuple[str, ...] = ()
     """names under which its data lies in a folder"""
     folder_with: str = ""
@@ -94,9 +110,9 @@ def data_of(task: Task, settings: EvaluationSettings, names: tuple[str, ...]) ->
     return str(found[0])
 
 
-def limited(items: dict[int, Item], settings: EvaluationSettings) -> dict[int, Item]:
-    """So many as ``--limit`` allows, drawn with the seed."""
-    if settings.limit is None or settings.limit >= len(items):
+def limited(items: dict[int, Item], settings: Asking) -> dict[int, Item]:
+    """So many as ``--limit`` allows, drawn with the seed; all of them where there is no such setting."""
+    if not isinstance(settings, EvaluationSettings) or settings.limit is None or settings.limit >= len(items):
         return items
     chosen = sorted(random.Random(settings.seed).sample(sorted(items), settings.limit))
     return {index: items[index] for index in chosen}
@@ -110,7 +126,7 @@ def questions_of(data: str, settings: EvaluationSettings) -> Items:
     """
     prompts = load_prompts(data, settings.field)
     items: list[Item] = [{"turns": [list(turn) for turn in turns]} for turns in prompts.turns]
-    return Items(dict(enumerate(items)), data, prompts.sha256)
+    return Items(dict(enumerate(items)), data, prompts.sha256, places=dict(enumerate(prompts.places)))
 
 
 def examples_of(data: str, settings: EvaluationSettings) -> Items:
@@ -121,7 +137,7 @@ def examples_of(data: str, settings: EvaluationSettings) -> Items:
     """
     found = load_data(data, settings.field)
     items: list[Item] = [{"turns": [list(turn) for turn in one.turns], "answer": one.answer} for one in found.examples]
-    return Items(dict(enumerate(items)), data, found.sha256, found.notes)
+    return Items(dict(enumerate(items)), data, found.sha256, found.notes, dict(enumerate(found.places)))
 
 
 def conversation(item: Item) -> list[Turn]:
@@ -140,8 +156,8 @@ def text_of(where: str, row: Mapping[str, Any], name: str) -> str:
     Raises:
         ExtSubError: it is missing, no text, or blank; the message says where.
     """
-    value = row.get(name)
+    value = reach(row, name) if has(row, name) else None
     if not isinstance(value, str) or not value.strip():
-        found = "it is missing" if name not in row else f"found {shown(value)}"
+        found = f"found {shown(value)}" if has(row, name) else "it is missing"
         raise ExtSubError(f"{where}: expected a text in {name!r}, {found}; correct or remove the row")
     return value

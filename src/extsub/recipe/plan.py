@@ -11,7 +11,7 @@ from extsub.adapters.load import load_adapter
 from extsub.adapters.staging import check_place
 from extsub.combination import combine
 from extsub.errors import ExtSubError
-from extsub.evaluation.evaluate import items_of, tasks_named
+from extsub.evaluation.evaluate import check_judges, check_prompts, items_of, tasks_named
 from extsub.evaluation.store import read_results
 from extsub.evaluation.subjects import identify
 from extsub.evaluation.task import Items, limited
@@ -65,7 +65,6 @@ def plan(recipe: Recipe, stages: Stages, tokenising: Progress | None = None) -> 
         ExtSubError: model, data, adapters, tasks, score, budget or output are at fault.
     """
     require("trl", "train")
-    require("peft", "evaluate")
     require("jinja2", "report")
     check_place(recipe.output)
     with named(f"{recipe.path}: sweep"):
@@ -73,10 +72,17 @@ def plan(recipe: Recipe, stages: Stages, tokenising: Progress | None = None) -> 
         tasks = tasks_named(recipe.sweep.tasks, recipe.sweep)
         items = items_of(tasks, recipe.sweep)
         check_halves(recipe.sweep, items, *judged_by(recipe.sweep, tasks))
-    base = identify(find_model(recipe.model))
+    model = find_model(recipe.model)
+    base = identify(model)
+    with named(f"{recipe.path}: sweep"):
+        check_prompts(tasks, items, recipe.sweep, model)
     taken = {one.name: load_adapter(one.adapter) for one in recipe.ingredients if not one.training}
     _check_together(recipe, {name: _size(one) for name, one in taken.items()})
     _check_taken(recipe, taken)
+    trained = [chain.trained(one, base) for one in recipe.ingredients if one.training]
+    if any(one.why(stages) for one in trained) or chain.swept(recipe, base).why(stages):
+        with named(f"{recipe.path}: sweep"):
+            check_judges(tasks, recipe.sweep)
     ahead, sizes = _training(recipe, stages, base, tokenising)
     sizes |= {name: _size(one) for name, one in taken.items()}
     _check_together(recipe, sizes)

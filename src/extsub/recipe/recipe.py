@@ -1,4 +1,4 @@
-"""A recipe: one YAML file that says all about a chain. Read and checked here as far as no other file is needed."""
+"""A recipe: one YAML file that says all about a chain. Checked here as far as no other file needs to be read."""
 
 from __future__ import annotations
 

@@ -11,10 +11,11 @@ from typing import Any
 from extsub.adapters.load import load_adapter
 from extsub.adapters.save import save_adapter
 from extsub.combination import combine
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, kept_when_interrupted
 from extsub.evaluation.batches import free_memory
 from extsub.evaluation.run import Progress, silent
 from extsub.evaluation.sharing import Processes, processes
+from extsub.evaluation.store import working_in
 from extsub.evaluation.subjects import identify
 from extsub.extras import require
 from extsub.files import read_json
@@ -24,7 +25,7 @@ from extsub.recipe.chain import COMBINED, PAGE, SWEPT, Choice, Stage
 from extsub.recipe.plan import plan
 from extsub.recipe.recipe import Ingredient, Recipe, read_recipe
 from extsub.report.report import write_report
-from extsub.stages import Stages, kept_when_interrupted
+from extsub.stages import Stages
 from extsub.sweeping.sweep import sweep
 from extsub.training.encoding import Progress as Tokenising
 from extsub.training.record import RECORD
@@ -59,10 +60,12 @@ def run_recipe(
     recipe = read_recipe(Path(path))
     require("peft", "evaluate")
     group = processes()
-    run = _Run(recipe, Stages(recipe.output, COMMAND, say), group, progress or silent, tokenising)
-    group.told(lambda: [one.to_dict() for one in plan(recipe, run.stages, tokenising)])
-    with kept_when_interrupted(lambda: f"what was done is kept: '{recipe.command}' goes on from there"):
-        return run.all()
+    with contextlib.ExitStack() as stack:
+        group.told(lambda: stack.enter_context(working_in(recipe.output)))
+        run = _Run(recipe, Stages(recipe.output, COMMAND, say), group, progress or silent, tokenising)
+        group.told(lambda: [one.to_dict() for one in plan(recipe, run.stages, tokenising)])
+        with kept_when_interrupted(run.what_is_kept):
+            return run.all()
 
 
 def plan_recipe(path: str | Path, tokenising: Tokenising | None = None) -> dict[str, Any]:
@@ -87,6 +90,10 @@ class _Run:
     tokenising: Tokenising | None
     kept: dict[str, bool] = field(default_factory=dict)
     """stages that are done: whether they were before"""
+
+    def what_is_kept(self) -> str:
+        """for somebody who stops it"""
+        return f"what was done is kept: '{self.recipe.command}' goes on from there" if self.stages.done else ""
 
     def all(self) -> dict[str, Any]:
         recipe, base = self.recipe, identify(find_model(self.recipe.model))

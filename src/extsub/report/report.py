@@ -9,9 +9,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from extsub.disk import check_writable, write_together
 from extsub.errors import ExtSubError
 from extsub.escaping import block
-from extsub.evaluation.store import write_whole
 from extsub.extras import require
 from extsub.report import origin, tables
 from extsub.report.heat import heat_map
@@ -50,16 +50,19 @@ def write_report(folder: str | Path, output: str | Path | None = None) -> dict[s
     sweep = read_sweep(folder)
     _check(paths)
     content = contents(sweep)
-    if not content["near_wide"]:
-        paths.pop("picture_near").unlink(missing_ok=True)
+    not_near = None if content["near_wide"] else paths.pop("picture_near")
+    texts: dict[Path, str] = {}
     pictures = {}
     for name, drawn in PICTURES.items():
         if name in paths:
             picture = content[drawn].replace("<style>", f"<!-- {MARKER} --><style>", 1)
-            write_whole(paths[name], f"{picture}\n")
+            texts[paths[name]] = f"{picture}\n"
             pictures[paths[name].name] = name_of(sweep, near=drawn.startswith("near"))
-    write_whole(paths["markdown"], markdown(content, pictures, MARKER))
-    write_whole(paths["page"], _page(content))
+    texts[paths["markdown"]] = markdown(content, pictures, MARKER)
+    texts[paths["page"]] = _page(content)
+    write_together(texts)
+    if not_near:
+        not_near.unlink(missing_ok=True)  # of a report before
     verdict = content["verdict"]
     return {
         "verdict": verdict.word,
@@ -83,6 +86,7 @@ def _check(paths: dict[str, Path]) -> None:
     """Before any work: only what a report wrote is replaced."""
     if not paths["page"].parent.is_dir():
         raise ExtSubError(f"{paths['page'].parent}: no such folder for the report")
+    check_writable(paths["page"].parent)
     for path in paths.values():
         if not path.exists():
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from extsub.adapters.adapter import Adapter
@@ -16,6 +16,7 @@ from extsub.evaluation.evaluate import carry_out
 from extsub.evaluation.language_model import Base, LanguageModel
 from extsub.evaluation.run import Progress, Run, ask
 from extsub.evaluation.sharing import Processes
+from extsub.evaluation.soundness import Soundness
 from extsub.evaluation.subjects import Subject
 from extsub.evaluation.task import Items, Task
 from extsub.models import ModelName
@@ -42,7 +43,7 @@ class Asker:
     progress: Progress
     results: dict[Position, dict[str, Any]] = field(default_factory=dict)
     """what ``results.json`` holds for every position that was asked; for the main process"""
-    _loaded: tuple[Base, Dial] | None = None
+    _loaded: tuple[Base, Dial, Soundness] | None = None
     _scores: dict[Position, AllScores] = field(default_factory=dict)
 
     def ask(self, turns: Sequence[Position]) -> None:
@@ -95,8 +96,9 @@ class Asker:
             base = language_model.load_base(self.base, self.settings.dtype)
             expert, *anti_experts = self.adapters
             random = [randomised(one, self.settings.seed + 1000 * place) for place, one in enumerate(anti_experts)]
-            self._loaded = base, Dial(base.model, expert, *anti_experts, *random)
-        base, _ = self._loaded
+            dial = Dial(base.model, expert, *anti_experts, *random)
+            self._loaded = base, dial, LanguageModel.adapted(dial.module, base.tokenizer).tried().soundness
+        base = self._loaded[0]
         with self._at(turn) as model:
             for run in runs:
                 respondent = base.tokenizer if run.task.needs == "tokenizer" else model
@@ -104,15 +106,14 @@ class Asker:
                     ask(run, respondent, self.settings, self.group, lambda *_: contextlib.nullcontext(advance))
                 except ExtSubError as error:
                     raise ExtSubError(f"at {turn.label}: {error}") from error
-                run.store.close()  # there are many positions
 
     @contextlib.contextmanager
     def _at(self, turn: Position) -> Generator[LanguageModel]:
         assert self._loaded is not None
-        base, dial = self._loaded
+        base, dial, soundness = self._loaded
         if turn.operation == "base":
             with dial.module.disable_adapter():
-                yield LanguageModel(base.model, base.model, base.tokenizer)
+                yield LanguageModel(base.model, base.model, base.tokenizer, soundness=soundness)
         else:
             turn.turn(dial, len(self.adapters) - 1)
-            yield LanguageModel.adapted(dial.module, base.tokenizer)
+            yield replace(LanguageModel.adapted(dial.module, base.tokenizer), soundness=soundness)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -10,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from extsub.adapters.load import load_adapter
-from extsub.errors import ExtSubError
+from extsub.disk import write_together
+from extsub.errors import ExtSubError, kept_when_interrupted
 from extsub.escaping import to_json
 from extsub.evaluation import adapter_name
-from extsub.evaluation.evaluate import items_of, tasks_named
+from extsub.evaluation.evaluate import check_prompts, items_of, tasks_named
 from extsub.evaluation.run import Progress, silent
 from extsub.evaluation.sharing import processes
-from extsub.evaluation.store import RESULTS, write_whole
+from extsub.evaluation.store import RESULTS, working_in
 from extsub.evaluation.subjects import identify
 from extsub.evaluation.task import Items, Task, limited
-from extsub.extras import require
-from extsub.stages import kept_when_interrupted
 from extsub.sweeping.asking import POSITIONS, Asker
 from extsub.sweeping.choice import Budget, Chooser, Chosen, ScoreName, find_score, half_of
 from extsub.sweeping.positions import Position, companions, parse_alphas, positions
@@ -49,20 +49,21 @@ def sweep(
     Raises:
         ExtSubError: adapters, tasks, data, grid, score or budget are at fault.
     """
-    require("peft", "evaluate")
     tasks = tasks_named(settings.tasks, settings)
     turns = positions(settings.operations, parse_alphas(settings.alphas))
     target, budget = judged_by(settings, tasks)
     operation = searched(turns) if settings.search else None
+    items = items_of(tasks, settings)
+    check_halves(settings, items, target, budget)
     adapters = [load_adapter(name) for name in (expert, *anti_experts)]
     name = adapter_name.base_of(settings.model, [adapter_name.find(one) for one in (expert, *anti_experts)])
     made_of = {**identify(name), "adapters": [one.source.provenance() for one in adapters if one.source]}
     group = processes()
     group.told(lambda: _check_output(settings.output))
-    items = items_of(tasks, settings)
-    check_halves(settings, items, target, budget)
+    check_prompts(tasks, items, settings, name)
     asker = Asker(name, made_of, adapters, tasks, items, settings, group, progress or silent)
-    with kept_when_interrupted(lambda: _kept(settings.output)):
+    with contextlib.ExitStack() as stack, kept_when_interrupted(lambda: _kept(settings.output)):
+        group.told(lambda: stack.enter_context(working_in(_folder(settings.output))))
         return _carry_out(asker, turns, target, budget, operation, {"expert": expert, "anti_experts": [*anti_experts]})
 
 
@@ -139,6 +140,12 @@ def _check_output(folder: Path | None) -> None:
             raise ExtSubError(f"{folder / name} is in the way, and no sweep wrote it: choose another output")
 
 
+def _folder(output: Path | None) -> Path:
+    """Also where a link leads to it."""
+    assert output is not None  # settings see to that
+    return output.resolve() if output.is_symlink() else output
+
+
 def _kept(folder: Path | None) -> str:
     """What to say to somebody who stops it: positions that are complete stay."""
     assert folder is not None
@@ -174,12 +181,11 @@ def _beside(chosen: Mapping[str, Chosen], turns: Sequence[Position]) -> list[Pos
 
 def _write(folder: Path | None, record: Mapping[str, Any]) -> None:
     assert folder is not None  # settings see to that
-    write_whole(folder / RESULT, to_json(record) + "\n")
-    write_whole(folder / TABLE, _table(record))
+    whole = to_json(record) + "\n"
     profile = record.get("search", {}).get("best", {}).get("profile")
-    if profile:
-        write_whole(folder / PROFILE, json.dumps(profile, indent=2) + "\n")
-    else:
+    best = {folder / PROFILE: json.dumps(profile, indent=2) + "\n"} if profile else {}
+    write_together({folder / RESULT: whole, folder / TABLE: _table(record), **best})
+    if not profile:
         (folder / PROFILE).unlink(missing_ok=True)  # of a search before
 
 

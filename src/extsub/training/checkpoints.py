@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from extsub.adapters.staging import check_place
+from extsub.disk import check_can_appear, check_writable, write_whole, writing
 from extsub.errors import ExtSubError
 from extsub.escaping import shown
 from extsub.files import read_json
@@ -42,6 +44,9 @@ def check_output(output: Path, resume: bool) -> None:
         ExtSubError: the output exists, or holds what is not ours, or an unfinished run and ``resume`` is not set.
     """
     check_place(output)
+    check_writable(output / FOLDER)
+    check_writable(output)
+    check_can_appear(output)
     if not output.exists():
         return
     inside = {path.name for path in output.iterdir()}
@@ -71,10 +76,14 @@ def begin(output: Path, identity: dict[str, Any]) -> Path | None:
     folder = output / FOLDER
     checkpoint = last_checkpoint(output)
     if checkpoint is None:
-        for path in folder.iterdir():  # not the folder itself: it is locked
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        (folder / SETTINGS).write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+        with writing(folder):
+            _empty(folder)  # not the folder itself: it is locked
+        write_whole(folder / SETTINGS, json.dumps(identity, indent=2) + "\n")
         return None
+    for path in folder.glob("checkpoint-*"):
+        if step(path) is None:  # a kill left a part of it
+            with writing(folder):
+                shutil.rmtree(path)
     try:
         before = dict(read_json(folder / SETTINGS))
     except (OSError, ValueError, TypeError) as error:
@@ -88,11 +97,20 @@ def begin(output: Path, identity: dict[str, Any]) -> Path | None:
     return checkpoint
 
 
-def abandon(output: Path) -> Path | None:
-    """After a run ended early: keep what can be continued, and nothing else. Returns the checkpoint."""
-    checkpoint = last_checkpoint(output)
-    if checkpoint is None:
-        shutil.rmtree(output / FOLDER, ignore_errors=True)
-        if output.is_dir() and not any(output.iterdir()):
+def abandon(output: Path) -> None:
+    """After a run ended early: keep what can be continued, and nothing else."""
+    if last_checkpoint(output) is None:
+        with contextlib.suppress(OSError):
+            _empty(output / FOLDER)
+            (output / FOLDER / SETTINGS).unlink(missing_ok=True)
+            (output / FOLDER).rmdir()
             output.rmdir()
-    return checkpoint
+
+
+def _empty(folder: Path) -> None:
+    """But for the settings: by them a folder is known to be ours, also if a kill leaves half of this."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != SETTINGS:
+            path.unlink()

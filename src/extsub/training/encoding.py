@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extsub.data import Example
 from extsub.errors import ExtSubError
-from extsub.prompts import Template, render
-from extsub.tokens import encode_pairs
+from extsub.prompts import Said, Template, check_template, render_answer, render_prompt, rewritten
+from extsub.rows import RowError, refusal
+from extsub.tokens import Text, encode_texts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,6 +35,8 @@ class Encoded:
     """rows that lost their end"""
     dropped: int
     """rows left out because the prompt alone fills them"""
+    notes: tuple[str, ...] = ()
+    """what the chat template does to the rows, in sentences"""
 
     @property
     def lengths(self) -> list[int]:
@@ -52,30 +56,55 @@ def encode(
     template: Template,
     max_length: int,
     progress: Progress = lambda chunks, _: chunks,
+    places: Sequence[str] = (),
 ) -> Encoded:
     """Tokenise prompt and answer as one text, so that tokens fall as they do in running text.
 
-    Every token that holds a part of the answer is learnt, and the end token; a row longer than ``max_length`` loses
-    its end (and its end token with it), one whose prompt fills ``max_length`` is left out. Linear in the text.
+    Every token that holds a part of the answer is learnt, and its end; a row longer than ``max_length`` loses its end
+    (and its end token with it), one whose prompt fills ``max_length`` is left out. Linear in the text.
+
+    Args:
+        places: where each example stands, for errors.
 
     Raises:
-        ExtSubError: the template does not fit the tokenizer or the data, or no row is left.
+        ExtSubError: the template does not fit the tokenizer or a row, or no row is left.
     """
-    end, tokens, answers, truncated = tokenizer.eos_token_id, [], [], 0
+    check_template(template, tokenizer)
+    tokens, answers, wrong, truncated, changes = [], [], [], 0, Counter[str]()
     chunks = (examples[start : start + CHUNK] for start in range(0, len(examples), CHUNK))
-    for chunk in progress(chunks, -(-len(examples) // CHUNK)):
-        rendered = [render(example.turns, example.answer, template, tokenizer) for example in chunk]
+    for number, chunk in enumerate(progress(chunks, -(-len(examples) // CHUNK))):
+        texts = []
+        for place, example in enumerate(chunk, start=number * CHUNK):
+            try:
+                prompt = render_prompt(example.turns, template, tokenizer)
+                said = render_answer(prompt, example.turns, example.answer, template, tokenizer)
+            except RowError as error:
+                wrong.append((places[place] if places else f"row {place + 1}", error))
+                continue
+            changes.update(_changes(prompt, example, said))
+            texts.append(Text(prompt, said.text, said.end))
         # A chat template writes the tokens at both ends itself.
-        for row, start in encode_pairs(rendered, tokenizer, special_tokens=template != "chat"):
-            if template != "chat" and row[-1] != end:
-                row.append(end)
+        for row, start in encode_texts(texts, tokenizer, special_tokens=template != "chat") if not wrong else ():
             truncated += len(row) > max_length
             if start < max_length:
                 tokens.append(row[:max_length])
                 answers.append(start)
+    if wrong:
+        raise refusal(wrong)
     if not tokens:
         raise ExtSubError(f"every prompt alone fills --max-length {max_length}: nothing would be learnt; raise it")
-    return Encoded(tokens, answers, truncated, len(examples) - len(tokens))
+    notes = tuple(f"{count:,} of {len(examples):,} rows: {what}" for what, count in changes.items())
+    return Encoded(tokens, answers, truncated, len(examples) - len(tokens), notes)
+
+
+def _changes(prompt: str, example: Example, said: Said) -> Iterator[str]:
+    """What the chat template does to a row that is learnt nevertheless."""
+    if said.trimmed:
+        yield "the chat template drops white space at the ends of the answer, and it is learnt without"
+    if said.without:
+        yield f"the chat template puts {said.without!r} before the answer, but asks without it, so it is left out"
+    if rewritten(prompt, example.turns):
+        yield "the chat template leaves out or rewrites a part of the messages before the question; it is asked so too"
 
 
 def to_dataset(rows: Encoded, packed_length: int | None) -> Dataset:

@@ -16,6 +16,7 @@ from extsub.training.encoding import Encoded, Progress, encode, to_dataset
 from extsub.training.kinds import parameters, sketch
 from extsub.training.order import LengthOrderedBatches
 from extsub.training.settings import PROMPT_LEARNING, TrainingSettings
+from extsub.training.trial import try_architecture
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +48,8 @@ class Plan:
     trainable: int
     base: int
     """parameters"""
+    is_tried: bool
+    """whether a tiny model of the architecture was tried (``trial.py``)"""
 
     @property
     def tokens(self) -> int:
@@ -61,7 +64,7 @@ class Plan:
     @property
     def notes(self) -> tuple[str, ...]:
         """what a user should know about the data, in sentences"""
-        notes, kept = list(self.data.notes), self.settings.max_length
+        notes, kept = [*self.data.notes, *self.rows.notes], self.settings.max_length
         if self.rows.truncated:
             notes.append(
                 f"{self.rows.truncated:,} rows are longer than {kept} tokens and lose their end (--max-length)"
@@ -70,6 +73,9 @@ class Plan:
             notes.append(f"{self.rows.dropped:,} of them are left out: their prompt alone fills {kept} tokens")
         if self.micro_batch < self.settings.micro_batch_size and len(self.order.lengths) > self.micro_batch:
             notes.append(f"{self.micro_batch} rows at once on each device, so that {self.settings.batch_size} divide")
+        if not self.is_tried:
+            apart = ", and packed rows apart" if self.settings.packing else ""
+            notes.append(f"whether {self.config.model_type} reads tokens in order{apart} is tried once it is loaded")
         if self.steps < FEW_STEPS:
             notes.append(f"{self.steps} steps teach little: lower --batch-size, or raise --epochs or --learning-rate")
         return tuple(notes)
@@ -146,10 +152,14 @@ def plan_training(settings: TrainingSettings, progress: Progress | None = None) 
     data = load_data(settings.data, settings.field)
     model = find_model(settings.model)
     config = load_config(model)
-    trainable, base = parameters(sketch(settings, config))
+    sketched = sketch(settings, config)
+    trainable, base = parameters(sketched)
+    dtype = choose_dtype(settings.dtype)
+    architecture: Any = sketched.get_base_model()
+    is_tried = try_architecture(architecture, settings, dtype)
     tokenizer = load_tokenizer(model, config)
     arguments: dict[str, Callable] = {"progress": progress} if progress else {}
-    rows = encode(data.examples, tokenizer, settings.template, settings.max_length, **arguments)
+    rows = encode(data.examples, tokenizer, settings.template, settings.max_length, places=data.places, **arguments)
     _check_length(settings, config, rows)
     _check_vocabulary(settings, config, rows)
     lengths = rows.lengths
@@ -167,13 +177,14 @@ def plan_training(settings: TrainingSettings, progress: Progress | None = None) 
         data=data,
         rows=rows,
         order=order,
-        dtype=choose_dtype(settings.dtype),
+        dtype=dtype,
         processes=processes,
         micro_batch=micro_batch,
         accumulation=accumulation,
         steps=steps,
         trainable=trainable,
         base=base,
+        is_tried=is_tried,
     )
 
 

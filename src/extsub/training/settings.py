@@ -10,7 +10,11 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
+from extsub.data import check_fields
+from extsub.disk import check_writable
 from extsub.errors import ExtSubError
+from extsub.models import find_model
+from extsub.rows import find_file
 
 Kind = Literal["lora", "ia3", "prefix", "p-tuning", "prompt"]
 PROMPT_LEARNING = ("prefix", "p-tuning", "prompt")
@@ -125,7 +129,8 @@ class TrainingSettings:
         """Refuse what cannot be, before anything is read.
 
         Raises:
-            ExtSubError: a setting is out of range, or belongs to another kind of adapter.
+            ExtSubError: a setting is out of range, or belongs to another kind of adapter; data or model are not there,
+                or the output cannot be made.
         """
         for name, value, least in (
             ("batch_size", self.batch_size, 1),
@@ -157,6 +162,10 @@ class TrainingSettings:
             if self.kind not in kinds and getattr(self, name) != defaults[name]:
                 reason = WHY_NOT.get(name, f"{self.kind} has no such setting")
                 raise ExtSubError(f"{option(name)} is for {', '.join(kinds)}, not for {self.kind}: {reason}")
+        check_fields(self.field)
+        check_writable(self.output)
+        find_file(self.data)
+        find_model(self.model)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values: what a file gives back when it is read again."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extsub.adapters.staging import locked, make_parents, remove_empty, staged
-from extsub.errors import STOPPED, ExtSubError
+from extsub.adapters.staging import staged
+from extsub.disk import locked, make_parents, remove_empty, writing
+from extsub.errors import ExtSubError, kept_when_interrupted
+from extsub.extras import require
 from extsub.models import is_out_of_memory, load_model
 from extsub.processes import is_main_process
 from extsub.training import checkpoints
@@ -18,6 +20,7 @@ from extsub.training.kinds import peft_config
 from extsub.training.plan import Plan, plan_training
 from extsub.training.record import identity, training_record, write_adapter
 from extsub.training.settings import PROMPT_LEARNING, TrainingSettings
+from extsub.training.trial import try_model
 
 if TYPE_CHECKING:
     from trl import SFTConfig
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 MOST_CHECKPOINTS = 2
 """one may be half written when the power fails"""
+DONE = ("--resume writes it", "the training is done")
+"""what is said where only the result cannot be written"""
 
 
 def train(settings: TrainingSettings, *, resume: bool = False, progress: Progress | None = None) -> dict[str, Any]:
@@ -46,14 +51,16 @@ def train(settings: TrainingSettings, *, resume: bool = False, progress: Progres
     Raises:
         ExtSubError: settings, data, model or output are at fault, memory or disk is too small, or the loss is NaN.
     """
+    if settings.quantize:
+        require("bitsandbytes", "quantize")
     if is_main_process():
         checkpoints.check_output(settings.output, resume)
     plan = plan_training(settings, progress)
-    with _working(settings.output), _out_of_memory_explained(plan):
+    with _working(settings.output) as held, _out_of_memory_explained(plan):
         arguments = _arguments(plan)  # before the model: DeepSpeed ZeRO-3 must be known when weights are loaded
         ours = {**identity(plan), "engine": _engine(plan, arguments)}
         start = checkpoints.begin(settings.output, ours) if is_main_process() else None
-        trainer = _trainer(plan, arguments)
+        trainer = _trainer(plan, arguments, held)
         if not is_main_process() and resume:
             start = checkpoints.last_checkpoint(settings.output)
         watch = _watch(trainer, plan)
@@ -64,54 +71,42 @@ def train(settings: TrainingSettings, *, resume: bool = False, progress: Progres
         final = settings.output / checkpoints.FOLDER / "final"
         if fsdp := getattr(trainer.accelerator.state, "fsdp_plugin", None):  # with any other, save_model writes nothing
             fsdp.set_state_dict_type("FULL_STATE_DICT")
-        trainer.save_model(str(final))  # gathers the weights where an engine has shared them out
+        trainer.check_held()
+        with writing(settings.output, *DONE):
+            trainer.save_model(str(final))  # gathers the weights where an engine has shared them out
         record = training_record(plan, trainer, watch)
         if is_main_process():
-            _write(settings.output, final, record)
+            with staged(settings.output, *DONE) as folder:
+                write_adapter(folder, final, record)
         return record
 
 
-def _write(output: Path, saved: Path, record: dict[str, Any]) -> None:
-    try:
-        with staged(output) as folder:
-            write_adapter(folder, saved, record)
-    except ExtSubError as error:
-        if isinstance(error.__cause__, OSError):  # the disk
-            raise ExtSubError(
-                f"{error}; the training is done: free the disk, then pass --resume to write it"
-            ) from error
-        raise
-
-
 @contextlib.contextmanager
-def _working(output: Path) -> Generator[None]:
-    """Hold the checkpoints alone; whatever ends the run early, leave only what can be continued."""
+def _working(output: Path) -> Generator[Callable[[], bool]]:
+    """Hold the checkpoints alone; whatever ends the run early, leave only what can be continued.
+
+    Yields:
+        whether they are still this run's: somebody may have removed them and begun anew
+    """
     if not is_main_process():
-        yield
+        yield lambda: True
         return
-    folder, created = output / checkpoints.FOLDER, []
-    try:
-        created = make_parents(folder)
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        remove_empty(created)
-        raise ExtSubError(f"{folder} could not be made: {error.strerror}: choose another output") from error
-    try:
-        with locked(folder, output), _unfinished_work_kept(output):
-            yield
-    finally:
-        remove_empty([*created, folder])
+    folder = output / checkpoints.FOLDER
+    with writing(folder):
+        created = make_parents(folder / checkpoints.SETTINGS)
+    with locked(folder, output) as held, kept_when_interrupted(lambda: _kept(output, held)):
+        try:
+            yield held
+        except BaseException:
+            if held():
+                checkpoints.abandon(output)
+                remove_empty(created)
+            raise
 
 
-@contextlib.contextmanager
-def _unfinished_work_kept(output: Path) -> Generator[None]:
-    try:
-        yield
-    except BaseException as error:
-        checkpoint = checkpoints.abandon(output)
-        if isinstance(error, STOPPED) and checkpoint:
-            error.args = (f"step {checkpoints.step(checkpoint)} is saved in {output}: continue with --resume",)
-        raise
+def _kept(output: Path, held: Callable[[], bool]) -> str:
+    checkpoint = checkpoints.last_checkpoint(output) if held() else None
+    return f"step {checkpoints.step(checkpoint)} is saved in {output}: continue with --resume" if checkpoint else ""
 
 
 def _arguments(plan: Plan) -> SFTConfig:
@@ -160,7 +155,7 @@ def _asked_for(variable: str) -> bool:
     return os.environ.get(variable, "false").lower() in ("true", "1")
 
 
-def _trainer(plan: Plan, arguments: SFTConfig) -> Trainer:
+def _trainer(plan: Plan, arguments: SFTConfig, held: Callable[[], bool]) -> Trainer:
     import torch
     from transformers import PrinterCallback
 
@@ -180,13 +175,17 @@ def _trainer(plan: Plan, arguments: SFTConfig) -> Trainer:
     if len(plan.order) > len(plan.order.lengths):  # what fills the last batch: one token, nothing to learn
         filler = {"input_ids": [plan.tokenizer.eos_token_id], "labels": [MASKED], "seq_lengths": [1]}
         dataset = dataset.add_item({name: filler[name] for name in dataset.column_names})
+    model = load_model(plan.model, plan.dtype, settings.quantize)
+    if not plan.is_tried:
+        try_model(model, settings)
     trainer = Trainer(
-        model=load_model(plan.model, plan.dtype, settings.quantize),
+        model=model,
         args=arguments,
         train_dataset=dataset,
         processing_class=plan.tokenizer,
         peft_config=config,
         order=plan.order,
+        held=held,
     )
     trainer.remove_callback(PrinterCallback)
     _check_engine(settings, trainer)

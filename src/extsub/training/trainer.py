@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+import shutil
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from trl import SFTTrainer
 
+from extsub.disk import writing
 from extsub.errors import ExtSubError
 from extsub.models import output_only_at
+from extsub.training.checkpoints import step
 from extsub.training.encoding import MASKED
 
 TRAINABLE = "trainable_state.safetensors"
@@ -22,8 +24,16 @@ TRAINABLE = "trainable_state.safetensors"
 class Trainer(SFTTrainer):
     """An ``SFTTrainer`` for data that is tokenised, in an order that is decided."""
 
-    def __init__(self, *args: Any, order: torch.utils.data.Sampler[int], **kwargs: Any) -> None:
-        self._order = order
+    def __init__(
+        self, *args: Any, order: torch.utils.data.Sampler[int], held: Callable[[], bool], **kwargs: Any
+    ) -> None:
+        """As SFTTrainer.
+
+        Args:
+            order: of the rows.
+            held: whether the folder of checkpoints is still this run's.
+        """
+        self._order, self._held = order, held
         super().__init__(*args, **kwargs)
         quantized = getattr(self.model, "is_loaded_in_4bit", False) or getattr(self.model, "is_loaded_in_8bit", False)
         if quantized and not self.is_fsdp_enabled:  # TRL trains in bfloat16 there, which loses most small steps
@@ -103,13 +113,21 @@ class Trainer(SFTTrainer):
         self.accelerator.wait_for_everyone()
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        try:
-            super()._save_checkpoint(model, trial)
-        except (OSError, SafetensorError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+        self.check_held()
+        where = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        with writing(where, "continue with --resume"):
+            try:
+                super()._save_checkpoint(model, trial)
+            except BaseException:
+                if self.args.should_save and self._held() and step(where) is None:
+                    shutil.rmtree(where, ignore_errors=True)  # nobody can continue from it, and it may fill the disk
                 raise
-            where = f"{self.args.output_dir}/checkpoint-{self.state.global_step}"
-            reason = str(error).splitlines()[0]
-            raise ExtSubError(
-                f"{where} could not be saved: {reason}; free the disk, then continue with --resume"
-            ) from error
+
+    def check_held(self) -> None:
+        """Before anything is saved.
+
+        Raises:
+            ExtSubError: somebody has removed the folder while this run trained.
+        """
+        if not self._held():
+            raise ExtSubError(f"{self.args.output_dir} was removed while this run trained, which ends here: begin anew")

@@ -13,7 +13,6 @@ from extsub.escaping import line
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task
-from extsub.extras import require
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -26,7 +25,6 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
 
     ``--data`` may name a folder of task files (YAML), which are then the only ones known.
     """
-    require("lm_eval", "ability")
     if not settings.lm_eval:
         raise ExtSubError("ability runs tasks of lm-evaluation-harness: name them, --lm-eval mmlu,gsm8k say")
     names = [name.strip() for given in settings.lm_eval for name in given.split(",") if name.strip()]
@@ -66,12 +64,18 @@ def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSe
     from lm_eval.models.huggingface import HFLM
 
     manager = _manager(next(iter(items.values()))["folder"])
-    on_gpu = model.device.type == "cuda"
+    automatic, sound = "auto" if model.device.type == "cuda" else 16, model.soundness.everywhere
+    if not sound.cache or sound.answering is None:
+        raise ExtSubError(
+            f"ability: lm-evaluation-harness generates with a cache, and with one {model.base.config.model_type} does "
+            "not say what it says without: leave ability out"
+        )
+    in_batches = sound.scoring == sound.answering == "any"
     tokenizer: Any = model.tokenizer
     harness = HFLM(
         pretrained=model.module,
         tokenizer=tokenizer,
-        batch_size=settings.rows_at_once or ("auto" if on_gpu else 16),
+        batch_size=(settings.rows_at_once or automatic) if in_batches else 1,
         max_length=model.longest,
     )
     for index, item in items.items():
@@ -115,6 +119,7 @@ TASK = Task(
     measures={},
     others=Measure(share=True),
     needs="likelihoods",
+    libraries={"lm_eval": "ability"},
     folder_with="*.yaml",
     settings=("lm_eval",),
 )

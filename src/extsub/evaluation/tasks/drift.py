@@ -7,16 +7,18 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from extsub.data import has_answers
 from extsub.errors import ExtSubError
 from extsub.evaluation.adapter_name import find
-from extsub.evaluation.batches import Batches
+from extsub.evaluation.asking import Question, request
+from extsub.evaluation.batches import Batches, alike
 from extsub.evaluation.language_model import LanguageModel, switched_to
 from extsub.evaluation.scoring import answer_logits, in_chunks, size_of
-from extsub.evaluation.sequences import Encoded, Request, encode
+from extsub.evaluation.sequences import Encoded, encode
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task, conversation, examples_of, questions_of
-from extsub.prompts import continuation, render_prompt
+from extsub.prompts import ending
 from extsub.rows import read_rows
 
 
@@ -27,22 +29,21 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
 
 
 def _has_answers(data: str, settings: EvaluationSettings) -> bool:
-    if data.endswith(".txt"):
-        return False
-    first = read_rows(data).rows[0][1]
-    return any(settings.field.get(name, name) in first for name in ("output", "completion")) or "messages" in first
+    return not data.endswith(".txt") and has_answers(read_rows(data).rows[0][1], settings.field)
+
+
+def _questions(item: Item) -> list[Question]:
+    return [Question(conversation(item), (item["answer"],) if "answer" in item else ())]
 
 
 def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings) -> Iterator[tuple[int, Row]]:
     """At every token of the answer and at the end token after it; without an answer, at its first token."""
     reference = find(settings.reference) if settings.reference else None
-    requests = {
-        index: Request(
-            render_prompt(conversation(item), settings.prompt, model.tokenizer, "--prompt"),
-            (continuation(item.get("answer", ""), settings.prompt),),
-        )
-        for index, item in items.items()
-    }
+    requests = {}
+    for index, item in items.items():
+        (question,) = _questions(item)
+        one = request(question, settings.prompt, model.tokenizer)
+        requests[index] = one if question.choices else one._replace(continuations=("",))
     special = settings.prompt != "chat"
 
     def work(batch: list[Encoded], _: int) -> list[tuple[int, Row]]:
@@ -61,8 +62,12 @@ def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSe
             done.append((item.index, {**items[item.index], "shortened": item.shortened, "scores": scores}))
         return done
 
-    encoded = encode(model, requests, end_token=True, special_tokens=special)
-    yield from Batches(work, lambda item: size_of(model, item), settings.rows_at_once).run(encoded)
+    mark = ending(settings.prompt, model.tokenizer).text
+    encoded = encode(model, requests, end_token=True, special_tokens=special, mark=mark)
+    batches = Batches(work, lambda item: size_of(model, item), settings.rows_at_once)
+    for sound, part in model.soundness.split(encoded, lambda item: len(item.rows[0].tokens)):
+        for group in alike(part, lambda item: len(item.rows[0].tokens), sound.scoring):
+            yield from batches.run(group)
 
 
 def _divergence(reference: Tensor, model: Tensor) -> Tensor:
@@ -77,5 +82,6 @@ TASK = Task(
     ask=_ask,
     measures={name: Measure(better="lower") for name in ("kl_first_token", "kl_per_token")},
     needs="likelihoods",
+    questions=_questions,
     settings=("field", "reference"),
 )

@@ -42,17 +42,13 @@ def _read(kind: str, settings: EvaluationSettings, data: str | None) -> Items:
             "right": text_of(where, row, right),
             "hallucinated": text_of(where, row, hallucinated),
         }
-    return Items(items, data or HUB, sha256)
+    return Items(items, data or HUB, sha256, places={index: where for index, (where, _) in enumerate(rows)})
 
 
 def _ask(
     kind: str, model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings
 ) -> Iterator[tuple[int, Row]]:
-    ask = "Summarize the following document:\n" if kind == "summarization" else ""
-    questions = {
-        index: Question([user_turn(ask + item["question"])], (item["right"], item["hallucinated"]))
-        for index, item in items.items()
-    }
+    questions = {index: _question(kind, item) for index, item in items.items()}
     for index, choice in choose(model, questions, settings, end_token=True):
         texts = questions[index].choices
         yield (
@@ -67,6 +63,11 @@ def _ask(
                 "scores": pair_scores(choice.totals, choice.tokens, [len(text) for text in texts]),
             },
         )
+
+
+def _question(kind: str, item: Item) -> Question:
+    ask = "Summarize the following document:\n" if kind == "summarization" else ""
+    return Question([user_turn(ask + item["question"])], (item["right"], item["hallucinated"]))
 
 
 def pair_scores(totals: list[float], tokens: list[int], characters: list[int]) -> dict[str, float]:
@@ -96,6 +97,7 @@ def _task(kind: str) -> Task:
             **{name: Measure(better=None, control=True) for name in ("chance", "longest", "shortest")},
         },
         needs="likelihoods",
+        questions=lambda item: [_question(kind, item)],
         files=(f"{kind}_data.json", f"halueval_{kind}.jsonl", f"halueval_{kind}_sample.jsonl"),
     )
 

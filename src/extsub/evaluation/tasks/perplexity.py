@@ -13,7 +13,7 @@ from extsub.evaluation.sequences import Row as Tokens
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task, conversation, examples_of, text_of
-from extsub.rows import read_rows, read_text
+from extsub.rows import has, read_rows, read_text
 
 WINDOW = 2048
 """tokens of a text that are read together, or what the model takes if that is less"""
@@ -27,8 +27,9 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
         parts = [part.strip() for part in text.split("\n\n")]
         return Items(dict(enumerate({"text": part} for part in parts if part)), data, sha256)
     rows, sha256 = read_rows(data)
-    if "text" in rows[0][1] and not settings.field:
-        return Items({index: {"text": text_of(*one, "text")} for index, one in enumerate(rows)}, data, sha256)
+    name = settings.field.get("text", "text")
+    if set(settings.field) <= {"text"} and (settings.field or has(rows[0][1], name)):
+        return Items({index: {"text": text_of(*one, name)} for index, one in enumerate(rows)}, data, sha256)
     return examples_of(data, settings)
 
 
@@ -38,12 +39,14 @@ def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSe
     for one in score_rows(model, encoded, settings.rows_at_once):
         total = sum(part.total for part in one.likelihoods)
         yield one.index, _row(items[one.index], total, sum(part.tokens for part in one.likelihoods))
-    questions = {
-        index: Question(conversation(item), (item["answer"],)) for index, item in items.items() if "turns" in item
-    }
+    questions = {index: one for index, item in items.items() for one in _questions(item)}
     for index, choice in choose(model, questions, settings, end_token=True):
         row = _row(items[index], choice.totals[0], choice.tokens[0])
         yield index, {**row, "prompt": choice.prompt, "shortened": choice.scored.shortened}
+
+
+def _questions(item: Item) -> list[Question]:
+    return [Question(conversation(item), (item["answer"],))] if "turns" in item else []
 
 
 def _row(item: Item, log_likelihood: float, tokens: int) -> Row:
@@ -68,5 +71,6 @@ TASK = Task(
     ask=_ask,
     measures={"perplexity": Measure(better="lower", perplexity=True)},
     needs="likelihoods",
+    questions=_questions,
     settings=("field",),
 )

@@ -9,7 +9,8 @@ from extsub.errors import ExtSubError
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task
-from extsub.rows import describe, fields_of, read_rows
+from extsub.formats import describe
+from extsub.rows import fields_of, has, reach, read_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,12 +33,13 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
     wanted = settings.field.get("answer") or next((name for name in FIELDS if name in rows[0][1]), None)
     items = {}
     for index, (where, row) in enumerate(rows):
-        if wanted is None or wanted not in row:
+        if wanted is None or not has(row, wanted):
             expected = wanted or " or ".join(FIELDS)
             raise ExtSubError(f"{where}: expected {expected}, found {fields_of(row)}; say --field answer=NAME")
-        if not isinstance(row[wanted], str):
-            raise ExtSubError(f"{where}: {wanted} is {describe(row[wanted])}, expected text")
-        items[index] = {"text": row[wanted]}
+        text = reach(row, wanted)
+        if not isinstance(text, str):
+            raise ExtSubError(f"{where}: {wanted} is {describe(text)}, expected text")
+        items[index] = {"text": text}
     return Items(items, data, sha256)
 
 

@@ -10,14 +10,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from extsub.errors import ExtSubError
-from extsub.evaluation.asking import answer
+from extsub.evaluation.asking import Question, answer
 from extsub.evaluation.batches import Batches, Size
+from extsub.evaluation.judges import check_weights
 from extsub.evaluation.language_model import LanguageModel, device
 from extsub.evaluation.server import Server
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task, conversation, questions_of
-from extsub.models import explained, find_model
+from extsub.models import check_words, explained, find_model
 
 NEW_TOKENS = 500
 """the authors'"""
@@ -28,7 +29,6 @@ TOXIC = 0.8
 def _read(settings: EvaluationSettings, data: str | None) -> Items:
     if data is None:
         raise ExtSubError("toxicity asks prompts of yours: give a file with --data (instruction, prompt or messages)")
-    _labels(settings.toxicity_model)
     return questions_of(data, settings)
 
 
@@ -56,13 +56,16 @@ def classify(model: str, texts: Mapping[int, str], batch_size: int | None) -> It
         ExtSubError: the classifier cannot be loaded.
     """
     import torch
+    from transformers import AutoModelForSequenceClassification
 
-    network, tokenizer = _load(model)
+    names, tokenizer = _classifier(model)
+    found = find_model(model)
+    with explained(found.given, "classifier"):
+        network = AutoModelForSequenceClassification.from_pretrained(**found.arguments).to(device()).eval()
     longest = min(tokenizer.model_max_length, network.config.max_position_embeddings - 2)  # RoBERTa keeps two to itself
     encoded = {
         index: tokenizer(text, truncation=True, max_length=longest)["input_ids"] for index, text in texts.items()
     }
-    names = _labels(model)
 
     def work(indices: list[int], _: int) -> list[tuple[int, dict[str, float]]]:
         batch: Any = tokenizer.pad({"input_ids": [encoded[index] for index in indices]}, return_tensors="pt")
@@ -74,28 +77,28 @@ def classify(model: str, texts: Mapping[int, str], batch_size: int | None) -> It
     yield from Batches(work, lambda index: Size(1, len(encoded[index])), batch_size).run(list(texts))
 
 
-def _labels(name: str) -> list[str]:
-    """What a classifier says of a text; checked before answers are made for it."""
-    from transformers import AutoConfig
+def _check(settings: EvaluationSettings) -> None:
+    _classifier(settings.toxicity_model)
+    check_weights(find_model(settings.toxicity_model))
+
+
+def _classifier(name: str) -> tuple[list[str], Any]:
+    """(what a classifier says of a text, its tokenizer): all of it that is known without its weights."""
+    from transformers import AutoConfig, AutoTokenizer
 
     found = find_model(name)
     with explained(found.given, "classifier"):
-        labels: Any = AutoConfig.from_pretrained(**found.arguments).id2label
-    names = [str(labels[place]) for place in sorted(labels)]
+        config: Any = AutoConfig.from_pretrained(**found.arguments)
+        tokenizer: Any = AutoTokenizer.from_pretrained(**found.arguments)
+    check_words(found, tokenizer)
+    names = [str(config.id2label[place]) for place in sorted(config.id2label)]
     if "toxicity" not in names:
         raise ExtSubError(f"--toxicity-model {name} has no label toxicity; it has {', '.join(names)}")
-    return names
-
-
-def _load(name: str) -> tuple[Any, Any]:
-    """(classifier, tokenizer)"""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    found = find_model(name)
-    with explained(found.given, "classifier"):
-        tokenizer = AutoTokenizer.from_pretrained(**found.arguments)
-        network = AutoModelForSequenceClassification.from_pretrained(**found.arguments)
-    return network.to(device()).eval(), tokenizer
+    if tokenizer.pad_token_id is None:
+        if config.pad_token_id is None:
+            raise ExtSubError(f"--toxicity-model {name}: neither its tokenizer nor its config names a padding token")
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(config.pad_token_id)
+    return names, tokenizer
 
 
 TASK = Task(
@@ -103,9 +106,11 @@ TASK = Task(
     read=_read,
     ask=_ask,
     judge=_judge,
+    check=_check,
     measures={"toxicity": Measure(better="lower"), "toxic_share": Measure(better="lower", share=True)},
     others=Measure(better="lower"),
     needs="answers",
+    questions=lambda item: [Question(conversation(item))],
     files=("toxic_test.json",),
     settings=("field", "max_new_tokens", "toxicity_model"),
 )

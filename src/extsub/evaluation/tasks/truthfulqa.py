@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from extsub.errors import ExtSubError
-from extsub.evaluation.task import text_of
+from extsub.evaluation.task import Item, Items, text_of
 from extsub.rows import Row, fields_of, read_rows
 
 HUB = "truthfulqa/truthful_qa"
@@ -30,6 +30,11 @@ class Questions:
     """question, best, true, false; mc1_false where MC1 has its own; best_false where the file names one; category"""
     name: str
     sha256: str
+    places: list[str]
+
+    def items(self, items: dict[int, Item], notes: tuple[str, ...] = ()) -> Items:
+        """Items of these questions, each under its number."""
+        return Items(items, self.name, self.sha256, notes, dict(enumerate(self.places)))
 
 
 def read_questions(data: str | None, subset: str) -> Questions:
@@ -44,7 +49,7 @@ def read_questions(data: str | None, subset: str) -> Questions:
     """
     name = data or HUB
     rows, sha256 = read_rows(name, subset if data is None else None, "validation" if data is None else "train")
-    return Questions([_question(where, row) for where, row in rows], name, sha256)
+    return Questions([_question(where, row) for where, row in rows], name, sha256, [where for where, _ in rows])
 
 
 def _question(where: str, row: Row) -> dict[str, Any]:

@@ -57,17 +57,18 @@ def _picked(right: Sequence[int], wrong: Sequence[int]) -> float:
 
 def _read_multiple(settings: EvaluationSettings, data: str | None) -> Items:
     questions = read_questions(data, "multiple_choice")
-    return Items(dict(enumerate(questions.questions)), questions.name, questions.sha256)
+    return questions.items(dict(enumerate(questions.questions)))
+
+
+def _multiple(item: Item) -> Question:
+    answers = [item["best"], *item.get("mc1_false", item["false"]), *item["true"], *item["false"]]
+    return Question([user_turn(item["question"])], tuple(dict.fromkeys(answers)))  # each is scored once
 
 
 def _ask_multiple(
     model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings
 ) -> Iterator[tuple[int, Row]]:
-    questions = {}
-    for index, item in items.items():
-        mc1_false = item.get("mc1_false", item["false"])
-        choices = tuple(dict.fromkeys([item["best"], *mc1_false, *item["true"], *item["false"]]))  # each is scored once
-        questions[index] = Question([user_turn(item["question"])], choices)
+    questions = {index: _multiple(item) for index, item in items.items()}
     for index, choice in choose(model, questions, settings):
         item, choices = items[index], questions[index].choices
         sides = ([item["best"]], item.get("mc1_false", item["false"]), item["true"], item["false"])
@@ -98,6 +99,7 @@ MULTIPLE = Task(
         **{f"mc{n}_{name}": CONTROL for name in ("chance", "longest", "shortest") for n in (1, 2, 3)},
     },
     needs="likelihoods",
+    questions=lambda item: [_multiple(item)],
     files=CHOICE_FILES,
 )
 
@@ -115,7 +117,7 @@ def _read_binary(settings: EvaluationSettings, data: str | None) -> Items:
             "the data names no Best Incorrect Answer (TruthfulQA.csv does since January 2025): each question's first "
             "incorrect answer stands in, so the figures are not the published benchmark's"
         )
-    return Items(items, questions.name, questions.sha256, tuple(notes))
+    return questions.items(items, tuple(notes))
 
 
 def shown(question: str, first: str, second: str) -> str:
@@ -123,16 +125,20 @@ def shown(question: str, first: str, second: str) -> str:
     return f"{question}\n(A) {first}\n(B) {second}\nAnswer with A or B."
 
 
+def _binary(item: Item) -> list[Question]:
+    question, best, false = item["question"], item["best"], item["best_false"]
+    return [
+        Question([user_turn(question)], (best, false)),
+        Question([user_turn(shown(question, best, false))], ("A", "B")),
+        Question([user_turn(shown(question, false, best))], ("B", "A")),
+    ]
+
+
 def _ask_binary(
     model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings
 ) -> Iterator[tuple[int, Row]]:
     """Each question thrice: its answers by likelihood, and shown as A and B in both orders."""
-    questions = {}
-    for index, item in items.items():
-        question, best, false = item["question"], item["best"], item["best_false"]
-        questions[3 * index] = Question([user_turn(question)], (best, false))
-        questions[3 * index + 1] = Question([user_turn(shown(question, best, false))], ("A", "B"))
-        questions[3 * index + 2] = Question([user_turn(shown(question, false, best))], ("B", "A"))
+    questions = {3 * index + way: one for index, item in items.items() for way, one in enumerate(_binary(item))}
     done: dict[int, dict[int, list[float]]] = {}
     shortened = set()
     for number, choice in choose(model, questions, settings):
@@ -173,5 +179,6 @@ BINARY = Task(
         **dict.fromkeys(("chance", "longest", "shortest"), CONTROL),
     },
     needs="likelihoods",
+    questions=_binary,
     files=CHOICE_FILES[::-1],
 )

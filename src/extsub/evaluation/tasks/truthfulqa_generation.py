@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from extsub.errors import ExtSubError
-from extsub.evaluation.asking import answer
+from extsub.evaluation.asking import Question, answer
 from extsub.evaluation.judges import QUESTIONS, check_judge, judge
 from extsub.evaluation.language_model import LanguageModel
 from extsub.evaluation.server import Server
@@ -15,7 +15,6 @@ from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task
 from extsub.evaluation.tasks.truthfulqa import CSV_FILES, NO_COMMENT, read_questions
-from extsub.extras import require
 from extsub.prompts import user_turn
 
 NEW_TOKENS = 256
@@ -24,11 +23,6 @@ ROUGE = {"rouge1": "rouge1", "rouge2": "rouge2", "rougeL": "rougeLsum"}
 
 
 def _read(settings: EvaluationSettings, data: str | None) -> Items:
-    for library in ("sacrebleu", "rouge_score"):
-        require(library, "evaluate")
-    if settings.judge_url is None:
-        for option, name in (("--truth-judge", settings.truth_judge), ("--info-judge", settings.info_judge)):
-            check_judge(option, name)
     questions = read_questions(data, "generation")
     for number, one in enumerate(questions.questions):
         if "mc1_false" in one:
@@ -36,16 +30,25 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
                 f"{questions.name}, question {number + 1}: choices alone; truthfulqa-gen needs TruthfulQA.csv"
             )
         one["true"] = list(dict.fromkeys([*one["true"], NO_COMMENT]))  # as its authors: no comment is never false
-    return Items(dict(enumerate(questions.questions)), questions.name, questions.sha256)
+    return questions.items(dict(enumerate(questions.questions)))
+
+
+def _check(settings: EvaluationSettings) -> None:
+    for option, name in (("--truth-judge", settings.truth_judge), ("--info-judge", settings.info_judge)):
+        check_judge(option, name, settings.judge_url)
 
 
 def _ask(
     respondent: LanguageModel | Server, items: Mapping[int, Item], settings: EvaluationSettings
 ) -> Iterator[tuple[int, Row]]:
-    questions = {index: [user_turn(item["question"])] for index, item in items.items()}
+    questions = {index: _question(item).turns for index, item in items.items()}
     for prompt, one in answer(respondent, questions, settings, settings.max_new_tokens or NEW_TOKENS):
         row = {"prompt": prompt, "answer": one.text, "finished": one.finished, "shortened": one.shortened}
         yield one.index, {**items[one.index], **row}
+
+
+def _question(item: Item) -> Question:
+    return Question([user_turn(item["question"])])
 
 
 def _judge(rows: Mapping[int, Row], settings: EvaluationSettings) -> Iterator[tuple[int, Row]]:
@@ -103,12 +106,15 @@ TASK = Task(
     read=_read,
     ask=_ask,
     judge=_judge,
+    check=_check,
     measures={
         **{name: Measure(share=True) for name in ("truth", "info", "truth_and_info")},
         "no_comment": Measure(better=None, share=True),
         **{f"{name}_acc": Measure(share=True) for name in ("bleu", *ROUGE)},
     },
     needs="answers",
+    questions=lambda item: [_question(item)],
+    libraries={"sacrebleu": "evaluate", "rouge_score": "evaluate"},
     files=CSV_FILES,
     settings=("max_new_tokens", "truth_judge", "info_judge", "judge_url"),
 )

@@ -1,0 +1,84 @@
+"""How a model may be asked so that it says what it says to a single text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+Item = TypeVar("Item")
+
+Batch = Literal["any", "equal", "one"]
+"""texts of any lengths together, of equal lengths only, or one at a time"""
+BATCHES: tuple[Batch, ...] = ("any", "equal", "one")
+HOW = {"equal": "in batches of equal length", "one": "one at a time"}
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What changes no number, for texts of some length."""
+
+    sharing: bool = True
+    """reading a prompt once for all of its continuations"""
+    scoring: Batch = "any"
+    """reading texts together"""
+    answering: Batch | None = "any"
+    """answering prompts together; None: not even alone"""
+    cache: bool = True
+    """answering with what was kept of the tokens before"""
+
+    def __and__(self, other: Sound) -> Sound:
+        """What is sound by both."""
+        possible = self.answering and other.answering
+        return Sound(
+            self.sharing and other.sharing,
+            max(self.scoring, other.scoring, key=BATCHES.index),
+            max(self.answering, other.answering, key=BATCHES.index) if possible else None,
+            self.cache and other.cache,
+        )
+
+    def notes(self, which: str, scoring: bool, answering: bool) -> Iterator[str]:
+        """What is done otherwise than usual, and why."""
+        if scoring and not self.sharing:
+            yield f"prompts{which} are read again with each answer: read once for all, this model scores them otherwise"
+        if scoring and self.scoring in HOW:
+            yield f"texts{which} are scored {HOW[self.scoring]}: among others, this model scores them otherwise"
+        if answering and self.answering in HOW:
+            yield f"prompts{which} are answered {HOW[self.answering]}: among others, this model answers otherwise"
+        if answering and not self.cache:
+            yield f"prompts{which} are answered without a cache, which is slow: with it, this model answers otherwise"
+
+
+@dataclass(frozen=True)
+class Soundness:
+    """What is sound for short texts, and what for long ones."""
+
+    short: Sound = Sound()
+    long: Sound = Sound()
+    window: int | None = None
+    """tokens of the longest short text; None: all are short"""
+
+    @property
+    def everywhere(self) -> Sound:
+        """What is sound for texts of any length."""
+        return self.short & self.long
+
+    def split(self, items: Sequence[Item], length: Callable[[Item], int]) -> list[tuple[Sound, list[Item]]]:
+        """The items, short and long ones apart if that matters, with what is sound for them."""
+        if self.window is None or self.short == self.long:
+            return [(self.short, list(items))]
+        short = [item for item in items if length(item) <= self.window]
+        return [(self.short, short), (self.long, [item for item in items if length(item) > self.window])]
+
+    def notes(self, scoring: bool, answering: bool) -> tuple[str, ...]:
+        """For the results: what was done otherwise than usual when texts were scored, or prompts answered."""
+        everywhere = tuple(self.short.notes("", scoring, answering))
+        if self.window is None:
+            return everywhere
+        long = self.long.notes(f" of over {self.window:,} tokens", scoring, answering)
+        pairs = zip(self.long.notes("", scoring, answering), long, strict=True)
+        return (*everywhere, *(note for general, note in pairs if general not in everywhere))
+
+
+UNTRIED = Soundness()
+"""all that is usual"""

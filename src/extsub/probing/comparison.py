@@ -1,0 +1,96 @@
+"""Are two ways of asking a model the same up to rounding? What rounding does is found out from the model itself."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor, nn
+
+SLACK = 3.0
+"""so many times what rounding anew changes is still called rounding"""
+LEAST = 1e-3
+"""part of the logits' spread that is always called rounding"""
+SANE = 1e4
+"""logits beyond this stand for tokens that are ruled out"""
+FAILURES = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError),
+    StrictDataclassError,
+)
+"""what comes of a model that cannot be made, or not be asked so"""
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How far rounding moves a model's logits."""
+
+    worst: float
+    """at the place where it moves them most"""
+    typical: float
+    """at the median place"""
+    is_exact: bool
+    """float32. With fewer digits experts are chosen otherwise here and there, which says nothing of the other places"""
+    is_steady: bool
+    """whether a float32 model says the same when it is asked again"""
+
+    @classmethod
+    def of(cls, module: nn.Module, dtype: torch.dtype, ask: Callable[[], Tensor], expected: Tensor) -> Rounding:
+        """Of a model that computes in ``dtype``: how far what ``ask`` gives moves when everything is rounded anew.
+
+        Args:
+            expected: what it gives otherwise, logits (places, vocabulary).
+        """
+        least = LEAST * distances(torch.zeros_like(expected), expected).median().item()
+        is_exact = dtype == torch.float32
+        is_steady = not is_exact or distances(ask(), expected).max().item() <= least
+        with rounded_anew(module):
+            noise = distances(ask(), expected)
+        worst, typical = (max(SLACK * one.item(), least) for one in (noise.max(), noise.median()))
+        return cls(worst, typical, is_exact, is_steady)
+
+    def explains(self, found: Tensor, expected: Tensor, everywhere: bool = False) -> bool:
+        """Whether logits (places, vocabulary) are the expected ones, rounded.
+
+        Args:
+            everywhere: look at the worst place, whatever the dtype: for what is computed in the same way.
+        """
+        each = distances(found, expected)
+        if self.is_exact or everywhere:
+            return each.max().item() <= self.worst
+        return each.median().item() <= self.typical
+
+
+def distances(found: Tensor, expected: Tensor) -> Tensor:
+    """(places,): how far logits (places, vocabulary) lie from others, as the root mean square over tokens. What all
+    tokens have in common does not count."""
+    usable = expected.abs() < SANE
+    difference = torch.where(usable, found.float() - expected.float(), 0)
+    tokens = usable.sum(1, keepdim=True).clamp(min=1)
+    difference = torch.where(usable, difference - difference.sum(1, keepdim=True) / tokens, 0)
+    return (difference.square().sum(1) / tokens[:, 0]).sqrt()
+
+
+@contextlib.contextmanager
+def rounded_anew(module: nn.Module) -> Generator[None]:
+    """Inside, what every layer gives is off by up to a unit in the last place, at random."""
+    generators: dict[torch.device, torch.Generator] = {}
+
+    def shake(_: nn.Module, __: Any, output: Any) -> Any:
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            return None
+        if output.device not in generators:
+            generators[output.device] = torch.Generator(output.device).manual_seed(0)
+        noise = torch.rand(output.shape, generator=generators[output.device], device=output.device) * 2 - 1
+        return (output.float() * (1 + noise * torch.finfo(output.dtype).eps)).to(output.dtype)
+
+    leaves = [one for one in module.modules() if next(one.children(), None) is None]
+    hooks = [one.register_forward_hook(shake) for one in leaves]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
