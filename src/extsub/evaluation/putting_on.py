@@ -103,8 +103,8 @@ def _own_weights(model: PreTrainedModel, adapter: AdapterName) -> set[str]:
         base = tensor.detach().cpu()
         if weights[name].shape != base.shape or not torch.equal(weights[name].to(base.dtype), base):
             raise ExtSubError(
-                f"{adapter.given}: {brief(name)} is a weight of the base, and another than in {model.name_or_path}: say which "
-                "--model it was trained on, or merge the adapter into that and evaluate the merged model"
+                f"{adapter.given}: {brief(name)} is a weight of the base, and another than in {model.name_or_path}: "
+                "say which --model it was trained on, or merge the adapter into that and evaluate the merged model"
             )
     return set(weights) - copies.keys()
 
