@@ -157,10 +157,10 @@ def attach(folder: Path, one: spoilt.Spoilt) -> None:
 RECIPE = b"""\
 model: base
 output: out
-training: {rank: 8, learning-rate: 2e-5, target_modules: [q_proj], field: {prompt: question}}
-expert: {data: good.jsonl}
+training: {rank: 8, learning-rate: 2e-5, target_modules: [q_proj], field: {instruction: instruction}}
+expert: {data: data.jsonl}
 anti_experts:
-  untrue: &one {data: bad.jsonl, epochs: 2.5, packing: true}
+  untrue: &one {data: data.jsonl, epochs: 2.5, packing: true}
   other: {<<: *one, seed: 1}
 sweep: {tasks: [truthfulqa-mc, perplexity], alphas: "0:3:0.25", operations: [ext-sub, subtract]}
 result: {operation: ext-sub, rank: 4}
@@ -189,9 +189,10 @@ YAML_EDITS = st.tuples(st.just("insert"), st.floats(0, 1), WORD_EDITS) | spoilt.
 
 def recipes(folder: Path, edits: list[tuple[str, float, bytes]]) -> None:
     """YAML for ``run`` and for ``train --config``."""
-    path = folder / "recipe.yaml"
+    path, data = folder / "recipe.yaml", folder / "data.jsonl"
+    data.write_text(json.dumps(ROW))
     for target, content, read in (("recipe", RECIPE, read_recipe), ("config", TRAINING, _read_config)):
-        path.write_bytes(spoilt.spoil(content, edits))
+        path.write_bytes(spoilt.spoil(content.replace(b"data.jsonl", str(data).encode()), edits))
         outcome(target, lambda read=read: read(path))
 
 

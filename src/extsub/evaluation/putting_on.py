@@ -119,7 +119,8 @@ def _check_complete(module: Any, name: str, found: set[str], adapter: AdapterNam
         )
     if unknown := sorted(found - expected):
         raise ExtSubError(
-            f"{adapter.given}: {len(unknown)} tensors fit nowhere in this base, first {brief(unknown[0])}: say which --model"
+            f"{adapter.given}: {len(unknown)} tensors fit nowhere in this base, first {brief(unknown[0])}: say which "
+            "--model"
         )
 
 
