@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -100,6 +101,43 @@ def test_a_merged_model_is_its_base_with_the_adapter(made: Path, tmp_path: Path,
         done(evaluate(f"truthfulqa-mc perplexity {EVERYWHERE} --output {model.split()[1]}-out {model}"))
     assert_same("merged-out", "lora-out", ("truthfulqa-mc", "perplexity"), 1e-4)
     assert results("merged-out")["model"]["base_sha256"] != results("lora-out")["model"]["base_sha256"]
+
+
+def test_an_adapter_beside_a_model_changes_no_figure_and_every_command_says_so(here: Path, extsub: Command) -> None:
+    """Transformers would put it on: its tensors would be in the model twice, or be another's."""
+    for name in ("base", "judge"):
+        shutil.copytree(here / name, here / f"both-{name}")
+        for path in (here / "lora").glob("adapter_*"):
+            shutil.copy(path, here / f"both-{name}")
+    note = "also holds an adapter (adapter_config.json), which was not put on: to use it, say --adapter"
+    words = f"evaluate perplexity toxicity {EVERYWHERE} {TOXIC} --limit 2"
+    done(extsub(*f"{words} --model base --output plain".split()))
+    said = done(extsub(*f"{words} --model both-base --output both".replace(" judge", " both-judge").split()))
+    assert said.count(f"both-base {note}") == 2
+    assert f"toxicity: both-judge {note}" in said
+    assert_same("plain", "both", ("perplexity", "toxicity"), 0)
+    assert results("plain")["model"]["base_sha256"] == results("both")["model"]["base_sha256"]
+    for name in ("base", "both-base"):
+        asking = f"generate --model {name} --prompts data/rows.jsonl --output {name}.jsonl --max-new-tokens 4"
+        assert (f"both-base {note}" in done(extsub(*asking.split()))) == (name == "both-base")
+    assert Path("base.jsonl").read_text() == Path("both-base.jsonl").read_text()
+    sweeping = "sweep lora lora --model both-base --tasks perplexity --data data/text.txt --output swept"
+    assert f"both-base {note}" in done(extsub(*f"{sweeping} --operations subtract --alphas 1 --limit 2".split()))
+    losses = []
+    for name in ("base", "both-base"):
+        training = f"train --model {name} --data data/rows.jsonl --output {name}-lora --batch-size 2 --json"
+        record = json.loads(extsub(*training.split()).stdout)
+        losses.append(record["first_loss"])
+        assert any(note in one for one in record["plan"]["notes"]) == (name == "both-base")
+    assert losses[0] == losses[1]
+
+
+def test_the_sign_of_a_scale_is_noted(here: Path, evaluate: Command) -> None:
+    shutil.copytree(here / "lora", here / "flipped")
+    path = here / "flipped" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "lora_alpha": -16}))
+    said = done(evaluate("perplexity --adapter flipped --data data/text.txt"))
+    assert "note: perplexity: lora_alpha is -16: the adapter is applied with its sign flipped" in said
 
 
 def test_the_results_say_how_they_were_made(evaluate: Command) -> None:

@@ -68,6 +68,18 @@ def refused(here: Path, evaluate: Command) -> Callable[[str], str]:
          "owner/name@revision)"),
         ("halueval-qa --adapter base", "base: no adapter_config.json in this folder (model.safetensors looks like a "
          "full model, not a PEFT adapter)"),
+        ("halueval-qa --model lora", "lora is an adapter, not a model: pass it as --adapter, or merge it into the "
+         "model it was trained on"),
+        ("halueval-qa --model half", "half is an adapter, not a model: pass it as --adapter, or merge"),
+        ("halueval-qa --model data", "data: no config.json in this folder, so it holds no model"),
+        ("halueval-qa --model gguf", "gguf: no config.json in this folder, so it holds no model; a GGUF file is for "
+         "llama.cpp: give the model that it was made from"),
+        ("halueval-qa --model gguf/base.gguf", "gguf/base.gguf is a file: give the folder that holds config.json and "
+         "the weights; a GGUF file is for llama.cpp: give the model that it was made from"),
+        ("halueval-qa --model above", "above: no config.json in this folder, so it holds no model; its subfolders base "
+         "have one: give one of them"),
+        ("toxicity --toxicity-model lora", "lora is an adapter, not a model: pass it as --adapter, or merge it into"),
+        ("truthfulqa-gen --info-judge none --truth-judge lora", "--truth-judge: lora is an adapter, not a model: "),
         ("halueval-qa --adapter lora ./lora", "two adapters are called lora: evaluate them into outputs of their own"),
         ("halueval-qa --output base/config.json", "base/config.json is a file: choose another output"),
         ("halueval-qa --output base", "base is a symbolic link: give the folder itself"),
@@ -101,6 +113,15 @@ def test_settings_that_cannot_be_met(here: Path, refused: Callable[[str], str], 
         tiny.llama(here / "plain")
     if "mute" in words:
         shutil.copytree(tiny.gpt2(here / "spoken"), here / "mute", ignore=shutil.ignore_patterns("tokenizer*"))
+    if "half" in words:  # as trainers leave it that save the config of the model too
+        shutil.copytree(here / "lora", here / "half")
+        shutil.copy(here / "base" / "config.json", here / "half")
+    if "gguf" in words:
+        (here / "gguf").mkdir()
+        (here / "gguf" / "base.gguf").touch()
+    if "above" in words:
+        (here / "above").mkdir()
+        (here / "above" / "base").symlink_to(here / "base")
     if "torn" in words:
         shutil.copytree(here / "base", here / "torn")
         config = json.loads((here / "torn" / "config.json").read_text())
@@ -360,6 +381,12 @@ def test_what_was_asked_before_the_numbers_broke_is_kept(here: Path, evaluate: C
         ({"base_model_name_or_path": ["x"]}, "spoilt: base_model_name_or_path in adapter_config.json must be a string"),
         ({"modules_to_save": "lm_head"}, "spoilt: modules_to_save in adapter_config.json must be a list of names"),
         ({"modules_to_save": ["("]}, "spoilt: modules_to_save has '(', which is no regular expression"),
+        ({"base_model_name_or_path": "lora"}, "lora is an adapter, not a model: pass it as --adapter, or merge it into "
+         "the model it was trained on; that is what the adapter's config names as its base: say where it is, --model"),
+        ({"lora_alpha": 0}, "spoilt: lora_alpha is 0 in adapter_config.json: the adapter changes nothing; if its scale "
+         "was lost when it was saved, write there what it was trained with"),
+        ({"lora_alpha": None}, "spoilt: lora_alpha in adapter_config.json must be a number, found None"),
+        ({"lora_alpha": "16"}, "spoilt: lora_alpha in adapter_config.json must be a number, found '16'"),
         ({"base_model_name_or_path": None}, "no base model: give --model, a folder or a hub id (the adapter's config "
          "names none)"),
     ],

@@ -8,12 +8,18 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import peft
 import pytest
+import torch
 from huggingface_hub.repocard import metadata_load
+from transformers import AutoModelForCausalLM
 
 import build
+import tiny
 from conftest import start
 from extsub import ExtSubError, combine, load_adapter, save_adapter
+from extsub.evaluation.language_model import load_base
+from extsub.models import find_model, load_config, load_model
 
 COMMIT, OLD = "c" * 40, "0" * 40
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -192,6 +198,27 @@ def test_offline_the_cache_serves_what_it_has(hub: type[Hub], monkeypatch: pytes
     with pytest.raises(ExtSubError, match="ann/anti: no such folder here, and it is not in the cache of the hub"):
         load_adapter("ann/anti")
     assert len(hub.asked) == asked
+
+
+@pytest.mark.filterwarnings("ignore")  # of the libraries
+def test_a_model_of_the_hub_is_taken_without_the_adapter_beside_it(hub: type[Hub], tmp_path: Path) -> None:
+    for name in ("plain", "both"):
+        tiny.llama(hub.root / "ann" / name)
+    made = peft.LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False)
+    peft.get_peft_model(AutoModelForCausalLM.from_pretrained(hub.root / "ann" / "plain"), made).save_pretrained(
+        hub.root / "ann" / "both"
+    )
+    both, plain = (load_base(find_model(f"ann/{name}"), "float32") for name in ("both", "plain"))
+    assert len(both.name.notes) == 1
+    assert plain.name.notes == ()
+    for ours, theirs in zip(both.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    (hub.root / "ann" / "expert" / "config.json").write_bytes((hub.root / "ann" / "plain" / "config.json").read_bytes())
+    for name in ("ann/anti", "ann/expert"):  # without config.json, and with it
+        with pytest.raises(ExtSubError, match=r"an adapter is there .*: pass it as --adapter if you mean it"):
+            load_model(find_model(name), torch.float32)
+    with pytest.raises(ExtSubError, match=r"ann/none: the model could not be loaded: [^;]*$"):
+        load_config(find_model("ann/none"))
 
 
 DATASETS = """

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Lfm2Config, Mamba2Config
 
 import tiny
-from extsub import ExtSubError
+from extsub import Dial, ExtSubError, load_adapter
 from extsub.evaluation.adapter_name import base_of, find
 from extsub.evaluation.language_model import Base, load_base, switched_to
 from extsub.models import find_model
@@ -130,6 +131,82 @@ def test_what_does_not_fit_is_refused_by_name(
         pass
     assert message in str(error.value)
     assert torch.equal(logits(base.model), plain)
+
+
+@pytest.mark.parametrize("kind", ["lora", "prefix"])
+def test_an_adapter_beside_a_model_is_not_put_on_and_said(folder: Path, base: Base, kind: str) -> None:
+    one, _ = adapter(folder, kind)
+    both = folder / f"both-{kind}"
+    shutil.copytree(folder / "base", both)
+    for path in one.glob("adapter_*"):
+        shutil.copy(path, both)
+    name = find_model(str(both))
+    assert name.notes == (
+        f"{both} also holds an adapter (adapter_config.json), which was not put on: to use it, say --adapter",
+    )
+    assert find_model(str(folder / "base")).notes == ()
+    loaded = load_base(name, "float32")
+    assert torch.equal(logits(loaded.model), logits(base.model))
+    other, expected = adapter(folder, "lora", seed=1)
+    with loaded.with_adapter(find(str(other))) as model:
+        assert torch.equal(logits(model.module), expected)
+    plain = logits(base.model)
+    with base.with_adapter(find(str(both))) as model:  # as an adapter it is one
+        assert (logits(model.module) - plain).abs().max() > 1e-3
+
+
+def test_a_model_that_has_an_adapter_already_takes_no_other(folder: Path) -> None:
+    (one, _), (prefix, _) = adapter(folder, "lora"), adapter(folder, "prefix")
+    pair = [load_adapter(str(adapter(folder, "lora", seed)[0])) for seed in (0, 1)]
+    plain = AutoModelForCausalLM.from_pretrained(folder / "base")
+    attached = peft.PeftModel.from_pretrained(plain, str(one))
+    of_transformers = AutoModelForCausalLM.from_pretrained(folder / "base")
+    of_transformers.load_adapter(str(one))
+    soft = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder / "base"), str(prefix))
+    for model in (attached, attached.get_base_model(), of_transformers, soft):
+        with pytest.raises(ExtSubError, match="the model in memory has an adapter already: load the base model alone"):
+            Dial(model, *pair)
+    Dial(attached.unload(), *pair)
+
+
+def test_a_head_that_an_adapter_stores_goes_with_it(folder: Path, base: Base) -> None:
+    torch.manual_seed(0)
+    made = peft.get_peft_model(
+        AutoModelForCausalLM.from_pretrained(folder / "base"), CONFIGS["lora-with-head-saved"]
+    ).eval()
+    made.get_submodule("base_model.model.lm_head.modules_to_save.default").weight.data += 0.1  # trained
+    made.save_pretrained(folder / "trained-head")
+    plain = logits(base.model)
+    with base.with_adapter(find(str(folder / "trained-head"))) as model:
+        assert torch.equal(logits(model.module), logits(made))
+    assert torch.equal(logits(base.model), plain)
+
+
+def test_virtual_tokens_that_an_architecture_cannot_use_are_refused(tmp_path: Path) -> None:
+    """A state in place of keys and values; and an architecture that takes none and would say nothing."""
+    shape = {"vocab_size": 300, "hidden_size": 16, "num_hidden_layers": 2, "bos_token_id": 0, "eos_token_id": 1}
+    configs = {
+        "goes past": Mamba2Config(num_heads=4, head_dim=8, n_groups=1, state_size=8, chunk_size=8, **shape),
+        "does not fit its base model": Lfm2Config(
+            intermediate_size=16, num_attention_heads=2, num_key_value_heads=2,
+            layer_types=["conv", "full_attention"], **shape,
+        ),
+    }  # fmt: skip
+    prefix = {"peft_type": "PREFIX_TUNING", "task_type": "CAUSAL_LM", "num_virtual_tokens": 3, "num_layers": 2}
+    for message, config in configs.items():
+        path = tmp_path / config.model_type
+        AutoModelForCausalLM.from_config(config).save_pretrained(path)
+        tiny.tokenizer().save_pretrained(path)
+        adapter = tmp_path / f"{config.model_type}-prefix"
+        adapter.mkdir()
+        save_file({"prompt_embeddings": torch.ones(3, 64)}, adapter / "adapter_model.safetensors")
+        fields = {**prefix, "token_dim": 16, "num_attention_heads": 2, "num_transformer_submodules": 1}
+        (adapter / "adapter_config.json").write_text(json.dumps(fields))
+        base = load_base(find_model(str(path)), "float32")
+        plain = logits(base.model)
+        with pytest.raises(ExtSubError, match=message), base.with_adapter(find(str(adapter))):
+            pass
+        assert torch.equal(logits(base.model), plain)
 
 
 def test_the_base_is_read_from_the_adapter_or_named(folder: Path) -> None:

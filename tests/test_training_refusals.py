@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
@@ -20,6 +21,7 @@ from conftest import Command, start
 from extsub import ExtSubError, TrainingSettings
 from extsub.training import checkpoints
 from extsub.training import trainer as trainer_room
+from extsub.training.kinds import parameters, sketch
 from extsub.training.progress import Watch
 from killing import at_every_change, needs_fork
 
@@ -40,6 +42,80 @@ def here(models: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+SMALL = {"vocab_size": 400, "hidden_size": 32, "num_hidden_layers": 2, "bos_token_id": 0, "eos_token_id": 1}
+ATTENTION = {"intermediate_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, **SMALL}
+STATES = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8, "mamba_chunk_size": 8}
+CONFIGS = {
+    "mamba": transformers.MambaConfig(state_size=8, **SMALL),
+    "mamba2": transformers.Mamba2Config(num_heads=8, head_dim=8, n_groups=1, state_size=8, chunk_size=8, **SMALL),
+    "falcon_h1": transformers.FalconH1Config(mamba_d_ssm=64, **STATES, **ATTENTION),
+    "bamba": transformers.BambaConfig(attn_layer_indices=[1], **STATES, **ATTENTION),
+    "lfm2": transformers.Lfm2Config(layer_types=["conv", "full_attention"], **ATTENTION),
+    "minimax": transformers.MiniMaxConfig(
+        num_local_experts=2, layer_types=["linear_attention", "full_attention"], head_dim=8, **ATTENTION
+    ),
+    "phimoe": transformers.PhimoeConfig(num_local_experts=2, **ATTENTION),
+    "mixtral": transformers.MixtralConfig(num_local_experts=2, **ATTENTION),
+    "opt": transformers.OPTConfig(ffn_dim=32, num_attention_heads=4, word_embed_proj_dim=16, **SMALL),
+    "mpt": transformers.MptConfig(vocab_size=400, d_model=32, n_heads=4, n_layers=2),
+    "jamba": transformers.JambaConfig(
+        attn_layer_period=2, attn_layer_offset=1, num_experts=2, mamba_d_state=8, mamba_dt_rank=4, **ATTENTION
+    ),
+}  # fmt: skip
+STATEFUL = "its layers do not keep keys and values as PEFT makes them; train lora instead"
+NARROW = "its embeddings are not those that PEFT puts virtual tokens among; train lora instead"
+CHOICE = "choose with --target-modules from"
+ALL = "down_proj, gate_proj, in_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "message"),
+    [
+        ("mamba", "", f"lora does not fit mamba (it): no target modules found; {CHOICE} in_proj, x_proj"),
+        ("mamba", "--target-modules all-linear", f"PEFT cannot adapt out_proj there; {CHOICE} in_proj, x_proj"),
+        ("mamba", "--target-modules in_proj out_proj", f"PEFT cannot adapt out_proj there; {CHOICE} in_proj, x_proj"),
+        ("mamba", "--target-modules in_proj dt_proj", "it goes past dt_proj, so that an adapter there changes nothing; "
+         f"{CHOICE} in_proj, x_proj"),
+        ("mamba2", "--target-modules q_proj", f"no target modules found among q_proj; {CHOICE} in_proj"),
+        ("mamba2", "--target-modules in_proj q_proj", f"q_proj: it has no such module; {CHOICE} in_proj"),
+        ("falcon_h1", "--target-modules all-linear", f"PEFT cannot adapt out_proj there; {CHOICE} {ALL}"),
+        ("jamba", "--target-modules dt_proj", "it goes past dt_proj, so that an adapter there changes nothing; "
+         f"{CHOICE} {ALL.replace('o_proj', 'o_proj, out_proj')}, x_proj, or all-linear"),
+        ("phimoe", "--target-modules all-linear", f"PEFT cannot adapt router; {CHOICE} k_proj, o_proj, q_proj, v_proj"),
+        ("mixtral", "--target-modules all-linear", "its experts are in one tensor, which PEFT adapts without dropout "
+         "alone: pass --lora-dropout 0"),
+        ("mamba2", "--kind prefix", "it takes no keys and values from outside; train lora instead"),
+        ("mamba", "--kind prefix", "PEFT finds no num_attention_heads in its config; train lora instead"),
+        ("falcon_h1", "--kind prefix", STATEFUL),
+        ("bamba", "--kind prefix --encoder-size 0", STATEFUL),
+        ("jamba", "--kind prefix", STATEFUL),
+        ("lfm2", "--kind prefix", STATEFUL),
+        ("minimax", "--kind prefix", STATEFUL),
+        ("opt", "--kind prompt", NARROW),
+        ("opt", "--kind p-tuning", NARROW),
+        ("mpt", "--kind prompt", "PEFT finds no num_attention_heads in its config; train lora instead"),
+    ],
+)  # fmt: skip
+def test_what_an_architecture_cannot_have_is_said_before_data_or_weights_are_read(
+    here: Path, extsub: Command, model: str, arguments: str, message: str
+) -> None:
+    CONFIGS[model].save_pretrained(here / "it")
+    run = extsub("train", "--model", "it", "--data", "rows.jsonl", "--output", "out", *arguments.split())
+    assert (run.returncode, run.stdout, run.stderr.count("\n")) == (2, "", 1), run.stderr
+    assert run.stderr.endswith(f"{message}\n")
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("model", ["bamba", "lfm2", "falcon_h1", "jamba"])
+@pytest.mark.parametrize("kind", ["lora", "prompt"])
+def test_what_it_can_have_is_not_refused(model: str, kind: Any) -> None:
+    targets = ("in_proj", "q_proj") if kind == "lora" else None
+    settings = TrainingSettings(model="it", data="x", output=Path("x"), kind=kind, target_modules=targets)
+    before = CONFIGS[model].to_dict()
+    assert parameters(sketch(settings, CONFIGS[model]))[0] > 0
+    assert CONFIGS[model].to_dict() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -51,7 +127,8 @@ def here(models: Path, tmp_path: Path) -> Path:
         ("--model nowhere", "nowhere: the model could not be loaded: "),
         ("--model ./nowhere", "./nowhere: no such folder, and no model of the hub"),
         ("--model vit", "vit: vit is no causal language model"),
-        ("--model rows.jsonl", "rows.jsonl: no such folder, and no model of the hub"),
+        ("--model rows.jsonl", "rows.jsonl is a file: give the folder that holds config.json and the weights"),
+        ("--model full", "full is an adapter, not a model: pass it as --adapter, or merge it into the model it was "),
         ("--model small", "small: the tokenizer makes token 346 of rows.jsonl, and the model has 300"),
         ("--model short", "the longest row has 65 tokens, and short allows 32: pass --max-length 32 or less"),
         ("--model short --kind prompt", "and 2 virtual tokens, and short allows 32: pass --max-length 30 or less"),
@@ -88,12 +165,12 @@ def here(models: Path, tmp_path: Path) -> Path:
         ("--report-to nosuch", "--report-to nosuch: unknown or not installed; found "),
         ("--output .", "output '.': give the name of a folder to make"),
         ("--output mine", "mine/checkpoints was not written by extsub (it has no settings.json)"),
-        ("--target-modules q_proj qv_proj", "--target-modules qv_proj: base has no such module; choose from "),
+        ("--target-modules q_proj qv_proj", "--target-modules qv_proj: base has no such module; choose with "),
         ("--target-modules all-linear q_proj", "--target-modules all-linear already means all of them: give it alone"),
         ("--kind ia3 --target-modules q_proj --feedforward-modules down_proj", "ia3 does not fit llama (base): "),
         ("--kind ia3 --target-modules q_proj --feedforward-modules zzz", "ia3 does not fit llama (base): "),
         ("--model bert", "bert: bert sees both sides of a token, so it cannot be trained so"),
-        ("--model falcon --kind prefix", "prefix does not fit falcon (falcon): its attention keeps keys and "),
+        ("--model falcon --kind prefix", "prefix does not fit falcon (falcon): its layers do not keep keys "),
         ("--kind prompt --virtual-tokens 999", "--virtual-tokens 999: base allows 256 tokens, these included"),
         ("--batch-size 8 --epochs 1", "8 rows make 1 step of 8, and the warm-up takes it: nothing would be learnt"),
         ("--output deep/down/out --learning-rate 1e30 --batch-size 2", "the loss became "),

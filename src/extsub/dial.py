@@ -22,6 +22,7 @@ from extsub.algebra import OPERATIONS, Delta, Operation, Weight, spread_alpha
 from extsub.combination import Combination, combine
 from extsub.errors import ExtSubError
 from extsub.evaluation.adapter_name import find
+from extsub.evaluation.places import Base, places, tensors_of
 from extsub.evaluation.putting_on import put_on, take_off
 from extsub.profile import Profile
 
@@ -55,7 +56,7 @@ class Dial:
             save_adapter(whole, Path(folder) / "both")
             self.module = put_on(model, find(str(Path(folder) / "both")))
         self.module.eval()
-        tensors = _tensors(self.module)
+        tensors = _tensors(self.module, whole)
         self._layers = [
             _Layer.of(name, module.layout, *whole.origin.deltas(name), tensors)
             for name, module in whole.modules.items()
@@ -147,11 +148,10 @@ class _Layer:
                 target.copy_(packed[key].reshape(target.shape))
 
 
-def _tensors(module: Any) -> dict[str, Tensor]:
+def _tensors(module: Any, adapter: Adapter) -> dict[str, Tensor]:
     """The tensors in the model by their keys in the file."""
-    from peft import get_peft_model_state_dict
-
     config = module.active_peft_config
     if config.is_prompt_learning:
         return {"prompt_embeddings": module.prompt_encoder[module.active_adapter].embedding.weight.data}
-    return get_peft_model_state_dict(module, adapter_name="default", save_embedding_layers=False)
+    where = places(Base(module.get_base_model()), adapter.modules) if adapter.kind == "LORA" else {}
+    return tensors_of(module, "default", where or {})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, line
 from extsub.extras import require
+from extsub.files import located
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 HUB_ID = re.compile(r"(?P<repo>([\w.-]+/)?[\w.-]+)(@(?P<revision>[\w./-]+))?")
+CONFIG, ADAPTER = "config.json", "adapter_config.json"
+WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 
 
 @dataclass(frozen=True)
@@ -35,26 +39,66 @@ class ModelName:
         """for every ``from_pretrained``"""
         return {"pretrained_model_name_or_path": self.name, "revision": self.revision, "trust_remote_code": False}
 
+    @property
+    def arguments_alone(self) -> dict[str, Any]:
+        """for every ``from_pretrained`` that loads weights: where an adapter lies beside them, transformers would put
+        it on; told to look for it in a folder that is not there, it finds none"""
+        return {**self.arguments, "adapter_kwargs": {"subfolder": "no-adapter"}}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """what a user should know of it, in sentences"""
+        if not self.holds_adapter:
+            return ()
+        return (f"{self.given} also holds an adapter ({ADAPTER}), which was not put on: to use it, say --adapter",)
+
+    @functools.cached_property
+    def holds_adapter(self) -> bool:
+        """Whether an adapter lies in the same folder or repository."""
+        from transformers.utils import find_adapter_config_file
+
+        try:
+            return find_adapter_config_file(self.name, revision=self.revision) is not None
+        except (OSError, ValueError):  # no such repository
+            return False
+
 
 def find_model(name: str) -> ModelName:
     """A folder becomes absolute, so that an adapter that names it as its base can be loaded from anywhere.
 
     Raises:
-        ExtSubError: neither a folder nor the shape of a hub id.
+        ExtSubError: neither a folder that may hold a model nor the shape of a hub id.
     """
-    try:
-        folder = Path(name).expanduser()
-        is_folder, exists = folder.is_dir(), folder.exists()
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long, ~nobody, a null byte
-        raise ExtSubError(f"{brief(name)}: no such folder ({brief(error)})") from error
-    if is_folder:
+    folder = located(name)
+    if folder.is_dir():
+        _check_folder(folder, name)
         return ModelName(str(folder.resolve()), name)
+    if folder.is_file():
+        raise ExtSubError(f"{name} is a file: give the folder that holds {CONFIG} and the weights{_of_gguf([name])}")
     hub_id = HUB_ID.fullmatch(name)
-    if exists or not hub_id or name.startswith("."):
+    if folder.exists() or not hub_id or name.startswith("."):
         raise ExtSubError(f"{brief(name)}: no such folder, and no model of the hub (owner/name or owner/name@revision)")
     if "/" in name and folder.parent.is_dir() and not hub_id["revision"]:  # a slip, most likely
         raise ExtSubError(f"{name}: no such folder in {folder.parent}; if you mean the hub's model, write {name}@main")
     return ModelName(hub_id["repo"], name, hub_id["revision"])
+
+
+def _check_folder(folder: Path, name: str) -> None:
+    files = {path.name for path in folder.iterdir()}
+    if ADAPTER in files and not (CONFIG in files and any(any(folder.glob(weights)) for weights in WEIGHTS)):
+        raise ExtSubError(
+            f"{name} is an adapter, not a model: pass it as --adapter, or merge it into the model it was trained on"
+        )
+    if CONFIG not in files:
+        inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))[:5]
+        hint = f"; its subfolders {', '.join(inside)} have one: give one of them" if inside else _of_gguf(files)
+        raise ExtSubError(f"{name}: no {CONFIG} in this folder, so it holds no model{hint}")
+
+
+def _of_gguf(files: Iterable[str]) -> str:
+    """What to do where the weights are in the format of llama.cpp."""
+    found = any(file.lower().endswith(".gguf") for file in files)
+    return "; a GGUF file is for llama.cpp: give the model that it was made from" if found else ""
 
 
 def load_config(model: ModelName) -> PretrainedConfig:
@@ -64,7 +108,7 @@ def load_config(model: ModelName) -> PretrainedConfig:
         ExtSubError: it is not there, cannot be reached, needs code of its own, or is no causal language model.
     """
     transformers = require("transformers", "train")
-    with explained(model.given):
+    with _told_from_adapter(model), explained(model.given):
         config = transformers.AutoConfig.from_pretrained(**model.arguments)
     if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
         raise ExtSubError(f"{model.given}: {config.model_type} is no causal language model")
@@ -137,8 +181,8 @@ def load_model(model: ModelName, dtype: torch.dtype, quantize: str | None = None
         arguments["quantization_config"] = how
         arguments["device_map"] = {"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"}
     try:
-        with explained(model.given, "weights"):
-            return AutoModelForCausalLM.from_pretrained(**model.arguments, **arguments)
+        with _told_from_adapter(model), explained(model.given, "weights"):
+            return AutoModelForCausalLM.from_pretrained(**model.arguments_alone, **arguments)
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
             raise
@@ -187,6 +231,19 @@ def positions(config: PretrainedConfig) -> int | None:
     """The longest sequence that the model allows, in tokens; None where it has no limit."""
     known = config.get_text_config()
     return getattr(known, "max_position_embeddings", getattr(known, "max_seq_len", None))  # the latter is MPT's
+
+
+@contextmanager
+def _told_from_adapter(model: ModelName) -> Generator[None]:
+    """What could not be loaded may be an adapter; of a repository that is known only when it fails."""
+    try:
+        yield
+    except ExtSubError as error:
+        if not model.holds_adapter:
+            raise
+        raise ExtSubError(
+            f"{error}; an adapter is there ({ADAPTER}): pass it as --adapter if you mean it, or else move it away"
+        ) from error
 
 
 @contextmanager

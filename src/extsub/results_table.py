@@ -122,6 +122,8 @@ def print_sweep(record: dict[str, Any]) -> None:
     print_table(chosen)
     if sentence := search_sentence(record):
         say("", sentence)
+    for note in record["notes"]:
+        say(f"  note: {note}")
     _print_sweep_end(record)
 
 

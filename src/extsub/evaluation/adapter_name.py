@@ -9,6 +9,7 @@ from typing import Any
 from extsub.adapters import config as fields
 from extsub.adapters.adapter import Source
 from extsub.adapters.base import normalised
+from extsub.adapters.lora import check_scale
 from extsub.adapters.reading import TensorFile, open_tensors, read_config
 from extsub.adapters.source import find_adapter
 from extsub.errors import ExtSubError
@@ -36,6 +37,8 @@ class AdapterName:
     """its weights are differences from a base that PEFT changes first (PiSSA and the like), for good"""
     template: str | None
     """it was trained with, where ``training.json`` says so"""
+    notes: tuple[str, ...] = ()
+    """what a user should know of it, in sentences"""
 
     @property
     def given(self) -> str:
@@ -47,7 +50,8 @@ def find(name: str) -> AdapterName:
     """An adapter in a folder or on the hub that PEFT may load: its files are whole and hold no code.
 
     Raises:
-        ExtSubError: nothing is there, it is of a kind that is not evaluated, or its files are not to be believed.
+        ExtSubError: nothing is there, it is of a kind that is not evaluated, its scale was lost, or its files are not
+            to be believed.
     """
     source = find_adapter(name)
     config = read_config(source.config, name)
@@ -65,6 +69,7 @@ def find(name: str) -> AdapterName:
         revision=fields.text(config, "revision", name),
         changes_base=str(config.get("init_lora_weights")).lower().startswith(CHANGING),
         template=_template(source),
+        notes=tuple(check_scale(config, name)) if kind == "LORA" else (),
     )
 
 

@@ -125,9 +125,10 @@ def carry_out(
         for subject in subjects:
             runs += [_begin(task, items[task.name], subject, settings, group) for task in tasks]
         undone = {run.task.name: run.task for run in runs if run.unasked or run.unjudged}
-        group.told(lambda: check_judges(list(undone.values()), settings))
+        notes = group.told(lambda: check_judges(list(undone.values()), settings))
         ask(runs)
         for run in runs:
+            run.notes += notes.get(run.task.name, ())
             judge(run, settings, group, progress)
         group.wait()
         if not group.is_main:
@@ -135,15 +136,16 @@ def carry_out(
         return [_finish(subject, [run for run in runs if run.subject is subject], group) for subject in subjects]
 
 
-def check_judges(tasks: Sequence[Task], settings: EvaluationSettings) -> None:
+def check_judges(tasks: Sequence[Task], settings: EvaluationSettings) -> dict[str, tuple[str, ...]]:
     """Whether what judges the answers of these tasks is there, before they are made.
 
+    Returns:
+        for each task that is judged, what a user should know of its judges, in sentences
+
     Raises:
-        ExtSubError: it is not.
+        ExtSubError: a judge is not there.
     """
-    for task in tasks:
-        if task.check:
-            task.check(settings)
+    return {task.name: task.check(settings) for task in tasks if task.check}
 
 
 def tasks_named(names: Sequence[str], settings: EvaluationSettings) -> list[Task]:
@@ -262,7 +264,7 @@ def _write(subject: Subject, results: dict[str, Any]) -> None:
 def _record(run: Run, rows: list[Row], group: Processes) -> dict[str, Any]:
     shortened = sum(bool(row.get("shortened")) for row in rows)
     unfinished = sum(not row.get("finished", True) for row in rows)
-    notes = [*run.items.notes, *run.notes]
+    notes = [*run.subject.notes, *run.items.notes, *run.notes]
     if shortened:
         notes.append(f"{shortened:,} of {len(rows):,} prompts were too long and lost their beginning")
     if unfinished:

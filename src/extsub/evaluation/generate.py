@@ -96,7 +96,7 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
         "unfinished": sum(not row["finished"] for row in answers),
         "shortened": sum(row["shortened"] for row in answers),
         "renamed": names,
-        "notes": list(run.notes),
+        "notes": [*subject.notes, *run.notes],
         "seconds": run.seconds,
     }
 

@@ -26,22 +26,26 @@ WEIGHTS = (
 """under which transformers finds a model's weights"""
 
 
-def check_judge(option: str, name: str, url: str | None) -> None:
+def check_judge(option: str, name: str, url: str | None) -> tuple[str, ...]:
     """Whether a judge is there, before answers are made for it: its config, its tokenizer, and files with weights; or
     the server, which is asked once.
 
+    Returns:
+        what a user should know of it, in sentences
+
     Raises:
-        ExtSubError: it is not.
+        ExtSubError: it is not there.
     """
     if name == "none":
-        return
+        return ()
     try:
         if url:
             Server(url, name, retries=1).complete([PROBE], max_new_tokens=1)
-            return
+            return ()
         found = find_model(name)
         load_tokenizer(found, load_config(found))
         check_weights(found)
+        return found.notes
     except ExtSubError as error:
         raise ExtSubError(f"{option}: {error}; or pass {option} none, and nobody judges") from error
 

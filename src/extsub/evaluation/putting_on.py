@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from extsub.adapters.adapter import PREFIX, Adapter
+from extsub.adapters.load import decode
 from extsub.adapters.patterns import check_expressions
 from extsub.adapters.reading import read_config
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, line
+from extsub.evaluation import places
 from extsub.evaluation.adapter_name import AdapterName
 from extsub.models import is_out_of_memory
 
@@ -24,36 +29,107 @@ PEFT_RAISES = (
     *(ArithmeticError, AssertionError, ImportError),
 )
 """for a config or tensors that it does not expect"""
-LAYER = ".base_layer."
-"""stands in the name of a weight whose layer has an adapter"""
+LAYER = f"{places.LAYER}."
 
 
 def put_on(model: PreTrainedModel, adapter: AdapterName) -> Any:
     """PEFT's loader turns what is missing into a warning and ignores what it does not know: here both are refused.
 
     Raises:
-        ExtSubError: the adapter does not fit.
+        ExtSubError: the adapter does not fit, or the model has one already.
     """
     from peft import PeftConfig, get_peft_model
 
+    _check_bare(model)
     weights, folder = _own_weights(model, adapter), str(adapter.source.folder)
+    moved = _moved(model, adapter, weights)
     with _explained(adapter), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = PeftConfig.from_pretrained(folder)
+        config = moved.config if moved else PeftConfig.from_pretrained(folder)
         config.inference_mode = True
+        if hasattr(config, "lora_dropout"):  # nothing is trained, and PEFT puts none on fused experts
+            config.lora_dropout = 0.0
         module = get_peft_model(model, config)
         try:
-            module.load_adapter(folder, adapter_name="default")
-            _check_complete(module, "default", weights, adapter)
+            _load(module, "default", adapter, weights, moved)
+            if config.is_prompt_learning:
+                _check_heeded(module, adapter)
         except BaseException:
             take_off(module)
             raise
     return module
 
 
+def _load(module: Any, name: str, adapter: AdapterName, weights: set[str], moved: _Moved | None) -> None:
+    if moved:
+        places.fill(module, name, moved.adapter, moved.where)
+    else:
+        loaded = module.load_adapter(str(adapter.source.folder), adapter_name=name)
+        if (
+            not loaded.missing_keys and not loaded.unexpected_keys
+        ):  # some files name the adapter, as PEFT does in memory
+            weights = {re.sub(rf"\.{name}(?=\.|$)", "", one) for one in weights}
+        _check_complete(module, name, weights, adapter)
+
+
+def _check_bare(model: Any) -> None:
+    from peft import PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    if isinstance(model, PeftModel) or any(
+        isinstance(one, (BaseTunerLayer, AuxiliaryTrainingWrapper)) for one in model.modules()
+    ):
+        raise ExtSubError(
+            f"{model.name_or_path}: the model in memory has an adapter already: load the base model alone, or take the "
+            "adapter off (unload)"
+        )
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """A LoRA whose names are not all the base's own."""
+
+    adapter: Adapter
+    where: dict[str, places.Place]
+    config: Any
+
+
+def _moved(model: PreTrainedModel, adapter: AdapterName, weights: set[str]) -> _Moved | None:
+    base = places.Base(model)
+    layers = {key.removeprefix(PREFIX).partition(".lora_")[0] for key in weights if ".lora_" in key}
+    if all(map(base.has_as_named, layers)) and not any(".default." in key for key in weights):
+        return None
+    try:
+        read = decode(adapter.source)
+    except ExtSubError:  # of a kind that is not combined; PEFT may know it
+        return None
+    where = places.places(base, read.modules) if read.kind == "LORA" else None
+    return _Moved(read, where, places.config_for(base, read, where)) if where else None
+
+
+def _check_heeded(module: Any, adapter: AdapterName) -> None:
+    """Not every architecture goes on from keys and values, or embeddings, that are handed to it."""
+    tokens = torch.zeros(1, 2, dtype=torch.long, device=module.device)
+    module.eval()
+    with torch.no_grad():
+        with_it = module(input_ids=tokens).logits[:, -2:]
+        with module.disable_adapter():
+            without = module(input_ids=tokens).logits
+    if torch.equal(with_it, without):
+        raise ExtSubError(
+            f"{adapter.given}: {module.config.model_type} goes past a {adapter.kind} adapter: it would change nothing"
+        )
+
+
 def take_off(module: Any) -> None:
-    """Leave the base as it was."""
+    """Leave the base as it was. PEFT itself would leave heads and embeddings that an adapter stores whole."""
+    from peft.utils import ModulesToSaveWrapper
+
     base = module.get_base_model()
+    for name, one in list(base.named_modules()):
+        if isinstance(one, ModulesToSaveWrapper):
+            base.set_submodule(name, one.original_module)
     if not module.active_peft_config.is_prompt_learning:
         module.unload()
     if hasattr(base, "peft_config"):
@@ -71,11 +147,14 @@ def put_beside(module: Any, reference: AdapterName, adapter: AdapterName) -> Non
             f"--reference {reference.given} is {reference.kind} and {adapter.given} {adapter.kind}: two kinds cannot "
             "be in one model; compare with the base (leave --reference out)"
         )
-    weights = _own_weights(module.get_base_model(), reference)
+    base = module.get_base_model()
+    weights = _own_weights(base, reference)
+    moved = _moved(base, reference, weights)
     with _explained(reference), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module.load_adapter(str(reference.source.folder), adapter_name="reference")
-        _check_complete(module, "reference", weights, reference)
+        if moved:
+            module.add_adapter("reference", moved.config)
+        _load(module, "reference", reference, weights, moved)
     module.set_adapter("default")
 
 
@@ -93,7 +172,9 @@ def _own_weights(model: PreTrainedModel, adapter: AdapterName) -> set[str]:
     with _explained(adapter):
         weights = load_peft_weights(str(adapter.source.folder), device="cpu")
         own = getattr(PeftConfig.from_pretrained(str(adapter.source.folder)), "modules_to_save", None) or ()
-    theirs = {f"base_model.model.{name}".replace(LAYER, "."): one for name, one in model.state_dict().items()}
+    theirs = {
+        f"{PREFIX}{name}".replace(LAYER, "."): one for name, one in model.state_dict().items() if ".default" not in name
+    }
     copies = {
         name: theirs[one]
         for name in weights

@@ -25,6 +25,8 @@ class Subject:
     adapter: AdapterName | None
     folder: Path | None
     record: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    """what a user should know of base and adapter, in sentences"""
 
 
 def subjects_of(settings: Asking, output: Path | None) -> list[Subject]:
@@ -43,13 +45,15 @@ def subjects_of(settings: Asking, output: Path | None) -> list[Subject]:
     if settings.backend == "openai":
         record = {"base": None, "server": settings.url, "served_name": settings.model}
         return [Subject(str(settings.model), None, output, record)]
-    known = identify(adapter_name.base_of(settings.model, adapters))
+    base = adapter_name.base_of(settings.model, adapters)
+    known = identify(base)
     if not adapters:
-        return [Subject(known["base"], None, output, {**known, "adapter": None})]
+        return [Subject(known["base"], None, output, {**known, "adapter": None}, base.notes)]
     subjects = []
     for label, one in zip(labels, adapters, strict=True):
         folder = output if len(adapters) == 1 or output is None else output / label
-        subjects.append(Subject(label, one, folder, {**known, "adapter": one.source.provenance(), "kind": one.kind}))
+        record = {**known, "adapter": one.source.provenance(), "kind": one.kind}
+        subjects.append(Subject(label, one, folder, record, (*base.notes, *one.notes)))
     return subjects
 
 
@@ -78,14 +82,16 @@ def identify(base: ModelName) -> dict[str, Any]:
 
 
 def _fingerprint(name: str) -> str | None:
-    """Tells a local model from another one in its place: sizes of its files, and a megabyte of each at three places."""
+    """Tells a local model from another one in its place: sizes of its files, and a megabyte of each at three places.
+
+    An adapter beside it is no part of it.
+    """
     folder = Path(name)
     if not folder.is_dir():
         return None  # the hub's commit identifies it
     digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.json")]):
-        if not path.is_file():
-            continue
+    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.json")]
+    for path in sorted(one for one in files if one.is_file() and not one.name.startswith("adapter_")):
         size = path.stat().st_size
         digest.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:

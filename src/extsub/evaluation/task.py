@@ -13,6 +13,7 @@ from extsub.errors import ExtSubError
 from extsub.escaping import shown
 from extsub.evaluation.settings import Asking, EvaluationSettings
 from extsub.evaluation.statistics import Measure, Scores
+from extsub.files import located
 from extsub.prompts import Turn
 from extsub.rows import has, reach
 
@@ -57,7 +58,7 @@ class Task:
     """item -> what the model is asked, so that it can be checked before the model is there"""
     judge: Callable[[Mapping[int, Row], Any], Iterator[tuple[int, Row]]] | None = None
     """scores rows after the model was put away"""
-    check: Callable[[Any], None] | None = None
+    check: Callable[[Any], tuple[str, ...]] | None = None
     """(settings) -> refuses if what judges is not there; asked before answers are made for it"""
     others: Measure = field(default_factory=Measure)
     """what scores mean whose names are known only when they are there"""
@@ -98,7 +99,7 @@ def data_of(task: Task, settings: EvaluationSettings, names: tuple[str, ...]) ->
         else:
             raise ExtSubError(f"--data {common} {given}: say which task has which, --data {task.name}={given}")
     given = own if own is not None else common
-    folder = Path(given or "").expanduser()
+    folder = located(given or "")
     if given is None or not folder.is_dir():
         return given
     if task.folder_with:

@@ -178,4 +178,5 @@ class _Run:
             "report": found("report"),
             "page": str(output / PAGE),
             "result": {"output": str(output / COMBINED), **found("result")},
+            "notes": list(find_model(self.recipe.model).notes),
         }

@@ -48,6 +48,8 @@ def print_run(summary: dict[str, Any]) -> None:
     }
     for name, value in rows.items():
         say(f"  {name:8} {value}")
+    for note in summary["notes"]:
+        say(f"  note: {note}")
 
 
 def _size(size: int) -> str:

@@ -89,7 +89,7 @@ class Asker:
         assert self.settings.output is not None
         random = self.settings.seed if turn.operation == "random" else None
         record = {**self.made_of, **turn.to_dict(), "random_seed": random}
-        return Subject(turn.label, None, self.settings.output / POSITIONS / turn.label, record)
+        return Subject(turn.label, None, self.settings.output / POSITIONS / turn.label, record, self.base.notes)
 
     def _ask_at(self, turn: Position, runs: Sequence[Run], advance: Callable[[int], None]) -> None:
         if self._loaded is None:

@@ -99,6 +99,7 @@ def _carry_out(
         "given": given,
         "score": str(target),
         "budget": settings.budget,
+        "notes": list(asker.base.notes),
         "positions": asked,
         "chosen": {operation: one.to_dict() for operation, one in chosen.items()},
         **({"search": found} if found else {}),

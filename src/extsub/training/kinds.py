@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from extsub.errors import ExtSubError
+from extsub.training.rehearsal import bare, failure, idle
+from extsub.training.settings import PROMPT_LEARNING
 
 if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig
 
     from extsub.training.settings import TrainingSettings
+
+INSTEAD = "train lora instead"
 
 
 def peft_config(settings: TrainingSettings) -> PeftConfig:
@@ -57,42 +63,84 @@ def sketch(settings: TrainingSettings, config: PretrainedConfig) -> PeftModel:
         ExtSubError: the architecture has none of the target modules, or PEFT cannot adapt them.
     """
     import peft
-    from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-        linear = _linear(model)
-        try:
+    model = bare(config)
+    try:
+        with torch.device("meta"):
             sketched = peft.get_peft_model(model, peft_config(settings))
-        except ValueError as error:
-            reason = " ".join(str(error).split())
-            if re.search(r"target_modules|Target modules", reason):
-                given = f" among {', '.join(settings.target_modules)}" if settings.target_modules else ""
-                reason = f"no target modules found{given}; choose with --target-modules from {linear}, or all-linear"
-            raise ExtSubError(
-                f"{settings.kind} does not fit {config.model_type} ({settings.model}): {reason}"
-            ) from error
+    except (ValueError, NotImplementedError) as error:
+        raise _misfit(settings, config, _reason(error, settings, config)) from error
     if hasattr(model.get_output_embeddings(), "base_layer"):
         raise ExtSubError("--target-modules: TRL cannot train an adapter on the output layer (lm_head): leave it out")
-    _check_targets(settings, sketched, linear)
-    if settings.kind == "prefix":
-        _check_prefix(settings, sketched, config)
+    _check_targets(settings, sketched, config)
+    if settings.kind in PROMPT_LEARNING:
+        _check_virtual_tokens(settings, sketched, config)
+    _check_step(settings, sketched, config)
     return sketched
 
 
-def _check_prefix(settings: TrainingSettings, model: PeftModel, config: PretrainedConfig) -> None:
-    """PEFT makes keys and values of a shape that some kinds of attention (multi-query, latent) do not keep."""
+def _misfit(settings: TrainingSettings, config: PretrainedConfig, reason: str) -> ExtSubError:
+    return ExtSubError(f"{settings.kind} does not fit {config.model_type} ({settings.model}): {reason}")
+
+
+def _reason(error: Exception, settings: TrainingSettings, config: PretrainedConfig) -> str:
+    """Why PEFT makes no adapter, and what to do about it."""
+    said = " ".join(str(error).split())[:300]
+    if settings.kind in PROMPT_LEARNING:
+        missing = re.search(r"Please specify `(\w+)`", said)
+        return f"{f'PEFT finds no {missing[1]} in its config' if missing else said}; {INSTEAD}"
+    if "lora_dropout" in said:
+        return "its experts are in one tensor, which PEFT adapts without dropout alone: pass --lora-dropout 0"
+    if refused := re.search(r"Module '(\w+)' is incompatible", said):
+        return f"PEFT cannot adapt {refused[1]} there; {_choice(settings, config)}"
+    if re.search(r"target_modules|Target modules", said):
+        given = f" among {', '.join(settings.target_modules)}" if settings.target_modules else ""
+        return f"no target modules found{given}; {_choice(settings, config)}"
+    return said
+
+
+def _choice(settings: TrainingSettings, config: PretrainedConfig) -> str:
+    """The modules that can be adapted with effect: it is tried."""
+    model = bare(config)
+    output = model.get_output_embeddings()
+    layers = model.base_model.named_modules()
+    names = sorted({name.rpartition(".")[2] for name, one in layers if _is_linear(one) and one is not output})
+    together = _adapted(settings, config, *names)
+    if together is None:
+        names = [name for name in names if _adapted(settings, config, name)]
+        together = _adapted(settings, config, *names)
+    if together is not None:
+        without_effect = idle(together)
+        names = [name for name in names if name not in without_effect]
+    every = _adapted(settings, config, "all-linear")
+    fits = every is not None and (not _special(every) or not failure(every, config))
+    return f"choose with --target-modules from {', '.join(names)}{', or all-linear' if fits else ''}"
+
+
+def _adapted(settings: TrainingSettings, config: PretrainedConfig, *targets: str) -> PeftModel | None:
+    """The model with an adapter on these modules, where PEFT makes one."""
+    import peft
+
+    wanted = replace(settings, target_modules=targets, feedforward_modules=None)
     try:
-        model(input_ids=torch.zeros(1, 2, dtype=torch.long, device="meta"))
-    except RuntimeError as error:  # others are of operations that need numbers
-        if "Sizes of tensors must match" in str(error):
-            raise ExtSubError(
-                f"prefix does not fit {config.model_type} ({settings.model}): its attention keeps keys and values of "
-                "another shape than PEFT makes; train lora instead"
-            ) from error
+        with torch.device("meta"):
+            return peft.get_peft_model(bare(config), peft_config(wanted))
+    except ValueError:
+        return None
 
 
-def _check_targets(settings: TrainingSettings, model: PeftModel, linear: str) -> None:
+def _is_linear(layer: torch.nn.Module) -> bool:
+    """Whether it is one, and not a router or the like that is a Linear with a way of its own."""
+    return type(layer).__name__ in ("Linear", "Conv1D")
+
+
+def _special(model: PeftModel) -> list[str]:
+    """The last names of adapted layers that are more than linear ones."""
+    adapted = {name: one.base_layer for name, one in model.named_modules() if hasattr(one, "base_layer")}
+    return sorted({name.rpartition(".")[2] for name, one in adapted.items() if not _is_linear(one)})
+
+
+def _check_targets(settings: TrainingSettings, model: PeftModel, config: PretrainedConfig) -> None:
     """PEFT is content when one of several names is found."""
     adapted = [name for name, one in model.named_modules() if hasattr(one, "base_layer")]
     for option, names in (
@@ -101,14 +149,40 @@ def _check_targets(settings: TrainingSettings, model: PeftModel, linear: str) ->
     ):
         for wanted in names or ():
             if wanted != "all-linear" and not any(f".{name}".endswith(f".{wanted}") for name in adapted):
-                raise ExtSubError(f"{option} {wanted}: {settings.model} has no such module; choose from {linear}")
+                choice = _choice(settings, config)
+                raise ExtSubError(f"{option} {wanted}: {settings.model} has no such module; {choice}")
 
 
-def _linear(model: PreTrainedModel) -> str:
-    """What could be adapted, without the output layer."""
-    modules = model.base_model.named_modules()
-    found = {name.rpartition(".")[2] for name, one in modules if type(one).__name__ in ("Linear", "Conv1D")}
-    return ", ".join(sorted(found))
+def _check_virtual_tokens(settings: TrainingSettings, model: PeftModel, config: PretrainedConfig) -> None:
+    """PEFT hands over keys and values, or puts embeddings of the hidden size among what it takes for the model's."""
+    if settings.kind == "prefix":
+        if "past_key_values" not in inspect.signature(model.get_base_model().forward).parameters:
+            raise _misfit(settings, config, f"it takes no keys and values from outside; {INSTEAD}")
+        return
+    embeddings = getattr(model, "word_embeddings", None)
+    if embeddings is None or embeddings.weight.shape[-1] != model.active_peft_config.token_dim:
+        raise _misfit(settings, config, f"its embeddings are not those that PEFT puts virtual tokens among; {INSTEAD}")
+
+
+def _check_step(settings: TrainingSettings, model: PeftModel, config: PretrainedConfig) -> None:
+    """PEFT makes adapters for attention that keeps plain keys and values, and for layers that give one tensor: others
+    (multi-query or latent attention, states, routers) fail in the first step."""
+    if failed := failure(model, config):
+        said = " ".join(str(failed.error).split())[:200]
+        if not failed.of_adapter:
+            raise ExtSubError(f"{settings.model}: its layers do not fit each other as config.json has them: {said}")
+        if settings.kind == "prefix":
+            reason = f"its layers do not keep keys and values as PEFT makes them; {INSTEAD}"
+        elif settings.kind in PROMPT_LEARNING:
+            reason = f"it does not take embeddings in place of tokens; {INSTEAD}"
+        else:
+            cannot = f"PEFT cannot adapt {', '.join(_special(model))}" if _special(model) else said
+            reason = f"{cannot}; {_choice(settings, config)}"
+        raise _misfit(settings, config, reason) from failed.error
+    named = set(settings.target_modules or ()) - {"all-linear"}
+    if named and (without_effect := sorted(named & idle(model))):
+        past = f"it goes past {', '.join(without_effect)}, so that an adapter there changes nothing"
+        raise _misfit(settings, config, f"{past}; {_choice(settings, config)}")
 
 
 def parameters(model: PeftModel) -> tuple[int, int]:

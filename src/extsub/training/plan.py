@@ -64,7 +64,7 @@ class Plan:
     @property
     def notes(self) -> tuple[str, ...]:
         """what a user should know about the data, in sentences"""
-        notes, kept = [*self.data.notes, *self.rows.notes], self.settings.max_length
+        notes, kept = [*self.model.notes, *self.data.notes, *self.rows.notes], self.settings.max_length
         if self.rows.truncated:
             notes.append(
                 f"{self.rows.truncated:,} rows are longer than {kept} tokens and lose their end (--max-length)"
@@ -142,18 +142,18 @@ class Plan:
 
 
 def plan_training(settings: TrainingSettings, progress: Progress | None = None) -> Plan:
-    """Check everything that can be checked without weights: the data first, then the model's architecture.
+    """Check everything that can be checked without weights: whether the adapter fits the model's architecture first.
 
     Raises:
         ExtSubError: the data, the model, the tokenizer, or how they fit, is at fault.
     """
     require("trl", "train")
     _check_reporting(settings)
-    data = load_data(settings.data, settings.field)
     model = find_model(settings.model)
     config = load_config(model)
     sketched = sketch(settings, config)
     trainable, base = parameters(sketched)
+    data = load_data(settings.data, settings.field)
     dtype = choose_dtype(settings.dtype)
     architecture: Any = sketched.get_base_model()
     is_tried = try_architecture(architecture, settings, dtype)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from extsub.escaping import line
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task
+from extsub.files import located
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -28,9 +30,9 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
     if not settings.lm_eval:
         raise ExtSubError("ability runs tasks of lm-evaluation-harness: name them, --lm-eval mmlu,gsm8k say")
     names = [name.strip() for given in settings.lm_eval for name in given.split(",") if name.strip()]
-    if data is not None and not Path(data).expanduser().is_dir():
+    if data is not None and not located(data).is_dir():
         raise ExtSubError(f"--data {data}: ability expects a folder of task files (YAML)")
-    folder = None if data is None else str(Path(data).expanduser().resolve())
+    folder = None if data is None else str(located(data).resolve())
     known = _manager(folder)
     for name in names:
         if not known.match_tasks([name]) and not Path(name).is_file():
@@ -81,22 +83,37 @@ def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSe
     for index, item in items.items():
         name = item["task"]
         try:
-            found = simple_evaluate(
-                model=harness,
-                tasks=[name],
-                task_manager=manager,
-                limit=settings.limit,
-                bootstrap_iters=0,  # intervals are ours
-                apply_chat_template=settings.prompt == "chat",
-                random_seed=settings.seed,
-                numpy_random_seed=settings.seed,
-                torch_random_seed=settings.seed,
-                fewshot_random_seed=settings.seed,
-            )
+            with _without_git():
+                found = simple_evaluate(
+                    model=harness,
+                    tasks=[name],
+                    task_manager=manager,
+                    limit=settings.limit,
+                    bootstrap_iters=0,  # intervals are ours
+                    apply_chat_template=settings.prompt == "chat",
+                    random_seed=settings.seed,
+                    numpy_random_seed=settings.seed,
+                    torch_random_seed=settings.seed,
+                    fewshot_random_seed=settings.seed,
+                )
         except (KeyError, ValueError, OSError) as error:
             said = line(" ".join(str(error).split())[:200])
             raise ExtSubError(f"--lm-eval {name}: lm-evaluation-harness cannot run it: {said}") from error
         yield index, {"task": name, "samples": list(_samples(name, found["samples"]))}
+
+
+@contextlib.contextmanager
+def _without_git() -> Generator[None]:
+    """The harness asks git for the commit of the folder where the user happens to be, and git complains on stderr where
+    that is no repository; we keep no such answer."""
+    from lm_eval import evaluator
+
+    harness: Any = evaluator
+    asked, harness.get_git_commit_hash = harness.get_git_commit_hash, lambda: None
+    try:
+        yield
+    finally:
+        harness.get_git_commit_hash = asked
 
 
 def _samples(name: str, found: Mapping[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:

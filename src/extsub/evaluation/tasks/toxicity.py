@@ -61,7 +61,7 @@ def classify(model: str, texts: Mapping[int, str], batch_size: int | None) -> It
     names, tokenizer = _classifier(model)
     found = find_model(model)
     with explained(found.given, "classifier"):
-        network = AutoModelForSequenceClassification.from_pretrained(**found.arguments).to(device()).eval()
+        network = AutoModelForSequenceClassification.from_pretrained(**found.arguments_alone).to(device()).eval()
     longest = min(tokenizer.model_max_length, network.config.max_position_embeddings - 2)  # RoBERTa keeps two to itself
     encoded = {
         index: tokenizer(text, truncation=True, max_length=longest)["input_ids"] for index, text in texts.items()
@@ -77,9 +77,11 @@ def classify(model: str, texts: Mapping[int, str], batch_size: int | None) -> It
     yield from Batches(work, lambda index: Size(1, len(encoded[index])), batch_size).run(list(texts))
 
 
-def _check(settings: EvaluationSettings) -> None:
+def _check(settings: EvaluationSettings) -> tuple[str, ...]:
     _classifier(settings.toxicity_model)
-    check_weights(find_model(settings.toxicity_model))
+    found = find_model(settings.toxicity_model)
+    check_weights(found)
+    return found.notes
 
 
 def _classifier(name: str) -> tuple[list[str], Any]:

@@ -33,9 +33,10 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
     return questions.items(dict(enumerate(questions.questions)))
 
 
-def _check(settings: EvaluationSettings) -> None:
-    for option, name in (("--truth-judge", settings.truth_judge), ("--info-judge", settings.info_judge)):
-        check_judge(option, name, settings.judge_url)
+def _check(settings: EvaluationSettings) -> tuple[str, ...]:
+    judges = {"--truth-judge": settings.truth_judge, "--info-judge": settings.info_judge}
+    notes = [check_judge(option, name, settings.judge_url) for option, name in judges.items()]
+    return tuple(dict.fromkeys(note for found in notes for note in found))
 
 
 def _ask(
