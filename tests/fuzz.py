@@ -37,6 +37,7 @@ from extsub import ExtSubError, combine, inspect, load_adapter, save_adapter
 from extsub.adapters import patterns
 from extsub.cli import _read_config
 from extsub.data import load_data, load_prompts
+from extsub.escaping import line
 from extsub.evaluation.adapter_name import base_of, find
 from extsub.evaluation.putting_on import put_on
 from extsub.evaluation.store import read_items, read_results
@@ -63,7 +64,7 @@ def outcome(target: str, work: Callable[[], Any]) -> Any:
         result = work()
     except ExtSubError as error:
         text, ending = str(error), "refused"
-        assert text.isprintable(), ascii(text)
+        assert line(text) == text, ascii(text)
         assert len(text) <= LONGEST, (len(text), text)
     counts[target, ending] += 1
     assert time.monotonic() - begun < SECONDS, "too slow"
@@ -98,7 +99,7 @@ def check(expert: Path, anti_expert: Path, output: Path) -> None:
         bisected = (oracle.unit(rows[0]) + oracle.unit(rows[1])).norm(dim=-1) > 1e-5  # the paper's formula is 0/0
         size = rows[0].norm() + rows[1].norm()
         want = oracle.combined("ext-sub", rows[0], [rows[1]], [0.5])
-        assert (rows[2] - want)[bisected].norm() <= 1e-2 * size, name  # of bfloat16
+        assert (rows[2] - want)[bisected].norm() <= 1e-2 * size + 1e-37, name  # of bfloat16; float32 ends
         counts["combine", "compared"] += 1
 
 
@@ -120,12 +121,7 @@ def dense(folder: Path) -> dict[str, Tensor]:
         if config.get("target_parameters") or A.ndim != 2 or "base_layer" in key or not mark:
             continue
         B = tensors[f"{name}.lora_B{end}"]
-        r, lora_alpha = (
-            (config.get(f"{field}_pattern") or {}).get(
-                get_pattern_key((config.get(f"{field}_pattern") or {}).keys(), name), config[default]
-            )
-            for field, default in (("rank", "r"), ("alpha", "lora_alpha"))
-        )
+        r, lora_alpha = (_value(config, f"{field}_pattern", name, default) for field, default in PATTERNS)
         scaling = lora_alpha / math.sqrt(r) if config.get("use_rslora") else lora_alpha / r
         if config["peft_type"] == "ADALORA":
             A = A * tensors[f"{name}.lora_E"]
@@ -134,6 +130,15 @@ def dense(folder: Path) -> dict[str, Tensor]:
             )
         result[name] = scaling * B @ A
     return result
+
+
+PATTERNS = (("rank", "r"), ("alpha", "lora_alpha"))
+
+
+def _value(config: dict[str, Any], field: str, name: str, default: str) -> float:
+    """As PEFT finds it; AdaLoRA has a field of the same name for something else."""
+    patterns = {} if config["peft_type"] == "ADALORA" else config.get(field) or {}
+    return patterns.get(get_pattern_key(patterns.keys(), name), config.get(default, 1))
 
 
 def attach(folder: Path, one: spoilt.Spoilt) -> None:
@@ -152,10 +157,10 @@ def attach(folder: Path, one: spoilt.Spoilt) -> None:
 RECIPE = b"""\
 model: base
 output: out
-training: {rank: 8, learning-rate: 2e-5, target_modules: [q_proj], field: {prompt: question}}
-expert: {data: good.jsonl}
+training: {rank: 8, learning-rate: 2e-5, target_modules: [q_proj], field: {instruction: instruction}}
+expert: {data: data.jsonl}
 anti_experts:
-  untrue: &one {data: bad.jsonl, epochs: 2.5, packing: true}
+  untrue: &one {data: data.jsonl, epochs: 2.5, packing: true}
   other: {<<: *one, seed: 1}
 sweep: {tasks: [truthfulqa-mc, perplexity], alphas: "0:3:0.25", operations: [ext-sub, subtract]}
 result: {operation: ext-sub, rank: 4}
@@ -184,9 +189,10 @@ YAML_EDITS = st.tuples(st.just("insert"), st.floats(0, 1), WORD_EDITS) | spoilt.
 
 def recipes(folder: Path, edits: list[tuple[str, float, bytes]]) -> None:
     """YAML for ``run`` and for ``train --config``."""
-    path = folder / "recipe.yaml"
+    path, data = folder / "recipe.yaml", folder / "data.jsonl"
+    data.write_text(json.dumps(ROW))
     for target, content, read in (("recipe", RECIPE, read_recipe), ("config", TRAINING, _read_config)):
-        path.write_bytes(spoilt.spoil(content, edits))
+        path.write_bytes(spoilt.spoil(content.replace(b"data.jsonl", str(data).encode()), edits))
         outcome(target, lambda read=read: read(path))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -30,6 +31,7 @@ from extsub.adapters.reading import read_config
 from extsub.escaping import brief, shown
 from extsub.files import read_bytes, read_json
 from extsub.recipe.values import read_yaml
+from extsub.rows import read_rows
 
 WEIGHTS, CONFIG, PICKLE = "adapter_model.safetensors", "adapter_config.json", "adapter_model.bin"
 HANGING = (
@@ -303,6 +305,13 @@ def test_a_pickle_is_as_large_as_it_looks(tmp_path: Path) -> None:
     assert "and torch.save compresses nothing" in refused(lambda: load_adapter(folder))
     torch.save({key: tensor.T.contiguous().T for key, tensor in tensors.items()}, folder / PICKLE)
     assert set(load_adapter(folder).modules) == {Q, V}, "a transposed tensor is whole"
+
+
+def test_packed_data_is_not_unpacked_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extsub.formats.LARGEST", 2**20)
+    path = tmp_path / "x.jsonl.gz"
+    path.write_bytes(gzip.compress(bytes(2**21)))  # two kilobytes
+    assert "unpacks to more than 1 MiB: unpack it first" in refused(lambda: read_rows(str(path)))
 
 
 # ---- YAML ------------------------------------------------------------------------------------------------------

@@ -9,8 +9,25 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from extsub.errors import ExtSubError
+from extsub.escaping import brief
+
 LARGEST = 32 * 2**20
 """bytes of a config or record; those of the largest adapters have 5 million"""
+
+
+def located(name: str) -> Path:
+    """The path that somebody wrote, with ``~`` as the home folder. Nothing need be there.
+
+    Raises:
+        ExtSubError: the system takes no such name, or does not say what is there.
+    """
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, ~nobody, a null byte
+        raise ExtSubError(f"{brief(name)}: no such folder or file ({brief(error)})") from error
+    return path
 
 
 def check_regular(path: Path) -> int:

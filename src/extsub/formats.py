@@ -22,6 +22,8 @@ SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".ndjson", ".tsv")
 PACKED = (".zst", ".bz2", ".xz", ".zip", ".tar", ".tgz", ".7z")
 LISTS = ("data", "rows", "train", "examples", "instances", "items", "records")
 """under which names a JSON file that is one object may hold its rows"""
+LARGEST = 2**31
+"""bytes that a packed file may hold"""
 DELIMITERS = (",", ";", "\t")
 """of a .csv; spreadsheets write semicolons where a comma is the decimal point"""
 
@@ -79,9 +81,14 @@ def _unpacked(path: Path, content: bytes) -> bytes:
     if path.suffix.lower() != ".gz":
         return content
     try:
-        return gzip.decompress(content)
+        unpacked = gzip.GzipFile(fileobj=io.BytesIO(content)).read(LARGEST + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise ExtSubError(f"{path}: not gzip, or not whole ({error})") from error
+        raise ExtSubError(f"{path}: not gzip, or not whole ({brief(error)})") from error
+    if len(unpacked) > LARGEST:  # a kilobyte can unpack to a megabyte, and a megabyte to a gigabyte
+        raise ExtSubError(
+            f"{path} unpacks to more than {LARGEST // 2**20:,} MiB: unpack it first, if that is what it holds"
+        )
+    return unpacked
 
 
 def decode(path: Path, content: bytes) -> str:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from extsub.errors import ExtSubError
-from extsub.escaping import brief
+from extsub.escaping import brief, line
 from extsub.extras import require
+from extsub.files import located
 
 if TYPE_CHECKING:
     import torch
@@ -68,18 +69,14 @@ def find_model(name: str) -> ModelName:
     Raises:
         ExtSubError: neither a folder that may hold a model nor the shape of a hub id.
     """
-    try:
-        folder = Path(name).expanduser()
-        is_folder, exists = folder.is_dir(), folder.exists()
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long, ~nobody, a null byte
-        raise ExtSubError(f"{brief(name)}: no such folder ({brief(error)})") from error
-    if is_folder:
+    folder = located(name)
+    if folder.is_dir():
         _check_folder(folder, name)
         return ModelName(str(folder.resolve()), name)
     if folder.is_file():
         raise ExtSubError(f"{name} is a file: give the folder that holds {CONFIG} and the weights{_of_gguf([name])}")
     hub_id = HUB_ID.fullmatch(name)
-    if exists or not hub_id or name.startswith("."):
+    if folder.exists() or not hub_id or name.startswith("."):
         raise ExtSubError(f"{brief(name)}: no such folder, and no model of the hub (owner/name or owner/name@revision)")
     if "/" in name and folder.parent.is_dir() and not hub_id["revision"]:  # a slip, most likely
         raise ExtSubError(f"{name}: no such folder in {folder.parent}; if you mean the hub's model, write {name}@main")
@@ -263,4 +260,4 @@ def explained(name: str, what: str = "model") -> Generator[None]:
         text = " ".join(str(error).split())
         if "trust_remote_code" in text:
             text = "it needs code of its own, and extsub runs no remote code"
-        raise ExtSubError(f"{name}: the {what} could not be loaded: {text[:300].rstrip('.')}") from error
+        raise ExtSubError(f"{name}: the {what} could not be loaded: {line(text[:300]).rstrip('.')}") from error

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
 from extsub.extras import require
-from extsub.files import read_bytes
+from extsub.files import located, read_bytes
 from extsub.formats import PACKED, SUFFIXES, Row, decode, kind_of, rows_in
 
 HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
@@ -59,7 +59,7 @@ def find_file(name: str, text: bool = False) -> Path | None:
     Raises:
         ExtSubError: it is a folder, a file of an unknown kind, or neither a file nor the shape of a hub id.
     """
-    path = Path(name).expanduser()
+    path = located(name)
     if path.is_file():
         if not (text and path.suffix == ".txt"):
             kind_of(path)
@@ -107,7 +107,7 @@ def read_text(name: str) -> tuple[str, str]:
     Raises:
         ExtSubError: it is not there, not UTF-8, or blank.
     """
-    path = Path(name).expanduser()
+    path = located(name)
     content = _bytes(path)
     text = decode(path, content)
     if not text.strip():

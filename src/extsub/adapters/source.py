@@ -9,6 +9,7 @@ from extsub.adapters.adapter import Source
 from extsub.adapters.stated import CARD
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
+from extsub.files import located
 
 CONFIG = "adapter_config.json"
 SAFETENSORS = "adapter_model.safetensors"
@@ -43,14 +44,10 @@ def find_adapter(name: str) -> Source:
     Raises:
         ExtSubError: nothing is there, or what is there is not one unsharded PEFT adapter.
     """
-    try:
-        folder = Path(name).expanduser()
-        is_folder, exists = folder.is_dir(), folder.exists()
-    except (OSError, RuntimeError, ValueError) as error:  # a name too long, ~nobody, a null byte
-        raise ExtSubError(f"{brief(name)}: no such folder ({brief(error)})") from error
-    if is_folder:
+    folder = located(name)
+    if folder.is_dir():
         return _in_folder(name, folder)
-    if exists:
+    if folder.exists():
         raise ExtSubError(f"{name} is a file: give the folder that holds {CONFIG} and the weights")
     hub_id = HUB_ID.fullmatch(name)
     if not hub_id or name.startswith(".") or ".." in Path(name).parts:

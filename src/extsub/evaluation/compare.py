@@ -17,6 +17,7 @@ from extsub.evaluation.statistics import Difference, Score, difference
 from extsub.evaluation.store import RESULTS, read_items, read_results
 from extsub.evaluation.task import scores_of
 from extsub.evaluation.tasks import TASKS
+from extsub.files import located
 
 SIGNIFICANT = 0.05
 
@@ -109,7 +110,7 @@ def compare(*results: str | Path, seed: int = 0) -> Comparison:
 
 
 def _folder(given: str | Path) -> Path:
-    path = Path(given).expanduser()
+    path = located(str(given))
     path = path.parent if path.name == RESULTS else path
     if not path.is_dir():
         raise ExtSubError(f"{given}: no such folder of results")

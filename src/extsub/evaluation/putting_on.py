@@ -16,6 +16,7 @@ from extsub.adapters.load import decode
 from extsub.adapters.patterns import check_expressions
 from extsub.adapters.reading import read_config
 from extsub.errors import ExtSubError
+from extsub.escaping import brief, line
 from extsub.evaluation import places
 from extsub.evaluation.adapter_name import AdapterName
 from extsub.models import is_out_of_memory
@@ -23,6 +24,11 @@ from extsub.models import is_out_of_memory
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+PEFT_RAISES = (
+    *(RuntimeError, ValueError, OSError, LookupError, TypeError, AttributeError),
+    *(ArithmeticError, AssertionError, ImportError),
+)
+"""for a config or tensors that it does not expect"""
 LAYER = f"{places.LAYER}."
 
 
@@ -178,8 +184,8 @@ def _own_weights(model: PreTrainedModel, adapter: AdapterName) -> set[str]:
         base = tensor.detach().cpu()
         if weights[name].shape != base.shape or not torch.equal(weights[name].to(base.dtype), base):
             raise ExtSubError(
-                f"{adapter.given}: {name} is a weight of the base, and another than in {model.name_or_path}: say which "
-                "--model it was trained on, or merge the adapter into that and evaluate the merged model"
+                f"{adapter.given}: {brief(name)} is a weight of the base, and another than in {model.name_or_path}: "
+                "say which --model it was trained on, or merge the adapter into that and evaluate the merged model"
             )
     return set(weights) - copies.keys()
 
@@ -190,11 +196,12 @@ def _check_complete(module: Any, name: str, found: set[str], adapter: AdapterNam
     expected = set(get_peft_model_state_dict(module, adapter_name=name, save_embedding_layers=False))
     if missing := sorted(expected - found):
         raise ExtSubError(
-            f"{adapter.given}: {len(missing)} tensors are missing, first {missing[0]}: is the base another?"
+            f"{adapter.given}: {len(missing)} tensors are missing, first {brief(missing[0])}: is the base another?"
         )
     if unknown := sorted(found - expected):
         raise ExtSubError(
-            f"{adapter.given}: {len(unknown)} tensors fit nowhere in this base, first {unknown[0]}: say which --model"
+            f"{adapter.given}: {len(unknown)} tensors fit nowhere in this base, first {brief(unknown[0])}: say which "
+            "--model"
         )
 
 
@@ -202,8 +209,8 @@ def _check_complete(module: Any, name: str, found: set[str], adapter: AdapterNam
 def _explained(adapter: AdapterName) -> Generator[None]:
     try:
         yield
-    except (RuntimeError, ValueError, OSError, LookupError, TypeError, AttributeError) as error:
+    except PEFT_RAISES as error:
         if is_out_of_memory(error):
             raise
-        said = " ".join(str(error).split())[:300]
+        said = line(" ".join(str(error).split())[:300])
         raise ExtSubError(f"{adapter.given}: the adapter does not fit its base model: {said}") from error

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
 from extsub.errors import ExtSubError
+from extsub.escaping import line
 from extsub.evaluation.asking import Answer
 from extsub.extras import require
 from extsub.prompts import Prompt, Turn, render_prompt
@@ -68,7 +69,7 @@ class Server:
             else:
                 answer = self._client.completions.create(prompt=text, **common)
         except self._errors as error:
-            said = " ".join(str(error).split())[:200]
+            said = line(" ".join(str(error).split())[:200])
             raise ExtSubError(
                 f"{self.url}, model {self.model}: {said}; is the server up, and is that its name?"
             ) from error

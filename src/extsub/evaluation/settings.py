@@ -13,6 +13,7 @@ from cyclopts import Group, Parameter
 from extsub.data import check_fields
 from extsub.disk import check_writable
 from extsub.errors import ExtSubError
+from extsub.files import located
 from extsub.models import Dtype, find_model
 from extsub.prompts import Prompt
 from extsub.rows import find_file
@@ -122,8 +123,8 @@ class EvaluationSettings(Asking):
 def _check_data(given: str) -> None:
     """A file, a folder, or the shape of a dataset of the hub; perhaps after a task's name."""
     _, equals, path = given.partition("=")
-    name = path if equals and not Path(given).expanduser().exists() else given
-    if not Path(name).expanduser().is_dir():
+    name = path if equals and not located(given).exists() else given
+    if not located(name).is_dir():
         find_file(name, text=True)
 
 

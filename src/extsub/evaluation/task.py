@@ -13,6 +13,7 @@ from extsub.errors import ExtSubError
 from extsub.escaping import shown
 from extsub.evaluation.settings import Asking, EvaluationSettings
 from extsub.evaluation.statistics import Measure, Scores
+from extsub.files import located
 from extsub.prompts import Turn
 from extsub.rows import has, reach
 
@@ -98,7 +99,7 @@ def data_of(task: Task, settings: EvaluationSettings, names: tuple[str, ...]) ->
         else:
             raise ExtSubError(f"--data {common} {given}: say which task has which, --data {task.name}={given}")
     given = own if own is not None else common
-    folder = Path(given or "").expanduser()
+    folder = located(given or "")
     if given is None or not folder.is_dir():
         return given
     if task.folder_with:

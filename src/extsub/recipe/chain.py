@@ -15,7 +15,7 @@ from extsub.evaluation.evaluate import SETTINGS, tasks_named
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.task import data_of
 from extsub.evaluation.tasks import TASKS
-from extsub.files import read_json
+from extsub.files import located, read_json
 from extsub.recipe.recipe import Ingredient, Recipe
 from extsub.stages import Stages, key_of
 from extsub.sweeping.settings import RESULT, SweepSettings
@@ -120,7 +120,7 @@ def _adapters(recipe: Recipe) -> list[dict[str, Any]]:
 
 def _content(name: str) -> dict[str, str]:
     """Tells data from any other: a file or folder by its bytes, a dataset of the hub by its name."""
-    path = Path(name).expanduser()
+    path = located(name)
     if path.is_file():
         return {"sha256": sha256(path)}
     if not path.is_dir():

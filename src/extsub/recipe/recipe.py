@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from extsub.errors import ExtSubError
-from extsub.escaping import brief, operand, shell, shown
+from extsub.escaping import brief, operand, shell
+from extsub.files import located
 from extsub.recipe.values import mapping_of, read_yaml, settings_of, text_of
 from extsub.sweeping.settings import SweepSettings
 from extsub.training.settings import TrainingSettings
@@ -76,7 +77,9 @@ def read_recipe(path: Path) -> Recipe:
     found = mapping_of(str(path), read_yaml(str(path), path), KEYS)
     if missing := [name for name in NEEDED if name not in found]:
         raise ExtSubError(f"{path}: {missing[0]} is missing; a recipe has {', '.join(NEEDED)}")
-    model, output = text_of(f"{path}: model", found["model"]), _folder(path, found["output"])
+    model, folder = (text_of(f"{path}: {name}", found[name]) for name in ("model", "output"))
+    with named(f"{path}: output"):
+        output = located(folder)
     shared = settings_of(f"{path}: training", found.get("training", {}), TrainingSettings, ("model", "data", "output"))
 
     def ingredient(name: str, given: Any, where: str) -> Ingredient:
@@ -92,15 +95,6 @@ def read_recipe(path: Path) -> Recipe:
     result = ResultSettings(**settings_of(f"{path}: result", found.get("result", {}), ResultSettings))
     _check_kinds(path, [expert, *anti_experts], result)
     return Recipe(path, model, output, expert, anti_experts, _sweep(path, found, output, result), result)
-
-
-def _folder(path: Path, value: Any) -> Path:
-    """Where a recipe writes."""
-    text = text_of(f"{path}: output", value)
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:  # ~nobody
-        raise ExtSubError(f"{path}: output is {shown(text)}: {brief(error)}") from error
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from extsub.adapters.load import load_adapter
 from extsub.errors import ExtSubError
-from extsub.escaping import brief
+from extsub.files import located
 from extsub.inspection import compare
 from extsub.plot import plot_pair
 from extsub.report.origin import given
@@ -23,7 +23,7 @@ def heat_map(sweep: Sweep) -> tuple[str, str]:
     pair = []
     try:
         for name, was in zip((expert, anti_experts[0]), sweep.record["made_of"]["adapters"], strict=False):
-            if not was["commit"] and not Path(name).expanduser().is_dir():
+            if not was["commit"] and not located(name).is_dir():
                 return "", f"No heat map: {name} is not there any more, seen from this folder."
             pair.append(load_adapter(name))
             if pair[-1].source is None or pair[-1].source.provenance() != was:
@@ -33,8 +33,8 @@ def heat_map(sweep: Sweep) -> tuple[str, str]:
             path = Path(folder) / "pair.svg"
             plot_pair(info, path)
             text = path.read_text(encoding="utf-8")
-    except (ExtSubError, OSError) as error:  # a name that no folder can have, too
-        return "", f"No heat map: {brief(error) if isinstance(error, OSError) else error}."
+    except ExtSubError as error:
+        return "", f"No heat map: {error}."
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
     text = text.replace("<svg ", f'<svg role="img" aria-label="{NAME}" ', 1)

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extsub.errors import ExtSubError
+from extsub.escaping import line
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task
+from extsub.files import located
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -28,9 +30,9 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
     if not settings.lm_eval:
         raise ExtSubError("ability runs tasks of lm-evaluation-harness: name them, --lm-eval mmlu,gsm8k say")
     names = [name.strip() for given in settings.lm_eval for name in given.split(",") if name.strip()]
-    if data is not None and not Path(data).expanduser().is_dir():
+    if data is not None and not located(data).is_dir():
         raise ExtSubError(f"--data {data}: ability expects a folder of task files (YAML)")
-    folder = None if data is None else str(Path(data).expanduser().resolve())
+    folder = None if data is None else str(located(data).resolve())
     known = _manager(folder)
     for name in names:
         if not known.match_tasks([name]) and not Path(name).is_file():
@@ -95,7 +97,7 @@ def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSe
                     fewshot_random_seed=settings.seed,
                 )
         except (KeyError, ValueError, OSError) as error:
-            said = " ".join(str(error).split())[:200]
+            said = line(" ".join(str(error).split())[:200])
             raise ExtSubError(f"--lm-eval {name}: lm-evaluation-harness cannot run it: {said}") from error
         yield index, {"task": name, "samples": list(_samples(name, found["samples"]))}
 
