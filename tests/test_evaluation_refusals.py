@@ -78,7 +78,7 @@ def refused(here: Path, evaluate: Command) -> Callable[[str], str]:
          "the weights; a GGUF file is for llama.cpp: give the model that it was made from"),
         ("halueval-qa --model above", "above: no config.json in this folder, so it holds no model; its subfolders base "
          "have one: give one of them"),
-        ("toxicity --toxicity-model lora", "lora is an adapter, not a model: pass it as --adapter, or merge it into"),
+        ("toxicity --toxicity-model lora", "--toxicity-model: lora is an adapter, not a model: pass it as --adapter"),
         ("truthfulqa-gen --info-judge none --truth-judge lora", "--truth-judge: lora is an adapter, not a model: "),
         ("halueval-qa --adapter lora ./lora", "two adapters are called lora: evaluate them into outputs of their own"),
         ("halueval-qa --output base/config.json", "base/config.json is a file: choose another output"),
@@ -335,15 +335,13 @@ def test_an_adapter_of_another_base_is_refused(here: Path, refused: Callable[[st
 
 def test_missing_tensors_are_named(here: Path, refused: Callable[[str], str]) -> None:
     first = spoilt(here, lambda tensors: tensors.pop(min(tensors)))
-    assert refused("halueval-qa --adapter spoilt") == (
-        f"spoilt: 1 tensors are missing, first {first}: is the base another?"
-    )
+    assert refused("halueval-qa --adapter spoilt") == (f"spoilt: 1 tensor missing, first {first}: is the base another?")
 
 
 def test_tensors_that_fit_nowhere_are_named(here: Path, refused: Callable[[str], str]) -> None:
     name = "base_model.model.model.layers.7.self_attn.q_proj.lora_A.weight"
     spoilt(here, lambda tensors: tensors.update({name: torch.zeros(3, 32)}))
-    message = f"spoilt: 1 tensors fit nowhere in this base, first {name}: say which --model"
+    message = f"spoilt: 1 tensor without a place in this base, first {name}: say which --model"
     assert refused("halueval-qa --adapter spoilt") == message
 
 

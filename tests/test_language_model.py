@@ -114,11 +114,11 @@ def test_a_copy_of_the_bases_own_weight_is_harmless_and_another_one_is_refused(f
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("less", {FIRST: None}, f"1 tensors are missing, first {FIRST}: is the base another?"),
+        ("less", {FIRST: None}, f"1 tensor missing, first {FIRST}: is the base another?"),
         (
             "more",
             {f"{FIRST}x": torch.ones(2)},
-            f"1 tensors fit nowhere in this base, first {FIRST}x: say which --model",
+            f"1 tensor without a place in this base, first {FIRST}x: say which --model",
         ),
         ("wider", {FIRST: torch.ones(8, 64)}, "the adapter does not fit its base model: "),  # PEFT says how
     ],
@@ -222,7 +222,7 @@ def test_the_base_is_read_from_the_adapter_or_named(folder: Path) -> None:
         ("./gone", "./gone: no such folder"),
     ):
         (elsewhere / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": base}))
-        (elsewhere / "adapter_model.safetensors").touch()
+        shutil.copy(one.source.weights, elsewhere / "adapter_model.safetensors")
         with pytest.raises(ExtSubError, match=message):
             base_of(None, [find(str(elsewhere))])
     (elsewhere / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "owner/other"}))

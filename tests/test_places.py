@@ -156,12 +156,12 @@ def test_results_and_dials_of_single_experts_are_the_dense_formula(models: Path,
 def test_experts_that_are_missing_or_fit_nowhere_are_named(models: Path, tmp_path: Path) -> None:
     base, path = loaded(models, "mixtral"), models / "mixtral"
     write(path, tmp_path / "few", layers=lambda name: is_adapted(name) and ".experts.2." not in name)
-    with pytest.raises(ExtSubError, match=r"few: 6 layers are missing, first expert 2 of model.layers.0.mlp.experts."):
+    with pytest.raises(ExtSubError, match=r"few: 6 layers missing, first expert 2 of model.layers.0.mlp.experts."):
         base.with_adapter(find(str(tmp_path / "few"))).__enter__()
     write(path, tmp_path / "many")
     for change, message in (
         ({"experts.2.": "experts.9."}, "has shape .* and this base has no place for it: say which --model"),
-        ({"layers.1.": "layers.7."}, "tensors are missing, first base_model.model.model.layers.0"),
+        ({"layers.1.": "layers.7."}, "tensors missing, first base_model.model.model.layers.0"),
     ):
         folder = tmp_path / message[:9].strip()
         shutil.copytree(tmp_path / "many", folder)

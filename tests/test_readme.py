@@ -92,7 +92,7 @@ def test_the_demo_works_and_the_summary_is_its_own(tmp_path: Path) -> None:
     assert demo.returncode == 0, demo.stderr
     assert "PEFT and the formula differ by" in demo.stdout
     assert (tmp_path / "demo" / "expert-against-anti-expert.png").stat().st_size > 10_000
-    shown = next(block for block in blocks("console") if "--output better/" in block)
+    shown = next(block for block in blocks("console") if "--output better\n" in block)
     command, _, output = shown.partition("\n")
     done = start(tmp_path / "demo", "-m", *command.removeprefix("$ ").split())
     # the module with the largest amplification may be another with another version of torch

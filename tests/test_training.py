@@ -200,7 +200,9 @@ def test_json_has_the_record_of_the_run(base: Path, data: Path, extsub: Command,
     assert run.returncode == 0, run.stderr
     record = json.loads(run.stdout)
     assert record == {"output": "a", **json.loads((tmp_path / "a" / "training.json").read_text())}
-    assert record["plan"]["notes"] == ["2 steps teach little: lower --batch-size, or raise --epochs or --learning-rate"]
+    assert record["plan"]["notes"] == [
+        "2 steps will teach little: lower --batch-size, or raise --epochs or --learning-rate"
+    ]
     assert [one["step"] for one in record["losses"]] == [1, 2]
     assert record["distributed"] == "NO"
 

@@ -108,9 +108,10 @@ def test_what_an_architecture_cannot_have_is_said_before_data_or_weights_are_rea
 
 @pytest.mark.parametrize("model", ["bamba", "lfm2", "falcon_h1", "jamba"])
 @pytest.mark.parametrize("kind", ["lora", "prompt"])
-def test_what_it_can_have_is_not_refused(model: str, kind: Any) -> None:
+def test_what_it_can_have_is_not_refused(here: Path, model: str, kind: Any) -> None:
     targets = ("in_proj", "q_proj") if kind == "lora" else None
-    settings = TrainingSettings(model="it", data="x", output=Path("x"), kind=kind, target_modules=targets)
+    rows = str(here / "rows.jsonl")
+    settings = TrainingSettings(model="it", data=rows, output=Path("x"), kind=kind, target_modules=targets)
     before = CONFIGS[model].to_dict()
     assert parameters(sketch(settings, CONFIGS[model]))[0] > 0
     assert CONFIGS[model].to_dict() == before

@@ -30,7 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(model: Path, packing: bool = True) -> TrainingSettings:
-    return TrainingSettings(model=str(model), data="rows.jsonl", output=Path("out"), packing=packing)
+    rows = tiny.instructions(model.parent / "rows.jsonl")
+    return TrainingSettings(model=str(model), data=str(rows), output=Path("out"), packing=packing)
 
 
 def sketched(model: Path) -> Any:

@@ -253,7 +253,7 @@ class Combination:
         amplified = sum(figures.amplified for figures in self.seen.values())
         if amplified:
             notes.append(
-                f"{amplified:,} of {rows:,} rows of the expert are scaled by more than {LARGE_AMPLIFICATION}: their "
+                f"rows of the expert scaled by more than {LARGE_AMPLIFICATION}: {amplified:,} of {rows:,}; their "
                 "direction may be noise, and it is amplified; a smaller α amplifies less"
             )
         for alpha in dict.fromkeys([] if self.deficiency else self.alphas):

@@ -125,12 +125,12 @@ def print_plan(plan: dict[str, Any]) -> None:
     data, memory = plan["data"], plan["memory_estimate"]
     say(f"{plan['kind']} adapter for {plan['model']}")
     devices = f" on {plan['processes']} processes" if plan["processes"] > 1 else ""
-    shared = f"{plan['accumulation']} x {plan['micro_batch_size']} rows{devices} a step"
+    shared = f"{plan['accumulation']} x {counted(plan['micro_batch_size'], 'row')}{devices} a step"
     parts = ", ".join(f"{name} {_size(size)}" for name, size in memory.items() if name != "together")
     share = plan["trainable_parameters"] / plan["base_parameters"]
     rows = {
-        "data": f"{data['name']}: {data['rows']:,} rows, longest {plan['longest']:,} tokens",
-        "packed": f"into {plan['packed_rows']:,} rows" if plan["packed_rows"] else None,
+        "data": f"{data['name']}: {counted(data['rows'], 'row')}, longest {counted(plan['longest'], 'token')}",
+        "packed": f"into {counted(plan['packed_rows'], 'row')}" if plan["packed_rows"] else None,
         "steps": f"{plan['steps']:,}; {shared}",
         "tokens": f"{plan['tokens_per_epoch']:,} an epoch, {plan['learnt_tokens_per_epoch']:,} of them learnt, "
         f"{plan['padding']:.1%} padding beside",
@@ -308,10 +308,10 @@ def print_pair(info: PairInfo) -> None:
     say()
     print_table(table)
     if len(info.modules) > MOST_ROWS:
-        say(f"... and {len(info.modules) - MOST_ROWS} more modules; --json has all")
+        say(f"... and {counted(len(info.modules) - MOST_ROWS, 'further module')}; --json has all")
     zero = sum(module.zero_expert_rows for module in info.modules)
     if zero:
-        say(f"{zero:,} of {sum(module.rows for module in info.modules):,} rows of the expert are zero")
+        say(f"zero rows of the expert: {zero:,} of {sum(module.rows for module in info.modules):,}")
     say("shared: the part of the anti-expert that ext-sub keeps; the rest is subtracted")
     _print_notes(info.notes)
 

@@ -266,9 +266,9 @@ def _record(run: Run, rows: list[Row], group: Processes) -> dict[str, Any]:
     unfinished = sum(not row.get("finished", True) for row in rows)
     notes = [*run.subject.notes, *run.items.notes, *run.notes]
     if shortened:
-        notes.append(f"{shortened:,} of {len(rows):,} prompts were too long and lost their beginning")
+        notes.append(f"{shortened:,} of {len(rows):,} prompts, too long, lost the beginning")
     if unfinished:
-        notes.append(f"{unfinished:,} of {len(rows):,} answers reached --max-new-tokens and stop there")
+        notes.append(f"{unfinished:,} of {len(rows):,} answers reached --max-new-tokens and stopped there")
     adapter = run.subject.adapter
     notes += adapter.source.notes if adapter else ()
     if adapter and adapter.template and adapter.template != run.identity["prompt"] and run.task.needs != "tokenizer":

@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 from extsub.adapters.adapter import PREFIX, Adapter
 from extsub.adapters.names import ends_of
 from extsub.adapters.targets import saved_names
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, counted
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -211,4 +211,6 @@ def _check_missing(base: Base, adapter: Adapter, where: Mapping[str, Place]) -> 
     if missing := sorted(expected - taken, key=str):
         name, expert, _ = missing[0]
         first = name if expert is None else f"expert {expert} of {name}"
-        raise ExtSubError(f"{adapter.name}: {len(missing)} layers are missing, first {first}: is the base another?")
+        raise ExtSubError(
+            f"{adapter.name}: {counted(len(missing), 'layer')} missing, first {first}: is the base another?"
+        )

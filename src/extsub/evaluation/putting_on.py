@@ -15,7 +15,7 @@ from extsub.adapters.adapter import PREFIX, Adapter
 from extsub.adapters.load import decode
 from extsub.adapters.patterns import check_expressions
 from extsub.adapters.reading import read_config
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, counted
 from extsub.escaping import brief, line
 from extsub.evaluation import places
 from extsub.evaluation.adapter_name import AdapterName
@@ -195,13 +195,12 @@ def _check_complete(module: Any, name: str, found: set[str], adapter: AdapterNam
 
     expected = set(get_peft_model_state_dict(module, adapter_name=name, save_embedding_layers=False))
     if missing := sorted(expected - found):
-        raise ExtSubError(
-            f"{adapter.given}: {len(missing)} tensors are missing, first {brief(missing[0])}: is the base another?"
-        )
+        lost = counted(len(missing), "tensor")
+        raise ExtSubError(f"{adapter.given}: {lost} missing, first {brief(missing[0])}: is the base another?")
     if unknown := sorted(found - expected):
+        more = counted(len(unknown), "tensor")
         raise ExtSubError(
-            f"{adapter.given}: {len(unknown)} tensors fit nowhere in this base, first {brief(unknown[0])}: say which "
-            "--model"
+            f"{adapter.given}: {more} without a place in this base, first {brief(unknown[0])}: say which --model"
         )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from extsub.errors import ExtSubError, kept_when_interrupted
+from extsub.errors import ExtSubError, counted, kept_when_interrupted
 from extsub.evaluation import adapter_name, language_model
 from extsub.evaluation.batches import free_memory
 from extsub.evaluation.language_model import Base, LanguageModel
@@ -56,8 +56,8 @@ def saved_when_interrupted(runs: Sequence[Run]) -> Generator[None]:
 
     def saved() -> str:
         done = sum(len(run.rows) for run in runs if run.subject.folder is not None)
-        items = "1 item is saved" if done == 1 else f"{done:,} items are saved"
-        return f"{items}: the same command goes on from there" if done else ""
+        verb = "is" if done == 1 else "are"
+        return f"{counted(done, 'item')} {verb} saved: the same command goes on from there" if done else ""
 
     try:
         with kept_when_interrupted(saved):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from extsub.data import Data, load_data
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, counted
 from extsub.extras import require
 from extsub.models import ModelName, choose_dtype, find_model, load_config, load_tokenizer, positions
 from extsub.training.encoding import Encoded, Progress, encode, to_dataset
@@ -67,17 +67,20 @@ class Plan:
         notes, kept = [*self.model.notes, *self.data.notes, *self.rows.notes], self.settings.max_length
         if self.rows.truncated:
             notes.append(
-                f"{self.rows.truncated:,} rows are longer than {kept} tokens and lose their end (--max-length)"
+                f"{counted(self.rows.truncated, 'row')} of over {kept} tokens: the end is cut off (--max-length)"
             )
         if self.rows.dropped:
-            notes.append(f"{self.rows.dropped:,} of them are left out: their prompt alone fills {kept} tokens")
+            notes.append(f"left out, since the prompt alone fills {kept} tokens: {counted(self.rows.dropped, 'row')}")
         if self.micro_batch < self.settings.micro_batch_size and len(self.order.lengths) > self.micro_batch:
-            notes.append(f"{self.micro_batch} rows at once on each device, so that {self.settings.batch_size} divide")
+            notes.append(
+                f"{counted(self.micro_batch, 'row')} at once on each device, so that {self.settings.batch_size} divide"
+            )
         if not self.is_tried:
             apart = ", and packed rows apart" if self.settings.packing else ""
             notes.append(f"whether {self.config.model_type} reads tokens in order{apart} is tried once it is loaded")
         if self.steps < FEW_STEPS:
-            notes.append(f"{self.steps} steps teach little: lower --batch-size, or raise --epochs or --learning-rate")
+            steps = counted(self.steps, "step")
+            notes.append(f"{steps} will teach little: lower --batch-size, or raise --epochs or --learning-rate")
         return tuple(notes)
 
     def example(self) -> tuple[str, str]:

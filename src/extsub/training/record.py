@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from extsub.adapters.card import KINDS, base_in_words, front_matter, use
 from extsub.adapters.source import CONFIG, SAFETENSORS
 from extsub.adapters.stated import CARD, data_named
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, counted
 from extsub.escaping import markdown
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _card(record: dict[str, Any], config: dict[str, Any]) -> str:
     base, task, name = plan["model"], config["task_type"], Path(settings["output"]).resolve().name
     datasets, file = data_named(plan["data"]["name"])
     rows = {
-        "data": f"{markdown(file or datasets[0])}, {plan['data']['rows']:,} rows, SHA-256 "
+        "data": f"{markdown(file or datasets[0])}, {counted(plan['data']['rows'], 'row')}, SHA-256 "
         f"`{plan['data']['sha256'][:16]}`",
         "prompt": f"`{settings['template']}` template; the loss is on the answer and its end token",
         "steps": f"{plan['steps']:,} of {settings['batch_size']} rows, {settings['epochs']:g} epochs",
