@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from extsub.errors import ExtSubError
 from extsub.evaluation import batches, decoding
-from extsub.evaluation.decoding import Answer, generate_answers
+from extsub.evaluation.asking import Answer
+from extsub.evaluation.decoding import generate_answers
 from extsub.evaluation.language_model import load_base
 from extsub.models import find_model
 from plain import KINDS, Subject, subject_of

@@ -216,7 +216,7 @@ def test_two_processes_give_the_figures_of_one(evaluate: Command, extsub: Comman
     done(evaluate(f"{words} one"))
     done(extsub(*answers.split(), "one.jsonl"))
     Path("commands.py").write_text(COMMANDS)
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29531"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     given = [f"evaluate {words} two", f"{answers} two.jsonl", f"evaluate {words} two --limit 2"]
     run = subprocess.run([*command, "commands.py", *given], capture_output=True, text=True, timeout=200, check=False)
     assert_same("one", "two", tasks, 1e-4)

@@ -375,7 +375,7 @@ def test_what_was_asked_before_the_numbers_broke_is_kept(here: Path, evaluate: C
         ({"base_model_name_or_path": "/gone/base"}, "/gone/base: no such folder, and no model of the hub (owner/name "
          "or owner/name@revision); that is what the adapter's config names as its base: say where it is, --model"),
         ({"base_model_name_or_path": "x" * 4000}, f"{'x' * 48}...{'x' * 48}: no such folder"),
-        ({"base_model_name_or_path": "~nobody-at-all/x"}, "~nobody-at-all/x: no such folder (Could not determine home"),
+        ({"base_model_name_or_path": "~nobody-at-all/x"}, "~nobody-at-all/x: no such folder or file (Could not determine"),
         ({"base_model_name_or_path": ["x"]}, "spoilt: base_model_name_or_path in adapter_config.json must be a string"),
         ({"modules_to_save": "lm_head"}, "spoilt: modules_to_save in adapter_config.json must be a list of names"),
         ({"modules_to_save": ["("]}, "spoilt: modules_to_save has '(', which is no regular expression"),

@@ -328,7 +328,7 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, extsub: Command) -> None:
 def test_two_processes_take_the_same_way(here: Path) -> None:
     """Over gloo: the adapters of one process up to rounding, the same choice; and they stop together."""
     write(here, output="two", sweep={"alphas": "0.5"}, result={"rank": None})
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29547"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     command += ["-m", "extsub", "run", "recipe.yaml"]
     run = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=200, check=False)
     assert run.returncode == 0, run.stderr

@@ -194,7 +194,7 @@ def test_two_processes_and_a_killed_sweep_find_what_one_finds(pair: Path, extsub
     words = ["sweep", "expert", "anti-expert", "--tasks", "truthfulqa-mc", "perplexity", *DATA.split()[:4]]
     words += [*"--operations ext-sub,subtract --alphas 0.5,1 --search 2 --budget".split(), "perplexity <= 99 * expert"]
     done(extsub(*words, "--output", "one"))
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29541", "-m", "extsub"]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m", "extsub"]
     two = start(*launcher, *words, "--output", "two", "--json")
     assert two.returncode == 0, two.stderr
     killed = start("-c", DYING, "40", *words, "--output", "killed")

@@ -19,7 +19,8 @@ from conftest import Command
 from extsub.data import Example
 from extsub.errors import ExtSubError
 from extsub.evaluation import asking
-from extsub.evaluation.decoding import Answer, generate_answers
+from extsub.evaluation.asking import Answer
+from extsub.evaluation.decoding import generate_answers
 from extsub.evaluation.language_model import LanguageModel
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.prompts import Turn, render_answer, render_prompt
@@ -305,7 +306,7 @@ def test_an_answer_ends_at_the_mark_be_it_one_token_or_several(monkeypatch: pyte
         ends.append(end)
         yield Answer(0, "Blue." if marks else "Blue.<|im_end|>\n<|im_start|>user", finished=marks)
 
-    monkeypatch.setattr("extsub.evaluation.asking.generate_answers", say)
+    monkeypatch.setattr("extsub.evaluation.decoding.generate_answers", say)
     model: Any = SimpleNamespace(tokenizer=tokenizer)
     ((prompt, answer),) = asking.answer(model, {0: (SKY,)}, EvaluationSettings(prompt="chat"), 9)
     assert (answer.text, answer.finished) == ("Blue.", True)

@@ -361,7 +361,7 @@ def test_two_processes_give_the_adapter_of_one(base: Path, data: Path, tmp_path:
     train(settings(base, data, tmp_path / "one", **chosen))
     arguments = ["--model", base, "--data", data, "--output", tmp_path / "two"]
     arguments += [word for name, value in chosen.items() for word in (f"--{name.replace('_', '-')}", value)]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", 2, "--master-port", 29517]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", 2, "--standalone"]
     command += ["-m", "extsub", "train", *arguments]
     run = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=200, check=False)
     assert run.returncode == 0, run.stderr
