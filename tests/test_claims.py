@@ -121,7 +121,7 @@ def test_a_layer_of_empty_tensors_is_a_placeholder(tmp_path: Path, shapes: tuple
     add = {f"{PREFIX}{EMPTY}.lora_{which}.weight": torch.empty(s) for which, s in zip("AB", shapes, strict=True)}
     adapter = load_adapter(build.edit_tensors(build.lora(tmp_path / "a"), add=add))
     assert set(adapter.modules) == {Q, V}
-    assert adapter.notes[0].startswith(f"1 layers have only empty tensors, first {EMPTY}: taken for placeholders")
+    assert adapter.notes[0].startswith(f"1 layer of empty tensors alone, first {EMPTY}: taken for placeholders")
 
 
 def test_half_a_layer_or_a_whole_file_of_empty_tensors_was_sharded(tmp_path: Path) -> None:

@@ -562,7 +562,7 @@ def test_base_weights_under_embeddings_must_agree_between_all(tmp_path: Path) ->
     with pytest.raises(ExtSubError, match="store different base weights under .*embed_tokens.base_layer.weight"):
         run(tmp_path / "e", tmp_path / "a", tmp_path / "b")
     notes = combine(load_adapter(tmp_path / "e"), load_adapter(tmp_path / "a")).notes
-    assert notes == ("a: 1 base weights under adapted embeddings count as unchanged and are left out",)
+    assert notes == ("a: base weights under adapted embeddings, taken as unchanged and left out: 1",)
 
 
 T5 = "decoder.block.0.layer.1.EncDecAttention.q"

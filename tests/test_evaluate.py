@@ -109,7 +109,10 @@ def test_an_adapter_beside_a_model_changes_no_figure_and_every_command_says_so(h
         shutil.copytree(here / name, here / f"both-{name}")
         for path in (here / "lora").glob("adapter_*"):
             shutil.copy(path, here / f"both-{name}")
-    note = "also holds an adapter (adapter_config.json), which was not put on: to use it, say --adapter"
+    note = (
+        "also holds an adapter (adapter_config.json), which was not put on: pass it as --adapter, unless the model has "
+        "it merged in already"
+    )
     words = f"evaluate perplexity toxicity {EVERYWHERE} {TOXIC} --limit 2"
     done(extsub(*f"{words} --model base --output plain".split()))
     said = done(extsub(*f"{words} --model both-base --output both".replace(" judge", " both-judge").split()))

@@ -142,7 +142,8 @@ def test_an_adapter_beside_a_model_is_not_put_on_and_said(folder: Path, base: Ba
         shutil.copy(path, both)
     name = find_model(str(both))
     assert name.notes == (
-        f"{both} also holds an adapter (adapter_config.json), which was not put on: to use it, say --adapter",
+        f"{both} also holds an adapter (adapter_config.json), which was not put on: pass it as --adapter, "
+        "unless the model has it merged in already",
     )
     assert find_model(str(folder / "base")).notes == ()
     loaded = load_base(name, "float32")

@@ -267,7 +267,7 @@ def write_config(text: str, encoding: str = "utf-8"):
         (damage_no_tensors, "adapter_model.safetensors holds no tensors"),
         (damage_no_weights, "neither adapter_model.safetensors nor adapter_model.bin is there"),
         (damage_no_config, "no adapter_config.json in this folder"),
-        (damage_named, "its subfolders style have one: give one of them"),
+        (damage_named, "there is one in style: give that subfolder"),
         (damage_sharded, "the adapter is sharded .*: merge its shards into adapter_model.safetensors first"),
         (damage_other_weights, "non_lora_trainables.bin lies beside the adapter"),
         (write_config("{"), "adapter_config.json is not valid JSON"),
@@ -347,7 +347,7 @@ def test_weights_that_were_trained_beside_the_adapter_are_not_lost_without_a_wor
     folder = build.lora(tmp_path / "a")
     (folder / file).write_bytes(b"")
     for read in (load_adapter, find):
-        with pytest.raises(ExtSubError, match=rf"a: {file} lies beside the adapter \(.*\) and would be lost"):
+        with pytest.raises(ExtSubError, match=rf"a: {file} lies beside the adapter \(.*\) and is no part of it"):
             read(str(folder))
 
 

@@ -60,10 +60,15 @@ def test_what_is_right_is_not_given_up(folder: Path, architecture: str, dtype: s
     assert found.notes(scoring=True, answering=True) == ()
 
 
-NEO = "prompts of over 24 tokens are read again with each answer: read once for all, this model scores them otherwise"
-ALONE = "prompts are answered one at a time: among others, this model answers otherwise"
-EQUAL = "prompts are answered in batches of equal length: among others, this model answers otherwise"
-LATER = "texts of over 20 tokens are scored in batches of equal length: among others, this model scores them otherwise"
+NEO = (
+    "prompts of over 24 tokens are read again with each answer: if they are read once for all, this model scores them "
+    "differently"
+)
+ALONE = "prompts are answered one at a time: among others, this model answers differently"
+EQUAL = "prompts are answered in batches of equal length: among others, this model answers differently"
+LATER = (
+    "texts of over 20 tokens are scored in batches of equal length: among others, this model scores them differently"
+)
 WRONG = {
     "gpt_neo": (Sound(), Sound(sharing=False), (NEO,)),  # its window counts padding
     "rwkv": (Sound(answering="one"), Sound(answering="one"), (ALONE,)),  # its states mix rows

@@ -71,7 +71,7 @@ ALL = "down_proj, gate_proj, in_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
 @pytest.mark.parametrize(
     ("model", "arguments", "message"),
     [
-        ("mamba", "", f"lora does not fit mamba (it): no target modules found; {CHOICE} in_proj, x_proj"),
+        ("mamba", "", f"PEFT does not know which modules to adapt there; {CHOICE} in_proj, x_proj"),
         ("mamba", "--target-modules all-linear", f"PEFT cannot adapt out_proj there; {CHOICE} in_proj, x_proj"),
         ("mamba", "--target-modules in_proj out_proj", f"PEFT cannot adapt out_proj there; {CHOICE} in_proj, x_proj"),
         ("mamba", "--target-modules in_proj dt_proj", "it goes past dt_proj, so that an adapter there changes nothing; "
@@ -129,13 +129,13 @@ def test_what_it_can_have_is_not_refused(here: Path, model: str, kind: Any) -> N
         ("--model ./nowhere", "./nowhere: no such folder, and no model of the hub"),
         ("--model vit", "vit: vit is no causal language model"),
         ("--model rows.jsonl", "rows.jsonl is a file: give the folder that holds config.json and the weights"),
-        ("--model full", "full is an adapter, not a model: pass it as --adapter, or merge it into the model it was "),
+        ("--model full", "full is an adapter, not a model: pass it as --adapter to evaluate"),
         ("--model small", "small: the tokenizer makes token 346 of rows.jsonl, and the model has 300"),
         ("--model short", "the longest row has 65 tokens, and short allows 32: pass --max-length 32 or less"),
         ("--model short --kind prompt", "and 2 virtual tokens, and short allows 32: pass --max-length 30 or less"),
         ("--target-modules query value", "lora does not fit llama (base): no target modules found among query, value; "
          "choose with --target-modules from down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj, or "),
-        ("--model strange", "lora does not fit cohere (strange): no target modules found; choose with "),
+        ("--model strange", "lora does not fit cohere (strange): PEFT does not know which modules to adapt"),
         ("--target-modules q_proj lm_head", "--target-modules: TRL cannot train an adapter on the output layer"),
         ("--template chat", "--template chat: the tokenizer of this model has no chat template: use --template extsub"),
         ("--max-length 10", "every prompt alone fills --max-length 10: nothing would be learnt; raise it"),
@@ -170,7 +170,7 @@ def test_what_it_can_have_is_not_refused(here: Path, model: str, kind: Any) -> N
         ("--target-modules all-linear q_proj", "--target-modules all-linear already means all of them: give it alone"),
         ("--kind ia3 --target-modules q_proj --feedforward-modules down_proj", "ia3 does not fit llama (base): "),
         ("--kind ia3 --target-modules q_proj --feedforward-modules zzz", "ia3 does not fit llama (base): "),
-        ("--model bert", "bert: bert sees both sides of a token, so it cannot be trained so"),
+        ("--model bert", "bert: bert sees both sides of a token: it is no causal language model"),
         ("--model falcon --kind prefix", "prefix does not fit falcon (falcon): its layers do not keep keys "),
         ("--kind prompt --virtual-tokens 999", "--virtual-tokens 999: base allows 256 tokens, these included"),
         ("--batch-size 8 --epochs 1", "8 rows make 1 step of 8, and the warm-up takes it: nothing would be learnt"),

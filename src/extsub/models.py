@@ -50,7 +50,10 @@ class ModelName:
         """what a user should know of it, in sentences"""
         if not self.holds_adapter:
             return ()
-        return (f"{self.given} also holds an adapter ({ADAPTER}), which was not put on: to use it, say --adapter",)
+        return (
+            f"{self.given} also holds an adapter ({ADAPTER}), which was not put on: pass it as "
+            "--adapter, unless the model has it merged in already",
+        )
 
     @functools.cached_property
     def holds_adapter(self) -> bool:
@@ -87,11 +90,12 @@ def _check_folder(folder: Path, name: str) -> None:
     files = {path.name for path in folder.iterdir()}
     if ADAPTER in files and not (CONFIG in files and any(any(folder.glob(weights)) for weights in WEIGHTS)):
         raise ExtSubError(
-            f"{name} is an adapter, not a model: pass it as --adapter, or merge it into the model it was trained on"
+            f"{name} is an adapter, not a model: pass it as --adapter to evaluate or generate, or merge it into its "
+            "base"
         )
     if CONFIG not in files:
         inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))[:5]
-        hint = f"; its subfolders {', '.join(inside)} have one: give one of them" if inside else _of_gguf(files)
+        hint = f"; there is one in {' and in '.join(inside)}: give that subfolder" if inside else _of_gguf(files)
         raise ExtSubError(f"{name}: no {CONFIG} in this folder, so it holds no model{hint}")
 
 
@@ -113,7 +117,9 @@ def load_config(model: ModelName) -> PretrainedConfig:
     if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
         raise ExtSubError(f"{model.given}: {config.model_type} is no causal language model")
     if type(config) in transformers.AutoModelForMaskedLM._model_mapping and not getattr(config, "is_decoder", True):
-        raise ExtSubError(f"{model.given}: {config.model_type} sees both sides of a token, so it cannot be trained so")
+        raise ExtSubError(
+            f"{model.given}: {config.model_type} sees both sides of a token: it is no causal language model"
+        )
     return config
 
 

@@ -165,7 +165,7 @@ def print_generation(settings: GenerationSettings, record: dict[str, Any]) -> No
     output = settings.output
     say(f"{output}: {record['prompts']:,} answers in {_duration(record['seconds'])}")
     if record["unfinished"]:
-        say(f"  note: {record['unfinished']:,} reached --max-new-tokens and stop there")
+        say(f"  note: {counted(record['unfinished'], 'answer')} reached --max-new-tokens and stopped there")
     if record["shortened"]:
         say(f"  note: {counted(record['shortened'], 'prompt')} lost the beginning: too long for the model")
     for name, new in record["renamed"].items():

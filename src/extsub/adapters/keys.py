@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from extsub.adapters.adapter import PREFIX
 from extsub.adapters.names import runs_of, without_wrappers
 from extsub.adapters.reading import TensorInfo
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, counted
 from extsub.escaping import brief
 
 # PEFT's prefix, which some tools repeat, with DistributedDataParallel's around any part of it.
@@ -108,7 +108,7 @@ def sort_keys(
     _leave_out_placeholders(result, tensors, where)
     if result.base_layers:
         result.notes.append(
-            f"{len(result.base_layers)} base weights under adapted embeddings count as unchanged and are left out"
+            f"base weights under adapted embeddings, taken as unchanged and left out: {len(result.base_layers):,}"
         )
     return result
 
@@ -176,8 +176,8 @@ def _leave_out_placeholders(keys: Keys, tensors: Mapping[str, TensorInfo], where
         del keys.modules[name]
     if empty:
         keys.notes.append(
-            f"{len(empty)} layers have only empty tensors, first {brief(empty[0])}: taken for placeholders, left out; "
-            "if they were trained, export the adapter again"
+            f"{counted(len(empty), 'layer')} of empty tensors alone, first {brief(empty[0])}: taken for placeholders, "
+            "left out; if they were trained, export the adapter again"
         )
 
 

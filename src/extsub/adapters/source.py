@@ -64,7 +64,7 @@ def _in_folder(name: str, folder: Path) -> Source:
         raise ExtSubError(f"{name} cannot be read: {error.strerror}") from error
     if CONFIG not in files:
         inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
-        hint = f"; its subfolders {brief(', '.join(inside))} have one: give one of them" if inside else ""
+        hint = f"; there is one in {brief(' and in '.join(inside))}: give that subfolder" if inside else ""
         raise ExtSubError(f"{name}: no {CONFIG} in this folder{hint}{_other_format(files)}")
     files |= {f"{path.parent.name}/{path.name}" for path in folder.glob("[0-9]_*/*")}  # of sentence-transformers
     weights = _choose_weights(name, files)
@@ -76,8 +76,8 @@ def _choose_weights(name: str, files: set[str]) -> str:
     for file in sorted(filter(_holds_weights, files)):
         if meaning := next((meaning for names, meaning in TRAINED_BESIDE if names.match(file)), None):
             raise ExtSubError(
-                f"{name}: {file} lies beside the adapter ({meaning}) and would be lost, for it is no part of it: move "
-                "it away if the adapter works without it"
+                f"{name}: {file} lies beside the adapter ({meaning}) and is no part of it, so it would be left out: "
+                "move it away if the adapter works without it"
             )
     for candidate in (SAFETENSORS, PICKLE):
         if candidate in files:

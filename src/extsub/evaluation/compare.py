@@ -203,7 +203,10 @@ EXPLANATION = (
 
 def shown(figure: dict[str, Any] | None) -> str:
     """A figure with its interval."""
-    return "" if figure is None else " ".join(rounded(figure["value"], figure["ci95"]))
+    if figure is None:
+        return ""
+    value, interval = rounded(figure["value"], figure["ci95"])
+    return f"{value} {interval}" if figure["n"] > 1 else value  # one item has no interval
 
 
 def shown_change(value: float, ci95: Sequence[float]) -> str:

@@ -270,7 +270,6 @@ def _record(run: Run, rows: list[Row], group: Processes) -> dict[str, Any]:
     if unfinished:
         notes.append(f"{unfinished:,} of {len(rows):,} answers reached --max-new-tokens and stopped there")
     adapter = run.subject.adapter
-    notes += adapter.source.notes if adapter else ()
     if adapter and adapter.template and adapter.template != run.identity["prompt"] and run.task.needs != "tokenizer":
         notes.append(f"trained with --template {adapter.template}, asked with --prompt {run.identity['prompt']}")
     return {

@@ -40,13 +40,14 @@ class Sound:
     def notes(self, which: str, scoring: bool, answering: bool) -> Iterator[str]:
         """What is done otherwise than usual, and why."""
         if scoring and not self.sharing:
-            yield f"prompts{which} are read again with each answer: read once for all, this model scores them otherwise"
+            again = "if they are read once for all, this model scores them differently"
+            yield f"prompts{which} are read again with each answer: {again}"
         if scoring and self.scoring in HOW:
-            yield f"texts{which} are scored {HOW[self.scoring]}: among others, this model scores them otherwise"
+            yield f"texts{which} are scored {HOW[self.scoring]}: among others, this model scores them differently"
         if answering and self.answering in HOW:
-            yield f"prompts{which} are answered {HOW[self.answering]}: among others, this model answers otherwise"
+            yield f"prompts{which} are answered {HOW[self.answering]}: among others, this model answers differently"
         if answering and not self.cache:
-            yield f"prompts{which} are answered without a cache, which is slow: with it, this model answers otherwise"
+            yield f"prompts{which} are answered without a cache, which is slow: with it, this model answers differently"
 
 
 @dataclass(frozen=True)

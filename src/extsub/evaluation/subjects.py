@@ -53,7 +53,9 @@ def subjects_of(settings: Asking, output: Path | None) -> list[Subject]:
     for label, one in zip(labels, adapters, strict=True):
         folder = output if len(adapters) == 1 or output is None else output / label
         record = {**known, "adapter": one.source.provenance(), "kind": one.kind}
-        subjects.append(Subject(label, one, folder, record, (*base.notes, *one.notes)))
+        # where both lie in one folder, each was taken from it, and neither is left out
+        beside = () if one.source.config.parent == Path(base.name) else (*base.notes, *one.source.notes)
+        subjects.append(Subject(label, one, folder, record, (*beside, *one.notes)))
     return subjects
 
 

@@ -133,7 +133,8 @@ class _Trial:
             _UnfitError: later tokens change them, or chance does.
         """
         if not self._rounding.is_steady:
-            raise _UnfitError("says something else each time it is asked")
+            adapted = "" if self._model.module is self._model.base else ", with this adapter,"
+            raise _UnfitError(f"{adapted} says something else each time it is asked".strip())
         first, second = (logits[: self._fork] for logits in self._alone[:2])
         if not self._rounding.explains(first, second, everywhere=True):
             raise _UnfitError("is no causal language model: what it says of a token depends on the tokens after it")

@@ -94,8 +94,11 @@ def _reason(error: Exception, settings: TrainingSettings, config: PretrainedConf
     if refused := re.search(r"Module '(\w+)' is incompatible", said):
         return f"PEFT cannot adapt {refused[1]} there; {_choice(settings, config)}"
     if re.search(r"target_modules|Target modules", said):
-        given = f" among {', '.join(settings.target_modules)}" if settings.target_modules else ""
-        return f"no target modules found{given}; {_choice(settings, config)}"
+        if settings.target_modules:
+            found = f"no target modules found among {', '.join(settings.target_modules)}"
+        else:
+            found = "PEFT does not know which modules to adapt there"
+        return f"{found}; {_choice(settings, config)}"
     return said
 
 

@@ -59,9 +59,9 @@ def try_model(model: PreTrainedModel, settings: TrainingSettings) -> None:
     kind, was = f"{settings.model}: {model.config.model_type}", model.training
     try:
         if not _is_causal(model.eval()):
-            raise ExtSubError(f"{kind} sees both sides of a token, so it cannot be trained so")
+            raise ExtSubError(f"{kind} sees both sides of a token: it is no causal language model")
         if settings.packing and (fault := _packing_fault(model)):
-            raise ExtSubError(f"{kind} cannot be trained with --packing: {fault}; leave it out")
+            raise ExtSubError(f"{kind} cannot be trained with --packing: {fault}; leave out --packing")
     finally:
         model.train(was)
 
