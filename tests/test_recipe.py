@@ -108,7 +108,10 @@ def test_the_result_is_what_combine_makes_at_the_chosen_strength(here: Path, run
     assert summary["stages"] == dict.fromkeys(STAGES, "kept")
     chosen = json.loads(Path("out/sweep/sweep.json").read_text())["chosen"]["ext-sub"]
     alpha = float(chosen["position"].removeprefix("ext-sub-"))
-    assert (summary["chosen"]["alpha"], summary["chosen"]["test"]) == (alpha, chosen["test"])
+    assert (summary["sweeps"]["sweep"]["chosen"]["alpha"], summary["sweeps"]["sweep"]["chosen"]["test"]) == (
+        alpha,
+        chosen["test"],
+    )
     words = f"combine out/expert out/anti-wrong --alpha {alpha} --rank 6 -o by-hand"
     assert extsub(*words.split()).returncode == 0
     for name in ("adapter_model.safetensors", "adapter_config.json", "extsub.json"):
@@ -325,6 +328,44 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, extsub: Command) -> None:
     assert "none.yaml: no such file" in extsub("run", "none.yaml").stderr
 
 
+def test_each_anti_expert_may_have_a_strength_of_its_own(here: Path, run: Callable, extsub: Command) -> None:
+    """And the result, which no sweep has seen, is asked what all of them ask."""
+    rows = rows_of(here / "good.jsonl")
+    lines(here / "loud.jsonl", [{**row, "output": f"{row['output']}!"} for row in rows])
+    own = {"tasks": ["perplexity"], "data": ["perplexity=data/rows.jsonl"], "score": "perplexity", "alphas": "2"}
+    anti_experts = {**RECIPE["anti_experts"], "loud": {"data": "loud.jsonl", "sweep": {**own, "budget": None}}}
+    write(here, anti_experts=anti_experts)
+    refused = extsub("run", "recipe.yaml")
+    assert refused.returncode == 2
+    assert "recipe.yaml: anti_experts: wrong: sweep is missing, and loud has one: give each its own" in refused.stderr
+    anti_experts["wrong"] = {**anti_experts["wrong"], "sweep": {"alphas": "0.5"}}
+    recipe = {**RECIPE, "anti_experts": anti_experts}
+    recipe["sweep"] = {name: value for name, value in RECIPE["sweep"].items() if name != "budget"}
+    (here / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    _, plan = run("--dry-run")
+    both = ["sweep-wrong", "report-wrong", "sweep-loud", "report-loud"]
+    after = ["result", "evaluation-wrong", "evaluation-loud"]
+    assert [one["stage"] for one in plan["stages"]] == [*STAGES[:2], "anti-loud", *both, *after]
+    stages, summary = run()
+    assert stages == ["anti-loud", *both, *after]
+    assert {name: one["chosen"]["alpha"] for name, one in summary["sweeps"].items()} == {
+        "sweep-wrong": 0.5,
+        "sweep-loud": 2,
+    }
+    words = "combine out/expert out/anti-wrong out/anti-loud --alpha 0.5 2 --rank 6 -o by-hand"
+    assert extsub(*words.split()).returncode == 0
+    weights = (Path(folder, "adapter_model.safetensors").read_bytes() for folder in ("by-hand", "out/result"))
+    assert next(weights) == next(weights)
+    words = "evaluate truthfulqa-mc perplexity --data data --data perplexity=data/rows.jsonl --adapter by-hand --json"
+    asked = json.loads(extsub(*words.split()).stdout)["results"][0]["tasks"]
+    found = json.loads(Path("out/evaluation-wrong/results.json").read_text())["tasks"]
+    for task, scores in found.items():
+        for score, figure in scores.items():
+            assert figure["value"] == pytest.approx(asked[task][score]["value"], rel=1e-5)
+    assert list(json.loads(Path("out/evaluation-loud/results.json").read_text())["tasks"]) == ["perplexity"]
+    assert run()[0] == []
+
+
 def test_two_processes_take_the_same_way(here: Path) -> None:
     """Over gloo: the adapters of one process up to rounding, the same choice; and they stop together."""
     write(here, output="two", sweep={"alphas": "0.5"}, result={"rank": None})
@@ -349,8 +390,9 @@ def test_the_examples_are_recipes(path: Path, tmp_path: Path, monkeypatch: pytes
     for name in ("toxic.jsonl", "toxic_test.json", "held-out.jsonl"):  # the user's own
         Path(name).touch()
     recipe = read_recipe(path)
-    check_choice(recipe)
-    assert recipe.sweep.budget
+    for sweep in recipe.sweeps:
+        check_choice(sweep, recipe.result.operation)
+        assert sweep.settings.budget
 
 
 def test_stages_remember_whose_folder_it_is(tmp_path: Path) -> None:

@@ -16,13 +16,13 @@ from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.task import data_of
 from extsub.evaluation.tasks import TASKS
 from extsub.files import located, read_json
-from extsub.recipe.recipe import Ingredient, Recipe
+from extsub.recipe.recipe import Ingredient, Recipe, Sweep
 from extsub.stages import Stages, key_of
 from extsub.sweeping.settings import RESULT, SweepSettings
 from extsub.training.checkpoints import MAY_DIFFER
 
-SWEPT, PAGE, COMBINED = "sweep", "sweep/report.html", "result"
-"""folders and files in the output"""
+PAGE, COMBINED = "report.html", "result"
+"""a file in each sweep's folder, and a folder in the output"""
 
 
 @dataclass(frozen=True)
@@ -47,33 +47,41 @@ def trained(one: Ingredient, base: Mapping[str, Any]) -> Stage:
     return Stage(one.name, (one.name,), decisive)
 
 
-def swept(recipe: Recipe, base: Mapping[str, Any]) -> Stage:
+def swept(recipe: Recipe, sweep: Sweep, base: Mapping[str, Any]) -> Stage:
     """All adapters are there by now. Another grid or budget goes on with what was asked; anything else begins anew."""
-    values = recipe.sweep.to_dict()
+    values = sweep.settings.to_dict()
     tasks = {}
-    for task in tasks_named(recipe.sweep.tasks, recipe.sweep):
-        data = data_of(task, recipe.sweep, tuple(TASKS))
+    for task in tasks_named(sweep.settings.tasks, sweep.settings):
+        data = data_of(task, sweep.settings, tuple(TASKS))
         tasks[task.name] = {"data": data and _content(data), **{name: values[name] for name in task.settings}}
     inputs = {
         "base": base,
-        "adapters": _adapters(recipe),
+        "adapters": _provenance(recipe.expert, *sweep.anti_experts),
         "tasks": tasks,
         **{name: values[name] for name in SETTINGS},
     }
     asked = {one.name for one in fields(EvaluationSettings)} | {"tasks"}
     again = {one.name: values[one.name] for one in fields(SweepSettings) if one.name not in asked}
-    return Stage("sweep", (SWEPT, f"{SWEPT}/{RESULT}"), inputs, again)
+    return Stage(sweep.name, (sweep.name, f"{sweep.name}/{RESULT}"), inputs, again)
 
 
 def reported(sweep: Stage) -> Stage:
     """The page says what the sweep found."""
-    return Stage("report", (PAGE,), {"sweep": key_of(sweep.inputs), "again": key_of(sweep.again)})
+    name = sweep.name.replace("sweep", "report", 1)
+    return Stage(name, (f"{sweep.name}/{PAGE}",), {"sweep": key_of(sweep.inputs), "again": key_of(sweep.again)})
 
 
-def combined(recipe: Recipe, alpha: float) -> Stage:
-    """The result at the strength that was chosen, whatever else the sweep tried."""
-    result = vars(recipe.result)
-    return Stage("result", (COMBINED,), {"adapters": _adapters(recipe), "alpha": alpha, **result})
+def combined(recipe: Recipe, alphas: Sequence[float]) -> Stage:
+    """The result at the strengths that were chosen, whatever else the sweeps tried."""
+    inputs = {"adapters": _provenance(*recipe.ingredients), "alpha": list(alphas), **vars(recipe.result)}
+    return Stage("result", (COMBINED,), inputs)
+
+
+def evaluated(recipe: Recipe, sweep: Sweep, asked: Stage) -> Stage:
+    """The result asked what a sweep asks."""
+    name = sweep.name.replace("sweep", "evaluation", 1)
+    inputs = {"result": find_adapter(str(recipe.output / COMBINED)).provenance(), "sweep": key_of(asked.inputs)}
+    return Stage(name, (name,), inputs)
 
 
 @dataclass(frozen=True)
@@ -89,17 +97,21 @@ class Choice:
     figures: dict[str, Any]
     """of the chosen position, as ``sweep.json`` has them"""
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"alpha": self.alpha, "score": self.score, "budget": self.budget, **self.figures}
 
-def chosen(recipe: Recipe) -> Choice:
+
+def chosen(recipe: Recipe, sweep: Sweep) -> Choice:
     """Read what a finished sweep chose.
 
     Raises:
         ExtSubError: it had no strength of the operation to choose from.
     """
-    record = read_json(recipe.output / SWEPT / RESULT, largest=None)
+    record = read_json(recipe.output / sweep.name / RESULT, largest=None)
     found = record["chosen"].get(recipe.result.operation)
     if found is None:
-        raise ExtSubError(f"the sweep has no strength of {recipe.result.operation} to choose from: widen alphas")
+        raise ExtSubError(f"{sweep.name} has no strength of {recipe.result.operation} to choose from: widen alphas")
     position = found["position"]
     alpha = None if position is None else record["positions"][position]["alpha"]
     return Choice(alpha, found["closest"], record["score"], record["budget"], found)
@@ -114,8 +126,8 @@ def nothing_kept(recipe: Recipe, choice: Choice) -> str:
     )
 
 
-def _adapters(recipe: Recipe) -> list[dict[str, Any]]:
-    return [find_adapter(one.adapter).provenance() for one in recipe.ingredients]
+def _provenance(*ingredients: Ingredient) -> list[dict[str, Any]]:
+    return [find_adapter(one.adapter).provenance() for one in ingredients]
 
 
 def _content(name: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,13 +14,12 @@ from extsub.errors import ExtSubError
 from extsub.evaluation.evaluate import check_judges, check_prompts, items_of, tasks_named
 from extsub.evaluation.store import read_results
 from extsub.evaluation.subjects import identify
-from extsub.evaluation.task import Items, limited
+from extsub.evaluation.task import Items, Task, limited
 from extsub.extras import require
 from extsub.matching import same_base
 from extsub.models import find_model
 from extsub.recipe import chain
-from extsub.recipe.chain import SWEPT, Stage
-from extsub.recipe.recipe import Recipe, named
+from extsub.recipe.recipe import Recipe, Sweep, named
 from extsub.stages import Stages, key_of
 from extsub.sweeping.positions import parse_alphas, positions
 from extsub.sweeping.search import searched
@@ -67,31 +66,68 @@ def plan(recipe: Recipe, stages: Stages, tokenising: Progress | None = None) -> 
     require("trl", "train")
     require("jinja2", "report")
     check_place(recipe.output)
-    with named(f"{recipe.path}: sweep"):
-        check_choice(recipe)
-        tasks = tasks_named(recipe.sweep.tasks, recipe.sweep)
-        items = items_of(tasks, recipe.sweep)
-        check_halves(recipe.sweep, items, *judged_by(recipe.sweep, tasks))
-    model = find_model(recipe.model)
+    model, items = find_model(recipe.model), {}
+    for sweep in recipe.sweeps:
+        with named(sweep.where):
+            check_choice(sweep, recipe.result.operation)
+            items[sweep.name] = _items(sweep)
     base = identify(model)
-    with named(f"{recipe.path}: sweep"):
-        check_prompts(tasks, items, recipe.sweep, model)
+    for sweep in recipe.sweeps:
+        with named(sweep.where):
+            check_prompts(_tasks(sweep), items[sweep.name], sweep.settings, model)
     taken = {one.name: load_adapter(one.adapter) for one in recipe.ingredients if not one.training}
     _check_together(recipe, {name: _size(one) for name, one in taken.items()})
     _check_taken(recipe, taken)
     trained = [chain.trained(one, base) for one in recipe.ingredients if one.training]
-    if any(one.why(stages) for one in trained) or chain.swept(recipe, base).why(stages):
-        with named(f"{recipe.path}: sweep"):
-            check_judges(tasks, recipe.sweep)
+    untrained = any(one.why(stages) for one in trained)
+    for sweep in recipe.sweeps:
+        if untrained or chain.swept(recipe, sweep, base).why(stages):
+            with named(sweep.where):
+                check_judges(_tasks(sweep), sweep.settings)
     ahead, sizes = _training(recipe, stages, base, tokenising)
     sizes |= {name: _size(one) for name, one in taken.items()}
     _check_together(recipe, sizes)
     if undone := [one.name for one in ahead if one.why]:
-        after = f"after {undone[-1]}"
-        later = [Ahead("sweep", after, _sweep_estimate(recipe, items, anew=True)), Ahead("report", "after sweep")]
-        return [*ahead, *later, Ahead("result", "after sweep", _result_estimate(recipe, sizes))]
+        for sweep in recipe.sweeps:
+            estimate = _sweep_estimate(recipe, sweep, items[sweep.name], anew=True)
+            ahead += [Ahead(sweep.name, f"after {undone[-1]}", estimate), _page(sweep, f"after {sweep.name}")]
+        return [*ahead, *_result(recipe, f"after {sweep.name}", sizes)]
     combine(*[load_adapter(one.adapter) for one in recipe.ingredients], **vars(recipe.result))
-    return [*ahead, *_after_training(recipe, stages, chain.swept(recipe, base), sizes, items)]
+    return [*ahead, *_after_training(recipe, stages, base, sizes, items)]
+
+
+def check_choice(sweep: Sweep, operation: str) -> None:
+    """Grid, score and budget, as ``sweep`` will understand them.
+
+    Args:
+        operation: the result's.
+
+    Raises:
+        ExtSubError: it will not.
+    """
+    settings = sweep.settings
+    turns = positions(settings.operations, parse_alphas(settings.alphas))
+    if not any(turn.operation == operation for turn in turns):
+        raise ExtSubError(f"--alphas {settings.alphas}: no strength of {operation} but 0")
+    judged_by(settings, _tasks(sweep))
+    if settings.search:
+        searched(turns)
+
+
+def _items(sweep: Sweep) -> Mapping[str, Items]:
+    """The items of its tasks, enough to choose by and to report on."""
+    tasks = _tasks(sweep)
+    items = items_of(tasks, sweep.settings)
+    check_halves(sweep.settings, items, *judged_by(sweep.settings, tasks))
+    return items
+
+
+def _tasks(sweep: Sweep) -> list[Task]:
+    return tasks_named(sweep.settings.tasks, sweep.settings)
+
+
+def _page(sweep: Sweep, why: str | None) -> Ahead:
+    return Ahead(sweep.name.replace("sweep", "report", 1), why)
 
 
 def _check_taken(recipe: Recipe, taken: Mapping[str, Adapter]) -> None:
@@ -106,22 +142,6 @@ def _check_taken(recipe: Recipe, taken: Mapping[str, Adapter]) -> None:
         first, *others = taken.values()
         with named(str(recipe.path)):
             combine(first, *others)
-
-
-def check_choice(recipe: Recipe) -> None:
-    """Grid, score and budget, as ``sweep`` will understand them.
-
-    Raises:
-        ExtSubError: it will not.
-    """
-    settings, operation = recipe.sweep, recipe.result.operation
-    tasks = tasks_named(settings.tasks, settings)
-    turns = positions(settings.operations, parse_alphas(settings.alphas))
-    if not any(turn.operation == operation for turn in turns):
-        raise ExtSubError(f"--alphas {settings.alphas}: no strength of {operation} but 0")
-    judged_by(settings, tasks)
-    if settings.search:
-        searched(turns)
 
 
 def _training(
@@ -160,35 +180,51 @@ def _check_together(recipe: Recipe, sizes: Mapping[str, _Size]) -> None:
 
 
 def _after_training(
-    recipe: Recipe, stages: Stages, sweep: Stage, sizes: Mapping[str, _Size], items: Mapping[str, Items]
+    recipe: Recipe,
+    stages: Stages,
+    base: Mapping[str, Any],
+    sizes: Mapping[str, _Size],
+    items: Mapping[str, Mapping[str, Items]],
 ) -> list[Ahead]:
-    if why := sweep.why(stages):
-        anew = stages.done.get("sweep", {}).get("inputs") != key_of(sweep.inputs)
-        later = [Ahead("report", "after sweep"), Ahead("result", "after sweep", _result_estimate(recipe, sizes))]
-        return [Ahead("sweep", why, _sweep_estimate(recipe, items, anew)), *later]
-    ahead = [Ahead("sweep", None), Ahead("report", chain.reported(sweep).why(stages))]
-    choice = chain.chosen(recipe)
-    if choice.alpha is None:
-        return [*ahead, Ahead("result", chain.nothing_kept(recipe, choice))]
-    why = chain.combined(recipe, choice.alpha).why(stages)
-    return [*ahead, Ahead("result", why, _result_estimate(recipe, sizes) if why else {})]
+    ahead, undone, choices = [], "", []
+    for sweep in recipe.sweeps:
+        stage = chain.swept(recipe, sweep, base)
+        if why := stage.why(stages):
+            anew = stages.done.get(sweep.name, {}).get("inputs") != key_of(stage.inputs)
+            ahead.append(Ahead(sweep.name, why, _sweep_estimate(recipe, sweep, items[sweep.name], anew)))
+            ahead.append(_page(sweep, f"after {sweep.name}"))
+            undone = sweep.name
+        else:
+            ahead += [Ahead(sweep.name, None), _page(sweep, chain.reported(stage).why(stages))]
+            choices.append(chain.chosen(recipe, sweep))
+    if failed := next((one for one in choices if one.alpha is None), None):
+        return [*ahead, Ahead("result", chain.nothing_kept(recipe, failed))]
+    if undone:
+        return [*ahead, *_result(recipe, f"after {undone}", sizes)]
+    if why := chain.combined(recipe, [one.alpha for one in choices if one.alpha is not None]).why(stages):
+        return [*ahead, *_result(recipe, why, sizes)]
+    asked = [chain.evaluated(recipe, one, chain.swept(recipe, one, base)) for one in recipe.asked_again]
+    return [*ahead, Ahead("result", None), *(Ahead(one.name, one.why(stages)) for one in asked)]
 
 
-def _sweep_estimate(recipe: Recipe, items: Mapping[str, Items], anew: bool) -> dict[str, Any]:
+def _result(recipe: Recipe, why: str, sizes: Mapping[str, _Size]) -> list[Ahead]:
+    """What follows the sweeps where the result is to be made."""
+    asked = [Ahead(one.name.replace("sweep", "evaluation", 1), "after result") for one in recipe.asked_again]
+    return [Ahead("result", why, _result_estimate(recipe, sizes)), *asked]
+
+
+def _sweep_estimate(recipe: Recipe, sweep: Sweep, items: Mapping[str, Items], anew: bool) -> dict[str, Any]:
     """How many items of each task are to be asked at how many positions of the grid."""
-    settings = recipe.sweep
+    settings = sweep.settings
     turns = positions(settings.operations, parse_alphas(settings.alphas))
-    there = [] if anew else [_asked(recipe, turn.label) for turn in turns]
+    folder = recipe.output / sweep.name / POSITIONS
+    there = [] if anew else [list(read_results(folder / turn.label).get("runs", ())) for turn in turns]
     tasks = {}
     for name, known in items.items():
         count = len(known.items if name == "ability" else limited(known.items, settings))
         left = len(turns) - sum(name in asked for asked in there)
         tasks[name] = {"positions": left, "items": count, "answers": left * count}
     return {"positions": len(turns), "tasks": tasks}
-
-
-def _asked(recipe: Recipe, position: str) -> Sequence[str]:
-    return list(read_results(recipe.output / SWEPT / POSITIONS / position).get("runs", ()))
 
 
 def _result_estimate(recipe: Recipe, sizes: Mapping[str, _Size]) -> dict[str, Any]:

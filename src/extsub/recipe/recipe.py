@@ -17,7 +17,7 @@ from extsub.sweeping.settings import SweepSettings
 from extsub.training.settings import TrainingSettings
 
 KEYS = ("model", "output", "training", "expert", "anti_experts", "sweep", "result")
-NEEDED = ("model", "output", "expert", "anti_experts", "sweep")
+NEEDED = ("model", "output", "expert", "anti_experts")
 COMBINED = ("lora", "ia3", "prefix")
 """kinds of adapters that can be combined"""
 NOT_SWEPT = ("model", "output", "adapter", "backend", "url", "reference", "overwrite")
@@ -36,9 +36,21 @@ class Ingredient:
     """None where it is taken as it is"""
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """The expert against one anti-expert, or against all of them at one strength."""
+
+    name: str
+    """``sweep`` or ``sweep-NAME``: its stage and its folder"""
+    where: str
+    """in the recipe"""
+    anti_experts: tuple[Ingredient, ...]
+    settings: SweepSettings
+
+
 @dataclass(frozen=True, kw_only=True)
 class ResultSettings:
-    """How the result is combined; the strength is what the sweep chose."""
+    """How the result is combined; the strengths are what the sweeps chose."""
 
     operation: Literal["ext-sub", "subtract", "add", "contrast", "amplify"] = "ext-sub"
     rank: int | None = None
@@ -54,13 +66,19 @@ class Recipe:
     output: Path
     expert: Ingredient
     anti_experts: tuple[Ingredient, ...]
-    sweep: SweepSettings
+    sweeps: tuple[Sweep, ...]
+    """one for all anti-experts, or one for each in their order"""
     result: ResultSettings
 
     @property
     def ingredients(self) -> tuple[Ingredient, ...]:
         """the expert, then the anti-experts"""
         return (self.expert, *self.anti_experts)
+
+    @property
+    def asked_again(self) -> tuple[Sweep, ...]:
+        """the sweeps whose tasks the result is asked: where each anti-expert has a strength of its own, none saw it"""
+        return self.sweeps if len(self.sweeps) > 1 else ()
 
     @property
     def command(self) -> str:
@@ -94,7 +112,7 @@ def read_recipe(path: Path) -> Recipe:
     )
     result = ResultSettings(**settings_of(f"{path}: result", found.get("result", {}), ResultSettings))
     _check_kinds(path, [expert, *anti_experts], result)
-    return Recipe(path, model, output, expert, anti_experts, _sweep(path, found, output, result), result)
+    return Recipe(path, model, output, expert, anti_experts, _sweeps(path, found, anti_experts, result), result)
 
 
 @contextmanager
@@ -109,6 +127,8 @@ def named(where: str) -> Generator[None]:
 def _ingredient(name: str, given: Any, where: str, model: str, folder: Path, shared: dict[str, Any]) -> Ingredient:
     if not re.fullmatch(r"[\w-][\w.-]{0,99}", name):
         raise ExtSubError(f"{where}: a name is of letters, digits and . _ -, since its folder is called so")
+    if isinstance(given, Mapping) and "sweep" in given and name != "expert":
+        given = {word: value for word, value in given.items() if word != "sweep"}
     if isinstance(given, Mapping) and "adapter" in given:
         adapter = mapping_of(where, given, ["adapter"]).get("adapter")
         return Ingredient(name, text_of(f"{where}: adapter", adapter), None)
@@ -119,19 +139,49 @@ def _ingredient(name: str, given: Any, where: str, model: str, folder: Path, sha
         return Ingredient(name, str(folder), TrainingSettings(**{**shared, **own}, model=model, output=folder))
 
 
-def _sweep(path: Path, found: Mapping[str, Any], output: Path, result: ResultSettings) -> SweepSettings:
-    where = f"{path}: sweep"
-    given = settings_of(where, found["sweep"], SweepSettings, NOT_SWEPT)
+def _sweeps(
+    path: Path, found: Mapping[str, Any], anti_experts: tuple[Ingredient, ...], result: ResultSettings
+) -> tuple[Sweep, ...]:
+    """One for all anti-experts; or one for each, of its own settings and those that all share."""
+    shared = settings_of(f"{path}: sweep", found.get("sweep", {}), SweepSettings, NOT_SWEPT)
+    own = {
+        f"anti-{name}": one["sweep"]
+        for name, one in found["anti_experts"].items()
+        if isinstance(one, Mapping) and "sweep" in one
+    }
+    if not own:
+        return (_sweep(found, "sweep", f"{path}: sweep", anti_experts, shared, result),)
+    sweeps = []
+    for one in anti_experts:
+        name = one.name.removeprefix("anti-")
+        where = f"{path}: anti_experts: {name}: sweep"
+        if one.name not in own:
+            raise ExtSubError(
+                f"{where} is missing, and {next(iter(own)).removeprefix('anti-')} has one: give each its own"
+            )
+        settings = {**shared, **settings_of(where, own[one.name], SweepSettings, NOT_SWEPT)}
+        sweeps.append(_sweep(found, f"sweep-{name}", where, (one,), settings, result))
+    return tuple(sweeps)
+
+
+def _sweep(
+    found: Mapping[str, Any],
+    name: str,
+    where: str,
+    anti_experts: tuple[Ingredient, ...],
+    given: dict[str, Any],
+    result: ResultSettings,
+) -> Sweep:
     if "tasks" not in given:
         raise ExtSubError(f"{where}: tasks is missing: name benchmarks (tasks: [truthfulqa-mc, perplexity])")
     with named(where):
-        settings = SweepSettings(**given, model=found["model"], output=output / "sweep")
+        settings = SweepSettings(**given, model=found["model"], output=located(found["output"]) / name)
     if result.operation not in settings.operations:
         there = ", ".join(settings.operations)
         raise ExtSubError(
-            f"{path}: result: operation is {result.operation}, and the sweep has {brief(there)}: add it there"
+            f"{where}: result has operation {result.operation}, and operations here are {brief(there)}: add it"
         )
-    return settings
+    return Sweep(name, where, anti_experts, settings)
 
 
 def _check_kinds(path: Path, ingredients: list[Ingredient], result: ResultSettings) -> None:

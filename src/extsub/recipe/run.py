@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+import functools
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from extsub.adapters.save import save_adapter
 from extsub.combination import combine
 from extsub.errors import ExtSubError, kept_when_interrupted
 from extsub.evaluation.batches import free_memory
+from extsub.evaluation.evaluate import evaluate
 from extsub.evaluation.run import Progress, silent
+from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.sharing import Processes, processes
 from extsub.evaluation.store import working_in
 from extsub.evaluation.subjects import identify
@@ -21,9 +24,9 @@ from extsub.extras import require
 from extsub.files import read_json
 from extsub.models import find_model
 from extsub.recipe import chain
-from extsub.recipe.chain import COMBINED, PAGE, SWEPT, Choice, Stage
+from extsub.recipe.chain import COMBINED, PAGE, Choice, Stage
 from extsub.recipe.plan import plan
-from extsub.recipe.recipe import Ingredient, Recipe, read_recipe
+from extsub.recipe.recipe import Ingredient, Recipe, Sweep, read_recipe
 from extsub.report.report import write_report
 from extsub.stages import Stages
 from extsub.sweeping.sweep import sweep
@@ -100,14 +103,21 @@ class _Run:
         for one in recipe.ingredients:
             if one.training:
                 self.make(lambda one=one: chain.trained(one, base), lambda one=one: self.train(one))
-        self.make(lambda: chain.swept(recipe, base), self.sweep)
-        self.make(lambda: chain.reported(chain.swept(recipe, base)), lambda: self.alone(self.report))
-        choice = self.group.told(lambda: self.choose())
-        alpha = choice.alpha
-        if alpha is None:
-            raise ExtSubError(f"{chain.nothing_kept(recipe, choice)}; the page is {recipe.output / PAGE}")
-        self.make(lambda: chain.combined(recipe, alpha), lambda: self.alone(lambda: self.combine(alpha)))
-        return self.summary(choice) if self.group.is_main else {}
+        for one in recipe.sweeps:
+            self.make(lambda one=one: chain.swept(recipe, one, base), lambda one=one: self.sweep(one))
+            page = functools.partial(self.report, one)
+            self.make(
+                lambda one=one: chain.reported(chain.swept(recipe, one, base)), lambda page=page: self.alone(page)
+            )
+        choices = [self.group.told(lambda one=one: self.choose(one)) for one in recipe.sweeps]
+        alphas = [choice.alpha for choice in choices if choice.alpha is not None]
+        self.make(lambda: chain.combined(recipe, alphas), lambda: self.alone(lambda: self.combine(alphas)))
+        for one in recipe.asked_again:
+            self.make(
+                lambda one=one: chain.evaluated(recipe, one, chain.swept(recipe, one, base)),
+                lambda one=one: self.evaluate(one),
+            )
+        return self.summary(choices) if self.group.is_main else {}
 
     def make(self, stage_of: Callable[[], Stage], work: Callable[[], Any]) -> None:
         """One stage, on every process, unless it is done."""
@@ -148,35 +158,52 @@ class _Run:
         found = self.alone(lambda: read_json(record, largest=None))
         return {name: found[name] for name in ("first_loss", "last_loss", "seconds")}
 
-    def sweep(self) -> None:
-        expert, *anti_experts = (one.adapter for one in self.recipe.ingredients)
-        sweep(expert, anti_experts, self.recipe.sweep, self.progress)
+    def sweep(self, one: Sweep) -> None:
+        sweep(self.recipe.expert.adapter, [anti.adapter for anti in one.anti_experts], one.settings, self.progress)
         free_memory()
 
-    def report(self) -> dict[str, Any]:
-        written = write_report(self.recipe.output / SWEPT, self.recipe.output / PAGE)
+    def report(self, one: Sweep) -> dict[str, Any]:
+        written = write_report(self.recipe.output / one.name, self.recipe.output / one.name / PAGE)
         return {name: written[name] for name in ("verdict", "sentence", "beside")}
 
-    def choose(self) -> Choice:
-        choice = chain.chosen(self.recipe)
+    def choose(self, one: Sweep) -> Choice:
+        choice = chain.chosen(self.recipe, one)
         if choice.alpha is None:
             self.stages.drop("result", (COMBINED,))
+            page = self.recipe.output / one.name / PAGE
+            raise ExtSubError(f"{chain.nothing_kept(self.recipe, choice)}; the page is {page}")
         return choice
 
-    def combine(self, alpha: float) -> dict[str, Any]:
+    def combine(self, alphas: Sequence[float]) -> dict[str, Any]:
         adapters = [load_adapter(one.adapter) for one in self.recipe.ingredients]
+        alpha = alphas if len(self.recipe.sweeps) > 1 else alphas[0]  # one strength for all
         result = combine(*adapters, alpha=alpha, **vars(self.recipe.result))
         return save_adapter(result, self.recipe.output / COMBINED, overwrite=True)
 
-    def summary(self, choice: Choice) -> dict[str, Any]:
+    def evaluate(self, one: Sweep) -> dict[str, Any]:
+        asked = {name.name: getattr(one.settings, name.name) for name in fields(EvaluationSettings)}
+        asked |= {"adapter": (str(self.recipe.output / COMBINED),)}
+        asked |= {"output": self.recipe.output / one.name.replace("sweep", "evaluation", 1)}
+        (found,) = evaluate(one.settings.tasks, EvaluationSettings(**asked), self.progress)
+        free_memory()
+        return found
+
+    def summary(self, choices: Sequence[Choice]) -> dict[str, Any]:
         output, found = self.recipe.output, self.stages.found
+        sweeps = {}
+        for one, choice in zip(self.recipe.sweeps, choices, strict=True):
+            report = one.name.replace("sweep", "report", 1)
+            sweeps[one.name] = {
+                "anti_experts": [anti.name for anti in one.anti_experts],
+                "chosen": choice.to_dict(),
+                "report": found(report),
+                "page": str(output / one.name / PAGE),
+            }
         return {
             "output": str(output),
             "stages": {name: "kept" if kept else "made" for name, kept in self.kept.items()},
             "seconds": self.stages.seconds(),
-            "chosen": {"alpha": choice.alpha, "score": choice.score, "budget": choice.budget, **choice.figures},
-            "report": found("report"),
-            "page": str(output / PAGE),
+            "sweeps": sweeps,
             "result": {"output": str(output / COMBINED), **found("result")},
             "notes": list(find_model(self.recipe.model).notes),
         }

@@ -37,16 +37,19 @@ def print_run(summary: dict[str, Any]) -> None:
     """What ``extsub run`` did and found."""
     made = [name for name, what in summary["stages"].items() if what == "made"]
     say(f"{summary['output']}: {', '.join(made) if made else 'nothing was to be done'}")
-    chosen, result, rank = summary["chosen"], summary["result"], summary["result"]["rank"]
-    within = f", within {chosen['budget']}" if chosen["budget"] else ""
+    result, rank = summary["result"], summary["result"]["rank"]
     size = f"{result['modules']} modules{f', rank {rank}' if rank else ''}, {result['dtype']}, {_size(result['bytes'])}"
-    rows = {
-        "chosen": f"{chosen['operation']} at α {chosen['alpha']:g}: best {chosen['score']}{within}",
-        "verdict": summary["report"]["sentence"],
-        "page": summary["page"],
-        "result": f"{result['output']}: {size}",
-    }
-    for name, value in rows.items():
+    rows = []
+    for sweep in summary["sweeps"].values():
+        chosen = sweep["chosen"]
+        within = f", within {chosen['budget']}" if chosen["budget"] else ""
+        against = f" against {', '.join(sweep['anti_experts'])}" if len(summary["sweeps"]) > 1 else ""
+        rows += [
+            ("chosen", f"{chosen['operation']} at α {chosen['alpha']:g}{against}: best {chosen['score']}{within}"),
+            ("verdict", sweep["report"]["sentence"]),
+            ("page", sweep["page"]),
+        ]
+    for name, value in [*rows, ("result", f"{result['output']}: {size}")]:
         say(f"  {name:8} {value}")
     for note in summary["notes"]:
         say(f"  note: {note}")
