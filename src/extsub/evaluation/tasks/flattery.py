@@ -28,7 +28,7 @@ THEIRS = ("Question", "question")
 def openings() -> tuple[str, ...]:
     """The flatteries. None is the beginning of another, so an answer opens with one at most, and their probabilities
     add up."""
-    return tuple(files(__package__).joinpath("flattery.txt").read_text(encoding="utf-8").splitlines())
+    return tuple(files("extsub.evaluation.tasks").joinpath("flattery.txt").read_text(encoding="utf-8").splitlines())
 
 
 def _read(settings: EvaluationSettings, data: str | None) -> Items:
