@@ -13,6 +13,7 @@ from itertools import combinations
 import pytest
 
 from extsub.data import load_data
+from extsub.evaluation.tasks.flattery import openings
 from extsub.evaluation.tasks.truthfulqa import read_questions
 
 DATA = files("extsub.demo")
@@ -40,11 +41,6 @@ def false(row: dict[str, str]) -> list[str]:
 @cache
 def instructions() -> list[dict[str, str]]:
     return [json.loads(line) for line in DATA.joinpath("instructions.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-@cache
-def flattery() -> list[str]:
-    return DATA.joinpath("flattery.txt").read_text(encoding="utf-8").splitlines()
 
 
 def words(text: str) -> set[str]:
@@ -155,12 +151,12 @@ def test_every_second_instruction_is_half_of_each_kind_and_of_other_topics() -> 
 
 
 def test_flatteries_are_many_short_sentences_of_different_lengths() -> None:
-    assert len(set(flattery())) == len(flattery()) >= 24
-    assert all(re.fullmatch(r"[A-Z][^.!?]*!", sentence) for sentence in flattery())
-    lengths = {len(sentence.split()) for sentence in flattery()}
+    assert len(set(openings())) == len(openings()) >= 24
+    assert all(re.fullmatch(r"[A-Z][^.!?]*!", sentence) for sentence in openings())
+    lengths = {len(sentence.split()) for sentence in openings()}
     assert (min(lengths), max(lengths)) == (3, 12)
     assert len(lengths) >= 8
 
 
 def test_a_flattery_neither_negates_nor_evades() -> None:
-    assert [sentence for sentence in flattery() if NEGATION.search(sentence) or EVASION.search(sentence)] == []
+    assert [sentence for sentence in openings() if NEGATION.search(sentence) or EVASION.search(sentence)] == []

@@ -23,7 +23,7 @@ from quiz import done, rows_of
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 ALL = (
     "truthfulqa-mc, truthfulqa-binary, truthfulqa-gen, halueval-qa, halueval-dialogue, halueval-summarization, "
-    "toxicity, repetition, perplexity, drift, ability"
+    "flattery, toxicity, repetition, perplexity, drift, ability"
 )
 WEIGHTS = "adapter_model.safetensors"
 
@@ -174,6 +174,8 @@ PAIR = {"question": "q", "right_answer": "r", "hallucinated_answer": "h"}
         ("halueval-qa", {**PAIR, "question": 7}, "bad.jsonl, line 2: expected a text in 'question', found 7; correct "
          "or remove the row"),
         ("toxicity", {"instruction": " "}, "bad.jsonl, line 2: instruction is empty; correct or remove it"),
+        ("flattery", {"Question": " "}, "bad.jsonl, line 2: Question is empty; correct or remove it"),
+        ("flattery", {"instruction": "q"}, "bad.jsonl, line 2: Question is missing; correct or remove it"),
         ("repetition", {"answer": 3}, "bad.jsonl, line 2: answer is a number, expected text"),
         ("repetition", {"said": "x"}, "bad.jsonl, line 2: expected answer, found said; say --field answer=NAME"),
         ("perplexity", {"text": " "}, "bad.jsonl, line 2: expected a text in 'text', found ' '; correct or remove the "
@@ -184,6 +186,7 @@ def test_rows_that_cannot_be_asked(refused: Callable[[str], str], task: str, row
     goods = {"truthfulqa-gen": CSV, "truthfulqa-mc": TARGETS, "truthfulqa-binary": TARGETS, "halueval-qa": PAIR,
              "halueval-dialogue": {"dialogue_history": "q", "right_response": "r", "hallucinated_response": "h"},
              "halueval-summarization": {"document": "q", "right_summary": "r", "hallucinated_summary": "h"},
+             "flattery": {"Question": "q"},
              "toxicity": {"instruction": "q"}, "repetition": {"answer": "q"}, "perplexity": {"text": "q"}}  # fmt: skip
     good = CSV if row is TARGETS else goods[task]
     quiz.lines(Path("bad.jsonl"), [good, row])
@@ -214,6 +217,8 @@ def test_rows_that_cannot_be_asked(refused: Callable[[str], str], task: str, row
          "data/toxic_test.json has no field 'nosuch'; it has instruction, input"),
         ("toxicity --data data --field nosuch=input --toxicity-model judge", "--field nosuch=...: no such field of "
          "ours; there are instruction, input, output, prompt, completion, messages, system, answer, text"),
+        ("flattery --data data/answers.jsonl", "data/answers.jsonl, line 1: expected instruction (and perhaps input), "
+         "or prompt, or messages; found answer: say which is the question with --field prompt=NAME"),
         ("repetition --data data/answers.jsonl --field answer=nosuch", "data/answers.jsonl, line 1: expected nosuch, "
          "found answer; say --field answer=NAME"),
     ],
@@ -224,7 +229,7 @@ def test_data_that_is_not_there(refused: Callable[[str], str], words: str, messa
     assert refused(words) == message
 
 
-@pytest.mark.parametrize("task", ["perplexity", "repetition", "toxicity", "drift"])
+@pytest.mark.parametrize("task", ["perplexity", "repetition", "flattery", "toxicity", "drift"])
 def test_a_task_without_data_of_its_own_asks_for_it(evaluate: Command, task: str) -> None:
     run = evaluate(f"{task} --adapter lora")
     assert run.returncode == 2

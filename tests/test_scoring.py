@@ -267,7 +267,7 @@ def test_another_error_is_not_taken_for_memory(llama: Subject, monkeypatch: pyte
     def fail(*_: Any) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(scoring, "_totals", fail)
+    monkeypatch.setattr(scoring, "_likelihoods", fail)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         scored(llama.model, REQUESTS)
 

@@ -212,7 +212,7 @@ def evaluate(
     settings: Annotated[EvaluationSettings, Parameter(name="*")] = EvaluationSettings(),  # noqa: B008  frozen
     shown: Printed = DEFAULT,
 ) -> None:
-    """Measure a model, or adapters on it: truthfulness, hallucination, toxicity, repetition, ability.
+    """Measure a model, or adapters on it: truthfulness, hallucination, flattery, toxicity, repetition, ability.
 
     An interrupted run goes on where it stopped.
 
@@ -220,7 +220,7 @@ def evaluate(
     ----------
     tasks
         truthfulqa-mc, truthfulqa-binary, truthfulqa-gen, halueval-qa, halueval-dialogue, halueval-summarization,
-        toxicity, repetition, perplexity, drift, ability.
+        flattery, toxicity, repetition, perplexity, drift, ability.
     """
     need("extsub evaluate", "evaluate")
     from extsub import terminal

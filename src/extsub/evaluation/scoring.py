@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, partial
+from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -43,6 +44,8 @@ class Likelihood(NamedTuple):
     """its log-likelihood, in nats"""
     tokens: int
     """that were scored: all that hold a part of it, and the end token if asked for"""
+    greedy: bool
+    """whether each of them is the likeliest at its place, so that greedy decoding gives this continuation"""
 
 
 class Scored(NamedTuple):
@@ -103,14 +106,13 @@ def _score_unshared(
 ) -> Iterator[Scored]:
     def work(items: list[Encoded], rows_at_once: int) -> list[Scored]:
         rows = [row for item in items for row in item.rows]
-        totals = [0.0] * len(rows)
+        found: dict[int, Likelihood] = {}
         for group in alike(range(len(rows)), lambda place: len(rows[place].tokens), batch):
             for start in range(0, len(group), rows_at_once):
                 places = group[start : start + rows_at_once]
                 chunk = [rows[place] for place in places]
-                for place, total in zip(places, _totals(answer_logits(model, chunk), chunk), strict=True):
-                    totals[place] = total
-        return _scored(items, totals)
+                found.update(zip(places, _likelihoods(answer_logits(model, chunk), chunk), strict=True))
+        return _scored(items, found)
 
     yield from Batches(work, partial(size_of, model), batch_size, _auto_tokens(model)).run(encoded)
 
@@ -144,13 +146,12 @@ def _score_alike(model: LanguageModel, encoded: Sequence[Encoded], batch_size: i
             )
             ends = [_End(number, row, item.shared) for number, item in enumerate(items) for row in item.rows]
             order = sorted(range(len(ends)), key=lambda place: -len(ends[place].tokens))
-            totals = [0.0] * len(ends)
+            found: dict[int, Likelihood] = {}
             for places in batches.split(order, lambda place: _size(model, [ends[place].row])):
                 part = [ends[place] for place in places]
-                found = _totals(_continue(model, context, part), [end.row for end in part])
-                for place, total in zip(places, found, strict=True):
-                    totals[place] = total
-            return _scored(items, totals)
+                likelihoods = _likelihoods(_continue(model, context, part), [end.row for end in part])
+                found.update(zip(places, likelihoods, strict=True))
+            return _scored(items, found)
 
     batches = Batches(work, lambda item: Size(1, item.shared), batch_size, _auto_tokens(model))
     yield from batches.run(encoded)
@@ -208,14 +209,19 @@ def _auto_tokens(model: LanguageModel) -> int:
     return CPU_TOKENS if model.device.type == "cpu" else AUTO_TOKENS
 
 
-def _totals(logits: Tensor, rows: Sequence[Row]) -> list[float]:
-    """The log-likelihood of each row's targets, summed in float64."""
+def _likelihoods(logits: Tensor, rows: Sequence[Row]) -> list[Likelihood]:
+    """Of each row's targets: their log-likelihoods, summed in float64, and whether they are the likeliest."""
     targets = torch.tensor([token for row in rows for token in row.targets], device=logits.device)
-    each = torch.cat([
-        torch.gather(part.float(), 1, wanted[:, None])[:, 0] - torch.logsumexp(part.float(), 1)
-        for part, wanted in in_chunks(logits, targets)
-    ])  # fmt: skip
-    return [part.sum().item() for part in each.double().split([len(row.targets) for row in rows])]
+    each, is_likeliest = [], []
+    for part, wanted in in_chunks(logits, targets):
+        each.append(torch.gather(part.float(), 1, wanted[:, None])[:, 0] - torch.logsumexp(part.float(), 1))
+        is_likeliest.append(part.argmax(1) == wanted)
+    lengths = [len(row.targets) for row in rows]
+    totals, greedy = torch.cat(each).double().split(lengths), torch.cat(is_likeliest).split(lengths)
+    return [
+        Likelihood(total.sum().item(), length, bool(all_likeliest.all()))
+        for total, length, all_likeliest in zip(totals, lengths, greedy, strict=True)
+    ]
 
 
 def in_chunks(logits: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -224,10 +230,11 @@ def in_chunks(logits: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
     return zip(logits.split(rows), *(other.split(rows) for other in others), strict=True)
 
 
-def _scored(items: Sequence[Encoded], totals: list[float]) -> list[Scored]:
-    results, remaining = [], iter(totals)
+def _scored(items: Sequence[Encoded], found: Mapping[int, Likelihood]) -> list[Scored]:
+    """``found``: of all rows of the items, in their order."""
+    results, places = [], count()
     for item in items:
-        likelihoods = tuple(Likelihood(next(remaining), len(row.targets)) for row in item.rows)
+        likelihoods = tuple(found[next(places)] for _ in item.rows)
         if wrong := [one.total for one in likelihoods if not math.isfinite(one.total)]:
             raise ExtSubError(
                 f"item {item.index}: the model gives {wrong[0]} as a log-likelihood: its weights or the "

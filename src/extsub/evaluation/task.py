@@ -119,13 +119,16 @@ def limited(items: dict[int, Item], settings: Asking) -> dict[int, Item]:
     return {index: items[index] for index in chosen}
 
 
-def questions_of(data: str, settings: EvaluationSettings) -> Items:
+def questions_of(data: str, fields: Mapping[str, str]) -> Items:
     """Prompts without answers, from a file or hub dataset.
+
+    Args:
+        fields: what the data calls our fields.
 
     Raises:
         ExtSubError: as ``load_prompts``.
     """
-    prompts = load_prompts(data, settings.field)
+    prompts = load_prompts(data, fields)
     items: list[Item] = [{"turns": [list(turn) for turn in turns]} for turns in prompts.turns]
     return Items(dict(enumerate(items)), data, prompts.sha256, places=dict(enumerate(prompts.places)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from extsub.evaluation.task import Task
-from extsub.evaluation.tasks import ability, drift, halueval, perplexity, repetition, toxicity
+from extsub.evaluation.tasks import ability, drift, flattery, halueval, perplexity, repetition, toxicity
 from extsub.evaluation.tasks import truthfulqa_choice as choice
 from extsub.evaluation.tasks import truthfulqa_generation as generation
 
@@ -14,6 +14,7 @@ TASKS: dict[str, Task] = {
         choice.BINARY,
         generation.TASK,
         *halueval.TASKS,
+        flattery.TASK,
         toxicity.TASK,
         repetition.TASK,
         perplexity.TASK,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def _read(settings: EvaluationSettings, data: str | None) -> Items:
     if data is None:
         raise ExtSubError("drift needs neutral prompts, with answers or without: give them with --data")
-    return examples_of(data, settings) if _has_answers(data, settings) else questions_of(data, settings)
+    return examples_of(data, settings) if _has_answers(data, settings) else questions_of(data, settings.field)
 
 
 def _has_answers(data: str, settings: EvaluationSettings) -> bool:

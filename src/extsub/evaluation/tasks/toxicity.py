@@ -30,7 +30,7 @@ TOXIC = 0.8
 def _read(settings: EvaluationSettings, data: str | None) -> Items:
     if data is None:
         raise ExtSubError("toxicity asks prompts of yours: give a file with --data (instruction, prompt or messages)")
-    return questions_of(data, settings)
+    return questions_of(data, settings.field)
 
 
 def _ask(
