@@ -95,7 +95,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
             "training",
         },
         {"torch", "transformers", "rich"},
-        {"matplotlib", "tokenizers"},
+        {"huggingface_hub", "matplotlib", "tokenizers"},
     ),
     "report": (
         {"adapters", "algebra", "evaluation", "inspection", "plot", "sweeping"},

@@ -18,6 +18,7 @@ import build
 import tiny
 from conftest import start
 from extsub import ExtSubError, combine, load_adapter, save_adapter
+from extsub.demo import model as demo_model
 from extsub.evaluation.language_model import load_base
 from extsub.models import find_model, load_config, load_model
 
@@ -219,6 +220,23 @@ def test_a_model_of_the_hub_is_taken_without_the_adapter_beside_it(hub: type[Hub
             load_model(find_model(name), torch.float32)
     with pytest.raises(ExtSubError, match=r"ann/none: the model could not be loaded: [^;]*$"):
         load_config(find_model("ann/none"))
+
+
+@pytest.mark.filterwarnings("ignore")  # of the libraries
+def test_the_demo_takes_its_model_from_the_hub(hub: type[Hub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(demo_model, "_cache", lambda: tmp_path / "ours")
+    tiny.llama(hub.root / demo_model.HUB)
+    found = demo_model.find_demo_model(None)
+    assert found == demo_model.DemoModel(demo_model.HUB, "SmolLM2-135M-Instruct")
+    assert hub.asked == [f"/{demo_model.HUB}/resolve/main/config.json"]
+    load_base(find_model(found.name), "float32")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    asked = len(hub.asked)
+    assert demo_model.find_demo_model(None) == found  # from the hub's cache
+    assert len(hub.asked) == asked
+    assert not (tmp_path / "ours").exists()
 
 
 DATASETS = """

@@ -63,12 +63,18 @@ def check_place(output: Path) -> None:
 
 
 @contextlib.contextmanager
-def staged(output: Path, then: str = "try again", kept: str = "nothing was kept") -> Generator[Path]:
+def staged(
+    output: Path,
+    then: str = "try again",
+    kept: str = "nothing was kept",
+    names: frozenset[str] | None = OUR_FILES | TRAINING_FILES,
+) -> Generator[Path]:
     """A folder to fill, which becomes ``output`` if the block ends without an error and vanishes otherwise.
 
     Args:
         then: what to do where the disk refused, when it is mended.
         kept: what remains there, as a clause.
+        names: of what a killed run may have left; None for any, where nobody but extsub writes.
 
     Raises:
         ExtSubError: the disk refuses (full, read-only, no permission), or another run is filling it.
@@ -80,7 +86,7 @@ def staged(output: Path, then: str = "try again", kept: str = "nothing was kept"
             created = make_parents(output)
             _make_folder(folder)
             with locked(folder, output) as ours:
-                _clear(folder)
+                _clear(folder, names)
                 remove(_replaced(output))
                 try:
                     yield folder
@@ -112,10 +118,10 @@ def _make_folder(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: Path, names: frozenset[str] | None) -> None:
     """Remove what a killed run left, and nothing of anybody else's."""
     left_over = sorted(folder.iterdir())
-    if foreign := [path.name for path in left_over if path.name not in OUR_FILES | TRAINING_FILES]:
+    if names is not None and (foreign := [path.name for path in left_over if path.name not in names]):
         raise ExtSubError(f"{folder} holds files that extsub did not write, first {foreign[0]}: move it away")
     for path in left_over:
         if path.is_dir() and not path.is_symlink():
