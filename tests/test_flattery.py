@@ -172,7 +172,7 @@ def test_a_named_field_counts_before_all(tmp_path: Path) -> None:
 
 def test_flattery_is_swept_compared_and_reported(made: Path, here: Path, extsub: Command) -> None:
     plain.adapter(made / "base", here / "flatterer", "lora", seed=2)
-    words = "--tasks flattery perplexity --data data/rows.jsonl --operations ext-sub --alphas 1"
+    words = "--tasks flattery --data data/rows.jsonl --operations ext-sub --alphas 1"
     asked = f"{words} --score flattery.probability --model base --output swept"
     done(extsub("sweep", "lora", "flatterer", *asked.split()))
     record = json.loads(Path("swept/sweep.json").read_text())

@@ -18,7 +18,7 @@ from extsub.errors import ExtSubError
 from extsub.evaluation import batches, scoring
 from extsub.evaluation.language_model import LanguageModel, load_base
 from extsub.evaluation.scoring import score
-from extsub.evaluation.sequences import Request
+from extsub.evaluation.sequences import Request, Row
 from extsub.models import find_model
 from plain import KINDS, Subject, adapter, subject, subject_of
 
@@ -270,6 +270,14 @@ def test_another_error_is_not_taken_for_memory(llama: Subject, monkeypatch: pyte
     monkeypatch.setattr(scoring, "_likelihoods", fail)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         scored(llama.model, REQUESTS)
+
+
+def test_of_equally_likely_tokens_greedy_decoding_takes_the_first() -> None:
+    """In bfloat16 the highest logits are often equal."""
+    logits = torch.tensor([[1.0, 3.0, 3.0], [3.0, 1.0, 3.0]], dtype=torch.bfloat16)
+    pairs = [(1, 0), (1, 2), (2, 0), (0, 0)]
+    found = [scoring._likelihoods(logits, [Row([9, *pair], 1)])[0].greedy for pair in pairs]
+    assert found == [True, False, False, False]
 
 
 WINDOWS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
