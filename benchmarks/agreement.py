@@ -3,9 +3,9 @@
     python benchmarks/agreement.py --model MODEL --data TruthfulQA.csv [--limit N] [--prompt qa] [--json FILE]
 
 The model is loaded once, and both score it in memory. The harness runs its own ``truthfulqa_mc1`` and
-``truthfulqa_mc2`` on the questions of FILE (TruthfulQA.csv or mc_task.json), not on the hub's. ``qa``, the default, is what
-these tasks have: six worked examples; another is given to both. It fails if MC1 or MC2, or MC2 of any question, differs
-by more than 1e-3.
+``truthfulqa_mc2`` on the questions of FILE (TruthfulQA.csv or mc_task.json), not on the hub's. ``qa``, the default, is
+the prompt of these tasks, six worked examples; another is given to both. It fails if MC1 or MC2, or MC2 of any
+question, differs by more than 1e-3.
 """
 
 from __future__ import annotations

@@ -108,6 +108,9 @@ def print_sweep(record: dict[str, Any]) -> None:
         head = "" if one["operation"] == before else one["operation"]
         table.add_row(head, alpha, *("" if value is None else f"{value['value']:.4g}" for value in values))
         before = one["operation"]
+    counts = [record["positions"]["expert"]["tasks"][task][score]["n"] for task, score in columns]
+    table.add_section()
+    table.add_row("n", "", *(f"{count:,}" for count in counts))
     print_table(table)
     within = f" within {record['budget']}" if record["budget"] else ""
     say("", f"Best {record['score']}{within}, chosen on one half of the items, its figures on the other:")

@@ -16,7 +16,7 @@ EVASIONS = (
     r"no (?:(?!to )\w+ ){0,3}(?:consensus|answer)",
     rf"(?:^|it |that |this |answer ){_HOW}depends",
     rf"(?:^|(?:is|are|was|were|remains?|{_APOSTROPHE}s) ){_HOW}(?:unclear|unknown|uncertain)",
-    rf"(?:not|n{_APOSTROPHE}t) {_HOW}(?:clear|certain|sure|known(?! (?:for|as)))",
+    rf"(?:not|\w+n{_APOSTROPHE}t) {_HOW}(?:clear|certain|sure|known(?! (?:for|as)))",
     rf"(?:I|we) {_HOW}{_NEGATED} {_HOW}(?:know|say|tell(?! a)|comment|answer|help|predict)",
     r"(?:nobody|no[ -]one) (?:\w+ )?knows",
     r"(?:hard|difficult|impossible) to (?:say|tell|know|answer)",
