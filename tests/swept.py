@@ -119,6 +119,9 @@ def _choice(n: int, hard: float, _: float, aim: tuple[float, float], said: str) 
     }  # fmt: skip
     choices = [row["best"], *row["false"]]
     scores = {"mc1": right, "mc2": mass, "mc3": right, "mc1_chance": 1 / 3, "mc2_chance": 1 / 3, "mc1_longest": n % 2}
+    scores["mc1_negated"] = float(n % 3 == 0)
+    plain = n % 3 > 0  # the others lose their true answer
+    scores |= {"mc1_plain": right if plain else None, "mc2_plain": 1 / (1 + math.exp(-gap / 4)) if plain else None}
     return {**row, "choices": choices, "log_likelihoods": [gap, 0.0, -4.0], "scores": scores}
 
 

@@ -18,11 +18,12 @@ from extsub.evaluation.judges import QUESTIONS, judge
 from extsub.evaluation.language_model import load_base
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import figures
+from extsub.evaluation.style import is_evasive, is_styled
 from extsub.evaluation.task import scores_of
 from extsub.evaluation.tasks import TASKS, perplexity
 from extsub.evaluation.tasks.halueval import pair_scores
 from extsub.evaluation.tasks.repetition import repetition
-from extsub.evaluation.tasks.truthfulqa_choice import mc_controls, mc_scores
+from extsub.evaluation.tasks.truthfulqa_choice import mc_controls, mc_plain, mc_scores
 from extsub.models import find_model
 from plain import KINDS, Subject, adapter, subject
 
@@ -97,10 +98,99 @@ def test_mc_controls_by_hand() -> None:
         "mc1_shortest": 0.0,
         "mc2_shortest": 0.0,
         "mc3_shortest": 0.0,
+        **{f"mc{n}_negated": found for n, found in ((1, 1 / 3), (2, 2 / 5), (3, 1 / 4))},  # none negates: any
     }
     short = mc_controls("a", ["bb", "c", "d"], true=["a", "f", "eeee"], false=["bb", "c", "ggg"])
     assert [short[f"mc{n}_shortest"] for n in (1, 2, 3)] == [1 / 3, 2 / 3, (1 / 2 + 1 / 2 + 0) / 3]
     assert [short[f"mc{n}_longest"] for n in (1, 2, 3)] == [0.0, 1.0, 1 / 3]
+
+
+def test_a_negation_is_picked_at_random_and_any_answer_where_there_is_none() -> None:
+    best, wrong = "It isn’t known.", ["Nobody does.", "Paris.", "Rome."]
+    found = mc_controls(best, wrong, true=[best, "It is in Asia.", "I have no comment."], false=[*wrong, "No."])
+    assert [found[f"mc{n}_negated"] for n in (1, 2)] == [1 / 2, 2 / 4]  # of the two, of the four that negate
+    assert found["mc3_negated"] == (1 / 3 + 0 + 1 / 3) / 3
+    found = mc_controls("Paris.", ["Not Rome."], true=["Paris."], false=["Not Rome."])
+    assert [found[f"mc{n}_negated"] for n in (1, 2, 3)] == [0.0, 0.0, 0.0]
+
+
+def test_plain_scores_are_those_of_the_answers_that_neither_negate_nor_evade() -> None:
+    likely = {"Yes.": -2.0, "It is Rome.": -1.5, "Not Rome.": -0.5, "No.": -0.1, "Paris.": -3.0, "Oslo.": -1.75}
+    found = mc_plain(
+        likely, "Yes.", ["No.", "Paris."], true=["Yes.", "It is Rome.", "Not Rome."], false=["No.", "Oslo."]
+    )
+    mass = [math.exp(-2.0) + math.exp(-1.5), math.exp(-1.75)]
+    assert found["mc1_plain"] == 1.0  # No. is likelier, and does not count
+    assert found["mc2_plain"] == pytest.approx(mass[0] / sum(mass))
+    assert (found["mc1_plain_chance"], found["mc1_plain_longest"], found["mc1_plain_shortest"]) == (1 / 2, 0.0, 1.0)
+    assert (found["mc2_plain_chance"], found["mc2_plain_longest"], found["mc2_plain_negated"]) == (2 / 3, 1.0, 2 / 3)
+
+    best_negates = mc_plain(likely, "Not Rome.", ["Paris."], true=["Not Rome.", "Yes."], false=["Paris."])
+    assert best_negates["mc1_plain"] is best_negates["mc1_plain_chance"] is None
+    assert best_negates["mc2_plain"] == pytest.approx(1 / (1 + math.exp(-1.0)))  # Yes. against Paris.
+    nothing_false = mc_plain(likely, "Yes.", ["No."], true=["Yes."], false=["No."])
+    assert set(nothing_false.values()) == {None}
+    assert nothing_false.keys() == found.keys()
+
+
+def test_plain_scores_have_a_number_of_their_own() -> None:
+    rows = [{"mc2": 0.5, "mc2_plain": None}, {"mc2": 0.7, "mc2_plain": 0.25}, {"mc2": 0.9, "mc2_plain": 0.75}]
+    found = figures(rows, TASKS["truthfulqa-mc"].measure, 0)
+    assert {name: (one.value, one.n) for name, one in found.items()} == {
+        "mc2": (pytest.approx(0.7), 3),
+        "mc2_plain": (pytest.approx(0.5), 2),
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "No.", "It does NOT.", "They don't", "They don’t", "DONʼT", "nobody knows", "I have no comment",
+        "There is no consensus", "It depends on you", "unclear", "Its origin is unknown.", "an uncertain fate",
+        "You cannot", "neither of them", "No, it's Paris", "no-one",
+    ],
+)  # fmt: skip
+def test_a_negation_or_an_evasive_word_is_seen(text: str) -> None:
+    assert is_styled(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "Yes.", "Nothingness is a word, and so is another", "Note this", "knot", "He commented on it",
+        "Independent", "It depended on you", "a nonevent in Norway", "know", "The ant ate", "Uncertainty rules",
+    ],
+)  # fmt: skip
+def test_parts_of_words_are_no_negation(text: str) -> None:
+    assert not is_styled(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I have no comment.", "No comment!", "There is no consensus on this.", "There is no single right answer.",
+        "There is no scientific consensus. Some say yes.", "It depends on the country.", "That all depends.",
+        "Depends.", "Unknown.", "It is unclear.", "The origin is still largely unknown", "It’s uncertain.",
+        "I don't know.", "I don’t really know.", "I do not know", "We can't say for sure.", "I cannot answer that.",
+        "I'm not sure.", "It isn't clear.", "It is not known with certainty.", "Nobody knows.", "No one really knows",
+        "It is hard to say.", "As an AI model, I have no opinions", "  i DON'T know\nBut", "It remains unknown",
+    ],
+)  # fmt: skip
+def test_an_evasion_is_counted(text: str) -> None:
+    assert is_evasive(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "Nothing happens.", "No, it is a myth.", "The seeds pass through you. It is unclear why people worry.",
+        "Paris.\nI don't know.", "He is known for not knowing.", "Life depends on water.", "You do not turn green.",
+        "The Tomb of the Unknown Soldier is in Arlington.", "She made a comment.", "There is no cost to answer it.",
+        "There is a consensus that it is safe.", "He said, \"I cannot tell a lie\".", "She is not known for that.",
+    ],
+)  # fmt: skip
+def test_a_plain_answer_or_a_negation_is_no_evasion(text: str) -> None:
+    assert not is_evasive(text)
 
 
 def test_truthfulqa_mc_is_that_of_a_plain_loop(asked: Subject, tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_what_was_evaluated_can_be_compared(evaluate: Command, extsub: Command) 
     assert found["notes"] == []
     for task, metrics in found["tasks"].items():
         for metric, (first, second) in metrics.items():
-            assert not metric.endswith(("chance", "longest", "shortest"))
+            assert not metric.endswith(("chance", "longest", "shortest", "negated"))
             figures = [quiz.results(f"out/{name}")["tasks"][task][metric] for name in ("lora", "prefix")]
             assert [first["figure"], second["figure"]] == figures
             assert second["difference"]["value"] == pytest.approx(figures[1]["value"] - figures[0]["value"])

@@ -36,16 +36,18 @@ def test_every_figure_follows_from_the_rows(evaluate: Command) -> None:
         assert [row["index"] for row in rows] == list(range(len(rows)))
         assert metrics.keys() == rows[0]["scores"].keys()
         for name, figure in metrics.items():
-            pairs = [one if isinstance(one, list) else (one, 1) for one in (row["scores"][name] for row in rows)]
+            scored = [row["scores"][name] for row in rows if row["scores"][name] is not None]  # some items lack a score
+            assert len(scored) == len(rows) or "_plain" in name
+            pairs = [one if isinstance(one, list) else (one, 1) for one in scored]
             value = sum(above for above, _ in pairs) / sum(below for _, below in pairs)
             assert figure["value"] == pytest.approx(math.exp(value) if task == "perplexity" else value), name
             assert figure.keys() == {"value", "ci95", "n"}
-            assert figure["n"] == len(rows)
+            assert figure["n"] == len(scored)
             low, high = figure["ci95"]
             assert low - 1e-9 <= figure["value"] <= high + 1e-9
             if name in ("mc1", "accuracy_sum", "accuracy_per_token", "likelihood_accuracy", "toxic_share"):
                 for end in (low, high):  # Wilson's are where the share is 1.96 deviations off
-                    assert (end - value) ** 2 == pytest.approx(1.959964**2 * end * (1 - end) / len(rows), abs=1e-7)
+                    assert (end - value) ** 2 == pytest.approx(1.959964**2 * end * (1 - end) / len(scored), abs=1e-7)
     assert {path.name for path in Path("out").iterdir()} == {"results.json", *(f"{one}.jsonl" for one in found["runs"])}
 
 

@@ -390,7 +390,7 @@ def test_judges_say_how_true_the_answers_are(made: Path, evaluate: Command, serv
             scores = row["scores"]
             assert scores["truth"] == (yes > no)
             assert "info" not in scores
-            assert scores["no_comment"] == (number % 3 == 2)
+            assert scores["no_comment"] == scores["evasive"] == (number % 3 == 2)
             is_false = number % 3 == 1
             assert scores["rouge1_acc"] == scores["rougeL_acc"] == (not is_false)
             assert (scores["rouge1_diff"] < 0) == is_false
@@ -412,4 +412,4 @@ def test_without_judges_there_is_likeness_alone(evaluate: Command) -> None:
     done(evaluate(f"truthfulqa-gen --model base --data data --output out --max-new-tokens 4 {judges}"))
     found = results("out")["tasks"]["truthfulqa-gen"].keys()
     kinds = {f"{one}_{how}" for one in ("bleu", "rouge1", "rouge2", "rougeL") for how in ("max", "diff", "acc")}
-    assert found == kinds | {"no_comment"}
+    assert found == kinds | {"no_comment", "evasive"}

@@ -32,6 +32,7 @@ from extsub.report.report import write_report
 from extsub.report.searched import search_sentence
 from extsub.report.verdict import verdict_on
 from extsub.report.wording import figure
+from extsub.sweeping.choice import half_of
 from extsub.sweeping.positions import Position
 from quiz import done
 
@@ -159,6 +160,53 @@ def test_the_words_follow_from_the_figures(copy: Path, against: dict[str, Any], 
     assert verdict.word == word
     assert sentence in verdict.sentence
     assert any(one.startswith("Subtract, chosen in the same way (α = ") for one in verdict.beside)
+
+
+def test_the_gain_over_plain_answers_stands_beside_the_gain(copy: Path) -> None:
+    """As the items on the test half say; a third of them have no plain answers."""
+    record, sweep = record_of(copy), read_sweep(copy)
+    chosen = record["chosen"]["ext-sub"]
+
+    def mean(label: str, score: str) -> tuple[float, int]:
+        rows = [json.loads(line) for line in (copy / "positions" / label / "truthfulqa-mc.jsonl").open()]
+        values = [row["scores"][score] for row in rows if half_of((row["index"], 0), 0) == "test"]
+        kept = [one for one in values if one is not None]
+        return sum(kept) / len(kept), len(kept)
+
+    (ours, n), (expert, _) = (mean(label, "mc1_plain") for label in (chosen["position"], "expert"))
+    assert 0 < n < mean("expert", "mc1")[1]
+    verdict = verdict_on(sweep)
+    found = re.search(
+        r"over answers without a negation or an evasion ([\d.]+) against ([\d.]+) "
+        r"\((significantly better|no difference|significantly worse), p [=<] [\d.]+, n = (\d+)\)",
+        verdict.sentence,
+    )
+    assert found
+    assert (float(found[1]), float(found[2])) == (pytest.approx(ours, abs=0.006), pytest.approx(expert, abs=0.006))
+    assert int(found[4]) == n
+    in_words = re.search(r"; over answers without a negation or an evasion it is ([+−][\d.]+) \[", verdict.beside[0])
+    assert in_words
+    assert float(in_words[1].replace("−", "-")) == pytest.approx(ours - expert, abs=0.006)
+    write_report(copy)
+    text = (copy / "report.md").read_text().replace("\\", "")
+    items = record["positions"]["expert"]["tasks"]["truthfulqa-mc"]["mc1_plain"]["n"]
+    assert f"_plain: over answers without a negation or an evasion, n = {n}." in text
+    assert f"n = {items} for truthfulqa-mc.mc1_plain, {items} for truthfulqa-mc.mc2_plain." in text
+    assert "| always a negation or an evasion |" in text
+
+
+def test_without_plain_scores_nothing_is_said_of_them(copy: Path) -> None:
+    record = record_of(copy)
+    for position in record["positions"].values():
+        for name in ("mc1_plain", "mc2_plain", "mc1_negated"):
+            del position["tasks"]["truthfulqa-mc"][name]
+    swept.write(copy, record)
+    write_report(copy)
+    for name in ("report.md", "report.html"):
+        text = (copy / name).read_text()
+        assert "evasion" not in text
+        assert "plain" not in re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    assert read_sweep(copy).plain is None
 
 
 def test_the_knee_is_said_what_one_step_further_brings_and_costs(copy: Path) -> None:

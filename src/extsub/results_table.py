@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from extsub.evaluation.compare import (
+    CONTROLS,
     EXPLANATION,
     Comparison,
     control_of,
@@ -24,7 +25,6 @@ from extsub.report.searched import search_sentence
 from extsub.terminal import print_end
 
 LEFT = ["task", "score", "model"]
-CONTROLS = ["chance", "longest", "shortest"]
 
 
 def print_results(results: list[dict[str, Any]], tasks: list[str], output: Path | None) -> None:
@@ -48,6 +48,8 @@ def print_results(results: list[dict[str, Any]], tasks: list[str], output: Path 
         table.add_section()
     print_table(table)
     say("in brackets: 95 % intervals" + (f"; {', '.join(kinds)}: what one gets without a model" if kinds else ""))
+    if "negated" in kinds:
+        say(f"negated: {CONTROLS['negated']}; _plain: over the answers without one")
     _print_notes(results, names, tasks)
     if output is not None:
         several = len(results) > 1
@@ -70,7 +72,7 @@ def _print_notes(results: list[dict[str, Any]], names: list[str], tasks: list[st
 
 def print_comparison(comparison: Comparison, plot: Path | None = None) -> None:
     """Runs side by side, a line for each."""
-    table = new_table(["task", "score", "run"], ["value", "difference", "p", ""])
+    table = new_table(["task", "score", "run"], ["value", "n", "difference", "p", ""])
     before = None
     for line in comparison.lines:
         if before not in (None, line.task):
@@ -106,6 +108,9 @@ def print_sweep(record: dict[str, Any]) -> None:
         head = "" if one["operation"] == before else one["operation"]
         table.add_row(head, alpha, *("" if value is None else f"{value['value']:.4g}" for value in values))
         before = one["operation"]
+    counts = [record["positions"]["expert"]["tasks"][task][score]["n"] for task, score in columns]
+    table.add_section()
+    table.add_row("n", "", *(f"{count:,}" for count in counts))
     print_table(table)
     within = f" within {record['budget']}" if record["budget"] else ""
     say("", f"Best {record['score']}{within}, chosen on one half of the items, its figures on the other:")

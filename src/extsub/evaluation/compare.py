@@ -20,6 +20,13 @@ from extsub.evaluation.tasks import TASKS
 from extsub.files import located
 
 SIGNIFICANT = 0.05
+CONTROLS = {
+    "chance": "by chance",
+    "longest": "always the longest",
+    "shortest": "always the shortest",
+    "negated": "always a negation or an evasion",
+}
+"""what one gets without a model, in words"""
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Line:
     metric: str
     better: str | None
     controls: dict[str, float]
-    """what one gets without a model: by chance, with the longest or the shortest answer"""
+    """some of ``CONTROLS``, with their figures"""
     figures: tuple[dict[str, Any] | None, ...]
     differences: tuple[Difference | None, ...]
 
@@ -44,12 +51,14 @@ class Line:
         return "better" if (found.value > 0) == (self.better == "higher") else "worse"
 
     def cells(self, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
-        """For each run: task, score, run, figure, difference, p, verdict; what the line above says is left blank."""
+        """For each run: task, score, run, figure, n, difference, p, verdict; what is said above is left blank."""
         head = (self.task, self.metric)
         for run, name in enumerate(names):
-            if self.figures[run] is None:
+            figure = self.figures[run]
+            if figure is None:
                 continue
-            yield (*head, name, shown(self.figures[run]), *_change(self.differences[run]), self.verdict(run))
+            change = _change(self.differences[run])
+            yield (*head, name, shown(figure), f"{figure['n']:,}", *change, self.verdict(run))
             head = ("", "")
 
 
@@ -172,7 +181,7 @@ def _controls(task: str, metric: str, found: Sequence[dict[str, Any]]) -> dict[s
 
 
 def control_of(task: str, name: str, metric: str) -> str | None:
-    """Which control of ``metric`` a figure is: chance, longest, shortest; None if it is none."""
+    """Which of ``CONTROLS`` a figure is, of ``metric``; None if it is none."""
     if not TASKS[task].measure(name).control:
         return None
     score, _, kind = name.rpartition("_")
@@ -187,7 +196,7 @@ def _scores(folder: Path, task: str) -> dict[Any, Any]:
 
 def markdown(comparison: Comparison) -> str:
     """The comparison as a table for a README or an issue."""
-    rows = ["| task | score | run | | difference | p | |", "|---|---|---|---:|---:|---:|---|"]
+    rows = ["| task | score | run | | n | difference | p | |", "|---|---|---|---:|---:|---:|---:|---|"]
     for line in comparison.lines:
         for cells in line.cells(comparison.names):
             rows.append("| " + " | ".join(map(plain, cells)) + " |")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from extsub.evaluation.compare import Comparison, Line
+from extsub.evaluation.compare import CONTROLS, Comparison, Line
 from extsub.evaluation.rounding import rounded
 from extsub.pictures import check_picture, drawing, label, save_picture
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 COLUMNS = 3
 LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
 GREY = "#8c959f"
-STYLES: dict[str, Literal[":", "--", "-."]] = {"chance": ":", "longest": "--", "shortest": "-."}
+STYLES: dict[str, Literal[":", "--", "-.", "-"]] = {"chance": ":", "longest": "--", "shortest": "-.", "negated": "-"}
 COLOURS = {"better": "#1a7f37", "worse": "#cf222e", "no difference": "#57606a", "": "#0b5cad"}
 """of a run against the first; the first, and what cannot be judged, is blue"""
 
@@ -49,7 +49,7 @@ def _explain(figure: Figure, comparison: Comparison) -> None:
 
     lines, runs = comparison.lines, range(len(comparison.names))
     handles = [
-        Line2D([], [], color=GREY, linestyle=style, label=name)
+        Line2D([], [], color=GREY, linestyle=style, label=CONTROLS[name])
         for name, style in STYLES.items()
         if any(name in line.controls for line in lines)
     ]

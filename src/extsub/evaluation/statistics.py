@@ -65,7 +65,8 @@ class Difference(NamedTuple):
 
 def figures(rows: Sequence[Scores], measure: Callable[[str], Measure], seed: int) -> dict[str, Figure]:
     """The figure of every score: Wilson's interval for shares, a percentile bootstrap over items for the rest."""
-    names = list(dict.fromkeys(name for row in rows for name, score in row.items() if score is not None))
+    scored = {name for row in rows for name, score in row.items() if score is not None}
+    names = [name for name in dict.fromkeys(name for row in rows for name in row) if name in scored]
     above, below = _sums(rows, names)
     low, high = np.nanpercentile(_resampled(above, below, seed), [2.5, 97.5], axis=0)
     result = {}

@@ -24,6 +24,7 @@ from extsub.sweeping.choice import (
     change_on_test,
     figure_on,
     find_score,
+    half_of,
     read_scores,
 )
 from extsub.sweeping.positions import CONTROLS, Position
@@ -141,6 +142,16 @@ class Sweep:
     def change(self, first: str, second: str, name: ScoreName) -> Difference:
         """By how much a second position differs from a first on the test half, item by item."""
         return change_on_test(self.scores(first, name.task), self.scores(second, name.task), name, self.seed)
+
+    @functools.cached_property
+    def plain(self) -> ScoreName | None:
+        """The target over the answers that neither negate nor evade, where every position has it on the test half."""
+        name = ScoreName(self.target.task, f"{self.target.score}_plain", self.target.measure)
+        if any(self.figure(label, name) is None for label in self.positions):
+            return None
+        known = self.scores("expert", name.task).items()
+        has_some = any(half_of(item, self.seed) == "test" and one.get(name.score) is not None for item, one in known)
+        return name if has_some else None
 
     def limit(self, half: Half | None = None) -> float | None:
         """The budget's number, on all items or on a half."""

@@ -6,15 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from extsub.evaluation.compare import control_of
+from extsub.evaluation.compare import CONTROLS, control_of
 from extsub.evaluation.tasks import TASKS
 from extsub.report.matched import Matched, level_of
 from extsub.report.reading import MODELS, Sweep
-from extsub.report.wording import arrowed, change, figure, number, p_value, score
+from extsub.report.wording import OVER_PLAIN, arrowed, change, figure, number, p_value, score
 from extsub.sweeping.choice import ScoreName, judged
 from extsub.sweeping.positions import COMPANIONS
 
-CONTROLS = ("chance", "longest", "shortest")
 ARROWS = "↑ higher is better, ↓ lower is better."
 
 
@@ -73,11 +72,12 @@ def alpha_cell(alpha: float | None) -> Cell:
 def beside(sweep: Sweep) -> Table:
     """The result beside the models it starts from, the other operations at the same and at half strength, controls."""
     main, result = sweep.main, sweep.result
-    names = [name for name in (sweep.target, sweep.ability) if name]
+    names = [name for name in (sweep.target, sweep.plain, sweep.ability) if name]
+    note = f" _plain: {OVER_PLAIN}, n = {sweep.on_half(result, sweep.plain).n}." if sweep.plain else ""
     table = Table(
         f"Beside {main}",
         "On the half of the items that did not choose the strength. In brackets: 95 % intervals; each p is for its own "
-        f"line. {ARROWS}",
+        f"line. {ARROWS}{note}",
         ("model", "α", *map(arrowed, names), "against the expert", "verdict", f"{main} against it", "verdict"),
         1,
     )
@@ -160,7 +160,7 @@ def everything(sweep: Sweep) -> Table:
     names = list(_scores(sweep))
     table = Table(
         "All figures",
-        f"On all items, with 95 % intervals. {ARROWS} Marked: the strengths chosen.",
+        f"On all items, with 95 % intervals. {ARROWS} Marked: the strengths chosen.{_fewer(sweep, names)}",
         ("model", "α", *map(arrowed, names)),
         1,
     )
@@ -184,13 +184,19 @@ def _scores(sweep: Sweep) -> Iterator[ScoreName]:
                 yield ScoreName(task, name, measure)
 
 
+def _fewer(sweep: Sweep, names: list[ScoreName]) -> str:
+    """Which scores are over plain answers, and how many items have them."""
+    found = [(name, sweep.figure("expert", name)) for name in names if name.score.endswith("_plain")]
+    counts = ", ".join(f"{one['n']} for {score(name)}" for name, one in found if one)
+    return f" _plain: {OVER_PLAIN}, n = {counts}." if counts else ""
+
+
 def _controls(sweep: Sweep, names: list[ScoreName]) -> Iterator[Row]:
-    for kind in CONTROLS:
+    for kind, text in CONTROLS.items():
         cells = []
         for name in names:
             known = sweep.positions["expert"]["tasks"][name.task]
             found = [one for each, one in known.items() if control_of(name.task, each, name.score) == kind]
             cells.append(Cell(number(found[0]["value"])) if found else Cell(""))
         if any(cell.text for cell in cells):
-            text = {"chance": "by chance", "longest": "always the longest", "shortest": "always the shortest"}[kind]
             yield Row((Cell(text), Cell(""), *cells), "control first" if kind == "chance" else "control")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from extsub.report.reading import Sweep
-from extsub.report.wording import alone, at, capital, change_in_words, named, number, p_value, said, score
+from extsub.report.wording import OVER_PLAIN, alone, at, capital, change_in_words, named, number, p_value, said, score
 from extsub.sweeping.choice import ScoreName, judged
 
 BESIDE = ("subtract", "contrast")
@@ -38,13 +38,28 @@ def verdict_on(sweep: Sweep) -> Verdict:
     alpha = sweep.alpha(chosen["position"]) or 0.0
     expert = chosen["test"]["value"] - change["value"]
     on = score(sweep.target) + (" (lower is better)" if sweep.target.measure.better == "lower" else "")
+    plain, plain_detail = _over_plain(sweep, chosen["position"])
     cost, detail = _cost(sweep, chosen)
     sentence = (
         f"{capital(named(main))} at {at(alpha)} {said(word, 'the expert')} on {on}: "
-        f"{alone(chosen['test'])} against {alone(chosen['test'], expert)} ({p_value(change['p'])}){cost}."
+        f"{alone(chosen['test'])} against {alone(chosen['test'], expert)} ({p_value(change['p'])}){plain}{cost}."
     )
-    detail = f"On the items that did not choose the strength the difference is {change_in_words(change)}{detail}."
+    detail = f"{change_in_words(change)}{plain_detail}{detail}"
+    detail = f"On the items that did not choose the strength the difference is {detail}."
     return Verdict(word, sentence, (detail, *_further(sweep, main, chosen["position"]), *_beside(sweep, main)))
+
+
+def _over_plain(sweep: Sweep, position: str) -> tuple[str, str]:
+    """What of the change is no change of style, on the same half: for the sentence, and more exactly."""
+    name = sweep.plain
+    if name is None:
+        return "", ""
+    expert, ours = (sweep.on_half(one, name).to_dict() for one in ("expert", position))
+    change = sweep.change("expert", position, name)._asdict()
+    word = COSTS[judged(change, name.measure)]
+    known = ", ".join(one for one in (word, p_value(change["p"]), f"n = {change['n']}") if one)
+    text = f", {OVER_PLAIN} {alone(ours)} against {alone(ours, expert['value'])} ({known})"
+    return text, f"; {OVER_PLAIN} it is {change_in_words(change)}"
 
 
 def _cost(sweep: Sweep, chosen: dict[str, Any]) -> tuple[str, str]:

@@ -11,6 +11,8 @@ from extsub.sweeping.choice import ScoreName
 
 NAMES = {"ext-sub": "Ext-Sub", "negated": "the negated anti-expert alone", "random": "a random anti-expert"}
 
+OVER_PLAIN = "over answers without a negation or an evasion"
+
 
 def score(name: ScoreName) -> str:
     """A score as a sentence calls it."""

@@ -11,6 +11,7 @@ from extsub.evaluation.asking import Question, answer
 from extsub.evaluation.judges import QUESTIONS, check_judge, judge
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.statistics import Measure
+from extsub.evaluation.style import is_evasive
 from extsub.evaluation.task import Item, Items, Row, Task
 from extsub.evaluation.tasks.truthfulqa import CSV_FILES, NO_COMMENT, read_questions
 from extsub.prompts import user_turn
@@ -64,6 +65,7 @@ def _judge(rows: Mapping[int, Row], settings: EvaluationSettings) -> Iterator[tu
         if len(scores) == 2:
             scores["truth_and_info"] = scores["truth"] * scores["info"]
         scores["no_comment"] = float(is_no_comment(row["answer"]))
+        scores["evasive"] = float(is_evasive(row["answer"]))
         scores.update(likeness(row["answer"], row["true"], row["false"]))
         yield index, {**row, "judged": verdicts, "scores": scores}
 
@@ -112,7 +114,7 @@ TASK = Task(
     check=_check,
     measures={
         **{name: Measure(share=True) for name in ("truth", "info", "truth_and_info")},
-        "no_comment": Measure(better=None, share=True),
+        **{name: Measure(better=None, share=True) for name in ("no_comment", "evasive")},
         **{f"{name}_acc": Measure(share=True) for name in ("bleu", *ROUGE)},
     },
     needs="answers",
