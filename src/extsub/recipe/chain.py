@@ -59,6 +59,7 @@ def swept(recipe: Recipe, base: Mapping[str, Any]) -> Stage:
         "adapters": _adapters(recipe),
         "tasks": tasks,
         **{name: values[name] for name in SETTINGS},
+        "prompt": recipe.prompt,
     }
     asked = {one.name for one in fields(EvaluationSettings)} | {"tasks"}
     again = {one.name: values[one.name] for one in fields(SweepSettings) if one.name not in asked}

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from extsub.adapters.adapter import Adapter
 from extsub.adapters.load import load_adapter
+from extsub.adapters.source import find_adapter
 from extsub.adapters.staging import check_place
+from extsub.adapters.stated import template_in
 from extsub.combination import combine
 from extsub.errors import ExtSubError
-from extsub.evaluation.evaluate import check_judges, check_prompts, items_of, tasks_named
+from extsub.evaluation.evaluate import check_judges, items_of, tasks_named
 from extsub.evaluation.store import read_results
 from extsub.evaluation.subjects import identify
 from extsub.evaluation.task import Items, limited
+from extsub.evaluation.wording import settled
 from extsub.extras import require
 from extsub.matching import same_base
-from extsub.models import find_model
+from extsub.models import find_model, load_config, load_tokenizer
+from extsub.prompts import PromptOption, usual_template
 from extsub.recipe import chain
 from extsub.recipe.chain import SWEPT, Stage
-from extsub.recipe.recipe import Recipe, named
+from extsub.recipe.recipe import Ingredient, Recipe, named
 from extsub.stages import Stages, key_of
 from extsub.sweeping.positions import parse_alphas, positions
 from extsub.sweeping.search import searched
@@ -75,7 +79,7 @@ def plan(recipe: Recipe, stages: Stages, tokenising: Progress | None = None) -> 
     model = find_model(recipe.model)
     base = identify(model)
     with named(f"{recipe.path}: sweep"):
-        check_prompts(tasks, items, recipe.sweep, model)
+        settled(tasks, items, replace(recipe.sweep, prompt=recipe.prompt), (), model)
     taken = {one.name: load_adapter(one.adapter) for one in recipe.ingredients if not one.training}
     _check_together(recipe, {name: _size(one) for name, one in taken.items()})
     _check_taken(recipe, taken)
@@ -92,6 +96,34 @@ def plan(recipe: Recipe, stages: Stages, tokenising: Progress | None = None) -> 
         return [*ahead, *later, Ahead("result", "after sweep", _result_estimate(recipe, sizes))]
     combine(*[load_adapter(one.adapter) for one in recipe.ingredients], **vars(recipe.result))
     return [*ahead, *_after_training(recipe, stages, chain.swept(recipe, base), sizes, items)]
+
+
+def with_templates(recipe: Recipe) -> Recipe:
+    """The recipe with the templates and the prompt that ``auto`` means, so that stages are known by them.
+
+    Raises:
+        ExtSubError: the tokenizer cannot be loaded, or an adapter that is taken as it is is not there.
+    """
+    settings = [one.training for one in recipe.ingredients if one.training]
+    prompt = recipe.prompt
+    if "auto" not in (prompt, *(one.template for one in settings)):
+        return recipe
+    model = find_model(recipe.model)
+    usual = usual_template(load_tokenizer(model, load_config(model)))
+
+    def known(one: Ingredient) -> Ingredient:
+        trained_here = one.training and one.training.template == "auto"
+        return replace(one, training=replace(one.training, template=usual)) if trained_here else one
+
+    recipe = replace(recipe, expert=known(recipe.expert), anti_experts=tuple(map(known, recipe.anti_experts)))
+    if prompt == "auto":  # as the sweep will find it, once all adapters are there
+        templates = (_template(one) for one in recipe.ingredients)
+        prompt = next(filter(None, templates), usual)
+    return replace(recipe, prompt=prompt)
+
+
+def _template(one: Ingredient) -> PromptOption | None:
+    return one.training.template if one.training else template_in(find_adapter(one.adapter).folder)[0]
 
 
 def _check_taken(recipe: Recipe, taken: Mapping[str, Adapter]) -> None:
@@ -184,7 +216,7 @@ def _sweep_estimate(recipe: Recipe, items: Mapping[str, Items], anew: bool) -> d
         count = len(known.items if name == "ability" else limited(known.items, settings))
         left = len(turns) - sum(name in asked for asked in there)
         tasks[name] = {"positions": left, "items": count, "answers": left * count}
-    return {"positions": len(turns), "tasks": tasks}
+    return {"prompt": recipe.prompt, "positions": len(turns), "tasks": tasks}
 
 
 def _asked(recipe: Recipe, position: str) -> Sequence[str]:

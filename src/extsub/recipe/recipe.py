@@ -12,6 +12,7 @@ from typing import Any, Literal
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, operand, shell
 from extsub.files import located
+from extsub.prompts import PromptOption
 from extsub.recipe.values import mapping_of, read_yaml, settings_of, text_of
 from extsub.sweeping.settings import SweepSettings
 from extsub.training.settings import TrainingSettings
@@ -56,6 +57,8 @@ class Recipe:
     anti_experts: tuple[Ingredient, ...]
     sweep: SweepSettings
     result: ResultSettings
+    prompt: PromptOption
+    """the sweep's; once it is ``settled`` what it means, as the templates of training"""
 
     @property
     def ingredients(self) -> tuple[Ingredient, ...]:
@@ -94,7 +97,8 @@ def read_recipe(path: Path) -> Recipe:
     )
     result = ResultSettings(**settings_of(f"{path}: result", found.get("result", {}), ResultSettings))
     _check_kinds(path, [expert, *anti_experts], result)
-    return Recipe(path, model, output, expert, anti_experts, _sweep(path, found, output, result), result)
+    sweep = _sweep(path, found, output, result)
+    return Recipe(path, model, output, expert, anti_experts, sweep, result, sweep.prompt)
 
 
 @contextmanager

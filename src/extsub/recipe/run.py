@@ -22,7 +22,7 @@ from extsub.files import read_json
 from extsub.models import find_model
 from extsub.recipe import chain
 from extsub.recipe.chain import COMBINED, PAGE, SWEPT, Choice, Stage
-from extsub.recipe.plan import plan
+from extsub.recipe.plan import plan, with_templates
 from extsub.recipe.recipe import Ingredient, Recipe, read_recipe
 from extsub.report.report import write_report
 from extsub.stages import Stages
@@ -59,6 +59,7 @@ def run_recipe(
     """
     recipe = read_recipe(Path(path))
     require("peft", "evaluate")
+    recipe = with_templates(recipe)
     group = processes()
     with contextlib.ExitStack() as stack:
         group.told(lambda: stack.enter_context(working_in(recipe.output)))
@@ -74,7 +75,7 @@ def plan_recipe(path: str | Path, tokenising: Tokenising | None = None) -> dict[
     Raises:
         ExtSubError: as ``run_recipe``, as far as it can be known.
     """
-    recipe = read_recipe(Path(path))
+    recipe = with_templates(read_recipe(Path(path)))
     ahead = plan(recipe, Stages(recipe.output, COMMAND, lambda _: None), tokenising)
     return {"recipe": str(path), "output": str(recipe.output), "stages": [one.to_dict() for one in ahead]}
 
