@@ -171,7 +171,8 @@ def test_the_table_has_the_figures_with_their_controls(tmp_path: Path, evaluate:
 @pytest.mark.parametrize("prompt", ["extsub", "qa", "chat", "none"])
 def test_every_prompt_is_what_the_model_reads(made: Path, evaluate: Command, prompt: str) -> None:
     words = f"--data data --data perplexity=data/rows.jsonl --prompt {prompt} {TOXIC}"
-    done(evaluate(f"perplexity toxicity --adapter lora --output out {words}"))
+    model = "chatting" if prompt == "chat" else "base"
+    done(evaluate(f"perplexity toxicity --model {model} --adapter lora --output out {words}"))
     examples = "".join(f"Q: {question}\nA: {answer}\n\n" for question, answer in QA_EXAMPLES)
     forms = {
         "extsub": "<|user|>\n{}\n<|assistant|>\n",
