@@ -152,7 +152,10 @@ def test_the_results_say_how_they_were_made(evaluate: Command) -> None:
     assert (run["items"], run["data"], run["processes"], run["device"]) == (8, "data/qa_data.json", 1, "cpu")
     toxic = found["runs"]["toxicity"]
     assert (toxic["identity"]["max_new_tokens"], toxic["identity"]["toxicity_model"]) == (6, "judge")
-    assert toxic["notes"] == [f"{toxic['unfinished']} of 6 answers reached --max-new-tokens and stopped there"]
+    assert toxic["notes"] == [
+        f"{toxic['unfinished']} of 6 answers reached --max-new-tokens and stopped there",
+        "nothing says which template it was trained with: asked with --prompt extsub",
+    ]
 
 
 def test_the_table_has_the_figures_with_their_controls(tmp_path: Path, evaluate: Command) -> None:
