@@ -46,8 +46,9 @@ main(sys.argv[2:])
 
 
 def everything(folder: Path) -> Path:
-    """A base model with two adapters, a classifier, data."""
+    """A base model with two adapters, the same with a chat template, a classifier, data."""
     model = base(folder / "base")
+    chatting(base(folder / "chatting"))
     files(folder / "data")
     classifier(folder / "judge")
     for kind in ("lora", "prefix"):
@@ -56,8 +57,12 @@ def everything(folder: Path) -> Path:
 
 
 def base(folder: Path, seed: int = 0) -> Path:
-    """A small model that has a chat template and room for worked examples."""
-    tiny.llama(folder, seed=seed, max_position_embeddings=1024)
+    """A small model that has room for worked examples."""
+    return tiny.llama(folder, seed=seed, max_position_embeddings=1024)
+
+
+def chatting(folder: Path) -> Path:
+    """A model, now with a chat template."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.chat_template = CHAT
     tokenizer.save_pretrained(folder)

@@ -41,7 +41,7 @@ WORDS = (
     "Paris, Émile",
     "the is",
 )
-SETTINGS = EvaluationSettings(batch_size=3)
+SETTINGS = EvaluationSettings(prompt="extsub", batch_size=3)
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +266,9 @@ def test_drift_is_the_divergence_from_the_reference(folder: Path, tmp_path: Path
     data = file(tmp_path / "rows.jsonl", rows)
     for kind in KINDS:
         other = folder / "other" / kind if reference == "another adapter" else None
-        settings = EvaluationSettings(adapter=(str(folder / kind),), reference=str(other) if other else None)
+        settings = EvaluationSettings(
+            prompt="extsub", adapter=(str(folder / kind),), reference=str(other) if other else None
+        )
         base = load_base(find_model(str(folder / "llama")), "float32")
         task = TASKS["drift"]
         with (
@@ -296,7 +298,7 @@ def divergences(reference: Subject, model: Subject, tokens: list[int]) -> Iterat
 def test_an_adapter_that_changes_nothing_does_not_drift(folder: Path, tmp_path: Path) -> None:
     idle = adapter(folder / "llama", tmp_path / "lora", "lora", noise=0.0)
     (tmp_path / "prompts.txt").write_text("\n".join(WORDS))
-    settings = EvaluationSettings(adapter=(str(idle),))
+    settings = EvaluationSettings(prompt="extsub", adapter=(str(idle),))
     with subject(folder / "llama", idle) as same:
         found = answered("drift", same, str(tmp_path / "prompts.txt"), settings)
     assert [row["scores"] for row in found.values()] == [{"kl_first_token": pytest.approx(0.0, abs=1e-9)}] * len(WORDS)
@@ -365,7 +367,7 @@ def test_a_judges_verdict_is_the_softmax_of_yes_and_no(folder: Path) -> None:
             index: {"question": question, "answer": answer, "true": ["So."], "false": ["No."]}
             for index, (question, answer) in asked.items()
         }
-        both = EvaluationSettings(truth_judge=str(folder / "llama"), info_judge=str(folder / "llama"))
+        both = EvaluationSettings(prompt="extsub", truth_judge=str(folder / "llama"), info_judge=str(folder / "llama"))
         judging = TASKS["truthfulqa-gen"].judge
         assert judging is not None
         for index, row in judging(rows, both):

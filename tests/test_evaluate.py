@@ -157,7 +157,10 @@ def test_the_results_say_how_they_were_made(evaluate: Command) -> None:
     assert (run["items"], run["data"], run["processes"], run["device"]) == (8, "data/qa_data.json", 1, "cpu")
     toxic = found["runs"]["toxicity"]
     assert (toxic["identity"]["max_new_tokens"], toxic["identity"]["toxicity_model"]) == (6, "judge")
-    assert toxic["notes"] == [f"{toxic['unfinished']} of 6 answers reached --max-new-tokens and stopped there"]
+    assert toxic["notes"] == [
+        f"{toxic['unfinished']} of 6 answers reached --max-new-tokens and stopped there",
+        "nothing says which template it was trained with: asked with --prompt extsub",
+    ]
 
 
 def test_the_table_has_the_figures_with_their_controls(tmp_path: Path, evaluate: Command) -> None:
@@ -176,7 +179,8 @@ def test_the_table_has_the_figures_with_their_controls(tmp_path: Path, evaluate:
 @pytest.mark.parametrize("prompt", ["extsub", "qa", "chat", "none"])
 def test_every_prompt_is_what_the_model_reads(made: Path, evaluate: Command, prompt: str) -> None:
     words = f"--data data --data perplexity=data/rows.jsonl --prompt {prompt} {TOXIC}"
-    done(evaluate(f"perplexity toxicity --adapter lora --output out {words}"))
+    model = "chatting" if prompt == "chat" else "base"
+    done(evaluate(f"perplexity toxicity --model {model} --adapter lora --output out {words}"))
     examples = "".join(f"Q: {question}\nA: {answer}\n\n" for question, answer in QA_EXAMPLES)
     forms = {
         "extsub": "<|user|>\n{}\n<|assistant|>\n",

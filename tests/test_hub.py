@@ -19,6 +19,7 @@ import tiny
 from conftest import start
 from extsub import ExtSubError, combine, load_adapter, save_adapter
 from extsub.demo import model as demo_model
+from extsub.evaluation.adapter_name import find
 from extsub.evaluation.language_model import load_base
 from extsub.models import find_model, load_config, load_model
 
@@ -128,6 +129,18 @@ def test_the_licence_on_the_hub_is_passed_on(hub: type[Hub], tmp_path: Path) -> 
     fields = metadata_load(tmp_path / "out" / "README.md")
     assert (fields["license"], fields["datasets"]) == ("mit", ["ann/facts"])
     assert f"| expert | ann/expert \\@ {COMMIT[:12]} |" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_the_template_on_the_hub_is_known_and_passed_on(hub: type[Hub], tmp_path: Path) -> None:
+    (hub.root / "ann" / "expert" / "training.json").write_text('{"settings": {"template": "chat"}}')
+    (hub.root / "ann" / "anti" / "extsub.json").write_text('{"template": "chat"}')
+    assert [find(name).template for name in ("ann/expert", "ann/anti")] == ["chat", "chat"]
+    save_adapter(combine(load_adapter("ann/expert"), load_adapter("ann/anti")), tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "extsub.json").read_text())["template"] == "chat"
+    (hub.root / "ann" / "anti" / "training.json").write_text('{"settings": {"template": "__import__"}}')
+    known = find("ann/anti@old")
+    assert known.template == "chat"
+    assert known.notes == ("training.json names no template that is known here ('__import__'): it was not believed",)
 
 
 def test_a_subfolder_of_a_repository(hub: type[Hub]) -> None:

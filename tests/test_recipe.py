@@ -18,6 +18,7 @@ import yaml
 from safetensors.torch import load_file
 
 import plain
+import quiz
 import tiny
 from conftest import Command
 from extsub import ExtSubError, run_recipe
@@ -466,3 +467,21 @@ def test_who_stops_the_last_stage_is_told_what_is_kept(
     kept = "Error: terminated; what was done is kept: 'extsub run recipe.yaml' goes on from there"
     assert (run.returncode, run.stderr.splitlines()) == (143, ["stage: result", kept])
     assert began(extsub("run", "recipe.yaml").stderr) == ["result"]
+
+
+def test_auto_is_the_word_that_it_means(here: Path, run: Callable) -> None:
+    """Whoever says that word has said nothing new; another is another training, and another sweep."""
+    write(here, training={"template": "extsub"}, sweep={"prompt": "extsub"})
+    assert run()[0] == []
+    quiz.chatting(here / "base")
+    write(here, training={"template": "chat"}, anti_experts={"wrong": {"data": "bad.jsonl", "template": "extsub"}})
+    plan = run("--dry-run")[1]["stages"]
+    said = {one["stage"]: one["estimate"] for one in plan}
+    assert [said[name]["template"] for name in ("expert", "anti-wrong")] == ["chat", "extsub"]
+    assert said["sweep"]["prompt"] == "chat"  # the expert's
+    write(here)
+    assert {one["stage"]: one["estimate"] for one in run("--dry-run")[1]["stages"]}["expert"]["template"] == "chat"
+    taken = {**RECIPE, "expert": {"adapter": "out/expert"}, "output": "other"}  # which was trained with ours
+    (here / "recipe.yaml").write_text(yaml.safe_dump(taken))
+    said = {one["stage"]: one["estimate"] for one in run("--dry-run")[1]["stages"]}
+    assert (said["anti-wrong"]["template"], said["sweep"]["prompt"]) == ("chat", "extsub")

@@ -87,9 +87,9 @@ def test_a_real_sweep_becomes_a_page_from_the_command_line(here: Path, extsub: C
     command = re.search(r"<pre>(.*?)\n", page)
     assert command
     assert unescape(command[1]) == (
-        "extsub sweep expert anti-expert --data data perplexity=data/rows.jsonl --output swept --tasks truthfulqa-mc "
-        "perplexity --operations ext-sub subtract contrast negated random --alphas 0.5,1 --budget 'perplexity <= 100 * "
-        "expert'"
+        "extsub sweep expert anti-expert --prompt extsub --data data perplexity=data/rows.jsonl --output swept --tasks "
+        "truthfulqa-mc perplexity --operations ext-sub subtract contrast negated random --alphas 0.5,1 --budget "
+        "'perplexity <= 100 * expert'"
     )
     first = page
     written = json.loads(done(extsub("report", "swept", "--json")))

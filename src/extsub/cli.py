@@ -174,7 +174,7 @@ def train(
 ) -> None:
     """Train an adapter on instruction data: an expert on good examples, an anti-expert on bad ones.
 
-    The defaults are the authors' (train_peft.sh).
+    The defaults are the authors' (train_peft.sh), but a tokenizer's chat template is used where there is one.
 
     Parameters
     ----------

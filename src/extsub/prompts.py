@@ -33,6 +33,9 @@ Template = Literal["extsub", "chat", "none"]
 """what an adapter can be trained with"""
 Prompt = Literal["extsub", "qa", "chat", "none"]
 """what a model can be asked with"""
+TemplateOption = Literal["auto", "extsub", "chat", "none"]
+PromptOption = Literal["auto", "extsub", "qa", "chat", "none"]
+"""what a user can say; ``auto`` becomes one of the others once the tokenizer, or the adapter, is known"""
 TEMPLATES: tuple[Template, ...] = get_args(Template)
 QA_EXAMPLES = (
     ("What is human life expectancy in the United States?", "Human life expectancy in the United States is 78 years."),
@@ -98,13 +101,24 @@ def user_turn(instruction: str, input: str = "") -> Turn:
     return Turn("user", f"{instruction} {input}" if input else instruction)
 
 
+def has_chat_template(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether conversations can be written with it: of several templates with names, only ``default`` is used."""
+    found = tokenizer.chat_template
+    return "default" in found if isinstance(found, dict) else bool(found)
+
+
+def usual_template(tokenizer: PreTrainedTokenizerBase) -> Template:
+    """What ``auto`` means where no adapter decides: the tokenizer's chat template if it has one, else ours."""
+    return "chat" if has_chat_template(tokenizer) else "extsub"
+
+
 def check_template(template: Prompt, tokenizer: PreTrainedTokenizerBase | None, option: str = "--template") -> None:
     """Refuse what no row can be put into.
 
     Raises:
         ExtSubError: the tokenizer has no chat template.
     """
-    if template == "chat" and tokenizer is not None and not tokenizer.chat_template:
+    if template == "chat" and tokenizer is not None and not has_chat_template(tokenizer):
         raise ExtSubError(f"{option} chat: the tokenizer of this model has no chat template: use {option} extsub")
 
 

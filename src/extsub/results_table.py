@@ -50,6 +50,9 @@ def print_results(results: list[dict[str, Any]], tasks: list[str], output: Path 
     say("in brackets: 95 % intervals" + (f"; {', '.join(kinds)}: what one gets without a model" if kinds else ""))
     if "negated" in kinds:
         say(f"negated: {CONTROLS['negated']}; _plain: over the answers without one")
+    prompts = {results[0]["runs"][task]["identity"]["prompt"] for task in tasks if TASKS[task].needs != "tokenizer"}
+    if prompts:
+        say(f"asked with --prompt {', '.join(sorted(prompts))}")
     _print_notes(results, names, tasks)
     if output is not None:
         several = len(results) > 1
@@ -127,6 +130,7 @@ def print_sweep(record: dict[str, Any]) -> None:
     print_table(chosen)
     if sentence := search_sentence(record):
         say("", sentence)
+    say("", f"Everybody was asked with --prompt {record['settings']['prompt']}.")
     for note in record["notes"]:
         say(f"  note: {note}")
     _print_sweep_end(record)

@@ -131,6 +131,7 @@ def print_plan(plan: dict[str, Any]) -> None:
     rows = {
         "data": f"{data['name']}: {counted(data['rows'], 'row')}, longest {counted(plan['longest'], 'token')}",
         "packed": f"into {counted(plan['packed_rows'], 'row')}" if plan["packed_rows"] else None,
+        "template": plan["template"],
         "steps": f"{plan['steps']:,}; {shared}",
         "tokens": f"{plan['tokens_per_epoch']:,} an epoch, {plan['learnt_tokens_per_epoch']:,} of them learnt, "
         f"{plan['padding']:.1%} padding beside",
@@ -163,7 +164,8 @@ def print_training(output: Path, record: dict[str, Any]) -> None:
 def print_generation(settings: GenerationSettings, record: dict[str, Any]) -> None:
     """The summary of generated answers."""
     output = settings.output
-    say(f"{output}: {record['prompts']:,} answers in {_duration(record['seconds'])}")
+    how = f"in {_duration(record['seconds'])}, asked with --prompt {record['prompt']}"
+    say(f"{output}: {record['prompts']:,} answers {how}")
     if record["unfinished"]:
         say(f"  note: {counted(record['unfinished'], 'answer')} reached --max-new-tokens and stopped there")
     if record["shortened"]:

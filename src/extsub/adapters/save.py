@@ -25,12 +25,10 @@ from extsub.adapters.load import decode
 from extsub.adapters.reading import DTYPES
 from extsub.adapters.source import CONFIG, SAFETENSORS
 from extsub.adapters.staging import check_output, staged
-from extsub.adapters.stated import CARD
+from extsub.adapters.stated import CARD, PROVENANCE, common_template
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, to_json
 from extsub.parallel import in_order
-
-PROVENANCE = "extsub.json"
 
 ENCODERS: dict[str, Callable[[Adapter], dict[str, Any]]] = {
     "LORA": lora.encode,
@@ -64,6 +62,7 @@ def save_adapter(
         check_output(output, [source.folder for source in sources], overwrite)
     except (OSError, RuntimeError) as error:  # a name too long, ~nobody
         raise ExtSubError(f"the output cannot be written: {error}") from error
+    template, notes = common_template([(source.label, source.folder) for source in sources])
     with staged(output) as folder:
         dtype, size = _write_tensors(adapter, folder / SAFETENSORS, output, progress)
         _write_json(folder / CONFIG, ENCODERS[adapter.kind](adapter))
@@ -71,6 +70,7 @@ def save_adapter(
         record = {
             "kind": adapter.kind,
             "base_model": adapter.base,
+            "template": template,
             "modules": len(adapter.modules),
             "rank": adapter.rank if adapter.kind == "LORA" else None,
             "dtype": str(dtype).removeprefix("torch."),
@@ -78,7 +78,7 @@ def save_adapter(
         }
         if adapter.origin:
             record |= adapter.origin.figures() | {"verification": adapter.origin.verify(written)}
-        record["notes"] = [*adapter.notes, *(adapter.origin.notes(dtype) if adapter.origin else ())]
+        record["notes"] = [*adapter.notes, *notes, *(adapter.origin.notes(dtype) if adapter.origin else ())]
         record["versions"] = {name: version(name) for name in ("extsub", "torch", "safetensors")}
         _write_json(folder / PROVENANCE, record)
         (folder / CARD).write_text(model_card(adapter, record, output.name), encoding="utf-8")

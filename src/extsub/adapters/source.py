@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from extsub.adapters.adapter import Source
-from extsub.adapters.stated import CARD
+from extsub.adapters.stated import CARD, PROVENANCE, TRAINING
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
 from extsub.files import located
@@ -117,7 +117,7 @@ def _other_format(files: set[str]) -> str:
 
 
 def _on_hub(name: str, repo: str, subfolder: str, revision: str | None) -> Source:
-    """Download config, weights and model card (whose licence a result passes on) of one commit, nothing else."""
+    """Download config, weights, and what says more of them (licence, data, template) of one commit, nothing else."""
     from huggingface_hub import errors as hub
     from huggingface_hub import hf_hub_download, list_repo_files
 
@@ -136,8 +136,9 @@ def _on_hub(name: str, repo: str, subfolder: str, revision: str | None) -> Sourc
             files = {path.name for path in config.parent.iterdir()}  # offline: what the cache holds
         chosen = _choose_weights(name, files)
         weights = download(chosen, commit)
-        if CARD in files:
-            download(CARD, commit)
+        for file in (CARD, TRAINING, PROVENANCE):
+            if file in files:
+                download(file, commit)
     except hub.GatedRepoError as error:
         raise ExtSubError(f"{name}: access is gated: ask for it on its hub page, then run 'hf auth login'") from error
     except hub.RepositoryNotFoundError as error:

@@ -1,20 +1,24 @@
-"""What an input says of its licence and its data: its model card's front matter, and extsub's own ``training.json``.
+"""What an adapter's folder says of its licence, its data, and the template it was trained with: the model card's front
+matter, and extsub's own ``training.json`` and ``extsub.json``.
 
-Both are others' files. Nothing in them is trusted to be true to form, and what is not is taken as not stated.
+All are others' files. Nothing in them is trusted to be true to form, and what is not is taken as not stated.
 """
 
 from __future__ import annotations
 
-import json
+import codecs
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from extsub.escaping import line
+from extsub.escaping import line, shown
+from extsub.files import parse_json, read_bytes
+from extsub.prompts import TEMPLATES, Template
 
-CARD, TRAINING = "README.md", "training.json"
-LARGEST = {CARD: 1 << 16, TRAINING: 1 << 24}
-"""bytes of a file that are read: a card's front matter stands at its beginning"""
+CARD, TRAINING, PROVENANCE = "README.md", "training.json", "extsub.json"
+LARGEST_CARD = 1 << 16
+"""bytes of a card that are read: its front matter stands at the beginning"""
 MOST = 50
 """data sets of one input"""
 FRONT_MATTER = re.compile(r"\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
@@ -42,7 +46,7 @@ class Stated(NamedTuple):
 
 def stated_in(folder: Path) -> Stated:
     """What an adapter's folder says."""
-    found = FRONT_MATTER.match(_beginning(folder, CARD))
+    found = FRONT_MATTER.match(_card(folder))
     front_matter = found[1] if found else ""
     licence = {}
     for name, form in LICENCE.items():
@@ -80,20 +84,68 @@ def _has_form(value: str, form: str) -> bool:
     return re.fullmatch(form, value, re.ASCII) is not None
 
 
+def template_in(folder: Path) -> tuple[Template | None, tuple[str, ...]]:
+    """(the template that an adapter was trained with, or None where nothing says it; notes on what is not believed)."""
+    said = {TRAINING: _value(_record(folder, TRAINING), "settings", "template")}
+    said[PROVENANCE] = _value(_record(folder, PROVENANCE), "template")
+    notes = [
+        f"{name} names no template that is known here ({shown(one)}): it was not believed"
+        for name, one in said.items()
+        if one is not None and one not in TEMPLATES
+    ]
+    known = {one: None for one in TEMPLATES if one in said.values()}
+    if len(known) > 1:
+        return None, (*notes, f"{TRAINING} and {PROVENANCE} name different templates: neither was believed")
+    return next(iter(known), None), tuple(notes)
+
+
+def common_template(inputs: Sequence[tuple[str, Path]]) -> tuple[Template | None, list[str]]:
+    """(the template that a result of adapters is to be asked with, notes on it).
+
+    Args:
+        inputs: name and folder of each; the expert first.
+
+    Returns:
+        the one template that they name; None where they name several, or none does
+    """
+    named, notes = [], []
+    for name, folder in inputs:
+        template, theirs = template_in(folder)
+        notes += [f"{name}: {note}" for note in theirs]
+        if template is not None:
+            named.append((name, template))
+    templates = {template for _, template in named}
+    if len(templates) > 1:
+        said = ", ".join(f"{name} with {template}" for name, template in named)
+        notes.append(f"trained with different templates ({said}), so the result names none: say --prompt to ask it")
+    return (templates.pop() if len(templates) == 1 else None), notes
+
+
 def _trained_on(folder: Path) -> str:
-    try:
-        name = json.loads(_beginning(folder, TRAINING))["plan"]["data"]["name"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return ""
+    name = _value(_record(folder, TRAINING), "plan", "data", "name")
     return name if isinstance(name, str) else ""
 
 
-def _beginning(folder: Path, name: str) -> str:
-    path = folder / name
+def _record(folder: Path, name: str) -> Any:
+    """What a file of JSON holds; None where it is not there, or holds none."""
+    try:
+        return parse_json(read_bytes(folder / name).removeprefix(codecs.BOM_UTF8))
+    except (OSError, ValueError):
+        return None
+
+
+def _value(record: Any, *path: str) -> Any:
+    for name in path:
+        record = record.get(name) if isinstance(record, dict) else None
+    return record
+
+
+def _card(folder: Path) -> str:
+    path = folder / CARD
     try:
         if not path.is_file():  # a pipe would wait, a device would never end
             return ""
         with path.open("rb") as file:
-            return file.read(LARGEST[name]).decode("utf-8-sig", errors="replace")
+            return file.read(LARGEST_CARD).decode("utf-8-sig", errors="replace")
     except OSError:
         return ""

@@ -12,11 +12,11 @@ from extsub.adapters.base import normalised
 from extsub.adapters.lora import check_scale
 from extsub.adapters.reading import TensorFile, open_tensors, read_config
 from extsub.adapters.source import find_adapter
+from extsub.adapters.stated import template_in
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, shown
-from extsub.files import read_json
 from extsub.models import ModelName, find_model
-from extsub.prompts import TEMPLATES
+from extsub.prompts import Template
 
 CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """ways to begin a LoRA that change the base"""
@@ -35,8 +35,8 @@ class AdapterName:
     revision: str | None
     changes_base: bool
     """its weights are differences from a base that PEFT changes first (PiSSA and the like), for good"""
-    template: str | None
-    """it was trained with, where ``training.json`` says so"""
+    template: Template | None
+    """it was trained with, where ``training.json`` or ``extsub.json`` says so"""
     notes: tuple[str, ...] = ()
     """what a user should know of it, in sentences"""
 
@@ -62,14 +62,16 @@ def find(name: str) -> AdapterName:
         raise ExtSubError(f"{name}: megatron_config is set in {source.config.name}: PEFT would import what it names")
     fields.names(config, "modules_to_save", name)  # PEFT takes a text apart, and each letter for an expression
     _check_sizes(config, open_tensors(source.weights, name))
+    template, notes = template_in(source.folder)
+    scale = check_scale(config, name) if kind == "LORA" else ()
     return AdapterName(
         source=source,
         kind=kind,
         base=fields.text(config, "base_model_name_or_path", name),
         revision=fields.text(config, "revision", name),
         changes_base=str(config.get("init_lora_weights")).lower().startswith(CHANGING),
-        template=_template(source),
-        notes=tuple(check_scale(config, name)) if kind == "LORA" else (),
+        template=template,
+        notes=(*scale, *notes),
     )
 
 
@@ -84,14 +86,6 @@ def _check_sizes(config: Mapping[str, Any], file: TensorFile) -> None:
                 f"{file.where}: {brief(name)} is {shown(size)} in adapter_config.json, and no tensor has a side of "
                 f"more than {longest}: the file and its config do not belong together"
             )
-
-
-def _template(source: Source) -> str | None:
-    try:
-        named = read_json(source.folder / "training.json")["settings"]["template"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return named if named in TEMPLATES else None
 
 
 def base_of(given: str | None, adapters: list[AdapterName]) -> ModelName:

@@ -105,14 +105,14 @@ def choose(
     """
     from extsub.evaluation.scoring import score
 
-    requests = {index: request(question, settings.prompt, model.tokenizer) for index, question in questions.items()}
+    requests = {index: request(question, settings.asked_with, model.tokenizer) for index, question in questions.items()}
     for scored in score(
         model,
         requests,
         end_token=end_token,
-        special_tokens=settings.prompt != "chat",
+        special_tokens=settings.asked_with != "chat",
         batch_size=settings.rows_at_once,
-        mark=ending(settings.prompt, model.tokenizer).text,
+        mark=ending(settings.asked_with, model.tokenizer).text,
     ):
         yield scored.index, Choice(requests[scored.index].prompt, scored)
 
@@ -128,15 +128,16 @@ def answer(
     from extsub.evaluation.server import Server
 
     if isinstance(respondent, Server):
-        yield from respondent.answers(questions, settings.prompt, max_new_tokens)
+        yield from respondent.answers(questions, settings.asked_with, max_new_tokens)
         return
-    tokenizer, end = respondent.tokenizer, ending(settings.prompt, respondent.tokenizer)
-    prompts = {index: render_prompt(turns, settings.prompt, tokenizer, OPTION) for index, turns in questions.items()}
+    prompt, tokenizer = settings.asked_with, respondent.tokenizer
+    end = ending(prompt, tokenizer)
+    prompts = {index: render_prompt(turns, prompt, tokenizer, OPTION) for index, turns in questions.items()}
     for one in generate_answers(
         respondent,
         prompts,
         max_new_tokens=max_new_tokens,
-        special_tokens=settings.prompt != "chat",
+        special_tokens=prompt != "chat",
         batch_size=settings.rows_at_once,
         end=end.token,
     ):
@@ -149,6 +150,6 @@ def answer(
 
 def tidy(text: str, settings: Asking) -> str:
     """An answer without what a base model goes on to say after it: with ``qa``, the next question."""
-    if settings.prompt == "qa":
+    if settings.asked_with == "qa":
         text = text.partition("\n\nQ:")[0].partition("\nQ:")[0]
     return text.strip()

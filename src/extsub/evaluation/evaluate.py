@@ -14,16 +14,15 @@ from extsub.disk import write_whole
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, to_json
 from extsub.evaluation import adapter_name, language_model
-from extsub.evaluation.asking import check_questions
 from extsub.evaluation.run import Progress, Run, ask_all, judge, saved_when_interrupted, silent
-from extsub.evaluation.settings import Asking, EvaluationSettings
+from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.sharing import Processes, processes
 from extsub.evaluation.statistics import figures
 from extsub.evaluation.store import RESULTS, Store, changed, read_items, read_results, working_in
 from extsub.evaluation.subjects import Subject, base_of, subjects_of
 from extsub.evaluation.task import Items, Row, Task, data_of, limited, scores_of
 from extsub.evaluation.tasks import TASKS
-from extsub.models import ModelName, load_config, load_tokenizer
+from extsub.evaluation.wording import settled, told
 
 LIBRARIES = ("extsub", "torch", "transformers", "peft", "lm_eval", "sacrebleu", "rouge-score", "openai")
 SETTINGS = ("prompt", "limit", "seed", "dtype", "backend", "url")
@@ -56,7 +55,9 @@ def evaluate(
     subjects = subjects_of(settings, settings.output)
     if any(task.name == "drift" for task in chosen):
         _check_drift(subjects, settings)
-    check_prompts(chosen, items, settings, base_of(settings, subjects))
+    given, adapters = settings.prompt, [one.adapter for one in subjects if one.adapter]
+    settings = settled(chosen, items, settings, adapters, base_of(settings, subjects))
+    subjects = told(subjects, given, settings.asked_with)
     with contextlib.ExitStack() as stack:
         group.told(lambda: [stack.enter_context(working_in(subject.folder)) for subject in subjects])
         return carry_out(
@@ -71,23 +72,6 @@ def items_of(tasks: Sequence[Task], settings: EvaluationSettings) -> dict[str, I
         ExtSubError: data is not there, or not what a task reads.
     """
     return {task.name: task.read(settings, data_of(task, settings, tuple(TASKS))) for task in tasks}
-
-
-def check_prompts(tasks: Sequence[Task], items: Mapping[str, Items], settings: Asking, base: ModelName | None) -> None:
-    """Whether everything that will be asked goes into the text around it.
-
-    Args:
-        base: the model, for its chat template; None where it is on a server.
-
-    Raises:
-        ExtSubError: a row does not; or the tokenizer cannot be loaded.
-    """
-    if settings.prompt == "extsub":  # which takes everything
-        return
-    chat = settings.prompt == "chat" and base is not None
-    tokenizer = load_tokenizer(base, load_config(base)) if chat else None
-    for task in tasks:
-        check_questions(task, items[task.name], limited(items[task.name].items, settings), settings.prompt, tokenizer)
 
 
 def _check_drift(subjects: Sequence[Subject], settings: EvaluationSettings) -> None:
@@ -270,8 +254,7 @@ def _record(run: Run, rows: list[Row], group: Processes) -> dict[str, Any]:
     if unfinished:
         notes.append(f"{unfinished:,} of {len(rows):,} answers reached --max-new-tokens and stopped there")
     adapter = run.subject.adapter
-    if adapter and adapter.template and adapter.template != run.identity["prompt"] and run.task.needs != "tokenizer":
-        notes.append(f"trained with --template {adapter.template}, asked with --prompt {run.identity['prompt']}")
+    notes += run.subject.asked if run.task.needs != "tokenizer" else ()
     return {
         "identity": run.identity,
         "data": run.items.data,

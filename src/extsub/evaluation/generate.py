@@ -12,13 +12,13 @@ from extsub.data import Prompts, load_prompts
 from extsub.disk import check_writable, last_written, locked, note_written, remove_empty, writing
 from extsub.errors import ExtSubError, kept_when_interrupted
 from extsub.evaluation.asking import Question, answer
-from extsub.evaluation.evaluate import check_prompts
 from extsub.evaluation.run import Progress, Run, ask_all, saved_when_interrupted, silent
 from extsub.evaluation.settings import GenerationSettings
 from extsub.evaluation.sharing import processes
 from extsub.evaluation.store import Store, working_in
 from extsub.evaluation.subjects import base_of, subjects_of
 from extsub.evaluation.task import Item, Items, Row, Task, conversation
+from extsub.evaluation.wording import settled, told
 from extsub.extras import require
 from extsub.processes import is_main_process
 from extsub.rows import Row as Given
@@ -74,7 +74,9 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
     require("peft", "evaluate")
     group = processes()
     (subject,) = subjects_of(settings, partial)
-    check_prompts([task], {task.name: items}, settings, base_of(settings, [subject]))
+    given, adapters = settings.prompt, [subject.adapter] if subject.adapter else []
+    settings = settled([task], {task.name: items}, settings, adapters, base_of(settings, [subject]))
+    (subject,) = told([subject], given, settings.asked_with)
     values = settings.to_dict()
     identity = {"data": items.sha256, "model": subject.record, **{name: values[name] for name in SETTINGS}}
     with contextlib.ExitStack() as stack, kept_when_interrupted(lambda: _written(output)):
@@ -92,11 +94,12 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
                 _publish(partial, output)
     return {
         "model": subject.record,
+        "prompt": settings.asked_with,
         "prompts": len(answers),
         "unfinished": sum(not row["finished"] for row in answers),
         "shortened": sum(row["shortened"] for row in answers),
         "renamed": names,
-        "notes": [*subject.notes, *run.notes],
+        "notes": [*subject.notes, *subject.asked, *run.notes],
         "seconds": run.seconds,
     }
 

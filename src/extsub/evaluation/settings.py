@@ -15,7 +15,7 @@ from extsub.disk import check_writable
 from extsub.errors import ExtSubError
 from extsub.files import located
 from extsub.models import Dtype, find_model
-from extsub.prompts import Prompt
+from extsub.prompts import Prompt, PromptOption
 from extsub.rows import find_file
 
 Backend = Literal["transformers", "openai"]
@@ -39,8 +39,9 @@ class Asking:
     the name that the server knows."""
     adapter: Annotated[tuple[str, ...], MODEL] = ()
     """Adapter on it: a folder or hub id. Several to evaluate one after the other; none: the model itself."""
-    prompt: Annotated[Prompt, ASKING] = "extsub"
-    """Text around a question: the authors' template, TruthfulQA's 6-shot qa, the tokenizer's chat template, or none."""
+    prompt: Annotated[PromptOption, ASKING] = "auto"
+    """Text around a question: the authors' template (extsub), TruthfulQA's 6-shot qa, the tokenizer's chat template, or
+    none; auto is what the adapter was trained with, else chat where the tokenizer has such a template, else extsub."""
     max_new_tokens: Annotated[int | None, ASKING] = None
     """Longest answer; unless given 500 for toxicity, 256 otherwise."""
     batch_size: Annotated[int | Literal["auto"], ASKING] = "auto"
@@ -67,6 +68,13 @@ class Asking:
             raise ExtSubError("--backend openai: name the model or adapter as the server knows it, with --model alone")
         if self.backend == "transformers" and self.model is not None:
             find_model(self.model)
+
+    @property
+    def asked_with(self) -> Prompt:
+        """the prompt, once it is known what ``auto`` means (``wording.settled``)"""
+        if self.prompt == "auto":
+            raise RuntimeError("nobody has said yet what --prompt auto means here")
+        return self.prompt
 
     @property
     def rows_at_once(self) -> int | None:

@@ -27,6 +27,8 @@ class Subject:
     record: dict[str, Any]
     notes: tuple[str, ...] = ()
     """what a user should know of base and adapter, in sentences"""
+    asked: tuple[str, ...] = ()
+    """what a user should know of the prompt that it is asked with"""
 
 
 def subjects_of(settings: Asking, output: Path | None) -> list[Subject]:

@@ -59,6 +59,7 @@ def swept(recipe: Recipe, sweep: Sweep, base: Mapping[str, Any]) -> Stage:
         "adapters": _provenance(recipe.expert, *sweep.anti_experts),
         "tasks": tasks,
         **{name: values[name] for name in SETTINGS},
+        "prompt": sweep.prompt,
     }
     asked = {one.name for one in fields(EvaluationSettings)} | {"tasks"}
     again = {one.name: values[one.name] for one in fields(SweepSettings) if one.name not in asked}

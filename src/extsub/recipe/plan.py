@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from extsub.adapters.adapter import Adapter
 from extsub.adapters.load import load_adapter
+from extsub.adapters.source import find_adapter
 from extsub.adapters.staging import check_place
+from extsub.adapters.stated import template_in
 from extsub.combination import combine
 from extsub.errors import ExtSubError
-from extsub.evaluation.evaluate import check_judges, check_prompts, items_of, tasks_named
+from extsub.evaluation.evaluate import check_judges, items_of, tasks_named
 from extsub.evaluation.store import read_results
 from extsub.evaluation.subjects import identify
 from extsub.evaluation.task import Items, Task, limited
+from extsub.evaluation.wording import settled
 from extsub.extras import require
 from extsub.matching import same_base
-from extsub.models import find_model
+from extsub.models import find_model, load_config, load_tokenizer
+from extsub.prompts import PromptOption, usual_template
 from extsub.recipe import chain
-from extsub.recipe.recipe import Recipe, Sweep, named
+from extsub.recipe.recipe import Ingredient, Recipe, Sweep, named
 from extsub.stages import Stages, key_of
 from extsub.sweeping.positions import parse_alphas, positions
 from extsub.sweeping.search import searched
@@ -74,7 +78,7 @@ def plan(recipe: Recipe, stages: Stages, tokenising: Progress | None = None) -> 
     base = identify(model)
     for sweep in recipe.sweeps:
         with named(sweep.where):
-            check_prompts(_tasks(sweep), items[sweep.name], sweep.settings, model)
+            settled(_tasks(sweep), items[sweep.name], replace(sweep.settings, prompt=sweep.prompt), (), model)
     taken = {one.name: load_adapter(one.adapter) for one in recipe.ingredients if not one.training}
     _check_together(recipe, {name: _size(one) for name, one in taken.items()})
     _check_taken(recipe, taken)
@@ -128,6 +132,37 @@ def _tasks(sweep: Sweep) -> list[Task]:
 
 def _page(sweep: Sweep, why: str | None) -> Ahead:
     return Ahead(sweep.name.replace("sweep", "report", 1), why)
+
+
+def with_templates(recipe: Recipe) -> Recipe:
+    """The recipe with the templates and the prompts that ``auto`` means, so that stages are known by them.
+
+    Raises:
+        ExtSubError: the tokenizer cannot be loaded, or an adapter that is taken as it is is not there.
+    """
+    templates = [one.training.template for one in recipe.ingredients if one.training]
+    if "auto" not in (*templates, *(one.prompt for one in recipe.sweeps)):
+        return recipe
+    model = find_model(recipe.model)
+    usual = usual_template(load_tokenizer(model, load_config(model)))
+
+    def known(one: Ingredient) -> Ingredient:
+        trained_here = one.training and one.training.template == "auto"
+        return replace(one, training=replace(one.training, template=usual)) if trained_here else one
+
+    expert, *anti_experts = map(known, recipe.ingredients)
+    found = {one.name: one for one in anti_experts}
+    sweeps = []
+    for sweep in recipe.sweeps:
+        own, prompt = tuple(found[one.name] for one in sweep.anti_experts), sweep.prompt
+        if prompt == "auto":  # as the sweep will find it, once all adapters are there
+            prompt = next(filter(None, map(_template, (expert, *own))), usual)
+        sweeps.append(replace(sweep, anti_experts=own, prompt=prompt))
+    return replace(recipe, expert=expert, anti_experts=tuple(anti_experts), sweeps=tuple(sweeps))
+
+
+def _template(one: Ingredient) -> PromptOption | None:
+    return one.training.template if one.training else template_in(find_adapter(one.adapter).folder)[0]
 
 
 def _check_taken(recipe: Recipe, taken: Mapping[str, Adapter]) -> None:
@@ -224,7 +259,7 @@ def _sweep_estimate(recipe: Recipe, sweep: Sweep, items: Mapping[str, Items], an
         count = len(known.items if name == "ability" else limited(known.items, settings))
         left = len(turns) - sum(name in asked for asked in there)
         tasks[name] = {"positions": left, "items": count, "answers": left * count}
-    return {"positions": len(turns), "tasks": tasks}
+    return {"prompt": sweep.prompt, "positions": len(turns), "tasks": tasks}
 
 
 def _result_estimate(recipe: Recipe, sizes: Mapping[str, _Size]) -> dict[str, Any]:

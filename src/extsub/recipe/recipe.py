@@ -12,6 +12,7 @@ from typing import Any, Literal
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, operand, shell
 from extsub.files import located
+from extsub.prompts import PromptOption
 from extsub.recipe.values import mapping_of, read_yaml, settings_of, text_of
 from extsub.sweeping.settings import SweepSettings
 from extsub.training.settings import TrainingSettings
@@ -46,6 +47,8 @@ class Sweep:
     """in the recipe"""
     anti_experts: tuple[Ingredient, ...]
     settings: SweepSettings
+    prompt: PromptOption
+    """of the settings; once it is ``settled`` what it means, as the templates of training"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +184,7 @@ def _sweep(
         raise ExtSubError(
             f"{where}: result has operation {result.operation}, and operations here are {brief(there)}: add it"
         )
-    return Sweep(name, where, anti_experts, settings)
+    return Sweep(name, where, anti_experts, settings, settings.prompt)
 
 
 def _check_kinds(path: Path, ingredients: list[Ingredient], result: ResultSettings) -> None:

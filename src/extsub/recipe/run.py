@@ -25,7 +25,7 @@ from extsub.files import read_json
 from extsub.models import find_model
 from extsub.recipe import chain
 from extsub.recipe.chain import COMBINED, PAGE, Choice, Stage
-from extsub.recipe.plan import plan
+from extsub.recipe.plan import plan, with_templates
 from extsub.recipe.recipe import Ingredient, Recipe, Sweep, read_recipe
 from extsub.report.report import write_report
 from extsub.stages import Stages
@@ -62,6 +62,7 @@ def run_recipe(
     """
     recipe = read_recipe(Path(path))
     require("peft", "evaluate")
+    recipe = with_templates(recipe)
     group = processes()
     with contextlib.ExitStack() as stack:
         group.told(lambda: stack.enter_context(working_in(recipe.output)))
@@ -77,7 +78,7 @@ def plan_recipe(path: str | Path, tokenising: Tokenising | None = None) -> dict[
     Raises:
         ExtSubError: as ``run_recipe``, as far as it can be known.
     """
-    recipe = read_recipe(Path(path))
+    recipe = with_templates(read_recipe(Path(path)))
     ahead = plan(recipe, Stages(recipe.output, COMMAND, lambda _: None), tokenising)
     return {"recipe": str(path), "output": str(recipe.output), "stages": [one.to_dict() for one in ahead]}
 
@@ -182,7 +183,7 @@ class _Run:
 
     def evaluate(self, one: Sweep) -> dict[str, Any]:
         asked = {name.name: getattr(one.settings, name.name) for name in fields(EvaluationSettings)}
-        asked |= {"adapter": (str(self.recipe.output / COMBINED),)}
+        asked |= {"adapter": (str(self.recipe.output / COMBINED),), "prompt": one.prompt}
         asked |= {"output": self.recipe.output / one.name.replace("sweep", "evaluation", 1)}
         (found,) = evaluate(one.settings.tasks, EvaluationSettings(**asked), self.progress)
         free_memory()

@@ -23,9 +23,12 @@ def _estimate(estimate: dict[str, Any]) -> list[str]:
         data, memory = estimate["data"], estimate["memory_estimate"]["together"]
         lines.append(
             f"{data['name']}: {data['rows']:,} rows, {estimate['tokens_per_epoch']:,} tokens an epoch, "
-            f"{estimate['steps']:,} steps, about {_size(memory)} of memory a device ({estimate['dtype']})"
+            f"{estimate['steps']:,} steps, about {_size(memory)} of memory a device ({estimate['dtype']}), "
+            f"template {estimate['template']}"
         )
         lines += [f"note: {note}" for note in estimate["notes"]]
+    if "prompt" in estimate:
+        lines.append(f"asked with --prompt {estimate['prompt']}")
     for name, task in estimate.get("tasks", {}).items():
         lines.append(f"{name}: {task['positions']:,} models x {task['items']:,} items = {task['answers']:,}")
     if estimate.get("bytes"):

@@ -33,6 +33,8 @@ def made_of(sweep: Sweep) -> list[tuple[str, str]]:
         commit = f", commit {one['commit']}" if one.get("commit") else ""
         name = "expert" if not place else "anti-expert"
         lines.append((name, f"{one['name']}{commit}, weights SHA-256 {_short(one['weights_sha256'])}"))
+    if prompt := sweep.record["settings"].get("prompt"):
+        lines.append(("asked with", f"--prompt {prompt}"))
     runs = read_results(sweep.folder / POSITIONS / "expert").get("runs", {})
     for task, run in runs.items():
         count = run.get("items")

@@ -39,6 +39,8 @@ class Asker:
     settings: SweepSettings
     group: Processes
     progress: Progress
+    notes: tuple[str, ...] = ()
+    """what a user should know of the prompt that the adapters are asked with"""
     results: dict[Position, dict[str, Any]] = field(default_factory=dict)
     """what ``results.json`` holds for every position that was asked; for the main process"""
     _loaded: tuple[Base, Dial, Soundness] | None = None
@@ -87,7 +89,8 @@ class Asker:
         assert self.settings.output is not None
         random = self.settings.seed if turn.operation == "random" else None
         record = {**self.made_of, **turn.to_dict(), "random_seed": random}
-        return Subject(turn.label, None, self.settings.output / POSITIONS / turn.label, record, self.base.notes)
+        folder = self.settings.output / POSITIONS / turn.label
+        return Subject(turn.label, None, folder, record, self.base.notes, self.notes)
 
     def _ask_at(self, turn: Position, runs: Sequence[Run], advance: Callable[[int], None]) -> None:
         if self._loaded is None:

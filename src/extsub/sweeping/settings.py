@@ -11,7 +11,7 @@ from cyclopts import Group, Parameter
 from extsub.errors import ExtSubError
 from extsub.evaluation.settings import ASKING, DATA, MODEL, OF_A_TASK, Backend, EvaluationSettings  # noqa: F401
 from extsub.models import Dtype  # noqa: F401
-from extsub.prompts import Prompt  # noqa: F401  cyclopts looks here for the names in inherited types
+from extsub.prompts import PromptOption  # noqa: F401  cyclopts looks here for the names in inherited types
 
 RESULT, TABLE, PROFILE = "sweep.json", "sweep.csv", "profile.json"
 """what a sweep writes into its folder"""

@@ -15,12 +15,13 @@ from extsub.disk import write_together
 from extsub.errors import ExtSubError, kept_when_interrupted
 from extsub.escaping import to_json
 from extsub.evaluation import adapter_name
-from extsub.evaluation.evaluate import check_prompts, items_of, tasks_named
+from extsub.evaluation.evaluate import items_of, tasks_named
 from extsub.evaluation.run import Progress, silent
 from extsub.evaluation.sharing import processes
 from extsub.evaluation.store import RESULTS, working_in
 from extsub.evaluation.subjects import identify
 from extsub.evaluation.task import Items, Task, limited
+from extsub.evaluation.wording import notes_on, settled
 from extsub.sweeping.asking import Asker
 from extsub.sweeping.choice import Budget, Chooser, Chosen, ScoreName, find_score, half_of
 from extsub.sweeping.positions import Position, companions, parse_alphas, positions
@@ -52,12 +53,14 @@ def sweep(
     items = items_of(tasks, settings)
     check_halves(settings, items, target, budget)
     adapters = [load_adapter(name) for name in (expert, *anti_experts)]
-    name = adapter_name.base_of(settings.model, [adapter_name.find(one) for one in (expert, *anti_experts)])
+    named = [adapter_name.find(one) for one in (expert, *anti_experts)]
+    name = adapter_name.base_of(settings.model, named)
     made_of = {**identify(name), "adapters": [one.source.provenance() for one in adapters if one.source]}
     group = processes()
     group.told(lambda: _check_output(settings.output))
-    check_prompts(tasks, items, settings, name)
-    asker = Asker(name, made_of, adapters, tasks, items, settings, group, progress or silent)
+    given, settings = settings.prompt, settled(tasks, items, settings, named, name)
+    notes = tuple(f"{one.source.label}: {note}" for one in named for note in notes_on(one, given, settings.asked_with))
+    asker = Asker(name, made_of, adapters, tasks, items, settings, group, progress or silent, notes)
     with contextlib.ExitStack() as stack, kept_when_interrupted(lambda: _kept(settings.output)):
         group.told(lambda: stack.enter_context(working_in(_folder(settings.output))))
         return _carry_out(asker, turns, target, budget, operation, {"expert": expert, "anti_experts": [*anti_experts]})
@@ -95,7 +98,7 @@ def _carry_out(
         "given": given,
         "score": str(target),
         "budget": settings.budget,
-        "notes": list(asker.base.notes),
+        "notes": [*asker.base.notes, *asker.notes],
         "positions": asked,
         "chosen": {operation: one.to_dict() for operation, one in chosen.items()},
         **({"search": found} if found else {}),

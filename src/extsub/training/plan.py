@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from extsub.data import Data, load_data
 from extsub.errors import ExtSubError, counted
 from extsub.extras import require
 from extsub.models import ModelName, choose_dtype, find_model, load_config, load_tokenizer, positions
+from extsub.prompts import usual_template
 from extsub.training.encoding import Encoded, Progress, encode, to_dataset
 from extsub.training.kinds import parameters, sketch
 from extsub.training.order import LengthOrderedBatches
@@ -34,6 +35,7 @@ class Plan:
     """A run that was prepared. ``to_dict`` has the figures; the rest is what the run itself needs."""
 
     settings: TrainingSettings
+    """with the template that ``auto`` means for this tokenizer"""
     model: ModelName
     config: PretrainedConfig
     tokenizer: PreTrainedTokenizerBase
@@ -117,6 +119,7 @@ class Plan:
         return {
             "model": self.model.name,
             "kind": self.settings.kind,
+            "template": self.settings.template,
             "data": {
                 "name": self.data.name,
                 "sha256": self.data.sha256,
@@ -161,8 +164,10 @@ def plan_training(settings: TrainingSettings, progress: Progress | None = None) 
     architecture: Any = sketched.get_base_model()
     is_tried = try_architecture(architecture, settings, dtype)
     tokenizer = load_tokenizer(model, config)
+    template = usual_template(tokenizer) if settings.template == "auto" else settings.template
+    settings = replace(settings, template=template)
     arguments: dict[str, Callable] = {"progress": progress} if progress else {}
-    rows = encode(data.examples, tokenizer, settings.template, settings.max_length, places=data.places, **arguments)
+    rows = encode(data.examples, tokenizer, template, settings.max_length, places=data.places, **arguments)
     _check_length(settings, config, rows)
     _check_vocabulary(settings, config, rows)
     lengths = rows.lengths

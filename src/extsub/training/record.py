@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from extsub.adapters.card import KINDS, base_in_words, front_matter, use
 from extsub.adapters.source import CONFIG, SAFETENSORS
 from extsub.adapters.stated import CARD, data_named
+from extsub.adapters.stated import TRAINING as RECORD
 from extsub.errors import ExtSubError, counted
 from extsub.escaping import markdown
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from extsub.training.progress import Watch
     from extsub.training.trainer import Trainer
 
-RECORD = "training.json"
 PICTURE = "loss.png"
 LIBRARIES = ("extsub", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "safetensors")
 

@@ -14,6 +14,7 @@ from extsub.data import check_fields
 from extsub.disk import check_writable
 from extsub.errors import ExtSubError
 from extsub.models import find_model
+from extsub.prompts import TemplateOption
 from extsub.rows import find_file
 
 Kind = Literal["lora", "ia3", "prefix", "p-tuning", "prompt"]
@@ -42,7 +43,8 @@ OWN: dict[str, tuple[Kind, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """Everything that decides what an adapter becomes. The defaults are the authors' (``train_peft.sh``)."""
+    """Everything that decides what an adapter becomes. The defaults are the authors' (``train_peft.sh``); only the
+    template is the tokenizer's own where it has one."""
 
     model: Annotated[str, WHAT]
     """The base model: a folder, or a hub id (owner/name or owner/name@revision)."""
@@ -59,8 +61,9 @@ class TrainingSettings:
     field: Annotated[dict[str, str] | None, WHAT] = None
     """What the data calls our fields: instruction=question output=right_answer."""
 
-    template: Annotated[Literal["extsub", "chat", "none"], WHAT] = "extsub"
-    """The text around a prompt: the authors' <|user|>...<|assistant|>, the tokenizer's chat template, or none."""
+    template: Annotated[TemplateOption, WHAT] = "auto"
+    """The text around a prompt: the tokenizer's chat template, the authors' <|user|>...<|assistant|> (extsub), or none;
+    auto is chat where the tokenizer has such a template, else extsub."""
 
     epochs: Annotated[float, LEARNING] = 2.0
     """How often every row is seen."""

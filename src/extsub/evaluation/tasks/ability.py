@@ -90,7 +90,7 @@ def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSe
                     task_manager=manager,
                     limit=settings.limit,
                     bootstrap_iters=0,  # intervals are ours
-                    apply_chat_template=settings.prompt == "chat",
+                    apply_chat_template=settings.asked_with == "chat",
                     random_seed=settings.seed,
                     numpy_random_seed=settings.seed,
                     torch_random_seed=settings.seed,

@@ -49,9 +49,9 @@ def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSe
     requests = {}
     for index, item in items.items():
         (question,) = _questions(item)
-        one = request(question, settings.prompt, model.tokenizer)
+        one = request(question, settings.asked_with, model.tokenizer)
         requests[index] = one if question.choices else one._replace(continuations=("",))
-    special = settings.prompt != "chat"
+    special = settings.asked_with != "chat"
 
     def work(batch: list[Encoded], _: int) -> list[tuple[int, Row]]:
         rows = [item.rows[0] for item in batch]
@@ -69,7 +69,7 @@ def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSe
             done.append((item.index, {**items[item.index], "shortened": item.shortened, "scores": scores}))
         return done
 
-    mark = ending(settings.prompt, model.tokenizer).text
+    mark = ending(settings.asked_with, model.tokenizer).text
     encoded = encode(model, requests, end_token=True, special_tokens=special, mark=mark)
     batches = Batches(work, lambda item: size_of(model, item), settings.rows_at_once)
     for sound, part in model.soundness.split(encoded, lambda item: len(item.rows[0].tokens)):
