@@ -194,7 +194,7 @@ def test_where_lower_is_better_a_fall_is_better_and_a_missed_budget_is_said(tmp_
     )
     written = write_report(tmp_path / "b")
     assert written["sentence"] == (
-        "No strength of Ext-Sub keeps the budget perplexity <= 0.5 * expert; the closest is α = 1."
+        "No strength of Ext-Sub keeps the budget (perplexity <= 0.5 * expert); the closest is α = 1."
     )
     assert "No strength of subtract keeps the budget." in written["beside"]
 
@@ -276,14 +276,14 @@ def test_a_search_is_said_with_what_it_is_worth(copy: Path) -> None:
         "The search tried 2 further strengths of Ext-Sub (an α for each kind of module and a slope along the depth): "
     )
     assert (
-        f"{start}its best, α: q_proj 0.5, v_proj 2, slope −0.25, shows no difference from α = 1 of the grid on the "
+        f"{start}the choice among all, α: q_proj 0.5, v_proj 2, slope −0.25, shows no difference from α = 1 of the grid on the "
         "items that chose neither: +0.020 [−0.030, +0.070], p = 0.300, n = 80."
     ) in page
     assert cells(page).index("α: q_proj 0.5, v_proj 2, slope −0.25") < cells(page).index("α = 1.9")
     assert "extsub combine out/expert out/anti-expert --operation ext-sub --alpha 1 --profile" in page
     for more, words in (
         ({"against_grid": change(-0.02, 0.01)}, "is significantly worse than α = 1 of the grid"),
-        ({"best": {**best, "position": "ext-sub-1"}}, "on the items to choose by, none is better than α = 1"),
+        ({"best": {**best, "position": "ext-sub-1"}}, "the choice stays α = 1 of the grid"),
         ({"best": {**best, "position": None}}, "none keeps the budget"),
         ({"grid": None}, "keeps the budget, which no strength of the grid does"),
     ):

@@ -26,7 +26,8 @@ from extsub.evaluation.statistics import Measure
 from extsub.evaluation.store import Store
 from extsub.evaluation.tasks import TASKS as TASKS_KNOWN
 from extsub.evaluation.tasks import toxicity
-from extsub.sweeping.choice import Budget, Chooser, ScoreName, figure_on, find_score, half_of
+from extsub.sweeping.budget import Budget, ScoreName, find_score
+from extsub.sweeping.choice import Chooser, figure_on, half_of
 from extsub.sweeping.positions import Position, parse_alphas, positions, randomised
 from extsub.sweeping.proposals import Space, propose
 from quiz import DYING, done, results, rows_of
@@ -157,7 +158,7 @@ def test_a_search_goes_between_the_points_and_is_compared_with_the_grid(
     for label, one in known.items():
         assert set(one["profile"]["kinds"]) == {"down_proj", "q_proj", "v_proj"}
         assert all(0 <= value <= 2 for value in one["profile"]["kinds"].values())
-        chooser = Chooser(expert, base, MC1, None, 0)
+        chooser = Chooser(expert, base, MC1, None, 0, "best")
         assert one["validation"] == chooser.on_validation(scores_on_disk(label))[0]
         Path("profile.json").write_text(json.dumps(one["profile"]))
         done(extsub("combine", "expert", "anti-expert", "--profile", "profile.json", "-o", f"combined-{label}"))
@@ -178,7 +179,7 @@ def test_a_search_goes_between_the_points_and_is_compared_with_the_grid(
             assert mine[(row["index"], 0)]["mc2"] == pytest.approx(row["scores"]["mc2"], abs=1e-4)
     best = found["best"]
     values = {label: one["validation"] for label, one in known.items()}
-    values |= {one: Chooser(expert, base, MC1, None, 0).on_validation(scores_on_disk(one))[0] for one in GRID}
+    values |= {one: Chooser(expert, base, MC1, None, 0, "best").on_validation(scores_on_disk(one))[0] for one in GRID}
     assert values[best["position"]] == max(values.values())
     assert (found["against_grid"] is None) == (best["position"] == found["grid"])
     assert Path("swept/profile.json").exists() == (best["position"] in known)
@@ -256,6 +257,10 @@ LOSS = ScoreName("text", "loss", Measure(better="lower"))
 ITEMS = range(40)
 
 
+def at(alpha: float) -> Position:
+    return Position("a", alpha)
+
+
 def scores(validation: float, test: float, loss: float) -> dict[str, dict[int, dict[str, float]]]:
     """The same score on every item of a half."""
     truth = {"validation": validation, "test": test}
@@ -266,10 +271,10 @@ def scores(validation: float, test: float, loss: float) -> dict[str, dict[int, d
 
 
 def test_the_choice_is_the_best_on_validation_within_the_budget_and_reported_on_test() -> None:
-    candidates = {"a-1": scores(0.6, 0.1, 1.0), "a-2": scores(0.8, 0.5, 1.1), "a-3": scores(0.9, 0.9, 2.0)}
+    candidates = {at(1): scores(0.6, 0.1, 1.0), at(2): scores(0.8, 0.5, 1.1), at(3): scores(0.9, 0.9, 2.0)}
     expert, base = scores(0.5, 0.3, 1.0), scores(0.2, 0.2, 3.0)
     budget = Budget.parse("loss <= 1.2 * expert", [TRUTH, LOSS])
-    chosen = Chooser(expert, base, TRUTH, budget, 0).choose("a", candidates)
+    chosen = Chooser(expert, base, TRUTH, budget, 0, "best").choose("a", candidates)
     assert (chosen.position, chosen.closest) == ("a-2", "a-2")
     assert chosen.validation
     assert chosen.test
@@ -278,15 +283,15 @@ def test_the_choice_is_the_best_on_validation_within_the_budget_and_reported_on_
     assert (chosen.validation.value, chosen.test.value, chosen.budget_test.value) == (0.8, 0.5, pytest.approx(1.1))
     assert chosen.validation.n + chosen.test.n == len(ITEMS)
     assert chosen.against_expert["value"] == pytest.approx(0.2)
-    assert Chooser(expert, base, TRUTH, None, 0).choose("a", candidates).position == "a-3"
-    lower = Chooser(expert, base, LOSS, None, 0).choose("a", candidates)
+    assert Chooser(expert, base, TRUTH, None, 0, "best").choose("a", candidates).position == "a-3"
+    lower = Chooser(expert, base, LOSS, None, 0, "best").choose("a", candidates)
     assert lower.position == "a-1"
 
 
 def test_a_budget_that_nothing_meets_says_what_came_closest() -> None:
-    candidates = {"a-1": scores(0.6, 0.1, 1.5), "a-2": scores(0.8, 0.5, 1.3)}
+    candidates = {at(1): scores(0.6, 0.1, 1.5), at(2): scores(0.8, 0.5, 1.3)}
     budget = Budget.parse("text.loss<=1.1", [TRUTH, LOSS])
-    chosen = Chooser(scores(0, 0, 1), scores(0, 0, 1), TRUTH, budget, 0).choose("a", candidates)
+    chosen = Chooser(scores(0, 0, 1), scores(0, 0, 1), TRUTH, budget, 0, "best").choose("a", candidates)
     assert (chosen.position, chosen.closest, chosen.test) == (None, "a-2", None)
 
 

@@ -21,6 +21,8 @@ from extsub.evaluation.store import RESULTS
 from extsub.evaluation.tasks import TASKS
 from extsub.printing import print_table, say
 from extsub.report.searched import search_sentence
+from extsub.report.wording import capital
+from extsub.sweeping.choice import aim
 from extsub.terminal import print_end
 
 LEFT = ["task", "score", "model"]
@@ -107,8 +109,8 @@ def print_sweep(record: dict[str, Any]) -> None:
         table.add_row(head, alpha, *("" if value is None else f"{value['value']:.4g}" for value in values))
         before = one["operation"]
     print_table(table)
-    within = f" within {record['budget']}" if record["budget"] else ""
-    say("", f"Best {record['score']}{within}, chosen on one half of the items, its figures on the other:")
+    wanted = aim(record["settings"]["choose"], record["score"], record["budget"])
+    say("", f"{capital(wanted)}, chosen on one half of the items, its figures on the other:")
     costs = ["budget's score"] if record["budget"] else []
     chosen = new_table(["operation", "chosen"], [record["score"], "against the expert", "p", *costs])
     for one in record["chosen"].values():

@@ -174,9 +174,15 @@ class _Run:
             "output": str(output),
             "stages": {name: "kept" if kept else "made" for name, kept in self.kept.items()},
             "seconds": self.stages.seconds(),
-            "chosen": {"alpha": choice.alpha, "score": choice.score, "budget": choice.budget, **choice.figures},
+            "chosen": {
+                "alpha": choice.alpha,
+                "choose": self.recipe.sweep.choose,
+                "score": choice.score,
+                "budget": choice.budget,
+                **choice.figures,
+            },
             "report": found("report"),
             "page": str(output / PAGE),
             "result": {"output": str(output / COMBINED), **found("result")},
-            "notes": list(find_model(self.recipe.model).notes),
+            "notes": list(choice.notes),
         }

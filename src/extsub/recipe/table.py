@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from extsub.printing import say
+from extsub.sweeping.choice import aim
 
 
 def print_recipe_plan(plan: dict[str, Any]) -> None:
@@ -38,10 +39,10 @@ def print_run(summary: dict[str, Any]) -> None:
     made = [name for name, what in summary["stages"].items() if what == "made"]
     say(f"{summary['output']}: {', '.join(made) if made else 'nothing was to be done'}")
     chosen, result, rank = summary["chosen"], summary["result"], summary["result"]["rank"]
-    within = f", within {chosen['budget']}" if chosen["budget"] else ""
     size = f"{result['modules']} modules{f', rank {rank}' if rank else ''}, {result['dtype']}, {_size(result['bytes'])}"
+    wanted = aim(chosen["choose"], chosen["score"], chosen["budget"])
     rows = {
-        "chosen": f"{chosen['operation']} at α {chosen['alpha']:g}: best {chosen['score']}{within}",
+        "chosen": f"{chosen['operation']} at α {chosen['alpha']:g}: {wanted}",
         "verdict": summary["report"]["sentence"],
         "page": summary["page"],
         "result": f"{result['output']}: {size}",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from extsub.evaluation.rounding import form_of, rounded, written
-from extsub.sweeping.choice import ScoreName
+from extsub.sweeping.budget import ScoreName
 
 NAMES = {"ext-sub": "Ext-Sub", "negated": "the negated anti-expert alone", "random": "a random anti-expert"}
 

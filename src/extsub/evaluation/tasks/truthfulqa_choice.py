@@ -96,8 +96,8 @@ MULTIPLE = Task(
     read=_read_multiple,
     ask=_ask_multiple,
     measures={
-        "mc1": Measure(share=True),
         "mc2": Measure(),
+        "mc1": Measure(share=True),
         "mc3": Measure(),
         **{f"mc{n}_{name}": CONTROL for name in ("chance", "longest", "shortest") for n in (1, 2, 3)},
     },
