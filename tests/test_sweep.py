@@ -148,7 +148,7 @@ def test_grids() -> None:
 def test_a_search_goes_between_the_points_and_is_compared_with_the_grid(
     pair: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = "--output swept --operations ext-sub --alphas 0.5,2 --search 3 --search-over kinds depth"
+    words = "--output swept --operations ext-sub --alphas 0.5,2 --search 3 --search-over kinds depth --choose best"
     record = sweep(extsub, words)
     found = record["search"]
     assert (found["operation"], found["over"], found["trials"]) == ("ext-sub", ["kinds", "depth"], 3)
@@ -158,7 +158,7 @@ def test_a_search_goes_between_the_points_and_is_compared_with_the_grid(
     for label, one in known.items():
         assert set(one["profile"]["kinds"]) == {"down_proj", "q_proj", "v_proj"}
         assert all(0 <= value <= 2 for value in one["profile"]["kinds"].values())
-        chooser = Chooser(expert, base, MC1, None, 0, "best")
+        chooser = Chooser(expert, base, MC2, None, 0, "best")
         assert one["validation"] == chooser.on_validation(scores_on_disk(label))[0]
         Path("profile.json").write_text(json.dumps(one["profile"]))
         done(extsub("combine", "expert", "anti-expert", "--profile", "profile.json", "-o", f"combined-{label}"))
@@ -179,7 +179,7 @@ def test_a_search_goes_between_the_points_and_is_compared_with_the_grid(
             assert mine[(row["index"], 0)]["mc2"] == pytest.approx(row["scores"]["mc2"], abs=1e-4)
     best = found["best"]
     values = {label: one["validation"] for label, one in known.items()}
-    values |= {one: Chooser(expert, base, MC1, None, 0, "best").on_validation(scores_on_disk(one))[0] for one in GRID}
+    values |= {one: Chooser(expert, base, MC2, None, 0, "best").on_validation(scores_on_disk(one))[0] for one in GRID}
     assert values[best["position"]] == max(values.values())
     assert (found["against_grid"] is None) == (best["position"] == found["grid"])
     assert Path("swept/profile.json").exists() == (best["position"] in known)
@@ -218,7 +218,7 @@ def test_two_processes_and_a_killed_sweep_find_what_one_finds(pair: Path, extsub
         }
 
 
-MC1 = ScoreName("truthfulqa-mc", "mc1", TASKS_KNOWN["truthfulqa-mc"].measure("mc1"))
+MC2 = ScoreName("truthfulqa-mc", "mc2", TASKS_KNOWN["truthfulqa-mc"].measure("mc2"))
 GRID = ("ext-sub-0.5", "ext-sub-2")
 
 
@@ -275,7 +275,7 @@ def test_the_choice_is_the_best_on_validation_within_the_budget_and_reported_on_
     expert, base = scores(0.5, 0.3, 1.0), scores(0.2, 0.2, 3.0)
     budget = Budget.parse("loss <= 1.2 * expert", [TRUTH, LOSS])
     chosen = Chooser(expert, base, TRUTH, budget, 0, "best").choose("a", candidates)
-    assert (chosen.position, chosen.closest) == ("a-2", "a-2")
+    assert (chosen.position, chosen.closest, chosen.best) == ("a-2", "a-2", "a-2")
     assert chosen.validation
     assert chosen.test
     assert chosen.budget_test
@@ -298,7 +298,7 @@ def test_a_budget_that_nothing_meets_says_what_came_closest() -> None:
 def test_what_cannot_be_chosen_by_is_refused() -> None:
     known = [TRUTH, LOSS, ScoreName("other", "loss", Measure())]
     for text, message in (
-        ("loss < 1", 'expected SCORE <= NUMBER * expert, "perplexity <= 1.02 * expert" say'),
+        ("loss < 1", 'expected SCORE <= NUMBER * expert ("perplexity <= 1.02 * expert") or keeps NUMBER% of SCORE'),
         ("loss <= 1", "loss: several tasks have it; there are mc.truth, text.loss, other.loss"),
         ("speed <= 1", "speed: no such score; there are mc.truth"),
     ):
@@ -327,7 +327,7 @@ def test_halves_are_fixed_and_about_equal() -> None:
         ("--tasks truthfulqa-mc", "sweep needs --output"),
         ("--tasks truthfulqa-mc --output s --adapter expert", "sweep takes its adapters without --adapter"),
         ("--tasks nothing --output s", "nothing: no such task"),
-        ("--tasks truthfulqa-mc --output s --score mc9", "--score mc9: no such score; there are truthfulqa-mc.mc1"),
+        ("--tasks truthfulqa-mc --output s --score mc9", "--score mc9: no such score; there are truthfulqa-mc.mc2"),
         ("--tasks truthfulqa-mc --output s --budget mc1", "--budget"),
         ("--tasks truthfulqa-mc --output s --alphas up", "--alphas up: expected FROM:TO:STEP"),
         ("--tasks truthfulqa-mc --output s --alphas 0", "--alphas: all are 0, which is the expert"),

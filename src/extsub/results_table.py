@@ -21,8 +21,7 @@ from extsub.evaluation.store import RESULTS
 from extsub.evaluation.tasks import TASKS
 from extsub.printing import print_table, say
 from extsub.report.searched import search_sentence
-from extsub.report.wording import capital
-from extsub.sweeping.choice import aim
+from extsub.report.wording import aim, capital
 from extsub.terminal import print_end
 
 LEFT = ["task", "score", "model"]

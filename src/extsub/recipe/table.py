@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from extsub.printing import say
-from extsub.sweeping.choice import aim
+from extsub.report.wording import aim
 
 
 def print_recipe_plan(plan: dict[str, Any]) -> None:

@@ -10,9 +10,9 @@ from extsub.evaluation.compare import control_of
 from extsub.evaluation.tasks import TASKS
 from extsub.report.matched import Matched, level_of
 from extsub.report.reading import MODELS, Sweep
-from extsub.report.wording import arrowed, change, figure, number, p_value, score
+from extsub.report.wording import aim, arrowed, change, figure, number, p_value, score
 from extsub.sweeping.budget import ScoreName
-from extsub.sweeping.choice import aim, judged
+from extsub.sweeping.choice import judged
 from extsub.sweeping.positions import COMPANIONS
 
 CONTROLS = ("chance", "longest", "shortest")

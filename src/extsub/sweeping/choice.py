@@ -28,12 +28,6 @@ FEWEST = 50
 """items that a strength can be chosen by"""
 
 
-def aim(rule: str, score: str, budget: str | None) -> str:
-    """What a choice looked for, as a part of a sentence."""
-    best = f"best {score}" + (f" within the budget ({in_words(budget)})" if budget else "")
-    return f"the α with the {best}" if rule == "best" else f"the smallest α within one standard error of the {best}"
-
-
 def half_of(item: Any, seed: int) -> Half:
     """Which half an item is in: the same for every model, also when items are added."""
     digest = hashlib.sha256(f"{seed} {item}".encode()).digest()
