@@ -276,8 +276,8 @@ def test_a_search_is_said_with_what_it_is_worth(copy: Path) -> None:
         "The search tried 2 further strengths of Ext-Sub (an α for each kind of module and a slope along the depth): "
     )
     assert (
-        f"{start}the choice among all, α: q_proj 0.5, v_proj 2, slope −0.25, shows no difference from α = 1 of the grid on the "
-        "items that chose neither: +0.020 [−0.030, +0.070], p = 0.300, n = 80."
+        f"{start}the choice among all, α: q_proj 0.5, v_proj 2, slope −0.25, shows no difference from α = 1 of the "
+        "grid on the items that chose neither: +0.020 [−0.030, +0.070], p = 0.300, n = 80."
     ) in page
     assert cells(page).index("α: q_proj 0.5, v_proj 2, slope −0.25") < cells(page).index("α = 1.9")
     assert "extsub combine out/expert out/anti-expert --operation ext-sub --alpha 1 --profile" in page
