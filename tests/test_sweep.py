@@ -338,8 +338,8 @@ def test_a_budget_of_the_gain_chooses_as_the_limit_that_it_means() -> None:
     with pytest.raises(ExtSubError) as error:
         refused.choose("a", candidates)
     assert str(error.value) == (
-        "--budget keeps 90% of loss: on the items to choose by the expert (3) is not better than the base (1), so there "
-        'is no gain to keep; give a limit, "loss <= 1.02 * expert" say'
+        "--budget keeps 90% of loss: on the items to choose by the expert (3) is not better than the base (1), so "
+        'there is no gain to keep; give a limit, "loss <= 1.02 * expert" say'
     )
 
 
@@ -402,8 +402,8 @@ def test_one_standard_error_keeps_the_budget_and_a_single_item_says_nothing() ->
 def test_the_standard_error_of_a_perplexity_is_that_of_a_bootstrap() -> None:
     random = np.random.default_rng(0)
     tokens = random.integers(5, 60, 400)
-    first, second = ([[float(n * loss), float(n)] for n, loss in zip(tokens, random.normal(mean, 0.4, 400), strict=True)]
-                     for mean in (1.0, 1.1))  # fmt: skip
+    losses = [random.normal(mean, 0.4, 400) for mean in (1.0, 1.1)]
+    first, second = ([[float(n * loss), float(n)] for n, loss in zip(tokens, one, strict=True)] for one in losses)
     measure = Measure(better="lower", perplexity=True)
     draws = resampled([{"a": a, "b": b} for a, b in zip(first, second, strict=True)], ["a", "b"], measure, 0)[1:]
     assert standard_error(first, second, measure) == pytest.approx((draws[:, 1] - draws[:, 0]).std(), rel=0.05)
