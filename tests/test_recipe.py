@@ -259,7 +259,7 @@ def test_a_part_of_the_gain_is_a_budget_and_said_in_words(here: Path, run: Calla
     page = unescape(Path("out/sweep/report.html").read_text()).replace("\u00a0", " ")
     assert f"the α with the best truthfulqa-mc.mc2 within the budget ({words})" in page
     assert re.search(rf"the budget there is ≤ [\d.]+ \({words}\), and [\d.]+ % of it is kept", page)
-    assert "items to choose by, and fewer than 50 are too few to choose by." in page
+    assert "items of truthfulqa-mc to choose by, and fewer than 50 are too few to choose by." in page
     write(here, sweep={"budget": "keeps 1% of perplexity"})
     refused = extsub("run", "recipe.yaml")
     assert refused.returncode == 2

@@ -204,7 +204,8 @@ def test_where_lower_is_better_a_fall_is_better_and_a_missed_budget_is_said(tmp_
 def test_a_budget_of_the_gain_is_a_line_and_what_is_kept_is_said(tmp_path: Path) -> None:
     """A gain that the test half has not is said to be none."""
     folder = tmp_path / "a"
-    record = swept.made_up(folder, budget="keeps 90% of perplexity", items=90, choose="one-se", operations=("ext-sub",))
+    budget = "keeps 90% of perplexity"
+    record = swept.made_up(folder, budget=budget, items=90, choose="one-se", operations=("ext-sub",))
     base, expert = (
         record["positions"][one]["tasks"]["perplexity"]["perplexity"]["value"] for one in ("base", "expert")
     )
@@ -217,9 +218,10 @@ def test_a_budget_of_the_gain_is_a_line_and_what_is_kept_is_said(tmp_path: Path)
     page = unescape((folder / "report.html").read_text()).replace("\u00a0", " ")
     wanted = f"the smallest α within one standard error of the best truthfulqa-mc.mc1 within the budget ({words})"
     assert f"For each operation {wanted} on one half of the items" in page
-    few, detail, *_ = verdict_on(sweep).beside
+    few, few_texts, detail, *_ = verdict_on(sweep).beside
+    assert few_texts.startswith("Only 45 items of perplexity to choose by")
     count = sum(half_of((item, 0), 0) == "validation" for item in range(90))
-    assert few == f"Truthfulqa-mc.mc1: {count} items to choose by, and fewer than 50 are too few to choose by."
+    assert few == f"Only {count} items of truthfulqa-mc to choose by, and fewer than 50 are too few to choose by."
     values = (sweep.on_half(one, sweep.ability, "test").value for one in (sweep.result, "base", "expert"))
     ours, base, expert = map(math.log, values)
     assert f"({words}), and {100 * (ours - base) / (expert - base):.4g} % of it is kept." in detail

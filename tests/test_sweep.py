@@ -422,13 +422,13 @@ def test_too_few_items_to_choose_by_are_counted() -> None:
         if len({item for item, sample in known if half_of((item, sample), 0) == "validation"}) == 49:
             break
         known[key] = {"truth": 1.0}
-    said = "mc.truth: 49 items to choose by, and fewer than 50 are too few to choose by"
+    said = "only 49 items of mc to choose by, and fewer than 50 are too few to choose by"
     assert too_few(known, TRUTH, 0) == said
     unscored = next(key for key in items[::-1] if half_of(key, 0) == "validation")
     assert too_few({**known, unscored: {"truth": None}}, TRUTH, 0) == said
     assert too_few({**known, unscored: {"truth": 0.0}}, TRUTH, 0) == ""
     single = next(key for key in items if half_of(key, 0) == "validation")
-    assert "mc.truth: 1 item to choose by" in too_few({single: {"truth": 1.0}}, TRUTH, 0)
+    assert "only 1 item of mc to choose by" in too_few({single: {"truth": 1.0}}, TRUTH, 0)
 
 
 def test_a_gain_that_is_none_is_refused_before_the_grid_is_asked(pair: Path, extsub: Command) -> None:
@@ -451,7 +451,7 @@ def test_another_rule_asks_nothing_again_and_few_items_are_said(
     assert (record["score"], record["settings"]["choose"]) == ("truthfulqa-mc.mc2", "one-se")
     assert "The smallest α within one standard error of the best truthfulqa-mc.mc2, chosen on one half" in said
     count = sum(half_of(key, 0) == "validation" for key in scores_on_disk("base")["truthfulqa-mc"])
-    note = f"truthfulqa-mc.mc2: {count} items to choose by, and fewer than 50 are too few to choose by"
+    note = f"only {count} items of truthfulqa-mc to choose by, and fewer than 50 are too few to choose by"
     assert record["notes"] == [note]
     assert f"note: {note}" in said.replace("\n", " ")
     monkeypatch.setattr(Position, "turn", lambda *_: pytest.fail("asked again"))

@@ -73,7 +73,8 @@ def too_few(scores: Mapping[Any, Scores], name: ScoreName, seed: int) -> str:
     })  # fmt: skip
     if count >= FEWEST:
         return ""
-    return f"{name}: {count} item{'s' * (count != 1)} to choose by, and fewer than {FEWEST} are too few to choose by"
+    items = f"{count} item{'s' * (count != 1)} of {name.task}"
+    return f"only {items} to choose by, and fewer than {FEWEST} are too few to choose by"
 
 
 def figure_on(scores: AllScores, name: ScoreName, half: Half, seed: int) -> Figure:
