@@ -236,6 +236,17 @@ def test_a_budget_of_the_gain_is_a_line_and_what_is_kept_is_said(tmp_path: Path)
     assert "budget" not in verdict.sentence
 
 
+def test_a_sweep_of_before_there_were_rules_chose_the_best(copy: Path) -> None:
+    record = record_of(copy)
+    del record["settings"]["choose"]
+    record["settings"]["score"] = None
+    swept.write(copy, record)
+    write_report(copy)
+    assert "For each operation the α with the best truthfulqa-mc.mc1 within" in (copy / "report.html").read_text()
+    assert "--score truthfulqa-mc.mc1" in commands(read_sweep(copy))[0]
+    assert "--choose best" in commands(read_sweep(copy))[0]
+
+
 def test_without_a_budget_the_next_score_is_the_ability_and_without_one_alpha_is(tmp_path: Path) -> None:
     swept.made_up(tmp_path / "a", budget=None, alphas=(1.0, 2.0))
     sweep = read_sweep(tmp_path / "a")

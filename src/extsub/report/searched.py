@@ -16,7 +16,7 @@ OVER = {
     "depth": "a slope along the depth",
 }
 MOST = 10
-"""trials in the table"""
+"""trials in the table, beside the one that was chosen"""
 
 
 def search_sentence(record: Mapping[str, Any]) -> str:
@@ -62,7 +62,8 @@ def search_table(record: Mapping[str, Any]) -> list[Table]:
             (Cell(_spread(one)), Cell(number(one["validation"])), Cell("yes" if one["within_budget"] else "no")),
             "chosen" if one["position"] == found["best"]["position"] else "",
         )
-        for one in order[:MOST]
+        for place, one in enumerate(order)
+        if place < MOST or one["position"] == found["best"]["position"]
     ]
     head = ("strength", f"{record['score']} on the items to choose by", "within the budget")
     return [Table("Between the points of the grid", note, head, 1, rows)]
