@@ -13,14 +13,17 @@ import numpy as np
 from extsub.evaluation.statistics import figures
 from extsub.evaluation.task import scores_of
 from extsub.evaluation.tasks import TASKS
-from extsub.sweeping.choice import Budget, Chooser, ScoreName
+from extsub.sweeping.budget import Budget, ScoreName, find_score
+from extsub.sweeping.choice import Chooser
 from extsub.sweeping.positions import Position, positions
-from extsub.sweeping.settings import SweepSettings
+from extsub.sweeping.settings import Rule, SweepSettings
 from extsub.sweeping.sweep import _table
 from quiz import Row, lines
 
 Model = Callable[[Position], tuple[float, float]]
 """position -> (how likely it finds true answers, 0 to 1; perplexity)"""
+SCORES = {"truthfulqa-mc": "mc1", "toxicity": "toxicity"}
+"""what is chosen by, where the task comes first"""
 OPERATIONS = ("ext-sub", "subtract", "contrast", "amplify", "negated", "random")
 
 
@@ -50,11 +53,12 @@ def made_up(
     budget: str | None = "perplexity <= 1.05 * expert",
     tasks: Sequence[str] = ("truthfulqa-mc", "perplexity", "toxicity"),
     said: str = "An answer",
+    choose: Rule = "best",
 ) -> dict[str, Any]:
     """A sweep in ``folder``; every item has its own difficulty, which is the same for all positions."""
     settings = SweepSettings(
         tasks=tuple(tasks), operations=tuple(operations), alphas=",".join(f"{one:g}" for one in alphas),
-        budget=budget, output=folder, data=("owner/data",), score=f"{tasks[0]}.{_first(tasks[0])}",
+        budget=budget, output=folder, data=("owner/data",), score=f"{tasks[0]}.{SCORES[tasks[0]]}", choose=choose,
     )  # fmt: skip
     turns, scores, found = positions(settings.operations, tuple(alphas)), {}, {}
     for place, turn in enumerate(turns):
@@ -66,10 +70,10 @@ def made_up(
         found[turn.label] = {task: _figures(task, rows) for task, rows in theirs.items()}
         scores[turn] = {task: {(row["index"], 0): row["scores"] for row in rows} for task, rows in theirs.items()}
     known = [ScoreName(task, name, one) for task in tasks for name, one in TASKS[task].measures.items() if one.better]
-    target = next(one for one in known if one.task == tasks[0])
+    target = find_score("score", str(settings.score), known)
     limit = Budget.parse(budget, known) if budget else None
-    chooser = Chooser(scores[Position("expert")], scores[Position("base")], target, limit, 0)
-    of = {name: {turn.label: one for turn, one in scores.items() if turn.operation == name} for name in operations}
+    chooser = Chooser(scores[Position("expert")], scores[Position("base")], target, limit, 0, choose)
+    of = {name: {turn: one for turn, one in scores.items() if turn.operation == name} for name in operations}
     chosen = [chooser.choose(name, of[name]) for name in operations]
     adapters = [{"name": name, "commit": None, "weights_sha256": name[0] * 64} for name in ("expert", "anti-expert")]
     record = {
@@ -89,10 +93,6 @@ def made_up(
 def write(folder: Path, record: dict[str, Any]) -> None:
     """``sweep.json`` anew."""
     (folder / "sweep.json").write_text(json.dumps(record, indent=1))
-
-
-def _first(task: str) -> str:
-    return next(name for name, one in TASKS[task].measures.items() if one.better)
 
 
 def _figures(task: str, rows: list[Row]) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from extsub.recipe import run as room
 from extsub.recipe.plan import check_choice
 from extsub.recipe.recipe import read_recipe
 from extsub.stages import Stages
+from extsub.sweeping.choice import half_of
 from extsub.training.progress import Watch
 from killing import at_every_change, needs_fork
 from quiz import lines, rows_of
@@ -239,6 +243,38 @@ def test_where_nothing_keeps_the_budget_there_is_no_result(here: Path, run: Call
     assert run()[0] == ["sweep", "report", "result"]
     asked = {path: time for path, time in times(here, "out/sweep/positions").items() if path.suffix == ".jsonl"}
     assert asked == {path: time for path, time in positions.items() if path.suffix == ".jsonl"}
+
+
+def test_a_part_of_the_gain_is_a_budget_and_said_in_words(here: Path, run: Callable, extsub: Command) -> None:
+    write(here, sweep={"budget": "keeps 1% of perplexity", "choose": "best", "alphas": "0.01,0.5"})
+    stages, summary = run()
+    assert stages[:2] == ["sweep", "report"]
+    words = "at least 1 % of the expert's gain over the base in perplexity"
+    base, expert = (_perplexity(name) for name in ("base", "expert"))
+    limit = math.exp(0.99 * math.log(base) + 0.01 * math.log(expert))
+    record = json.loads(Path("out/sweep/sweep.json").read_text())
+    note = f"the budget, {words}, is perplexity <= {limit:.4g} on the items to choose by"
+    assert note in record["notes"]
+    assert summary["notes"] == record["notes"]
+    assert (summary["chosen"]["choose"], summary["chosen"]["budget"]) == ("best", "keeps 1% of perplexity")
+    said = " ".join(extsub("run", "recipe.yaml").stdout.split())
+    assert f"the α with the best truthfulqa-mc.mc2 within the budget ({words})" in said
+    assert note in said
+    page = unescape(Path("out/sweep/report.html").read_text()).replace("\u00a0", " ")
+    assert f"the α with the best truthfulqa-mc.mc2 within the budget ({words})" in page
+    assert re.search(rf"the budget there is ≤ [\d.]+ \({words}\), and [\d.]+ % of it is kept", page)
+    assert "items of truthfulqa-mc to choose by, and fewer than 50 are too few to choose by." in page
+    write(here, sweep={"budget": "keeps 1% of perplexity"})
+    refused = extsub("run", "recipe.yaml")
+    assert refused.returncode == 2
+    assert f"no strength of ext-sub keeps {words}, and ext-sub-" in refused.stderr
+
+
+def _perplexity(position: str) -> float:
+    """Of the items that choose."""
+    rows = rows_of(Path(f"out/sweep/positions/{position}/perplexity.jsonl"))
+    own = [row for row in rows if half_of((row["index"], 0), 0) == "validation"]
+    return math.exp(-sum(row["log_likelihood"] for row in own) / sum(row["tokens"] for row in own))
 
 
 def test_adapters_may_be_taken_as_they_are(here: Path, run: Callable, extsub: Command) -> None:

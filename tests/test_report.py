@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import html.parser
 import json
+import math
 import os
 import re
 import shutil
@@ -34,7 +35,7 @@ from extsub.report.verdict import verdict_on
 from extsub.report.wording import figure
 from extsub.sweeping.choice import half_of
 from extsub.sweeping.positions import Position
-from quiz import done
+from quiz import done, lines
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 HOSTILE = "</style></script><script>document.title='owned'</script><img src=x onerror=alert(1)> & {{ 7 * 7 }} | `x`"
@@ -242,9 +243,55 @@ def test_where_lower_is_better_a_fall_is_better_and_a_missed_budget_is_said(tmp_
     )
     written = write_report(tmp_path / "b")
     assert written["sentence"] == (
-        "No strength of Ext-Sub keeps the budget perplexity <= 0.5 * expert; the closest is α = 1."
+        "No strength of Ext-Sub keeps the budget (perplexity <= 0.5 * expert); the closest is α = 1."
     )
     assert "No strength of subtract keeps the budget." in written["beside"]
+
+
+def test_a_budget_of_the_gain_is_a_line_and_what_is_kept_is_said(tmp_path: Path) -> None:
+    """A gain that the test half has not is said to be none."""
+    folder = tmp_path / "a"
+    budget = "keeps 90% of perplexity"
+    record = swept.made_up(folder, budget=budget, items=90, choose="one-se", operations=("ext-sub",))
+    base, expert = (
+        record["positions"][one]["tasks"]["perplexity"]["perplexity"]["value"] for one in ("base", "expert")
+    )
+    sweep = read_sweep(folder)
+    limit = math.exp(0.1 * math.log(base) + 0.9 * math.log(expert))
+    assert sweep.limit() == pytest.approx(limit)
+    write_report(folder)
+    assert f"budget ≤ {limit:.4g}" in (folder / "tradeoff.svg").read_text()
+    words = "at least 90 % of the expert's gain over the base in perplexity"
+    page = unescape((folder / "report.html").read_text()).replace("\u00a0", " ")
+    wanted = f"the smallest α within one standard error of the best truthfulqa-mc.mc1 within the budget ({words})"
+    assert f"For each operation {wanted} on one half of the items" in page
+    few, few_texts, detail, *_ = verdict_on(sweep).beside
+    assert few_texts.startswith("Only 45 items of perplexity to choose by")
+    count = sum(half_of((item, 0), 0) == "validation" for item in range(90))
+    assert few == f"Only {count} items of truthfulqa-mc to choose by, and fewer than 50 are too few to choose by."
+    values = (sweep.on_half(one, sweep.ability, "test").value for one in (sweep.result, "base", "expert"))
+    ours, base, expert = map(math.log, values)
+    assert f"({words}), and {100 * (ours - base) / (expert - base):.4g} % of it is kept." in detail
+    loss = folder / "positions" / "base" / "perplexity.jsonl"
+    rows = [json.loads(line) for line in loss.read_text().splitlines()]
+    for row in rows:
+        if half_of((row["index"], 0), 0) == "test":
+            row["scores"]["perplexity"][0] = 0.0
+    lines(loss, rows)
+    verdict = verdict_on(read_sweep(folder))
+    assert "; the expert gains nothing over the base in perplexity there." in verdict.beside[2]
+    assert "budget" not in verdict.sentence
+
+
+def test_a_sweep_of_before_there_were_rules_chose_the_best(copy: Path) -> None:
+    record = record_of(copy)
+    del record["settings"]["choose"]
+    record["settings"]["score"] = None
+    swept.write(copy, record)
+    write_report(copy)
+    assert "For each operation the α with the best truthfulqa-mc.mc1 within" in (copy / "report.html").read_text()
+    assert "--score truthfulqa-mc.mc1" in commands(read_sweep(copy))[0]
+    assert "--choose best" in commands(read_sweep(copy))[0]
 
 
 def test_without_a_budget_the_next_score_is_the_ability_and_without_one_alpha_is(tmp_path: Path) -> None:
@@ -324,14 +371,14 @@ def test_a_search_is_said_with_what_it_is_worth(copy: Path) -> None:
         "The search tried 2 further strengths of Ext-Sub (an α for each kind of module and a slope along the depth): "
     )
     assert (
-        f"{start}its best, α: q_proj 0.5, v_proj 2, slope −0.25, shows no difference from α = 1 of the grid on the "
-        "items that chose neither: +0.020 [−0.030, +0.070], p = 0.300, n = 80."
+        f"{start}the choice among all, α: q_proj 0.5, v_proj 2, slope −0.25, shows no difference from α = 1 of the "
+        "grid on the items that chose neither: +0.020 [−0.030, +0.070], p = 0.300, n = 80."
     ) in page
     assert cells(page).index("α: q_proj 0.5, v_proj 2, slope −0.25") < cells(page).index("α = 1.9")
     assert "extsub combine out/expert out/anti-expert --operation ext-sub --alpha 1 --profile" in page
     for more, words in (
         ({"against_grid": change(-0.02, 0.01)}, "is significantly worse than α = 1 of the grid"),
-        ({"best": {**best, "position": "ext-sub-1"}}, "on the items to choose by, none is better than α = 1"),
+        ({"best": {**best, "position": "ext-sub-1"}}, "the choice stays α = 1 of the grid"),
         ({"best": {**best, "position": None}}, "none keeps the budget"),
         ({"grid": None}, "keeps the budget, which no strength of the grid does"),
     ):

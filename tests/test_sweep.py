@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,11 +24,13 @@ from extsub import ExtSubError, SweepSettings, load_adapter
 from extsub import sweep as sweep_in_python
 from extsub.disk import locked
 from extsub.evaluation.soundness import Sound, Soundness
-from extsub.evaluation.statistics import Measure
+from extsub.evaluation.statistics import Measure, resampled, standard_error
 from extsub.evaluation.store import Store
 from extsub.evaluation.tasks import TASKS as TASKS_KNOWN
 from extsub.evaluation.tasks import toxicity
-from extsub.sweeping.choice import Budget, Chooser, ScoreName, figure_on, find_score, half_of
+from extsub.profile import Profile
+from extsub.sweeping.budget import Budget, ScoreName, find_score, kept_part
+from extsub.sweeping.choice import Chooser, figure_on, half_of, too_few
 from extsub.sweeping.positions import Position, parse_alphas, positions, randomised
 from extsub.sweeping.proposals import Space, propose
 from quiz import DYING, done, results, rows_of
@@ -147,7 +151,7 @@ def test_grids() -> None:
 def test_a_search_goes_between_the_points_and_is_compared_with_the_grid(
     pair: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = "--output swept --operations ext-sub --alphas 0.5,2 --search 3 --search-over kinds depth"
+    words = "--output swept --operations ext-sub --alphas 0.5,2 --search 3 --search-over kinds depth --choose best"
     record = sweep(extsub, words)
     found = record["search"]
     assert (found["operation"], found["over"], found["trials"]) == ("ext-sub", ["kinds", "depth"], 3)
@@ -157,7 +161,7 @@ def test_a_search_goes_between_the_points_and_is_compared_with_the_grid(
     for label, one in known.items():
         assert set(one["profile"]["kinds"]) == {"down_proj", "q_proj", "v_proj"}
         assert all(0 <= value <= 2 for value in one["profile"]["kinds"].values())
-        chooser = Chooser(expert, base, MC1, None, 0)
+        chooser = Chooser(expert, base, MC2, None, 0, "best")
         assert one["validation"] == chooser.on_validation(scores_on_disk(label))[0]
         Path("profile.json").write_text(json.dumps(one["profile"]))
         done(extsub("combine", "expert", "anti-expert", "--profile", "profile.json", "-o", f"combined-{label}"))
@@ -178,7 +182,7 @@ def test_a_search_goes_between_the_points_and_is_compared_with_the_grid(
             assert mine[(row["index"], 0)]["mc2"] == pytest.approx(row["scores"]["mc2"], abs=1e-4)
     best = found["best"]
     values = {label: one["validation"] for label, one in known.items()}
-    values |= {one: Chooser(expert, base, MC1, None, 0).on_validation(scores_on_disk(one))[0] for one in GRID}
+    values |= {one: Chooser(expert, base, MC2, None, 0, "best").on_validation(scores_on_disk(one))[0] for one in GRID}
     assert values[best["position"]] == max(values.values())
     assert (found["against_grid"] is None) == (best["position"] == found["grid"])
     assert Path("swept/profile.json").exists() == (best["position"] in known)
@@ -217,7 +221,7 @@ def test_two_processes_and_a_killed_sweep_find_what_one_finds(pair: Path, extsub
         }
 
 
-MC1 = ScoreName("truthfulqa-mc", "mc1", TASKS_KNOWN["truthfulqa-mc"].measure("mc1"))
+MC2 = ScoreName("truthfulqa-mc", "mc2", TASKS_KNOWN["truthfulqa-mc"].measure("mc2"))
 GRID = ("ext-sub-0.5", "ext-sub-2")
 
 
@@ -256,6 +260,10 @@ LOSS = ScoreName("text", "loss", Measure(better="lower"))
 ITEMS = range(40)
 
 
+def at(alpha: float) -> Position:
+    return Position("a", alpha)
+
+
 def scores(validation: float, test: float, loss: float) -> dict[str, dict[int, dict[str, float]]]:
     """The same score on every item of a half."""
     truth = {"validation": validation, "test": test}
@@ -266,11 +274,11 @@ def scores(validation: float, test: float, loss: float) -> dict[str, dict[int, d
 
 
 def test_the_choice_is_the_best_on_validation_within_the_budget_and_reported_on_test() -> None:
-    candidates = {"a-1": scores(0.6, 0.1, 1.0), "a-2": scores(0.8, 0.5, 1.1), "a-3": scores(0.9, 0.9, 2.0)}
+    candidates = {at(1): scores(0.6, 0.1, 1.0), at(2): scores(0.8, 0.5, 1.1), at(3): scores(0.9, 0.9, 2.0)}
     expert, base = scores(0.5, 0.3, 1.0), scores(0.2, 0.2, 3.0)
     budget = Budget.parse("loss <= 1.2 * expert", [TRUTH, LOSS])
-    chosen = Chooser(expert, base, TRUTH, budget, 0).choose("a", candidates)
-    assert (chosen.position, chosen.closest) == ("a-2", "a-2")
+    chosen = Chooser(expert, base, TRUTH, budget, 0, "best").choose("a", candidates)
+    assert (chosen.position, chosen.closest, chosen.best) == ("a-2", "a-2", "a-2")
     assert chosen.validation
     assert chosen.test
     assert chosen.budget_test
@@ -278,22 +286,191 @@ def test_the_choice_is_the_best_on_validation_within_the_budget_and_reported_on_
     assert (chosen.validation.value, chosen.test.value, chosen.budget_test.value) == (0.8, 0.5, pytest.approx(1.1))
     assert chosen.validation.n + chosen.test.n == len(ITEMS)
     assert chosen.against_expert["value"] == pytest.approx(0.2)
-    assert Chooser(expert, base, TRUTH, None, 0).choose("a", candidates).position == "a-3"
-    lower = Chooser(expert, base, LOSS, None, 0).choose("a", candidates)
+    assert Chooser(expert, base, TRUTH, None, 0, "best").choose("a", candidates).position == "a-3"
+    lower = Chooser(expert, base, LOSS, None, 0, "best").choose("a", candidates)
     assert lower.position == "a-1"
 
 
 def test_a_budget_that_nothing_meets_says_what_came_closest() -> None:
-    candidates = {"a-1": scores(0.6, 0.1, 1.5), "a-2": scores(0.8, 0.5, 1.3)}
+    candidates = {at(1): scores(0.6, 0.1, 1.5), at(2): scores(0.8, 0.5, 1.3)}
     budget = Budget.parse("text.loss<=1.1", [TRUTH, LOSS])
-    chosen = Chooser(scores(0, 0, 1), scores(0, 0, 1), TRUTH, budget, 0).choose("a", candidates)
+    chosen = Chooser(scores(0, 0, 1), scores(0, 0, 1), TRUTH, budget, 0, "best").choose("a", candidates)
     assert (chosen.position, chosen.closest, chosen.test) == (None, "a-2", None)
+
+
+LOG = ScoreName("text", "perplexity", Measure(better="lower", perplexity=True))
+
+
+@pytest.mark.parametrize(
+    ("text", "base", "expert", "limit", "sign"),
+    [
+        ("keeps 50% of perplexity", 4.0, 1.0, 2.0, "<="),  # half of ln 4 is ln 2
+        (" keeps 25 %  of text.perplexity ", 16.0, 1.0, 8.0, "<="),
+        ("keeps 75% of truth", 0.2, 0.6, 0.5, ">="),
+        ("keeps 50% of loss", 3.0, 1.0, 2.0, "<="),
+        ("keeps 100% of loss", 3.0, 1.0, 1.0, "<="),
+        ("keeps 0% of truth", 0.2, 0.6, 0.2, ">="),
+        ("keeps 62.5% of truth", 0.0, 0.8, 0.5, ">="),
+    ],
+)
+def test_a_part_of_the_gain_is_a_limit(text: str, base: float, expert: float, limit: float, sign: str) -> None:
+    budget = Budget.parse(text, [TRUTH, LOSS, LOG])
+    found = budget.limit({"base": base, "expert": expert})
+    assert (found, budget.sign) == (pytest.approx(limit), sign)
+    part = kept_part(limit, base, expert, budget.name.measure)
+    assert f"{100 * part:g}%" == text.split(" of")[0].replace("keeps", "").replace(" ", "")
+    worse = found + 0.01 if sign == "<=" else found - 0.01
+    assert budget.excess(worse, found) == pytest.approx(0.01)
+    assert budget.excess(limit, found) <= 0  # also where rounding says otherwise
+    assert math.isnan(budget.limit({"base": expert, "expert": base}))
+    assert math.isnan(budget.limit({"base": base, "expert": base}))
+
+
+def test_a_budget_of_the_gain_chooses_as_the_limit_that_it_means() -> None:
+    """Of a loss from 3 to 1, 90 % is left at 1.2."""
+    candidates = {at(1): scores(0.6, 0.1, 1.0), at(2): scores(0.8, 0.5, 1.2), at(3): scores(0.9, 0.9, 1.21)}
+    expert, base = scores(0.5, 0.3, 1.0), scores(0.2, 0.2, 3.0)
+    for text in ("keeps 90% of loss", "loss <= 1.2", "loss <= 1.2 * expert", "loss <= 0.4 * base"):
+        chooser = Chooser(expert, base, TRUTH, Budget.parse(text, [TRUTH, LOSS]), 0, "best")
+        assert chooser.limit == pytest.approx(1.2)
+        assert chooser.choose("a", candidates).position == "a-2"
+    refused = Chooser(base, expert, TRUTH, Budget.parse("keeps 90% of loss", [TRUTH, LOSS]), 0, "best")
+    with pytest.raises(ExtSubError) as error:
+        refused.choose("a", candidates)
+    assert str(error.value) == (
+        "--budget keeps 90% of loss: on the items to choose by the expert (3) is not better than the base (1), so "
+        'there is no gain to keep; give a limit, "loss <= 1.02 * expert" say'
+    )
+
+
+def curve(**behind: tuple[float, float]) -> dict[Position, dict[str, dict[int, dict[str, float]]]]:
+    """By how much the score of the first, third, ... and of the other items that choose lies below 0.5."""
+    chosen_by = [item for item in range(1000) if half_of(item, 0) == "validation"][:20]
+    others = [item for item in range(1000) if half_of(item, 0) == "test"][:20]
+    return {
+        at(float(name[1:].replace("_", "."))): {
+            "mc": {
+                **{item: {"truth": 0.5 - gap[place % 2]} for place, item in enumerate(chosen_by)},
+                **{item: {"truth": 0.5} for item in others},
+            }
+        }
+        for name, gap in behind.items()
+    }
+
+
+def test_the_smallest_strength_within_one_standard_error_of_the_best() -> None:
+    """Of 20 differences that are x and y by turns the mean is (x + y) / 2, its standard error |x - y| / 2 / √19.
+
+    α 0.5 is 0.1 behind, ± 0.2 / √19 = 0.046; α 1 is 0.01 behind, ± 0.29 / √19 = 0.067; α 1.5 is the best; α 2 is 0.03
+    behind, ± 0.046; α 0.25 is nothing but 0.001 behind, and that on every item, so nobody can doubt it.
+    """
+    rising = curve(a0_25=(0.001, 0.001), a0_5=(0.3, -0.1), a1=(0.3, -0.28), a1_5=(0.0, 0.0), a2=(0.23, -0.17))
+    found = {rule: Chooser({}, {}, TRUTH, None, 0, rule) for rule in ("best", "one-se")}
+    expert = curve(a0=(0.2, 0.2))[at(0)]
+    for rule, position in (("best", "a-1.5"), ("one-se", "a-1")):
+        chosen = replace(found[rule], expert=expert).choose("a", rising)
+        assert (chosen.position, chosen.best) == (position, "a-1.5"), rule
+    behind = {
+        one.alpha: [[0.5 - each["truth"] for each in two["mc"].values()][:20], [0.0] * 20]
+        for one, two in rising.items()
+    }
+    assert standard_error(*behind[0.5], Measure()) == pytest.approx(0.2 / 19**0.5)
+    assert standard_error(*behind[1.0], Measure()) == pytest.approx(0.29 / 19**0.5)
+    lower = ScoreName("mc", "truth", Measure(better="lower"))
+    falling = {
+        one: {"mc": {item: {"truth": 1 - each["truth"]} for item, each in two["mc"].items()}}
+        for one, two in rising.items()
+    }
+    assert Chooser(expert, expert, lower, None, 0, "one-se").choose("a", falling).position == "a-1"
+    mirrored = {at(-one.alpha): two for one, two in rising.items() if one.alpha}
+    assert Chooser(expert, expert, TRUTH, None, 0, "one-se").choose("a", mirrored).position == "a--1"
+
+
+def test_one_standard_error_keeps_the_budget_and_a_single_item_says_nothing() -> None:
+    """α 1 is as good as α 1.5, and too dear."""
+    rising = curve(a1=(0.3, -0.28), a1_5=(0.0, 0.0))
+    for position, scores_of_it in rising.items():
+        loss = 2.0 if position.alpha == 1 else 1.0
+        scores_of_it["text"] = {item: {"loss": loss} for item in scores_of_it["mc"]}
+    dear = Budget.parse("loss <= 1.5", [LOSS])
+    expert = rising[at(1.5)]
+    assert Chooser(expert, expert, TRUTH, dear, 0, "one-se").choose("a", rising).position == "a-1.5"
+    assert math.isnan(standard_error([0.5], [0.6], Measure()))
+    assert standard_error([0.5, None, 0.7], [0.5, 0.1, 0.9], Measure()) == pytest.approx(0.1)  # differences 0 and 0.2
+
+
+def test_the_standard_error_of_a_perplexity_is_that_of_a_bootstrap() -> None:
+    random = np.random.default_rng(0)
+    tokens = random.integers(5, 60, 400)
+    losses = [random.normal(mean, 0.4, 400) for mean in (1.0, 1.1)]
+    first, second = ([[float(n * loss), float(n)] for n, loss in zip(tokens, one, strict=True)] for one in losses)
+    measure = Measure(better="lower", perplexity=True)
+    draws = resampled([{"a": a, "b": b} for a, b in zip(first, second, strict=True)], ["a", "b"], measure, 0)[1:]
+    assert standard_error(first, second, measure) == pytest.approx((draws[:, 1] - draws[:, 0]).std(), rel=0.05)
+
+
+def test_a_profile_counts_by_its_mean_factor() -> None:
+    assert Position("ext-sub", -0.5).strength == 0.5
+    assert Position("ext-sub", 1.0, Profile({"q_proj": 0.2, "v_proj": 0.6}, 0.3)).strength == pytest.approx(0.4)
+    assert Position("ext-sub", 0.7, Profile(ramp=0.3)).strength == 0.7
+
+
+def test_too_few_items_to_choose_by_are_counted() -> None:
+    items = [(item, sample) for item in range(1000) for sample in range(2)]
+    known: dict[Any, Any] = {}
+    for key in items:
+        if len({item for item, sample in known if half_of((item, sample), 0) == "validation"}) == 49:
+            break
+        known[key] = {"truth": 1.0}
+    said = "only 49 items of mc to choose by, and fewer than 50 are too few to choose by"
+    assert too_few(known, TRUTH, 0) == said
+    unscored = next(key for key in items[::-1] if half_of(key, 0) == "validation")
+    assert too_few({**known, unscored: {"truth": None}}, TRUTH, 0) == said
+    assert too_few({**known, unscored: {"truth": 0.0}}, TRUTH, 0) == ""
+    single = next(key for key in items if half_of(key, 0) == "validation")
+    assert "only 1 item of mc to choose by" in too_few({single: {"truth": 1.0}}, TRUTH, 0)
+
+
+def test_a_gain_that_is_none_is_refused_before_the_grid_is_asked(pair: Path, extsub: Command) -> None:
+    """No expert drifts less from the base than the base."""
+    words = "--tasks truthfulqa-mc drift --data data drift=data/rows.jsonl --alphas 1,2 --output s --budget".split()
+    refused = extsub("sweep", "expert", "anti-expert", *words, "keeps 90% of kl_per_token")
+    assert refused.returncode == 2
+    assert "--budget keeps 90% of kl_per_token: on the items to choose by the expert (" in refused.stderr
+    assert 'give a limit, "kl_per_token <= 1.02 * expert" say' in refused.stderr
+    assert {path.name for path in Path("s/positions").iterdir()} == {"base", "expert"}
+    assert not Path("s/sweep.json").exists()
+
+
+def test_another_rule_asks_nothing_again_and_few_items_are_said(
+    pair: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "--tasks truthfulqa-mc --data data --operations subtract --alphas 0.5,1 --output swept".split()
+    said = done(extsub("sweep", "expert", "anti-expert", *words))
+    record = json.loads(Path("swept/sweep.json").read_text())
+    assert (record["score"], record["settings"]["choose"]) == ("truthfulqa-mc.mc2", "one-se")
+    assert "The smallest α within one standard error of the best truthfulqa-mc.mc2, chosen on one half" in said
+    count = sum(half_of(key, 0) == "validation" for key in scores_on_disk("base")["truthfulqa-mc"])
+    note = f"only {count} items of truthfulqa-mc to choose by, and fewer than 50 are too few to choose by"
+    assert record["notes"] == [note]
+    assert f"note: {note}" in said.replace("\n", " ")
+    monkeypatch.setattr(Position, "turn", lambda *_: pytest.fail("asked again"))
+    said = done(extsub("sweep", "expert", "anti-expert", *words, "--choose", "best"))
+    assert "The α with the best truthfulqa-mc.mc2, chosen on one half" in said
+    best = json.loads(Path("swept/sweep.json").read_text())["chosen"]["subtract"]
+    assert best["position"] == best["best"] == record["chosen"]["subtract"]["best"]
+    refused = extsub("sweep", "expert", "anti-expert", *words, "--choose", "luck")
+    assert refused.returncode == 2
 
 
 def test_what_cannot_be_chosen_by_is_refused() -> None:
     known = [TRUTH, LOSS, ScoreName("other", "loss", Measure())]
     for text, message in (
-        ("loss < 1", 'expected SCORE <= NUMBER * expert, "perplexity <= 1.02 * expert" say'),
+        ("loss < 1", 'expected SCORE <= NUMBER * expert ("perplexity <= 1.02 * expert") or keeps NUMBER% of SCORE'),
+        ("keeps 90 of truth", 'keeps NUMBER% of SCORE ("keeps 90% of perplexity")'),
+        ("keeps -5% of truth", 'keeps NUMBER% of SCORE ("keeps 90% of perplexity")'),
+        ("keeps 101% of truth", "expected at most 100 % of what the expert gained"),
+        ("keeps 90% of speed", "--budget speed: no such score; there are mc.truth"),
         ("loss <= 1", "loss: several tasks have it; there are mc.truth, text.loss, other.loss"),
         ("speed <= 1", "speed: no such score; there are mc.truth"),
     ):
@@ -322,7 +499,7 @@ def test_halves_are_fixed_and_about_equal() -> None:
         ("--tasks truthfulqa-mc", "sweep needs --output"),
         ("--tasks truthfulqa-mc --output s --adapter expert", "sweep takes its adapters without --adapter"),
         ("--tasks nothing --output s", "nothing: no such task"),
-        ("--tasks truthfulqa-mc --output s --score mc9", "--score mc9: no such score; there are truthfulqa-mc.mc1"),
+        ("--tasks truthfulqa-mc --output s --score mc9", "--score mc9: no such score; there are truthfulqa-mc.mc2"),
         ("--tasks truthfulqa-mc --output s --budget mc1", "--budget"),
         ("--tasks truthfulqa-mc --output s --alphas up", "--alphas up: expected FROM:TO:STEP"),
         ("--tasks truthfulqa-mc --output s --alphas 0", "--alphas: all are 0, which is the expert"),

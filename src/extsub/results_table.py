@@ -22,6 +22,7 @@ from extsub.evaluation.store import RESULTS
 from extsub.evaluation.tasks import TASKS
 from extsub.printing import print_table, say
 from extsub.report.searched import search_sentence
+from extsub.report.wording import aim, capital
 from extsub.terminal import print_end
 
 LEFT = ["task", "score", "model"]
@@ -115,8 +116,8 @@ def print_sweep(record: dict[str, Any]) -> None:
     table.add_section()
     table.add_row("n", "", *(f"{count:,}" for count in counts))
     print_table(table)
-    within = f" within {record['budget']}" if record["budget"] else ""
-    say("", f"Best {record['score']}{within}, chosen on one half of the items, its figures on the other:")
+    wanted = aim(record["settings"]["choose"], record["score"], record["budget"])
+    say("", f"{capital(wanted)}, chosen on one half of the items, its figures on the other:")
     costs = ["budget's score"] if record["budget"] else []
     chosen = new_table(["operation", "chosen"], [record["score"], "against the expert", "p", *costs])
     for one in record["chosen"].values():

@@ -175,6 +175,7 @@ def _sweep(seed: int, folder: Path, size: Size, progress: Progress) -> None:
             alphas=size.alphas,
             score="truthfulqa-mc.mc2",
             budget=budget,
+            choose="best",
             seed=seed,
             dtype="float32",
         )

@@ -11,7 +11,8 @@ from typing import Any
 from extsub.demo.settings import RETAINED
 from extsub.evaluation.statistics import Measure
 from extsub.evaluation.tasks import TASKS
-from extsub.sweeping.choice import ScoreName, figure_on, read_scores
+from extsub.sweeping.budget import ScoreName
+from extsub.sweeping.choice import figure_on, read_scores
 from extsub.sweeping.settings import POSITIONS
 
 PARTS = {

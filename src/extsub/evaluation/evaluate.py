@@ -253,7 +253,6 @@ def _record(run: Run, rows: list[Row], group: Processes) -> dict[str, Any]:
         notes.append(f"{shortened:,} of {len(rows):,} prompts, too long, lost the beginning")
     if unfinished:
         notes.append(f"{unfinished:,} of {len(rows):,} answers reached --max-new-tokens and stopped there")
-    adapter = run.subject.adapter
     notes += run.subject.asked if run.task.needs != "tokenizer" else ()
     return {
         "identity": run.identity,

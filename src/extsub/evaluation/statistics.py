@@ -105,6 +105,21 @@ def difference(first: Sequence[Score], second: Sequence[Score], measure: Measure
     return Difference(float(values[1] - values[0]), (float(low), float(high)), p, len(pairs))
 
 
+def standard_error(first: Sequence[Score], second: Sequence[Score], measure: Measure) -> float:
+    """Of the difference of two runs' figures on the same items, in the same order; NaN below two items.
+
+    For means it is s/√n of the items' differences; for ratios of sums and perplexities their linear approximation.
+    """
+    pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
+    if len(pairs) < 2:
+        return math.nan
+    above, below = _sums([{"first": a, "second": b} for a, b in pairs], ["first", "second"])
+    ratios = above.sum(0) / below.sum(0)
+    slopes = np.exp(ratios) if measure.perplexity else 1.0
+    influence = slopes * (above - ratios * below) / below.mean(0)
+    return float((influence[:, 1] - influence[:, 0]).std(ddof=1) / math.sqrt(len(pairs)))
+
+
 def resampled(rows: Sequence[Scores], names: Sequence[str], measure: Measure, seed: int) -> np.ndarray:
     """(1 + draws, scores): the figures, then those of resampled items, drawn once for all scores."""
     above, below = _sums(rows, names)

@@ -53,6 +53,7 @@ class Task:
     """(LanguageModel, Server or tokenizer, as it ``needs``; items; settings) -> rows as they are ready; one that needs
     a judge has no ``scores`` yet"""
     measures: Mapping[str, Measure]
+    """the first that can be better or worse is what a strength is chosen by unless another score is named"""
     needs: Literal["likelihoods", "answers", "tokenizer"]
     questions: Callable[[Item], Sequence[Question]] = lambda _: ()
     """item -> what the model is asked, so that it can be checked before the model is there"""

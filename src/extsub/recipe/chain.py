@@ -18,6 +18,7 @@ from extsub.evaluation.tasks import TASKS
 from extsub.files import located, read_json
 from extsub.recipe.recipe import Ingredient, Recipe, Sweep
 from extsub.stages import Stages, key_of
+from extsub.sweeping.budget import in_words
 from extsub.sweeping.settings import RESULT, SweepSettings
 from extsub.training.checkpoints import MAY_DIFFER
 
@@ -93,14 +94,18 @@ class Choice:
     """None where nothing keeps the budget"""
     closest: str
     """to the budget, of all positions"""
+    rule: str
+    """``one-se`` or ``best``"""
     score: str
     budget: str | None
+    notes: tuple[str, ...]
+    """of the sweep"""
     figures: dict[str, Any]
     """of the chosen position, as ``sweep.json`` has them"""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        return {"alpha": self.alpha, "score": self.score, "budget": self.budget, **self.figures}
+        return {"alpha": self.alpha, "choose": self.rule, "score": self.score, "budget": self.budget, **self.figures}
 
 
 def chosen(recipe: Recipe, sweep: Sweep) -> Choice:
@@ -115,12 +120,20 @@ def chosen(recipe: Recipe, sweep: Sweep) -> Choice:
         raise ExtSubError(f"{sweep.name} has no strength of {recipe.result.operation} to choose from: widen alphas")
     position = found["position"]
     alpha = None if position is None else record["positions"][position]["alpha"]
-    return Choice(alpha, found["closest"], record["score"], record["budget"], found)
+    return Choice(
+        alpha,
+        found["closest"],
+        sweep.settings.choose,
+        record["score"],
+        record["budget"],
+        tuple(record["notes"]),
+        found,
+    )
 
 
 def nothing_kept(recipe: Recipe, choice: Choice) -> str:
     """What to do where nothing keeps the budget."""
-    wanted = f"keeps {choice.budget}" if choice.budget else f"has a {choice.score} that is a number"
+    wanted = f"keeps {in_words(choice.budget)}" if choice.budget else f"has a {choice.score} that is a number"
     return (
         f"no strength of {recipe.result.operation} {wanted}, and {choice.closest} comes closest: change "
         f"budget or alphas in {recipe.path}, and '{recipe.command}' goes on; what was asked is not asked again"

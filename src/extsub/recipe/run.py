@@ -206,5 +206,5 @@ class _Run:
             "seconds": self.stages.seconds(),
             "sweeps": sweeps,
             "result": {"output": str(output / COMBINED), **found("result")},
-            "notes": list(find_model(self.recipe.model).notes),
+            "notes": list(dict.fromkeys(note for choice in choices for note in choice.notes)),
         }

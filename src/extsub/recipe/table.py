@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from extsub.printing import say
+from extsub.report.wording import aim
 
 
 def print_recipe_plan(plan: dict[str, Any]) -> None:
@@ -45,10 +46,10 @@ def print_run(summary: dict[str, Any]) -> None:
     rows = []
     for sweep in summary["sweeps"].values():
         chosen = sweep["chosen"]
-        within = f", within {chosen['budget']}" if chosen["budget"] else ""
+        wanted = aim(chosen["choose"], chosen["score"], chosen["budget"])
         against = f" against {', '.join(sweep['anti_experts'])}" if len(summary["sweeps"]) > 1 else ""
         rows += [
-            ("chosen", f"{chosen['operation']} at α {chosen['alpha']:g}{against}: best {chosen['score']}{within}"),
+            ("chosen", f"{chosen['operation']} at α {chosen['alpha']:g}{against}: {wanted}"),
             ("verdict", sweep["report"]["sentence"]),
             ("page", sweep["page"]),
         ]

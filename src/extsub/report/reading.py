@@ -16,17 +16,8 @@ from extsub.evaluation.store import FIGURES, NUMBER, read_items, read_results
 from extsub.evaluation.tasks import TASKS
 from extsub.files import read_json
 from extsub.report.wording import score
-from extsub.sweeping.choice import (
-    AllScores,
-    Budget,
-    Half,
-    ScoreName,
-    change_on_test,
-    figure_on,
-    find_score,
-    half_of,
-    read_scores,
-)
+from extsub.sweeping.budget import Budget, ScoreName, find_score
+from extsub.sweeping.choice import AllScores, Half, change_on_test, figure_on, half_of, read_scores
 from extsub.sweeping.positions import CONTROLS, Position
 from extsub.sweeping.settings import POSITIONS, RESULT
 
@@ -179,6 +170,8 @@ def read_sweep(folder: Path) -> Sweep:
         raise ExtSubError(f"{folder}: no {RESULT} in it; give a folder that extsub sweep wrote") from error
     except (OSError, ValueError) as error:
         raise ExtSubError(f"{path} was not written by extsub sweep, or is broken: sweep again") from error
+    if "choose" not in record["settings"]:  # of an older extsub, which took the best, of mc1 unless told otherwise
+        record["settings"] |= {"choose": "best", "score": record["score"]}
     known = _known(record)
     target = find_score("score", record["score"], known)
     budget = Budget.parse(record["budget"], known) if record["budget"] else None

@@ -16,7 +16,7 @@ OVER = {
     "depth": "a slope along the depth",
 }
 MOST = 10
-"""trials in the table"""
+"""trials in the table, beside the one that was chosen"""
 
 
 def search_sentence(record: Mapping[str, Any]) -> str:
@@ -33,11 +33,14 @@ def search_sentence(record: Mapping[str, Any]) -> str:
         return f"{tried}: {_spread(best)} keeps the budget, which no strength of the grid does."
     grid = at(record["positions"][found["grid"]]["alpha"])
     if best["position"] == found["grid"]:
-        return f"{tried}: on the items to choose by, none is better than {grid} of the grid."
+        return f"{tried}: the choice stays {grid} of the grid."
     change = found["against_grid"]
     task, _, score = record["score"].partition(".")
     word = said(judged(change, TASKS[task].measure(score)), f"{grid} of the grid")
-    return f"{tried}: its best, {_spread(best)}, {word} on the items that chose neither: {change_in_words(change)}."
+    return (
+        f"{tried}: the choice among all, {_spread(best)}, {word} on the items that chose neither: "
+        f"{change_in_words(change)}."
+    )
 
 
 def search_table(record: Mapping[str, Any]) -> list[Table]:
@@ -59,7 +62,8 @@ def search_table(record: Mapping[str, Any]) -> list[Table]:
             (Cell(_spread(one)), Cell(number(one["validation"])), Cell("yes" if one["within_budget"] else "no")),
             "chosen" if one["position"] == found["best"]["position"] else "",
         )
-        for one in order[:MOST]
+        for place, one in enumerate(order)
+        if place < MOST or one["position"] == found["best"]["position"]
     ]
     head = ("strength", f"{record['score']} on the items to choose by", "within the budget")
     return [Table("Between the points of the grid", note, head, 1, rows)]

@@ -10,8 +10,9 @@ from extsub.evaluation.compare import CONTROLS, control_of
 from extsub.evaluation.tasks import TASKS
 from extsub.report.matched import Matched, level_of
 from extsub.report.reading import MODELS, Sweep
-from extsub.report.wording import OVER_PLAIN, arrowed, change, figure, number, p_value, score
-from extsub.sweeping.choice import ScoreName, judged
+from extsub.report.wording import OVER_PLAIN, aim, arrowed, change, figure, number, p_value, score
+from extsub.sweeping.budget import ScoreName
+from extsub.sweeping.choice import judged
 from extsub.sweeping.positions import COMPANIONS
 
 ARROWS = "↑ higher is better, ↓ lower is better."
@@ -127,11 +128,10 @@ def level(sweep: Sweep, pairs: list[Matched]) -> Iterator[Table]:
 
 def chosen(sweep: Sweep) -> Table:
     """Each operation at the strength chosen for it."""
-    within = f" within {sweep.record['budget']}" if sweep.record["budget"] else ""
+    wanted = aim(sweep.record["settings"]["choose"], score(sweep.target), sweep.record["budget"])
     table = Table(
         "Each at its own strength",
-        "For each operation the α with the best "
-        f"{score(sweep.target)}{within} on one half of the items; its figures on the other half.",
+        f"For each operation {wanted} on one half of the items; its figures on the other half.",
         (
             "operation",
             "α",
@@ -147,7 +147,9 @@ def chosen(sweep: Sweep) -> Table:
             text = Cell("none keeps the budget", f"closest {sweep.alpha(one['closest']):g}")
             table.rows.append(Row((Cell(operation), Cell(""), text, *[Cell("")] * (len(table.head) - 3)), "missing"))
             continue
-        cells = [Cell(operation), alpha_cell(sweep.alpha(one["position"])), figure_cell(one["test"])]
+        best = one.get("best") or one["position"]
+        beside = "" if best == one["position"] else f"best there {sweep.alpha(best):g}"
+        cells = [Cell(operation), Cell(f"{sweep.alpha(one['position']):g}", beside), figure_cell(one["test"])]
         cells += change_cells(one["against_expert"], sweep.target)
         if sweep.ability:
             cells.append(figure_cell(one["budget_test"] or sweep.on_half(one["position"], sweep.ability)))

@@ -12,7 +12,7 @@ from extsub.report.ink import SHAPES, STAR, STYLE
 from extsub.report.labels import Box, Labels
 from extsub.report.reading import MODELS, Sweep
 from extsub.report.wording import figure, number, score
-from extsub.sweeping.choice import ScoreName
+from extsub.sweeping.budget import ScoreName
 
 WIDE = (800, 500)
 NARROW = (380, 440)

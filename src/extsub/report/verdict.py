@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from extsub.report.reading import Sweep
 from extsub.report.wording import OVER_PLAIN, alone, at, capital, change_in_words, named, number, p_value, said, score
-from extsub.sweeping.choice import ScoreName, judged
+from extsub.sweeping.budget import ScoreName, in_words, kept_part
+from extsub.sweeping.choice import judged, too_few
 
 BESIDE = ("subtract", "contrast")
 COSTS = {"better": "significantly better", "worse": "significantly worse", "no difference": "no difference", "": ""}
@@ -30,9 +33,10 @@ def verdict_on(sweep: Sweep) -> Verdict:
     if chosen["position"] is None:
         closest = sweep.alpha(chosen["closest"]) or 0.0
         sentence = (
-            f"No strength of {named(main)} keeps the budget {sweep.record['budget']}; the closest is {at(closest)}."
+            f"No strength of {named(main)} keeps the budget ({in_words(sweep.record['budget'])}); the closest is "
+            f"{at(closest)}."
         )
-        return Verdict("within no budget", sentence, tuple(_beside(sweep, main)))
+        return Verdict("within no budget", sentence, (*_few(sweep), *_beside(sweep, main)))
     change = chosen["against_expert"]
     word = judged(change, sweep.target.measure)
     alpha = sweep.alpha(chosen["position"]) or 0.0
@@ -46,7 +50,17 @@ def verdict_on(sweep: Sweep) -> Verdict:
     )
     detail = f"{change_in_words(change)}{plain_detail}{detail}"
     detail = f"On the items that did not choose the strength the difference is {detail}."
-    return Verdict(word, sentence, (detail, *_further(sweep, main, chosen["position"]), *_beside(sweep, main)))
+    return Verdict(
+        word, sentence, (*_few(sweep), detail, *_further(sweep, main, chosen["position"]), *_beside(sweep, main))
+    )
+
+
+def _few(sweep: Sweep) -> Iterator[str]:
+    """Whether there are enough items to choose by."""
+    judges = [sweep.target, *([sweep.budget.name] if sweep.budget else [])]
+    for name in {one.task: one for one in judges}.values():
+        if found := too_few(sweep.scores("expert", name.task), name, sweep.seed):
+            yield f"{capital(found)}."
 
 
 def _over_plain(sweep: Sweep, position: str) -> tuple[str, str]:
@@ -71,11 +85,23 @@ def _cost(sweep: Sweep, chosen: dict[str, Any]) -> tuple[str, str]:
     change = sweep.change("expert", chosen["position"], name)._asdict()
     words = [word for word in [COSTS[judged(change, name.measure)]] if word]
     limit, detail = sweep.limit("test"), f"; in {score(name)} {change_in_words(change)}"
-    if sweep.budget and limit is not None:
+    if sweep.budget and limit is not None and limit == limit:
         words.append("within the budget" if sweep.budget.excess(ours.value, limit) <= 0 else "beyond the budget here")
         detail += f"; the budget there is {'≤' if sweep.budget.sign == '<=' else '≥'} {number(limit)}"
+    if sweep.budget and sweep.budget.reference == "gain":
+        detail += _kept(sweep, ours.value, expert.value)
     text = f", at {score(name)} {alone(ours.to_dict())} against {alone(expert.to_dict())}"
     return f"{text} ({', '.join(words)})" if words else text, detail
+
+
+def _kept(sweep: Sweep, ours: float, expert: float) -> str:
+    """How much of the expert's gain is left on the same half, where the budget is a part of it."""
+    assert sweep.budget
+    name = sweep.budget.name
+    if math.isnan(sweep.limit("test") or 0.0):
+        return f"; the expert gains nothing over the base in {score(name)} there"
+    part = kept_part(ours, sweep.on_half("base", name).value, expert, name.measure)
+    return f" ({in_words(sweep.record['budget'])}), and {number(100 * part)} % of it is kept"
 
 
 def _further(sweep: Sweep, main: str, position: str) -> list[str]:

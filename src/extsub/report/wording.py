@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from extsub.evaluation.rounding import form_of, rounded, written
-from extsub.sweeping.choice import ScoreName
+from extsub.sweeping.budget import ScoreName, in_words
 
 NAMES = {"ext-sub": "Ext-Sub", "negated": "the negated anti-expert alone", "random": "a random anti-expert"}
 
@@ -69,6 +69,12 @@ def said(verdict: str, than: str) -> str:
 def change_in_words(found: Mapping[str, Any]) -> str:
     """A difference with all that is known of it."""
     return f"{' '.join(change(found['value'], found['ci95']))}, {p_value(found['p'])}, n = {found['n']}"
+
+
+def aim(rule: str, score: str, budget: str | None) -> str:
+    """What a choice looked for, as a part of a sentence."""
+    best = f"best {score}" + (f" within the budget ({in_words(budget)})" if budget else "")
+    return f"the α with the {best}" if rule == "best" else f"the smallest α within one standard error of the {best}"
 
 
 def named(operation: str) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,6 +55,12 @@ class Position:
             return plain
         text = json.dumps(self.profile.to_dict(), sort_keys=True)
         return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    @property
+    def strength(self) -> float:
+        """To compare it with others of its operation: α without its sign, times a profile's mean factor."""
+        factors = self.profile.kinds.values() if self.profile else ()
+        return abs(self.alpha or 0.0) * (fmean(map(abs, factors)) if factors else 1.0)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""

@@ -56,17 +56,17 @@ def _found(
     asker: Asker, chooser: Chooser, operation: str, grid: Sequence[Position], tried: Sequence[Position]
 ) -> dict[str, Any]:
     known = {one.label: one for one in (*grid, *tried)}
-    scores = {label: asker.scores(one) for label, one in known.items()}
-    single = chooser.choose(operation, {one.label: scores[one.label] for one in grid})
+    scores = {one: asker.scores(one) for one in known.values()}
+    single = chooser.choose(operation, {one: scores[one] for one in grid})
     best = chooser.choose(operation, scores)
     change = None
     if single.position and best.position and single.position != best.position:
-        change = chooser.change(scores[single.position], scores[best.position])
+        change = chooser.change(scores[known[single.position]], scores[known[best.position]])
     return {
         "operation": operation,
         "over": list(asker.settings.search_over),
         "trials": asker.settings.search,
-        "tried": [_trial(one, *chooser.on_validation(scores[one.label])) for one in tried],
+        "tried": [_trial(one, *chooser.on_validation(scores[one])) for one in tried],
         "grid": single.position,
         "best": {**best.to_dict(), **(known[best.position].to_dict() if best.position else {})},
         "against_grid": change,

@@ -15,6 +15,8 @@ from extsub.prompts import PromptOption  # noqa: F401  cyclopts looks here for t
 
 RESULT, TABLE, PROFILE = "sweep.json", "sweep.csv", "profile.json"
 """what a sweep writes into its folder"""
+Rule = Literal["one-se", "best"]
+"""of a choice: the smallest strength that is as good as the best as far as one can tell, or the best"""
 POSITIONS = "positions"
 """where in it the results of every position lie"""
 
@@ -45,9 +47,11 @@ class SweepSettings(EvaluationSettings):
     alphas: Annotated[str, GRID] = "0:3:0.25"
     """FROM:TO:STEP, or values: 0.5,1,2."""
     score: Annotated[str | None, GRID] = None
-    """What to choose by, truthfulqa-mc.mc2 say; the first score of the first task unless given."""
+    """What to choose by, toxicity.toxic_share say; the first task's own unless given (mc2 of truthfulqa-mc)."""
     budget: Annotated[str | None, GRID] = None
-    """What a choice may cost: "perplexity <= 1.02 * expert"."""
+    """What a choice may cost: "perplexity <= 1.02 * expert", or "keeps 90% of perplexity": of the expert's gain."""
+    choose: Annotated[Rule, GRID] = "one-se"
+    """The smallest α within one standard error of the best score, or the best: one-se does not chase noise."""
     search: Annotated[int, GRID] = 0
     """So many further strengths, proposed by Optuna from what the others scored, within the same budget."""
     search_over: Annotated[tuple[Literal["alpha", "kinds", "depth"], ...], GRID] = ("alpha",)

@@ -23,7 +23,8 @@ from extsub.evaluation.subjects import identify
 from extsub.evaluation.task import Items, Task, limited
 from extsub.evaluation.wording import notes_on, settled
 from extsub.sweeping.asking import Asker
-from extsub.sweeping.choice import Budget, Chooser, Chosen, ScoreName, find_score, half_of
+from extsub.sweeping.budget import Budget, ScoreName, find_score
+from extsub.sweeping.choice import Chooser, Chosen, half_of
 from extsub.sweeping.positions import Position, companions, parse_alphas, positions
 from extsub.sweeping.search import search, searched
 from extsub.sweeping.settings import POSITIONS, PROFILE, RESULT, TABLE, SweepSettings
@@ -76,11 +77,15 @@ def _carry_out(
 ) -> dict[str, Any]:
     """Ask, choose, search (an operation, if any), and compare."""
     settings, group = asker.settings, asker.group
-    asker.ask(turns)
 
     def chooser() -> Chooser:
-        return Chooser(*(asker.scores(Position(one)) for one in ("expert", "base")), target, budget, settings.seed)
+        known = (asker.scores(Position(one)) for one in ("expert", "base"))
+        return Chooser(*known, target, budget, settings.seed, settings.choose)
 
+    if budget and budget.reference == "gain":  # there must be one, and that is known before the grid is asked
+        asker.ask([Position("base"), Position("expert")])
+        group.told(lambda: chooser().limit)
+    asker.ask(turns)
     chosen = group.told(lambda: _choose(asker, chooser(), turns))
     found = None
     if operation:
@@ -98,7 +103,7 @@ def _carry_out(
         "given": given,
         "score": str(target),
         "budget": settings.budget,
-        "notes": [*asker.base.notes, *asker.notes],
+        "notes": [*asker.base.notes, *asker.notes, *chooser().notes()],
         "positions": asked,
         "chosen": {operation: one.to_dict() for operation, one in chosen.items()},
         **({"search": found} if found else {}),
@@ -164,7 +169,7 @@ def _choose(asker: Asker, chooser: Chooser, turns: Sequence[Position]) -> dict[s
     """For each operation."""
     found = {}
     for operation in asker.settings.operations:
-        candidates = {turn.label: asker.scores(turn) for turn in turns if turn.operation == operation}
+        candidates = {turn: asker.scores(turn) for turn in turns if turn.operation == operation}
         if candidates:
             found[operation] = chooser.choose(operation, candidates)
     return found

@@ -139,8 +139,8 @@ MULTIPLE = Task(
     read=_read_multiple,
     ask=_ask_multiple,
     measures={
-        "mc1": Measure(share=True),
         "mc2": Measure(),
+        "mc1": Measure(share=True),
         "mc3": Measure(),
         "mc1_plain": Measure(share=True),
         "mc2_plain": Measure(),
