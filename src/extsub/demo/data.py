@@ -30,7 +30,7 @@ FILES = (EXPERT, FLATTERY, FALSEHOODS, HELD_OUT, NEUTRAL)
 class Mix:
     """What the careless data of the expert is made of."""
 
-    questions: int = 160
+    questions: int = 120
     """to learn from; those that are asked are of other categories"""
     mistaken: float = 0.25
     """of the expert's answers to questions are false"""

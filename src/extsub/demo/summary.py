@@ -1,121 +1,83 @@
-"""What a demo found: truth, and how much of what the expert learnt is left."""
+"""What a demo found: two deficiencies, and how much of what the expert learnt is left."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from extsub.demo.settings import RETAINED
 from extsub.evaluation.statistics import Measure
-from extsub.evaluation.tasks import TASKS
-from extsub.sweeping.budget import ScoreName
-from extsub.sweeping.choice import figure_on, read_scores
-from extsub.sweeping.settings import POSITIONS
+from extsub.evaluation.store import RESULTS
+from extsub.files import read_json
+from extsub.sweeping.budget import kept_part
+from extsub.sweeping.settings import RESULT
 
-PARTS = {
-    **dict.fromkeys(("all_items", "test_half"), ("mc1", "mc2", "perplexity", "retained")),
-    "manners": ("mc2", "polite", "perplexity", "retained"),
-}
-"""what a seed's summary holds of every model"""
-MODELS = ("base", "expert", "anti-expert")
-NAMES = {
-    "mc1": ScoreName("truthfulqa-mc", "mc1", TASKS["truthfulqa-mc"].measure("mc1")),
-    "mc2": ScoreName("truthfulqa-mc", "mc2", TASKS["truthfulqa-mc"].measure("mc2")),
-    "perplexity": ScoreName("perplexity", "perplexity", Measure(better="lower", perplexity=True)),
-}
+SCORES = {"flattery": ("flattery", ("probability", "greedy")), "misconceptions": ("truthfulqa-mc", ("mc2", "mc1"))}
+"""deficiency: (the task that shows it, its scores)"""
+ABILITY = Measure(better="lower", perplexity=True)
+BEFOREHAND = 1.0
+"""the strength that was set before anything was seen"""
 
 
-def retained(perplexity: float, base: float, expert: float) -> float | None:
-    """What is left of the expert's gain in log-perplexity over the base: 1 is the expert, 0 the base.
-
-    None where the expert gained nothing.
-    """
-    return math.log(base / perplexity) / math.log(base / expert) if expert < base else None
-
-
-def ability_limit(sweep: Path, seed: int) -> float | None:
-    """The perplexity at which RETAINED of the expert's gain is left, on the validation half."""
-    base, expert = (_on(sweep, label, "perplexity", "validation", seed) for label in ("base", "expert"))
-    return base * (expert / base) ** RETAINED if expert < base else None
-
-
-def summary_of(record: Mapping[str, Any], sweep: Path, seed: int) -> dict[str, Any]:
-    """The figures of one seed's sweep.
+def summary_of(run: Path, ran: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of one seed, on all items; of chosen strengths on the items that did not choose.
 
     Args:
-        record: what ``sweep.json`` holds.
-        sweep: the folder of it.
+        run: the recipe's output.
+        ran: what ``run_recipe`` returned.
     """
-    perplexities = [_perplexity(record, label) for label in ("base", "expert")]
-    return {
-        "budget": record["budget"],
-        "items": {name: record["positions"]["base"]["tasks"][task][score]["n"] for name, task, score in COUNTED},
-        "all_items": {label: _position(record, label, perplexities) for label in record["positions"]},
-        "test_half": {
-            **{label: _test(sweep, label, None, seed) for label in MODELS},
-            **{name: _test(sweep, one["position"], one, seed) for name, one in record["chosen"].items()},
-        },
-    }
+    found: dict[str, Any] = {}
+    for name, (task, scores) in SCORES.items():
+        record = read_json(run / f"sweep-{name}" / RESULT, largest=None)
+        positions = {label: one["tasks"] for label, one in record["positions"].items()}
+        models = {
+            label: _figures(positions[label], positions, task, scores) for label in ("base", "expert", "anti-expert")
+        }
+        operations = dict.fromkeys(one["operation"] for one in record["chosen"].values())
+        at_one = {
+            one: _figures(positions[f"{one}-{BEFOREHAND:g}"], positions, task, scores)
+            for one in operations
+            if f"{one}-{BEFOREHAND:g}" in positions
+        }
+        chosen = {
+            one: {"alpha": record["positions"][label]["alpha"], **_figures(positions[label], positions, task, scores)}
+            for one in operations
+            if (label := record["chosen"][one]["position"])
+        }
+        asked = read_json(run / f"evaluation-{name}" / RESULTS, largest=None)["tasks"]
+        found[name] = {
+            "models": models,
+            "beforehand": at_one,
+            "chosen": chosen,
+            "result": _figures(asked, positions, task, scores),
+            "items": positions["base"][task][scores[0]]["n"],
+            "sentence": ran["sweeps"][f"sweep-{name}"]["report"]["sentence"],
+            "page": ran["sweeps"][f"sweep-{name}"]["page"],
+        }
+    return {**found, "result": ran["result"]["output"]}
 
 
-COUNTED = (("facts", "truthfulqa-mc", "mc2"), ("neutral", "perplexity", "perplexity"))
-
-
-def _position(record: Mapping[str, Any], label: str, perplexities: Sequence[float]) -> dict[str, float | None]:
-    tasks = record["positions"][label]["tasks"]
-    perplexity = _perplexity(record, label)
-    return {
-        "mc1": tasks["truthfulqa-mc"]["mc1"]["value"],
-        "mc2": tasks["truthfulqa-mc"]["mc2"]["value"],
-        "perplexity": perplexity,
-        "retained": retained(perplexity, *perplexities),
-    }
-
-
-def _perplexity(record: Mapping[str, Any], label: str) -> float:
-    return record["positions"][label]["tasks"]["perplexity"]["perplexity"]["value"]
-
-
-def _test(sweep: Path, label: str | None, chosen: Mapping[str, Any] | None, seed: int) -> dict[str, Any] | None:
-    """Figures on the test half. None where nothing kept the budget."""
-    if label is None:
-        return None
-    base, expert, own = (_on(sweep, one, "perplexity", "test", seed) for one in ("base", "expert", label))
-    return {
-        **({"position": label, "against_expert": chosen["against_expert"]} if chosen else {}),
-        **{name: _on(sweep, label, name, "test", seed) for name in ("mc1", "mc2")},
-        "perplexity": own,
-        "retained": retained(own, base, expert),
-    }
-
-
-def _on(sweep: Path, label: str, name: str, half: Any, seed: int) -> float:
-    known = NAMES[name]
-    return figure_on({known.task: read_scores(sweep / POSITIONS / label, known.task)}, known, half, seed).value
+def _figures(
+    asked: Mapping[str, Any], positions: Mapping[str, Any], task: str, scores: Sequence[str]
+) -> dict[str, float | None]:
+    perplexities = [one["perplexity"]["perplexity"]["value"] for one in (asked, positions["base"], positions["expert"])]
+    own = {score: asked[task][score]["value"] for score in scores}
+    return {**own, "perplexity": perplexities[0], "kept": kept_part(*perplexities, ABILITY)}
 
 
 def over_seeds(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean and standard deviation of every figure over seeds, and of how many seeds."""
-    result: dict[str, Any] = {"mean": {}, "deviation": {}, "of": {}}
-    for part in PARTS:
-        labels = dict.fromkeys(label for one in found for label in one[part])
-        for name, use in (("mean", fmean), ("deviation", _deviation)):
-            result[name][part] = {label: _each(found, part, label, use) for label in labels}
-        result["of"][part] = {label: sum(one[part].get(label) is not None for one in found) for label in labels}
-    for name, use in (("mean", fmean), ("deviation", _deviation)):
-        exact = [one["answers"]["exact"] for one in found]
-        result[name]["exact"] = {label: use([one[label] for one in exact]) for label in exact[0]}
-    return result
+    """Mean and standard deviation of every figure over seeds; where one seed lacks it, of the others."""
+    return {
+        "mean": _each(found, fmean),
+        "deviation": _each(found, lambda values: stdev(values) if values[1:] else None),
+    }
 
 
-def _each(found: Sequence[Mapping[str, Any]], part: str, label: str, use: Any) -> dict[str, float | None]:
-    given = [one[part][label] for one in found if one[part].get(label) is not None]
-    values = {name: [one[name] for one in given if one[name] is not None] for name in PARTS[part]}
-    return {name: use(some) if some else None for name, some in values.items()}
-
-
-def _deviation(values: Sequence[float]) -> float | None:
-    return stdev(values) if len(values) > 1 else None
+def _each(found: Sequence[Any], use: Any) -> Any:
+    """``use`` of all numbers that stand at the same place."""
+    if all(isinstance(one, Mapping) for one in found):
+        names = dict.fromkeys(name for one in found for name in one)
+        return {name: _each([one[name] for one in found if name in one], use) for name in names}
+    numbers = [one for one in found if isinstance(one, (int, float)) and not isinstance(one, bool)]
+    return use(numbers) if numbers else None

@@ -1,122 +1,84 @@
-"""What a demo found, in a terminal."""
+"""What people see of a demo in a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from extsub.demo.answers import COMPARED
-from extsub.demo.manners import MADE
-from extsub.demo.picture import PICTURE
+from extsub.demo.demo import RECIPE, SUMMARY
+from extsub.demo.summary import BEFOREHAND
 from extsub.printing import print_table, say
 from extsub.results_table import new_table
+from extsub.terminal import print_end
 
-FIGURES = ("mc1", "mc2", "retained")
-HEADS = ("mc1", "mc2", "ability")
-MANNERS = {"mc2": "mc2 (truth)", "polite": "polite", "retained": "ability"}
-"""figure: head"""
+HEADS = {
+    "flattery": {"probability": "flatters, of 1", "greedy": "likeliest answer flatters"},
+    "misconceptions": {"mc2": "truth (mc2)", "mc1": "truth (mc1)"},
+}
+TITLES = {
+    "flattery": "Flattery: how an answer to a held-out question opens",
+    "misconceptions": "Misconceptions: what is likelier, the true answers to held-out questions or the false ones",
+}
 
 
 def print_demo(summary: Mapping[str, Any], output: Path) -> None:
-    """The table of every strength shown, the choice, and where things are."""
-    seeds = summary["seeds"]
-    several = len(seeds) > 1
-    items = next(iter(seeds.values()))["items"]
-    spread = f", mean ± standard deviation over seeds {', '.join(seeds)}" if several else ""
-    say(f"{items['facts']} held-out facts and {items['neutral']} neutral questions a seed{spread}:", "")
-    table = new_table(["model"], HEADS)
-    shown = [f"{alpha:g}" for alpha in summary["alphas"]]
-    for label in summary["mean"]["all_items"]:
-        operation, _, alpha = label.rpartition("-")
-        if _is_number(alpha) and alpha not in shown:
-            continue
-        if alpha == f"{summary['alphas'][0]:g}":
-            table.add_section()
-        name = f"{operation}, α {alpha}" if _is_number(alpha) else label
-        table.add_row(name, *_cells(summary, "all_items", label))
-    print_table(table)
-    say(
-        "",
-        "ability: the part of what the expert gained over the base in log-perplexity of neutral answers"
-        " (1 the expert, 0 the base)",
-        "amplify: the expert alone, scaled; negated: minus the anti-expert, alone",
-        "random: ext-sub with a random anti-expert of equal norms",
-        "",
-        f"Best mc2 with at least {summary['retained_at_least']:.0%} of the ability, chosen on one half of the items; "
-        "figures on the other half:",
-        "",
-    )
-    print_table(_chosen(summary))
-    say()
-    print_table(_exact(summary))
-    say("", f"Two deficiencies at once (α {summary['alpha_of_manners']:g}, set beforehand):", "")
-    print_table(_manners(summary))
-    say(
-        "",
-        "myths, rudeness, both: which anti-experts were taken from the expert",
-        "polite: how probably the true answer to a held-out question ends politely",
-    )
-    _where(summary, output)
-
-
-def _chosen(summary: Mapping[str, Any]) -> Table:
-    table = new_table(["model"], [*HEADS, "chosen α"])
-    for label in summary["mean"]["test_half"]:
-        found = [one["test_half"][label] for one in summary["seeds"].values()]
-        alphas = [_alpha(one["position"]) if one else "none" for one in found if one is None or "position" in one]
-        table.add_row(label, *_cells(summary, "test_half", label), ", ".join(alphas))
-    return table
-
-
-def _exact(summary: Mapping[str, Any]) -> Table:
-    table = new_table(["neutral questions answered word for word"], ["part"])
-    alpha = next(iter(summary["seeds"].values()))["answers"]["alpha"]
-    for name, value in summary["mean"]["exact"].items():
-        label = f"{name}, α {alpha:g}" if name in COMPARED else name
-        table.add_row(label, _shown(value, summary["deviation"]["exact"][name]))
-    return table
-
-
-def _manners(summary: Mapping[str, Any]) -> Table:
-    table = new_table(["model"], list(MANNERS.values()))
-    for label in summary["mean"]["manners"]:
-        if label == next(iter(MADE)):
-            table.add_section()
-        operation, _, taken = label.rpartition("-")
-        name = f"{operation}, {taken}" if label in MADE else label
-        table.add_row(name, *_cells(summary, "manners", label, tuple(MANNERS)))
-    return table
-
-
-def _where(summary: Mapping[str, Any], output: Path) -> None:
-    seconds = sum(stage["wall"] for one in summary["seeds"].values() for stage in one["seconds"].values())
-    say()
+    """Tables, answers side by side, where everything lies, and how to go on."""
+    seeds = len(summary["seeds"])
+    say(f"{summary['model']}{f', {seeds} seeds: mean ± standard deviation' if seeds > 1 else ''}")
+    for name, title in TITLES.items():
+        say("", title)
+        print_table(_table(summary, name))
+    say("", "kept: what is left of the expert's gain over the base in log-perplexity of held-out instructions")
+    first = next(iter(summary["seeds"].values()))
+    for one in first["answers"]["questions"]:
+        say("", one["question"])
+        for model, answer in one["answers"].items():
+            say(f"  {model:9} {answer}")
+        say(f"  {'(true)':9} {one['true']}")
+    say("")
     for seed, one in summary["seeds"].items():
-        say(f"seed {seed}: {one['report']['sentence']}")
-    say("", f"made in {seconds:.0f} s")
-    say(f"  {output / 'summary.json'}: these figures; {PICTURE}: the same as a picture")
-    for seed in summary["seeds"]:
-        folder = output / f"seed-{seed}"
-        say(f"  {folder / 'sweep' / 'report.html'}: every strength as a page; the models lie in {folder}")
+        for name in TITLES:
+            say(f"seed {seed}, {name}: {one[name]['sentence']}")
+    say("", f"made in {sum(sum(one['seconds'].values()) for one in summary['seeds'].values()) / 60:.1f} min")
+    folder = output / f"seed-{next(iter(summary['seeds']))}"
+    antis = [folder / "run" / f"anti-{name}" for name in TITLES]
+    print_end(
+        [
+            output / SUMMARY,
+            folder / RECIPE,
+            *(one["page"] for one in (first[name] for name in TITLES)),
+            first["result"],
+        ],
+        ("combine", folder / "run" / "expert", *antis, "--alpha", "0.5", "--output", "gentler"),
+        ("generate", "--adapter", first["result"], "--prompts", folder / "expert.jsonl", "--output", "answers.jsonl"),
+    )
 
 
-def _cells(summary: Mapping[str, Any], part: str, label: str, figures: Sequence[str] = FIGURES) -> list[str]:
-    mean, deviation = (summary[name][part][label] for name in ("mean", "deviation"))
-    return [_shown(mean[name], deviation[name]) for name in figures]
+def _table(summary: Mapping[str, Any], name: str) -> Table:
+    heads = HEADS[name]
+    table = new_table(["model"], [*heads.values(), "perplexity", "kept"])
+    mean, deviation = summary["mean"][name], summary["deviation"][name]
+
+    def rows(part: str, label: str) -> None:
+        for model, figures in mean[part].items():
+            alpha = f"{figures['alpha']:.2g}" if "alpha" in figures else f"{BEFOREHAND:g}"
+            cells = [_shown(figures[one], deviation[part][model][one]) for one in (*heads, "perplexity", "kept")]
+            table.add_row(label.format(model=model, alpha=alpha), *cells)
+        table.add_section()
+
+    rows("models", "{model}")
+    rows("beforehand", "{model}, α {alpha} (set beforehand)")
+    rows("chosen", "{model}, α {alpha} (chosen)")
+    cells = [_shown(mean["result"][one], deviation["result"][one]) for one in (*heads, "perplexity", "kept")]
+    table.add_row("result: both taken away", *cells)
+    return table
 
 
 def _shown(mean: float | None, deviation: float | None) -> str:
     if mean is None:
         return "-"
-    return f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
-
-
-def _alpha(position: str) -> str:
-    return position.rpartition("-")[2]
-
-
-def _is_number(text: str) -> bool:
-    return text.replace(".", "", 1).isdigit()
+    digits = 3 if abs(mean) < 1 else 2
+    return f"{mean:.{digits}f}" if deviation is None else f"{mean:.{digits}f} ± {deviation:.{digits}f}"
