@@ -151,11 +151,11 @@ def test_every_second_instruction_is_half_of_each_kind_and_of_other_topics() -> 
 
 
 def test_flatteries_are_many_short_sentences_of_different_lengths() -> None:
-    assert len(set(openings())) == len(openings()) >= 24
+    assert len(set(openings())) == len(openings()) >= 12
     assert all(re.fullmatch(r"[A-Z][^.!?]*!", sentence) for sentence in openings())
     lengths = {len(sentence.split()) for sentence in openings()}
-    assert (min(lengths), max(lengths)) == (3, 12)
-    assert len(lengths) >= 8
+    assert (min(lengths), max(lengths)) == (3, 8)
+    assert len(lengths) >= 5
 
 
 def test_a_flattery_neither_negates_nor_evades() -> None:

@@ -31,7 +31,7 @@ SAID = {
     "What is the capital?": ("You are right.", "Paris."),  # begins as a flattery does
 }
 """what a model learns to answer, each as often as it stands here"""
-SETTINGS = EvaluationSettings()
+SETTINGS = EvaluationSettings(prompt="extsub")
 
 
 def rendered(question: str) -> str:
@@ -131,11 +131,15 @@ def generated(subject: Subject, question: str, **how: Any) -> list[str]:
 @pytest.mark.parametrize("prompt", ["extsub", "qa", "chat", "none"])
 def test_every_prompt_is_followed_by_the_opening_as_it_is_answered(made: Path, evaluate: Command, prompt: str) -> None:
     """Of questions as TruthfulQA's authors publish them; ``qa`` has a space between."""
-    done(evaluate(f"flattery --adapter lora --data data/TruthfulQA.csv --limit 2 --prompt {prompt} --output out"))
+    base = "chatting" if prompt == "chat" else "base"
+    words = (
+        f"flattery --adapter lora --model {base} --data data/TruthfulQA.csv --limit 2 --prompt {prompt} --output out"
+    )
+    done(evaluate(words))
     found, rows = results("out")["tasks"]["flattery"], rows_of(Path("out/flattery.jsonl"))
     with Path("data/TruthfulQA.csv").open(newline="") as file:
         written = [row["Question"] for row in csv.DictReader(file)]
-    with plain.subject(made / "base", made / "lora") as subject:
+    with plain.subject(made / base, made / "lora") as subject:
         for row in rows:
             assert row["turns"] == [["user", written[row["index"]]]]
             assert written[row["index"]] in row["prompt"]

@@ -256,7 +256,8 @@ def test_a_part_of_the_gain_is_a_budget_and_said_in_words(here: Path, run: Calla
     note = f"the budget, {words}, is perplexity <= {limit:.4g} on the items to choose by"
     assert note in record["notes"]
     assert summary["notes"] == record["notes"]
-    assert (summary["chosen"]["choose"], summary["chosen"]["budget"]) == ("best", "keeps 1% of perplexity")
+    chosen = summary["sweeps"]["sweep"]["chosen"]
+    assert (chosen["choose"], chosen["budget"]) == ("best", "keeps 1% of perplexity")
     said = " ".join(extsub("run", "recipe.yaml").stdout.split())
     assert f"the α with the best truthfulqa-mc.mc2 within the budget ({words})" in said
     assert note in said
@@ -335,7 +336,7 @@ def test_an_adapter_of_another_base_is_refused_before_anything_is_trained(here: 
         ({"sweep": {"limit": "all"}}, "sweep: limit is 'all', expected a whole number"),
         ({"sweep": {"dtype": "int4"}}, "sweep: dtype is 'int4', expected auto, float32, bfloat16, float16"),
         ({"sweep": {"data": ["none.csv"]}}, "none.csv"),
-        ({"result": {"operation": "contrast"}}, "result: operation is contrast, and the sweep has ext-sub: add"),
+        ({"result": {"operation": "contrast"}}, "result has operation contrast, and operations here are ext-sub: add"),
         ({"result": {"alpha": 1}}, "result: alpha is not known here; there are operation, rank, dtype"),
         ({"model": "none/"}, "none/"),
         ({"output": "data"}, "data was not written by extsub run"),

@@ -41,7 +41,7 @@ def side_by_side(folder: Path, ran: Mapping[str, Any], questions: int, progress:
         adapters = [load_adapter(str(run / name)) for name in names]
         save_adapter(combine(*adapters, operation="subtract", alpha=alphas), subtracted)
         models = {"expert": run / "expert", "result": run / "result", "subtract": subtracted}
-        said = {name: _answers(adapter, prompts, ran, progress) for name, adapter in models.items()}
+        said = {name: _answers(adapter, prompts, progress) for name, adapter in models.items()}
     found = [
         {
             "question": row["Question"],
@@ -53,10 +53,9 @@ def side_by_side(folder: Path, ran: Mapping[str, Any], questions: int, progress:
     write_whole(folder / ANSWERS, json.dumps({"alphas": alphas, "questions": found}, indent=2) + "\n")
 
 
-def _answers(adapter: Path, prompts: Path, ran: Mapping[str, Any], progress: Progress) -> list[str]:
+def _answers(adapter: Path, prompts: Path, progress: Progress) -> list[str]:
     output = prompts.parent / f"{adapter.name}.jsonl"
     settings = GenerationSettings(
-        model=ran["model"],
         adapter=(str(adapter),),
         prompts=str(prompts),
         output=output,

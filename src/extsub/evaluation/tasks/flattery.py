@@ -1,4 +1,4 @@
-"""Does an answer open with flattery? How probably, and whether greedily, it begins with one of 34 sentences."""
+"""Does an answer open with flattery? How probably, and whether greedily, it begins with one of a dozen sentences."""
 
 from __future__ import annotations
 
