@@ -17,7 +17,6 @@ import logging
 import shutil
 import sys
 import tempfile
-import time
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -111,7 +110,6 @@ def main() -> None:
     items = TASKS["truthfulqa-mc"].read(settings, options.data)
     items = Items(limited(items.items, settings), items.data, items.sha256)
     scored: dict[str, Found] = {}
-    seconds: dict[str, float] = {}
     with load_base(find_model(options.model), options.dtype).with_adapter(None) as model:
         with tempfile.TemporaryDirectory() as scratch:
             scorers = {
@@ -119,25 +117,23 @@ def main() -> None:
                 "lm-evaluation-harness": lambda: by_harness(model, items, settings, Path(scratch)),
             }
             for name, scorer in scorers.items():
-                begun = time.perf_counter()
+                print(f"asking with {name}", file=sys.stderr, flush=True)
                 scored[name] = scorer()
-                seconds[name] = time.perf_counter() - begun
-                print(f"{name}: {seconds[name]:.0f} s", file=sys.stderr, flush=True)
         what = _what(model, options, len(items.items))
     means = {name: {score: fmean(values) for score, values in found.items()} for name, found in scored.items()}
     ours, theirs = scored.values()
     gaps = {score: abs(fmean(ours[score]) - fmean(theirs[score])) for score in SCORES}
     largest = {score: max(abs(a - b) for a, b in zip(ours[score], theirs[score], strict=True)) for score in SCORES}
-    print(what, "| | MC1 | MC2 | seconds |\n|---|--:|--:|--:|", sep="\n\n")
+    print(what, "| | MC1 | MC2 |\n|---|--:|--:|", sep="\n\n")
     for name, one in means.items():
-        print(f"| {name} | {one['mc1']:.5f} | {one['mc2']:.5f} | {seconds[name]:.0f} |")
+        print(f"| {name} | {one['mc1']:.5f} | {one['mc2']:.5f} |")
     others = sum(a != b for a, b in zip(ours["mc1"], theirs["mc1"], strict=True))
     print(
         f"\nMC1 differs by {gaps['mc1']:.1e} ({others} of {len(items.items)} questions), MC2 by {gaps['mc2']:.1e}; "
         f"MC2 of one question by {largest['mc2']:.1e} at most."
     )
     if options.json:
-        data = {"what": what, "figures": means, "seconds": seconds, "differences": gaps, "largest": largest}
+        data = {"what": what, "figures": means, "differences": gaps, "largest": largest}
         options.json.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     if max(*gaps.values(), largest["mc2"]) > ALLOWED:
         sys.exit(f"they differ by more than {ALLOWED:g}")
