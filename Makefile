@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # Broken and hostile files for MINUTES: make fuzz MINUTES=20
 MINUTES ?= 5
 
-.PHONY: demo test fuzz hostile lint types check bench bench-train bench-evaluate bench-sweep clean
+.PHONY: demo test fuzz hostile lint types check bench bench-agreement bench-train bench-evaluate bench-sweep clean
 
 demo: $(READY)
 	$(BIN)/extsub demo
@@ -39,6 +39,10 @@ bench-train: $(READY)
 bench-sweep: $(READY)
 	$(BIN)/python benchmarks/sweep.py
 
+# MC1 and MC2 beside lm-evaluation-harness: make bench-agreement MODEL=FOLDER DATA=TruthfulQA.csv
+bench-agreement: $(READY)
+	$(BIN)/python benchmarks/agreement.py --model $(MODEL) --data $(DATA)
+
 bench-evaluate: $(READY)
 	$(BIN)/python benchmarks/evaluation.py
 
@@ -47,7 +51,7 @@ hostile: $(READY)
 	PYTHONPATH=src:tests $(BIN)/python -m hostile $(HOSTILE)
 
 clean:
-	rm -rf $(VENV) demo miniature
+	rm -rf $(VENV) demo
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11")'
