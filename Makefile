@@ -10,13 +10,17 @@ READY := $(VENV)/.ready
 # Broken and hostile files for MINUTES: make fuzz MINUTES=20
 MINUTES ?= 5
 
-.PHONY: demo test fuzz hostile lint types check bench bench-agreement bench-train bench-evaluate bench-sweep clean
+.PHONY: demo test test-slow fuzz hostile lint types check bench bench-agreement bench-train bench-evaluate bench-sweep clean
 
 demo: $(READY)
 	$(BIN)/extsub demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The same in other ways: several processes, kills at random moments
+test-slow: $(READY)
+	$(BIN)/python -m pytest -n 2 -m slow
 
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz.py $(MINUTES)

@@ -215,7 +215,7 @@ def test_stopped_during_the_imports_it_says_so(tmp_path: Path, name: str, code: 
         (["generate", "--model", "m", "--prompts", "d.jsonl", "--output", "o.jsonl"], "evaluate", "peft"),
         (["sweep", "e", "a", "--tasks", "drift", "--output", "o"], "evaluate", "peft"),
         (["run", "recipe.yaml"], "train,evaluate,report", "trl"),
-        (["demo"], "train,evaluate,report", "trl"),
+        (["demo"], "demo", "trl"),
         (["report", "folder"], "report", "jinja2"),
     ],
 )

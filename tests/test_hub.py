@@ -95,6 +95,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
     build.lora(handler.root / "ann" / "anti", seed=1)
     url = f"http://127.0.0.1:{server.server_port}"
     from huggingface_hub import constants, hf_api
+    from transformers.utils import hub as of_transformers
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -102,6 +103,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(hf_api.api, "endpoint", url)
+    monkeypatch.setattr(of_transformers, "_hf_api", None, raising=False)  # it keeps the hub that it met first
     yield handler
     server.shutdown()
     server.server_close()

@@ -404,6 +404,7 @@ def test_each_anti_expert_may_have_a_strength_of_its_own(here: Path, run: Callab
     assert run()[0] == []
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_same_way(here: Path) -> None:
     """Over gloo: the adapters of one process up to rounding, the same choice; and they stop together."""
     write(here, output="two", sweep={"alphas": "0.5"}, result={"rank": None})

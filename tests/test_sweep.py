@@ -194,6 +194,7 @@ def start(*python: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-W", "ignore", *python], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_two_processes_and_a_killed_sweep_find_what_one_finds(pair: Path, extsub: Command) -> None:
     words = ["sweep", "expert", "anti-expert", "--tasks", "truthfulqa-mc", "perplexity", *DATA.split()[:4]]
     words += [*"--operations ext-sub,subtract --alphas 0.5,1 --search 2 --budget".split(), "perplexity <= 99 * expert"]

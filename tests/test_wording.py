@@ -239,7 +239,7 @@ def test_a_sweep_asks_everybody_as_its_expert_was_trained(adapters: Path, extsub
     ):
         found = json.loads(done(extsub("sweep", expert, anti, *words.split(), "--output", f"swept-{expert}")))
         assert found["settings"]["prompt"] == word
-        assert found["notes"] == notes
+        assert [note for note in found["notes"] if "too few to choose by" not in note] == notes
         for folder in Path(f"swept-{expert}", "positions").iterdir():
             run = results(folder)["runs"]["perplexity"]
             assert (run["identity"]["prompt"], run["notes"]) == (word, notes)

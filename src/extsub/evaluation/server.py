@@ -23,10 +23,12 @@ PATIENCE = 600.0
 class Server:
     """Asks for greedy answers. Rendered prompts go to ``/completions``, conversations to ``/chat/completions``."""
 
-    def __init__(self, url: str, model: str, at_once: int | None = None, retries: int = RETRIES) -> None:
+    def __init__(self, url: str, model: str, at_once: int | None = None, retries: int | None = None) -> None:
         openai = require("openai", "openai")
         key = os.environ.get("OPENAI_API_KEY", "none")
-        self._client = openai.OpenAI(base_url=url, api_key=key, max_retries=retries, timeout=PATIENCE)
+        self._client = openai.OpenAI(
+            base_url=url, api_key=key, max_retries=RETRIES if retries is None else retries, timeout=PATIENCE
+        )
         self._errors = openai.OpenAIError
         self.url, self.model, self._at_once = url, model, at_once or AT_ONCE
 
