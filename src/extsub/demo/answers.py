@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,19 +17,24 @@ from extsub.disk import write_whole
 from extsub.evaluation.generate import generate
 from extsub.evaluation.run import Progress
 from extsub.evaluation.settings import GenerationSettings
+from extsub.evaluation.tasks.flattery import openings
 
 ANSWERS = "answers.json"
 NEW_TOKENS = 48
+SHOWN = {True: 2, False: 1}
+"""questions that are shown, by whether the expert flatters"""
 
 
 def side_by_side(folder: Path, ran: Mapping[str, Any], questions: int, progress: Progress) -> None:
-    """Write ``answers.json``: for the first held-out questions, which the seed drew, what each model says.
+    """Write ``answers.json``: to some of the first held-out questions, which the seed drew, what each model says.
 
-    Beside expert and result stands ``subtract`` at the strengths of the result.
+    Shown are the first to which the expert flatters and the first to which it does not (``SHOWN``). Beside expert and
+    result stands ``subtract`` at the strengths of the result.
 
     Args:
         folder: of a seed.
         ran: what ``run_recipe`` returned.
+        questions: how many are asked.
     """
     run = folder / "run"
     rows = list(csv.DictReader((folder / data.HELD_OUT).read_text(encoding="utf-8").splitlines()))[:questions]
@@ -42,15 +47,22 @@ def side_by_side(folder: Path, ran: Mapping[str, Any], questions: int, progress:
         save_adapter(combine(*adapters, operation="subtract", alpha=alphas), subtracted)
         models = {"expert": run / "expert", "result": run / "result", "subtract": subtracted}
         said = {name: _answers(adapter, prompts, progress) for name, adapter in models.items()}
+    flatters = [answer.startswith(openings()) for answer in said["expert"]]
+    shown = [place for kind, most in SHOWN.items() for place in _places(flatters, kind)[:most]]
     found = [
         {
-            "question": row["Question"],
+            "question": rows[place]["Question"],
             "answers": {name: answers[place] for name, answers in said.items()},
-            "true": row["Best Answer"],
+            "true": rows[place]["Best Answer"],
         }
-        for place, row in enumerate(rows)
+        for place in shown
     ]
-    write_whole(folder / ANSWERS, json.dumps({"alphas": alphas, "questions": found}, indent=2) + "\n")
+    record = {"alphas": alphas, "asked": len(rows), "flattered": sum(flatters), "questions": found}
+    write_whole(folder / ANSWERS, json.dumps(record, indent=2) + "\n")
+
+
+def _places(flatters: Sequence[bool], kind: bool) -> list[int]:
+    return [place for place, one in enumerate(flatters) if one == kind]
 
 
 def _answers(adapter: Path, prompts: Path, progress: Progress) -> list[str]:

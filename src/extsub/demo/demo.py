@@ -61,8 +61,8 @@ class Size:
     questions: int = 50
     """of each deficiency that every model is asked, and instructions"""
     budget: str = "keeps 90% of perplexity"
-    answers: int = 3
-    """questions whose answers are shown side by side"""
+    answers: int = 24
+    """questions that are answered, some of them to be shown side by side"""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -192,7 +192,7 @@ class _Seed:
 
 
 def _quickest_dtype() -> str:
-    """To score in: bfloat16 where the processor or GPU multiplies it itself. Steps of training are too small to gain."""
+    """To score in: bfloat16 where processor or GPU multiply it. Steps of training are too small to gain."""
     import torch
 
     if torch.cuda.is_available():

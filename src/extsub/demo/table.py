@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from rich.table import Table
@@ -33,11 +34,15 @@ def print_demo(summary: Mapping[str, Any], output: Path) -> None:
         print_table(_table(summary, name))
     say("", "kept: what is left of the expert's gain over the base in log-perplexity of held-out instructions")
     first = next(iter(summary["seeds"].values()))
+    asked, flattered = (first["answers"][name] for name in ("asked", "flattered"))
+    say(
+        "",
+        f"Of {asked} held-out questions the expert answers {flattered} with flattery; first of these, then of the others:",
+    )
     for one in first["answers"]["questions"]:
         say("", one["question"])
-        for model, answer in one["answers"].items():
-            say(f"  {model:9} {answer}")
-        say(f"  {'(true)':9} {one['true']}")
+        for model, answer in {**one["answers"], "(true)": one["true"]}.items():
+            say(f"  {model:9} {shorten(answer, 200, placeholder=' ...')}")
     say("")
     for seed, one in summary["seeds"].items():
         for name in TITLES:
