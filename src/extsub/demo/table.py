@@ -37,7 +37,7 @@ def print_demo(summary: Mapping[str, Any], output: Path) -> None:
     asked, flattered = (first["answers"][name] for name in ("asked", "flattered"))
     say(
         "",
-        f"Of {asked} held-out questions the expert answers {flattered} with flattery; first of these, then of the others:",
+        f"Of {asked} held-out questions the expert answers {flattered} with flattery. Of these, then of the others:",
     )
     for one in first["answers"]["questions"]:
         say("", one["question"])
