@@ -217,6 +217,7 @@ for words in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_figures_of_one(evaluate: Command, extsub: Command) -> None:
     """Three commands in one start: an evaluation, answers to a file, and what both processes must refuse."""
     tasks = ("truthfulqa-mc", "halueval-qa", "toxicity", "repetition")

@@ -193,6 +193,7 @@ def test_a_plan_says_what_is_to_be_done_and_writes_nothing(here: Path, run: Call
     assert not Path("new").exists()
 
 
+@pytest.mark.slow
 def test_a_stage_that_fails_says_what_goes_on(here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """And a training that was stopped ends with the bits of one that was not."""
     write(here, output="new", training={"checkpoint_steps": 1})
@@ -278,6 +279,7 @@ def _perplexity(position: str) -> float:
     return math.exp(-sum(row["log_likelihood"] for row in own) / sum(row["tokens"] for row in own))
 
 
+@pytest.mark.slow
 def test_adapters_may_be_taken_as_they_are(here: Path, run: Callable, extsub: Command) -> None:
     for seed, name in ((5, "mine"), (6, "theirs")):
         plain.adapter(here / "base", here / name, "lora", seed)

@@ -333,7 +333,8 @@ def test_ctrl_c_says_how_to_go_on(
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize("kind", ["lora", pytest.param("p-tuning", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["lora", "p-tuning"])
 def test_a_killed_run_resumes_with_the_same_bits(base: Path, data: Path, tmp_path: Path, kind: str) -> None:
     """SIGKILL: nobody can tidy up."""
     many = {"kind": kind, "epochs": 15, "checkpoint_steps": 3}
