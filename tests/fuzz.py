@@ -121,13 +121,13 @@ def dense(folder: Path) -> dict[str, Tensor]:
         if config.get("target_parameters") or A.ndim != 2 or "base_layer" in key or not mark:
             continue
         B = tensors[f"{name}.lora_B{end}"]
-        r, lora_alpha = (_value(config, f"{field}_pattern", name, default) for field, default in PATTERNS)
-        scaling = lora_alpha / math.sqrt(r) if config.get("use_rslora") else lora_alpha / r
         if config["peft_type"] == "ADALORA":
             A = A * tensors[f"{name}.lora_E"]
-            scaling = (config["lora_alpha"] if config["lora_alpha"] > 0 else config["init_r"]) / (
-                config["init_r"] + 1e-5
-            )
+            r = config["init_r"]
+            scaling = (config["lora_alpha"] if config["lora_alpha"] > 0 else r) / (r + 1e-5)
+        else:
+            r, lora_alpha = (_value(config, f"{field}_pattern", name, default) for field, default in PATTERNS)
+            scaling = lora_alpha / math.sqrt(r) if config.get("use_rslora") else lora_alpha / r
         result[name] = scaling * B @ A
     return result
 
@@ -136,8 +136,8 @@ PATTERNS = (("rank", "r"), ("alpha", "lora_alpha"))
 
 
 def _value(config: dict[str, Any], field: str, name: str, default: str) -> float:
-    """As PEFT finds it; AdaLoRA has a field of the same name for something else."""
-    patterns = {} if config["peft_type"] == "ADALORA" else config.get(field) or {}
+    """As PEFT finds it."""
+    patterns = config.get(field) or {}
     return patterns.get(get_pattern_key(patterns.keys(), name), config.get(default, 1))
 
 

@@ -381,6 +381,7 @@ def test_what_was_asked_before_the_numbers_broke_is_kept(here: Path, evaluate: C
         ({"base_model_name_or_path": "x" * 4000}, f"{'x' * 48}...{'x' * 48}: no such folder"),
         ({"base_model_name_or_path": "~nobody-at-all/x"}, "~nobody-at-all/x: no such folder or file (Could"),
         ({"base_model_name_or_path": ["x"]}, "spoilt: base_model_name_or_path in adapter_config.json must be a string"),
+        ({"rank_pattern": [[]]}, "spoilt: rank_pattern must map names to numbers, found [[]]"),
         ({"modules_to_save": "lm_head"}, "spoilt: modules_to_save in adapter_config.json must be a list of names"),
         ({"modules_to_save": ["("]}, "spoilt: modules_to_save has '(', which is no regular expression"),
         ({"base_model_name_or_path": "lora"}, "lora is an adapter, not a model: pass it as --adapter to "

@@ -207,7 +207,7 @@ class _Reader:
             )
         (r, scaling) = candidates.pop()
         if E_key:
-            r = A.shape[0]
+            r = A.shape[0] if A.shape else 0
             if self.file.info[E_key].shape != (r, 1):
                 raise ExtSubError(
                     f"{self.where}: {brief(E_key)} has shape {list(self.file.info[E_key].shape)}, expected [{r}, 1]: "

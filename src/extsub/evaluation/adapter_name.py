@@ -61,6 +61,9 @@ def find(name: str) -> AdapterName:
     if config.get("megatron_config"):
         raise ExtSubError(f"{name}: megatron_config is set in {source.config.name}: PEFT would import what it names")
     fields.names(config, "modules_to_save", name)  # PEFT takes a text apart, and each letter for an expression
+    for field in ("rank_pattern", "alpha_pattern"):  # PEFT takes the entries of anything for expressions
+        if not isinstance(config.get(field) or {}, dict):
+            raise ExtSubError(f"{name}: {field} must map names to numbers, found {shown(config[field])}")
     _check_sizes(config, open_tensors(source.weights, name))
     template, notes = template_in(source.folder)
     scale = check_scale(config, name) if kind == "LORA" else ()
