@@ -405,5 +405,5 @@ def test_a_factor_of_adalora_without_sides_is_refused(tmp_path: Path, spoilt: st
     sides = {"lora_A": (3, 8), "lora_B": (12, 3), "lora_E": (3, 1)}
     tensors = {f"{PREFIX}{Q}.{name}": torch.ones(() if name == spoilt else shape) for name, shape in sides.items()}
     config = build.lora_config(3, peft_type="ADALORA", init_r=3, target_r=2)
-    with pytest.raises(ExtSubError, match=r"a: model.*self_attn.q_proj"):
+    with pytest.raises(ExtSubError, match=r"a: .*self_attn.q_proj.*"):
         load_adapter(str(build.write(tmp_path / "a", tensors, config)))
