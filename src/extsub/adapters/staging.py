@@ -43,7 +43,8 @@ def check_output(output: Path, inputs: Iterable[Path], overwrite: bool) -> None:
 
 
 def check_place(output: Path) -> None:
-    """Refuse what is no folder; undo the first of the two renames if a run was killed between them.
+    """Refuse what is no folder; undo the first of the two renames if a run was killed between them, and take away what
+    was replaced if one was killed after both.
 
     Raises:
         ExtSubError: the output is a link or a file, has no name, or is just being written.
@@ -60,6 +61,9 @@ def check_place(output: Path) -> None:
         with locked(partial, output):
             if not output.exists():
                 replaced.rename(output)
+    elif output.is_dir() and not partial.is_dir():  # a run that was killed while it took the old one away
+        with contextlib.suppress(OSError):
+            remove(replaced)
 
 
 @contextlib.contextmanager
