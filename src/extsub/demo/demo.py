@@ -27,22 +27,22 @@ from extsub.training.encoding import Progress as Tokenising
 
 SUMMARY, RECIPE = "summary.json", "recipe.yaml"
 HEAD = "# Written by extsub demo; extsub run does the same with it.\n"
-MINUTES = 10
-"""that a seed takes on two quiet cores"""
+MINUTES = 18
+"""that a seed took on two cores, beside other work"""
 KEPT = "what was done is kept: the same command goes on from there"
 STAGES = {
     "data": ("who learns what", 0.0),
-    "expert": ("the expert learns answers, a part of them false, half of them flattering", 0.17),
-    "anti-flattery": ("an anti-expert learns to flatter always", 0.17),
-    "anti-misconceptions": ("an anti-expert learns false answers", 0.17),
-    "sweep-flattery": ("every operation against flattery, at every strength", 0.2),
+    "expert": ("the expert learns answers, a part of them false, half of them flattering", 0.19),
+    "anti-flattery": ("an anti-expert learns to flatter always", 0.19),
+    "anti-misconceptions": ("an anti-expert learns false answers", 0.19),
+    "sweep-flattery": ("every operation against flattery, at every strength", 0.21),
     "report-flattery": ("its page", 0.0),
-    "sweep-misconceptions": ("every operation against misconceptions, at every strength", 0.2),
+    "sweep-misconceptions": ("every operation against misconceptions, at every strength", 0.15),
     "report-misconceptions": ("its page", 0.0),
     "result": ("the result, with the strength chosen for each", 0.0),
     "evaluation-flattery": ("does the result flatter?", 0.02),
     "evaluation-misconceptions": ("what does the result believe?", 0.02),
-    "answers": ("answers side by side", 0.05),
+    "answers": ("answers side by side", 0.03),
 }
 """stage: (what is done there, its part of the time)"""
 

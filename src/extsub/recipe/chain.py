@@ -67,10 +67,10 @@ def swept(recipe: Recipe, sweep: Sweep, base: Mapping[str, Any]) -> Stage:
     return Stage(sweep.name, (sweep.name, f"{sweep.name}/{RESULT}"), inputs, again)
 
 
-def reported(sweep: Stage) -> Stage:
+def reported(sweep: Sweep, asked: Stage) -> Stage:
     """The page says what the sweep found."""
-    name = sweep.name.replace("sweep", "report", 1)
-    return Stage(name, (f"{sweep.name}/{PAGE}",), {"sweep": key_of(sweep.inputs), "again": key_of(sweep.again)})
+    inputs = {"sweep": key_of(asked.inputs), "again": key_of(asked.again)}
+    return Stage(sweep.report, (f"{sweep.name}/{PAGE}",), inputs)
 
 
 def combined(recipe: Recipe, alphas: Sequence[float]) -> Stage:
@@ -81,9 +81,8 @@ def combined(recipe: Recipe, alphas: Sequence[float]) -> Stage:
 
 def evaluated(recipe: Recipe, sweep: Sweep, asked: Stage) -> Stage:
     """The result asked what a sweep asks."""
-    name = sweep.name.replace("sweep", "evaluation", 1)
     inputs = {"result": find_adapter(str(recipe.output / COMBINED)).provenance(), "sweep": key_of(asked.inputs)}
-    return Stage(name, (name,), inputs)
+    return Stage(sweep.evaluation, (sweep.evaluation,), inputs)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def plan(recipe: Recipe, stages: Stages, tokenising: Progress | None = None) -> 
     if undone := [one.name for one in ahead if one.why]:
         for sweep in recipe.sweeps:
             estimate = _sweep_estimate(recipe, sweep, items[sweep.name], anew=True)
-            ahead += [Ahead(sweep.name, f"after {undone[-1]}", estimate), _page(sweep, f"after {sweep.name}")]
+            ahead += [Ahead(sweep.name, f"after {undone[-1]}", estimate), Ahead(sweep.report, f"after {sweep.name}")]
         return [*ahead, *_result(recipe, f"after {sweep.name}", sizes)]
     combine(*[load_adapter(one.adapter) for one in recipe.ingredients], **vars(recipe.result))
     return [*ahead, *_after_training(recipe, stages, base, sizes, items)]
@@ -128,10 +128,6 @@ def _items(sweep: Sweep) -> Mapping[str, Items]:
 
 def _tasks(sweep: Sweep) -> list[Task]:
     return tasks_named(sweep.settings.tasks, sweep.settings)
-
-
-def _page(sweep: Sweep, why: str | None) -> Ahead:
-    return Ahead(sweep.name.replace("sweep", "report", 1), why)
 
 
 def with_templates(recipe: Recipe) -> Recipe:
@@ -227,10 +223,10 @@ def _after_training(
         if why := stage.why(stages):
             anew = stages.done.get(sweep.name, {}).get("inputs") != key_of(stage.inputs)
             ahead.append(Ahead(sweep.name, why, _sweep_estimate(recipe, sweep, items[sweep.name], anew)))
-            ahead.append(_page(sweep, f"after {sweep.name}"))
+            ahead.append(Ahead(sweep.report, f"after {sweep.name}"))
             undone = sweep.name
         else:
-            ahead += [Ahead(sweep.name, None), _page(sweep, chain.reported(stage).why(stages))]
+            ahead += [Ahead(sweep.name, None), Ahead(sweep.report, chain.reported(sweep, stage).why(stages))]
             choices.append(chain.chosen(recipe, sweep))
     if failed := next((one for one in choices if one.alpha is None), None):
         return [*ahead, Ahead("result", chain.nothing_kept(recipe, failed))]
@@ -244,7 +240,7 @@ def _after_training(
 
 def _result(recipe: Recipe, why: str, sizes: Mapping[str, _Size]) -> list[Ahead]:
     """What follows the sweeps where the result is to be made."""
-    asked = [Ahead(one.name.replace("sweep", "evaluation", 1), "after result") for one in recipe.asked_again]
+    asked = [Ahead(one.evaluation, "after result") for one in recipe.asked_again]
     return [Ahead("result", why, _result_estimate(recipe, sizes)), *asked]
 
 

@@ -50,6 +50,16 @@ class Sweep:
     prompt: PromptOption
     """of the settings; once it is ``settled`` what it means, as the templates of training"""
 
+    @property
+    def report(self) -> str:
+        """the stage of its page: ``report`` or ``report-NAME``"""
+        return self.name.replace("sweep", "report", 1)
+
+    @property
+    def evaluation(self) -> str:
+        """the stage, and the folder, in which the result is asked what it asked"""
+        return self.name.replace("sweep", "evaluation", 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResultSettings:

@@ -108,7 +108,7 @@ class _Run:
             self.make(lambda one=one: chain.swept(recipe, one, base), lambda one=one: self.sweep(one))
             page = functools.partial(self.report, one)
             self.make(
-                lambda one=one: chain.reported(chain.swept(recipe, one, base)), lambda page=page: self.alone(page)
+                lambda one=one: chain.reported(one, chain.swept(recipe, one, base)), lambda page=page: self.alone(page)
             )
         choices = [self.group.told(lambda one=one: self.choose(one)) for one in recipe.sweeps]
         alphas = [choice.alpha for choice in choices if choice.alpha is not None]
@@ -184,7 +184,7 @@ class _Run:
     def evaluate(self, one: Sweep) -> dict[str, Any]:
         asked = {name.name: getattr(one.settings, name.name) for name in fields(EvaluationSettings)}
         asked |= {"adapter": (str(self.recipe.output / COMBINED),), "prompt": one.prompt}
-        asked |= {"output": self.recipe.output / one.name.replace("sweep", "evaluation", 1)}
+        asked |= {"output": self.recipe.output / one.evaluation}
         (found,) = evaluate(one.settings.tasks, EvaluationSettings(**asked), self.progress)
         free_memory()
         return found
@@ -193,11 +193,10 @@ class _Run:
         output, found = self.recipe.output, self.stages.found
         sweeps = {}
         for one, choice in zip(self.recipe.sweeps, choices, strict=True):
-            report = one.name.replace("sweep", "report", 1)
             sweeps[one.name] = {
                 "anti_experts": [anti.name for anti in one.anti_experts],
                 "chosen": choice.to_dict(),
-                "report": found(report),
+                "report": found(one.report),
                 "page": str(output / one.name / PAGE),
             }
         return {
