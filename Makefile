@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # Broken and hostile files for MINUTES: make fuzz MINUTES=20
 MINUTES ?= 5
 
-.PHONY: demo test test-slow fuzz hostile lint types check bench bench-agreement bench-train bench-evaluate bench-sweep clean
+.PHONY: demo test test-slow fuzz hostile lint types check bench bench-agreement bench-train bench-evaluate bench-sweep evidence clean
 
 demo: $(READY)
 	$(BIN)/extsub demo
@@ -49,6 +49,10 @@ bench-agreement: $(READY)
 
 bench-evaluate: $(READY)
 	$(BIN)/python benchmarks/evaluation.py
+
+# TruthfulQA on the demo's model, three seeds, hours: docs/evidence.md. EVIDENCE="--data TruthfulQA.csv --general FILE" without the hub
+evidence: $(READY)
+	$(BIN)/python benchmarks/evidence.py $(EVIDENCE)
 
 # About an hour: kills, signals, full and read-only disks, two runs at once (docs/reliability.md); HOSTILE="--kills 10"
 hostile: $(READY)
