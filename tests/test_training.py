@@ -434,3 +434,41 @@ def test_the_picture_of_the_loss_shows_the_name_of_the_data_as_it_is(tmp_path: P
     plan = {"steps": 3, "data": {"name": "data/$\\frac$ 模型 \x1b[31m\ud800.jsonl"}}
     plot_losses({"losses": losses, "settings": {"kind": "lora"}, "plan": plan}, tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+GROWTH = """
+import json, sys, threading, time
+import peft, transformers, trl
+from pathlib import Path
+from extsub.training.plan import plan_training
+from extsub.training.settings import TrainingSettings
+from extsub.training.train import train
+settings = TrainingSettings(**{**json.loads(sys.argv[1]), "output": Path("out"), "target_modules": ("all-linear",)})
+estimate, peak = plan_training(settings).memory()["together"], [0]
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+def watch():
+    while True:
+        peak[0] = max(peak[0], resident())
+        time.sleep(0.005)
+before = resident()
+threading.Thread(target=watch, daemon=True).start()
+train(settings)
+print(json.dumps([estimate, peak[0] - before]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux says what is resident")
+@pytest.mark.parametrize("more", [{"lora_dropout": 0.0}, {"lora_dropout": 0.05}, {"kind": "ia3"}])
+def test_memory_is_estimated_as_it_grows(tmp_path: Path, more: dict[str, object]) -> None:
+    base = tiny.llama(
+        tmp_path / "base", hidden_size=512, intermediate_size=1024, num_hidden_layers=8, max_position_embeddings=1024
+    )
+    row = {"instruction": "what is said", "output": "nobody knows the answer " * 40}
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for _ in range(8)))
+    given = {"model": str(base), "data": "rows.jsonl", "epochs": 1.0, "batch_size": 4, "micro_batch_size": 4, **more}
+    command = [sys.executable, "-c", GROWTH, json.dumps(given)]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    estimate, grown = json.loads(run.stdout.splitlines()[-1])
+    assert estimate == pytest.approx(grown, rel=0.25)

@@ -234,6 +234,22 @@ def test_out_of_memory_says_what_to_try(here: Path, extsub: Command, monkeypatch
     assert not (here / "out").exists()
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="on a GPU its own memory counts")
+def test_less_memory_than_needed_is_refused_before_the_model(
+    here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Free:
+        available, free = 1_000_000, 500_000
+
+    monkeypatch.setattr("psutil.virtual_memory", Free)
+    monkeypatch.setattr("psutil.swap_memory", Free)
+    monkeypatch.setattr("extsub.training.train.load_model", lambda *_, **__: pytest.fail("the model was loaded"))
+    run = extsub("train", "--model", "base", "--data", "rows.jsonl", "--output", "out", "--batch-size", 4)
+    assert run.returncode == 2
+    assert run.stderr.startswith("Error: too little memory: about 0.0 GB are needed, and 0.0 GB are free: try --micro-")
+    assert not (here / "out").exists()
+
+
 @pytest.mark.parametrize("kind", [RuntimeError, NotImplementedError, torch.AcceleratorError])
 def test_a_bug_keeps_its_traceback(
     here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch, kind: type[RuntimeError]

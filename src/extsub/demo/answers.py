@@ -18,6 +18,8 @@ from extsub.evaluation.generate import generate
 from extsub.evaluation.run import Progress
 from extsub.evaluation.settings import GenerationSettings
 from extsub.evaluation.tasks.flattery import openings
+from extsub.files import read_json
+from extsub.sweeping.settings import RESULT
 
 ANSWERS = "answers.json"
 NEW_TOKENS = 48
@@ -25,11 +27,22 @@ SHOWN = {True: 2, False: 1}
 """questions that are shown, by whether the expert flatters"""
 
 
+def strengths(run: Path, ran: Mapping[str, Any]) -> dict[str, list[float]]:
+    """At which the answers are given: for each model, one against each deficiency."""
+    found: dict[str, list[float]] = {"result": [], "subtract": []}
+    for name, one in ran["sweeps"].items():
+        record = read_json(run / name / RESULT, largest=None)
+        subtract = record["chosen"]["subtract"]
+        found["result"].append(one["chosen"]["alpha"])
+        found["subtract"].append(record["positions"][subtract["position"] or subtract["closest"]]["alpha"])
+    return found
+
+
 def side_by_side(folder: Path, ran: Mapping[str, Any], questions: int, progress: Progress) -> None:
     """Write ``answers.json``: to some of the first held-out questions, which the seed drew, what each model says.
 
     Shown are the first to which the expert flatters and the first to which it does not (``SHOWN``). Beside expert and
-    result stands ``subtract`` at the strengths of the result.
+    result stands ``subtract`` at the strengths that were chosen for it, or that came closest to the budget.
 
     Args:
         folder: of a seed.
@@ -38,13 +51,13 @@ def side_by_side(folder: Path, ran: Mapping[str, Any], questions: int, progress:
     """
     run = folder / "run"
     rows = list(csv.DictReader((folder / data.HELD_OUT).read_text(encoding="utf-8").splitlines()))[:questions]
-    alphas = [one["chosen"]["alpha"] for one in ran["sweeps"].values()]
+    alphas = strengths(run, ran)
     with TemporaryDirectory(dir=folder, prefix=".asking-") as place:
         prompts, subtracted = Path(place) / "prompts.jsonl", Path(place) / "subtract"
         prompts.write_text("".join(json.dumps({"prompt": row["Question"]}) + "\n" for row in rows), encoding="utf-8")
         names = ("expert", *(anti for one in ran["sweeps"].values() for anti in one["anti_experts"]))
         adapters = [load_adapter(str(run / name)) for name in names]
-        save_adapter(combine(*adapters, operation="subtract", alpha=alphas), subtracted)
+        save_adapter(combine(*adapters, operation="subtract", alpha=alphas["subtract"]), subtracted)
         models = {"expert": run / "expert", "result": run / "result", "subtract": subtracted}
         said = {name: _answers(adapter, prompts, progress) for name, adapter in models.items()}
     flatters = [answer.startswith(openings()) for answer in said["expert"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import random
@@ -85,6 +86,12 @@ def _split(chance: random.Random, questions: int) -> tuple[list[dict[str, str]],
     chance.shuffle(learnt)
     chance.shuffle(held_out)
     return learnt[:questions], held_out
+
+
+def source_key() -> str:
+    """Tells the package's data from that of another version."""
+    every = [_text(MISCONCEPTIONS), _text(INSTRUCTIONS), *openings()]
+    return hashlib.sha256("\n".join(every).encode()).hexdigest()
 
 
 def _text(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from extsub.demo import data
-from extsub.demo.answers import ANSWERS, side_by_side
+from extsub.demo.answers import ANSWERS, side_by_side, strengths
 from extsub.demo.data import Mix, write_data
 from extsub.demo.summary import over_seeds, summary_of
 from extsub.disk import write_whole
@@ -27,22 +27,22 @@ from extsub.training.encoding import Progress as Tokenising
 
 SUMMARY, RECIPE = "summary.json", "recipe.yaml"
 HEAD = "# Written by extsub demo; extsub run does the same with it.\n"
-MINUTES = 18
-"""that a seed took on two cores, beside other work"""
+MINUTES = 10
+"""that a seed takes on two quiet cores"""
 KEPT = "what was done is kept: the same command goes on from there"
 STAGES = {
     "data": ("who learns what", 0.0),
-    "expert": ("the expert learns answers, a part of them false, half of them flattering", 0.19),
-    "anti-flattery": ("an anti-expert learns to flatter always", 0.19),
-    "anti-misconceptions": ("an anti-expert learns false answers", 0.19),
-    "sweep-flattery": ("every operation against flattery, at every strength", 0.21),
+    "expert": ("the expert learns answers, a part of them false, half of them flattering", 0.15),
+    "anti-flattery": ("an anti-expert learns to flatter always", 0.15),
+    "anti-misconceptions": ("an anti-expert learns false answers", 0.15),
+    "sweep-flattery": ("every operation against flattery, at every strength", 0.25),
     "report-flattery": ("its page", 0.0),
-    "sweep-misconceptions": ("every operation against misconceptions, at every strength", 0.15),
+    "sweep-misconceptions": ("every operation against misconceptions, at every strength", 0.18),
     "report-misconceptions": ("its page", 0.0),
     "result": ("the result, with the strength chosen for each", 0.0),
-    "evaluation-flattery": ("does the result flatter?", 0.02),
-    "evaluation-misconceptions": ("what does the result believe?", 0.02),
-    "answers": ("answers side by side", 0.03),
+    "evaluation-flattery": ("does the result flatter?", 0.03),
+    "evaluation-misconceptions": ("what does the result believe?", 0.03),
+    "answers": ("answers side by side", 0.05),
 }
 """stage: (what is done there, its part of the time)"""
 
@@ -124,12 +124,13 @@ class _Seed:
 
     def run(self, progress: Progress, tokenising: Tokenising | None) -> dict[str, Any]:
         stages = Stages(self.folder, "extsub demo", self.tell)
-        inputs = {"seed": self.seed, "mix": self.size.mix.to_dict()}
+        inputs = {"seed": self.seed, "mix": self.size.mix.to_dict(), "from": data.source_key()}
         stages.make("data", data.FILES, inputs, lambda: write_data(self.folder, self.seed, self.size.mix))
         recipe = self.folder / RECIPE
         write_whole(recipe, HEAD + yaml.safe_dump(self.recipe(), sort_keys=False))
         ran = run_recipe(recipe, progress=progress, tokenising=tokenising, say=self.tell)
-        made_of = {"result": ran["result"]["inputs"], "questions": self.size.answers}
+        alphas = strengths(self.folder / "run", ran)
+        made_of = {"result": ran["result"]["inputs"], "alphas": alphas, "questions": self.size.answers}
         stages.make("answers", (ANSWERS,), made_of, lambda: side_by_side(self.folder, ran, self.size.answers, progress))
         seconds = {**ran["seconds"], **stages.seconds()}
         return {
@@ -157,6 +158,7 @@ class _Seed:
                 "micro_batch_size": size.batch_size,
                 "rank": size.rank,
                 "lora_alpha": 2 * size.rank,
+                "lora_dropout": 0.0,  # drawing its masks takes a third of a step on a CPU
                 "target_modules": "all-linear",
                 "seed": self.seed,
             },

@@ -34,10 +34,12 @@ def print_demo(summary: Mapping[str, Any], output: Path) -> None:
         print_table(_table(summary, name))
     say("", "kept: what is left of the expert's gain over the base in log-perplexity of held-out instructions")
     first = next(iter(summary["seeds"].values()))
-    asked, flattered = (first["answers"][name] for name in ("asked", "flattered"))
+    asked, flattered, alphas = (first["answers"][name] for name in ("asked", "flattered", "alphas"))
+    strengths = ", ".join(f"{name} at α {' and '.join(f'{one:g}' for one in each)}" for name, each in alphas.items())
     say(
         "",
-        f"Of {asked} held-out questions the expert answers {flattered} with flattery. Of these, then of the others:",
+        f"Of {asked} held-out questions the expert answers {flattered} with flattery. Of these, then of the others "
+        f"({strengths}, as chosen against each):",
     )
     for one in first["answers"]["questions"]:
         say("", one["question"])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 WORTH_SHARING = 0.8
 """share the prompts if at most this part of the tokens is left to compute; copying keys and values takes time too"""
-WORTH_BEGINNING = 32
+WORTH_BEGINNING = 16
 """tokens that all prompts must begin with before that is shared too"""
 CPU_TOKENS = 2048
 """padded tokens at once on a CPU, where more are slower: new memory takes time"""

@@ -56,6 +56,7 @@ def train(settings: TrainingSettings, *, resume: bool = False, progress: Progres
     if is_main_process():
         checkpoints.check_output(settings.output, resume)
     plan = plan_training(settings, progress)
+    plan.check_memory()
     with _working(settings.output) as held, _out_of_memory_explained(plan):
         arguments = _arguments(plan)  # before the model: DeepSpeed ZeRO-3 must be known when weights are loaded
         ours = {**identity(plan), "engine": _engine(plan, arguments)}
@@ -219,13 +220,5 @@ def _out_of_memory_explained(plan: Plan) -> Generator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        settings, ways = plan.settings, []
-        if plan.micro_batch > 1:
-            ways.append(f"--micro-batch-size {plan.micro_batch // 2}")
-        if settings.kind != "prefix" and not settings.gradient_checkpointing:
-            ways.append("--gradient-checkpointing")
-        ways.append(f"--max-length {max(plan.order.lengths) // 2}")
-        if not settings.quantize:
-            ways.append("--quantize 4bit")
         needed = plan.memory()["together"] / 1e9
-        raise ExtSubError(f"out of memory (about {needed:.1f} GB are needed): try {', or '.join(ways)}") from error
+        raise ExtSubError(f"out of memory (about {needed:.1f} GB are needed): {plan.to_save_memory()}") from error
