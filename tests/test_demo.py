@@ -106,7 +106,10 @@ def test_a_finished_demo_only_says_what_it_found(
     ):
         assert expected in said
     answers = json.loads((here / "seed-0" / "answers.json").read_text())
-    assert answers["alphas"] == [1.0, 1.0]
+    record = json.loads((here / "seed-0" / "run" / "sweep-flattery" / "sweep.json").read_text())
+    subtract = record["chosen"]["subtract"]["position"] or record["chosen"]["subtract"]["closest"]
+    assert answers["alphas"]["result"] == [1.0, 1.0]
+    assert answers["alphas"]["subtract"][0] == record["positions"][subtract]["alpha"]
     for one in answers["questions"]:
         assert one["question"] in said
 
@@ -208,7 +211,7 @@ def test_the_time_left_is_that_of_what_is_still_to_do(base: Path, monkeypatch: p
     monkeypatch.setattr(room.time, "monotonic", lambda: now)
     seed = room._Seed(0, Path("demo"), str(base), TINY, said.append, begun=0.0)
     seed.tell("expert")
-    now = 200.0  # seconds for 19 of 100 parts: 81 parts are left
+    now = 150.0  # for 15 of 100 parts: 84 parts are left
     seed.tell("anti-flattery")
     assert said[1].endswith("(all in about 14 min)")
 
