@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # Broken and hostile files for MINUTES: make fuzz MINUTES=20
 MINUTES ?= 5
 
-.PHONY: demo test test-slow fuzz hostile lint types check bench bench-agreement bench-train bench-evaluate bench-sweep evidence clean
+.PHONY: demo test test-slow test-demo fuzz hostile lint types check bench bench-agreement bench-train bench-evaluate bench-sweep evidence clean
 
 demo: $(READY)
 	$(BIN)/extsub demo
@@ -21,6 +21,10 @@ test: $(READY)
 # The same in other ways: several processes, kills at random moments
 test-slow: $(READY)
 	$(BIN)/python -m pytest -n 2 -m slow
+
+# The demo on the real model, from the hub or PyPI: ten minutes
+test-demo: $(READY)
+	$(BIN)/python -m pytest -m demo -s
 
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz.py $(MINUTES)
