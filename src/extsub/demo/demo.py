@@ -58,7 +58,7 @@ class Size:
     rank: int = 16
     alphas: str = "0.5,1,2"
     operations: tuple[str, ...] = ("ext-sub", "subtract")
-    questions: int = 50
+    questions: int = 40
     """of each deficiency that every model is asked, and instructions"""
     budget: str = "keeps 90% of perplexity"
     answers: int = 24
