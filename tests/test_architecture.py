@@ -47,7 +47,7 @@ ROOMS: dict[str, tuple[set[str], set[str], set[str]]] = {
     "training": (
         {"adapters", "data", "models", "pictures", "printing", "probing", "processes", "prompts", "rows", "tokens"},
         {"torch", "cyclopts", "safetensors", "trl", "transformers"},
-        {"peft", "datasets", "matplotlib", "deepspeed", "rich"},
+        {"peft", "datasets", "matplotlib", "deepspeed", "psutil", "rich"},
     ),
     "evaluation": (
         {"adapters", "data", "formats", "models", "pictures", "probing", "processes", "prompts", "rows", "tokens"},
