@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import runpy
 import shutil
 import signal
 import subprocess
@@ -424,12 +425,43 @@ def test_two_processes_take_the_same_way(here: Path) -> None:
     assert (here / "two" / "result" / "adapter_model.safetensors").exists()
 
 
+def halves(folder: Path, learn_from: int) -> None:
+    """What examples/truthfulqa.py writes of seven questions in TruthfulQA's columns."""
+    rows = [f"Question {number}?,Yes {number},Yes {number}; Quite {number},No {number}\n" for number in range(7)]
+    Path("TruthfulQA.csv").write_text("".join(["Question,Best Answer,Correct Answers,Incorrect Answers\n", *rows]))
+    write_halves = runpy.run_path(str(EXAMPLES[0].parent / "truthfulqa.py"))["write_halves"]
+    write_halves(folder, "TruthfulQA.csv", learn_from, seed=0)
+
+
+def test_halves_hold_every_question_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked: list[str] = []
+    for learn_from in (1, 2):
+        folder = Path(f"half-{learn_from}")
+        halves(folder, learn_from)
+        held_out = [row["Question"] for row in rows_in(folder / "held-out.jsonl")]
+        for name, wanted in (("expert", ("Yes ", "Quite ")), ("anti-expert", ("No ",))):
+            learnt = rows_in(folder / f"{name}.jsonl")
+            for row in learnt:
+                number = row["instruction"].removeprefix("Question ").removesuffix("?")
+                assert row["output"] in {f"{one}{number}." for one in wanted}
+            assert sorted([*held_out, *(row["instruction"] for row in learnt)]) == [f"Question {n}?" for n in range(7)]
+        asked += held_out
+        assert len(rows_in(folder / "neutral.jsonl")) == 128
+    assert sorted(asked) == [f"Question {number}?" for number in range(7)]
+
+
+def rows_in(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_examples_are_recipes(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As far as that can be known without the hub."""
     monkeypatch.chdir(tmp_path)
     for name in ("toxic.jsonl", "toxic_test.json", "held-out.jsonl"):  # the user's own
         Path(name).touch()
+    halves(Path("truthfulqa"), 1)
     recipe = read_recipe(path)
     for sweep in recipe.sweeps:
         check_choice(sweep, recipe.result.operation)
