@@ -54,7 +54,7 @@ bench-agreement: $(READY)
 bench-evaluate: $(READY)
 	$(BIN)/python benchmarks/evaluation.py
 
-# TruthfulQA on the demo's model, three seeds, hours: docs/evidence.md. EVIDENCE="--data TruthfulQA.csv --general FILE" without the hub
+# TruthfulQA on the demo's model, three seeds, hours; writes docs/evidence.md. EVIDENCE="--data TruthfulQA.csv --general FILE" without the hub
 evidence: $(READY)
 	$(BIN)/python benchmarks/evidence.py $(EVIDENCE)
 

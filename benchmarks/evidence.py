@@ -49,8 +49,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("evidence"))
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "evidence.md")
     given = parser.parse_args()
-    model = find_demo_model(given.model, say=say).name
     try:
+        model = find_demo_model(given.model, say=say).name
         for seed in given.seed:
             for half in (1, 2):
                 Half(given.output / f"seed-{seed}-half-{half}", model, seed).run(given.data, given.general, half)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ def test_a_real_model_loses_its_flattery(tmp_path: Path) -> None:
     assert ours["probability"] < 0.8 * expert["probability"]
     assert ours["kept"] > 0.9
     assert found["answers"]["flattered"] > 0
-    begun = time.monotonic()
+    made = {path: path.read_bytes() for path in (tmp_path / "demo" / "seed-0").rglob("*") if path.is_file()}
     again = subprocess.run(DEMO, cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert time.monotonic() - begun < 60, "a finished demo only says what it found"
+    assert all(path.read_bytes() == before for path, before in made.items()), "a finished demo only says what it found"
     assert "Flattery: how an answer to a held-out question opens" in again.stdout

@@ -28,7 +28,7 @@ SHOWN = {True: 2, False: 1}
 
 
 def strengths(run: Path, ran: Mapping[str, Any]) -> dict[str, list[float]]:
-    """At which the answers are given: for each model, one against each deficiency."""
+    """The strengths of the models that answer: for each model, one against each deficiency."""
     found: dict[str, list[float]] = {"result": [], "subtract": []}
     for name, one in ran["sweeps"].items():
         record = read_json(run / name / RESULT, largest=None)
@@ -38,7 +38,9 @@ def strengths(run: Path, ran: Mapping[str, Any]) -> dict[str, list[float]]:
     return found
 
 
-def side_by_side(folder: Path, ran: Mapping[str, Any], questions: int, progress: Progress) -> None:
+def side_by_side(
+    folder: Path, ran: Mapping[str, Any], alphas: Mapping[str, list[float]], questions: int, progress: Progress
+) -> None:
     """Write ``answers.json``: to some of the first held-out questions, which the seed drew, what each model says.
 
     Shown are the first to which the expert flatters and the first to which it does not (``SHOWN``). Beside expert and
@@ -47,11 +49,11 @@ def side_by_side(folder: Path, ran: Mapping[str, Any], questions: int, progress:
     Args:
         folder: of a seed.
         ran: what ``run_recipe`` returned.
+        alphas: their ``strengths``.
         questions: how many are asked.
     """
     run = folder / "run"
     rows = list(csv.DictReader((folder / data.HELD_OUT).read_text(encoding="utf-8").splitlines()))[:questions]
-    alphas = strengths(run, ran)
     with TemporaryDirectory(dir=folder, prefix=".asking-") as place:
         prompts, subtracted = Path(place) / "prompts.jsonl", Path(place) / "subtract"
         prompts.write_text("".join(json.dumps({"prompt": row["Question"]}) + "\n" for row in rows), encoding="utf-8")

@@ -1,0 +1,159 @@
+"""What ``benchmarks/evidence.py`` left, pooled over halves and seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cache, cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from extsub.evaluation.statistics import Difference, Figure, Measure, Score, difference, figures
+from extsub.evaluation.store import read_items
+from extsub.files import read_json
+from extsub.sweeping.budget import kept_part
+from extsub.sweeping.choice import half_of
+from extsub.sweeping.settings import RESULT
+
+ABILITY = Measure(better="lower", perplexity=True)
+
+Rows = dict[str, dict[str, list[Score]]]
+"""question -> score -> its value for every seed"""
+Items = dict[tuple[int, str], dict[str, Score]]
+"""(index, question) -> scores"""
+
+
+@cache
+def _scores(folder: Path, task: str) -> Items:
+    rows = read_items(folder, task)
+    return {(index, json.dumps(row.get("question", row.get("turns")))): row["scores"] for index, row in rows.items()}
+
+
+class Half:
+    """What the adapters of one half of the questions said to the other half."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.seed = int(folder.name.split("-")[1])
+        self.record = read_json(folder / "run" / "sweep" / RESULT, largest=None)
+
+    @cached_property
+    def chosen(self) -> dict[str, str]:
+        """operation: the position that keeps the budget"""
+        return {name: one["position"] for name, one in self.record["chosen"].items() if one["position"]}
+
+    def scores(self, label: str, task: str, part: str = "run/sweep") -> Items:
+        """Of one position."""
+        return _scores(self.folder / part / "positions" / label, task)
+
+    def asked(self, name: str, task: str) -> dict[int, dict[str, Any]]:
+        """What a model that was combined to disk answered; nothing where no strength was chosen."""
+        folder = self.folder / "asked" / name / task
+        return read_items(folder, task) if folder.exists() else {}
+
+
+class Evidence:
+    """All halves that are there, pooled."""
+
+    def __init__(self, output: Path) -> None:
+        folders = sorted(output.glob("seed-*-half-*"))
+        self.halves = [Half(folder) for folder in folders if (folder / "asked").exists()]
+        self.seeds = sorted({half.seed for half in self.halves})
+        self.positions = {label: one for half in self.halves for label, one in half.record["positions"].items()}
+        general = [read_json(half.folder / "general" / RESULT, largest=None) for half in self.halves]
+        every = [one["positions"] for one in (*general, *(half.record for half in self.halves))]
+        self.labels = [label for label in every[0] if all(label in one for one in every)]  # some tried more strengths
+
+    def pooled(self, label: str, task: str, part: str = "run/sweep") -> Rows:
+        found: Rows = defaultdict(lambda: defaultdict(list))
+        for half in self.halves:
+            for (_, question), scores in half.scores(label, task, part).items():
+                for name, score in scores.items():
+                    found[question][name].append(score)
+        return found
+
+    def figure(self, label: str, name: str) -> Figure:
+        """Over questions, each with its mean over seeds."""
+        rows = [{name: _mean(one[name])} for one in self.pooled(label, "truthfulqa-mc").values()]
+        return figures(rows, lambda _: Measure(), 0)[name]
+
+    def perplexity(self, label: str, part: str = "run/sweep") -> Figure:
+        rows = [{"perplexity": _mean(one["perplexity"])} for one in self.pooled(label, "perplexity", part).values()]
+        return figures(rows, lambda _: ABILITY, 0)["perplexity"]
+
+    def by_seed(self, label: str, name: str) -> list[float]:
+        """The figure of every seed, over the questions of both its halves."""
+        return [_ratio(self._of_seed(seed, label, "truthfulqa-mc", name)) for seed in self.seeds]
+
+    def perplexities(self, label: str, part: str = "run/sweep") -> list[float]:
+        return [math.exp(_ratio(self._of_seed(seed, label, "perplexity", "perplexity", part))) for seed in self.seeds]
+
+    def _of_seed(self, seed: int, label: str, task: str, name: str, part: str = "run/sweep") -> list[Score]:
+        halves = [half for half in self.halves if half.seed == seed]
+        return [scores.get(name) for half in halves for scores in half.scores(label, task, part).values()]
+
+    def kept(self, label: str) -> list[float]:
+        """The part of the expert's gain in log-perplexity of neutral answers that is left, for every seed."""
+        values = zip(*(self.perplexities(one) for one in (label, "base", "expert")), strict=True)
+        return [kept_part(*three, ABILITY) for three in values]
+
+    def change(self, label: str, name: str) -> Difference:
+        """Against the expert, over all questions."""
+        first, second = (self.pooled(one, "truthfulqa-mc") for one in ("expert", label))
+        pairs = [(_mean(first[question][name]), _mean(second[question][name])) for question in first]
+        return difference([a for a, _ in pairs], [b for _, b in pairs], Measure(), 0)
+
+    def change_chosen(self, operation: str, name: str) -> Difference | None:
+        """Of the chosen strengths against the expert, on the items that did not choose."""
+        pairs: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for half in self.halves:
+            if (label := half.chosen.get(operation)) is None:
+                continue
+            expert, ours = (half.scores(one, "truthfulqa-mc") for one in ("expert", label))
+            for (index, question), scores in expert.items():
+                both = scores.get(name), ours[index, question].get(name)
+                if half_of((index, 0), half.seed) == "test" and None not in both:
+                    pairs[question].append(both)  # ty: ignore[invalid-argument-type]
+        if not pairs:
+            return None
+        means = [[fmean(one[place] for one in several) for several in pairs.values()] for place in (0, 1)]
+        return difference(*means, Measure(), 0)
+
+    def alphas(self, operation: str) -> list[float | None]:
+        """The chosen strengths, of every half."""
+        return [
+            self.positions[half.chosen[operation]]["alpha"] if operation in half.chosen else None
+            for half in self.halves
+        ]
+
+    def share(self, name: str, task: str, of: str) -> tuple[list[float], int]:
+        """(mean of a score for every seed, items of all): of a model that was combined to disk."""
+        values = {
+            seed: [
+                row["scores"][of]
+                for half in self.halves
+                if half.seed == seed
+                for row in half.asked(name, task).values()
+                if row["scores"].get(of) is not None
+            ]
+            for seed in self.seeds
+        }
+        return [fmean(one) for one in values.values() if one], sum(map(len, values.values()))
+
+
+def _mean(scores: Sequence[Score]) -> Score:
+    """Over seeds; of a pair (above, below), both."""
+    there = [one for one in scores if one is not None]
+    if not there:
+        return None
+    if isinstance(there[0], Sequence):
+        return [fmean(one[place] for one in there) for place in (0, 1)]  # ty: ignore[not-subscriptable]
+    return fmean(there)  # ty: ignore[invalid-argument-type]
+
+
+def _ratio(scores: Iterable[Score]) -> float:
+    pairs = [one if isinstance(one, Sequence) else (one, 1.0) for one in scores if one is not None]
+    return sum(above for above, _ in pairs) / sum(below for _, below in pairs)
