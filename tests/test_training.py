@@ -443,7 +443,9 @@ from pathlib import Path
 from extsub.training.plan import plan_training
 from extsub.training.settings import TrainingSettings
 from extsub.training.train import train
-settings = TrainingSettings(**{**json.loads(sys.argv[1]), "output": Path("out"), "target_modules": ("all-linear",)})
+given = {**json.loads(sys.argv[1]), "target_modules": ("all-linear",)}
+train(TrainingSettings(**{**given, "model": "small", "output": Path("first"), "max_length": 64}))  # loads the libraries
+settings = TrainingSettings(**given, output=Path("out"))
 estimate, peak = plan_training(settings).memory()["together"], [0]
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -462,6 +464,7 @@ print(json.dumps([estimate, peak[0] - before]))
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="Linux says what is resident")
 @pytest.mark.parametrize("more", [{"lora_dropout": 0.0}, {"lora_dropout": 0.05}, {"kind": "ia3"}])
 def test_memory_is_estimated_as_it_grows(tmp_path: Path, more: dict[str, object]) -> None:
+    tiny.llama(tmp_path / "small")
     base = tiny.llama(
         tmp_path / "base", hidden_size=512, intermediate_size=1024, num_hidden_layers=8, max_position_embeddings=1024
     )
@@ -471,4 +474,4 @@ def test_memory_is_estimated_as_it_grows(tmp_path: Path, more: dict[str, object]
     command = [sys.executable, "-c", GROWTH, json.dumps(given)]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     estimate, grown = json.loads(run.stdout.splitlines()[-1])
-    assert estimate == pytest.approx(grown, rel=0.25)
+    assert estimate == pytest.approx(grown, rel=0.15)
