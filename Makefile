@@ -10,13 +10,19 @@ READY := $(VENV)/.ready
 # Broken and hostile files for MINUTES: make fuzz MINUTES=20
 MINUTES ?= 5
 
-.PHONY: demo test test-slow test-demo fuzz hostile lint types check bench bench-agreement bench-train bench-evaluate bench-sweep evidence clean
+.PHONY: demo test test-core test-slow test-demo fuzz hostile lint types check bench bench-agreement bench-train bench-evaluate bench-sweep evidence clean
 
 demo: $(READY)
 	$(BIN)/extsub demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# pip install extsub and nothing else: in a virtual environment of its own
+test-core:
+	$(PYTHON) -m venv --clear $(VENV)-core
+	$(VENV)-core/bin/pip install --quiet --disable-pip-version-check -c constraints.txt . pytest
+	$(VENV)-core/bin/python -m pytest --confcutdir tests/core -p no:cacheprovider tests/core
 
 # The same in other ways: several processes, kills at random moments
 test-slow: $(READY)
@@ -63,7 +69,7 @@ hostile: $(READY)
 	PYTHONPATH=src:tests $(BIN)/python -m hostile $(HOSTILE)
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(VENV)-core demo
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11")'

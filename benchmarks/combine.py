@@ -23,6 +23,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from commands import NUMPY, OURS, TORCH, Spent, spent
 from contenders import CONTENDERS, MODULES, WEIGHTS, Measurement, Pair, bare, error, measure
 from machine import apart, processor
 from made_up import SHAPES, Shape, make_adapter
@@ -46,6 +47,11 @@ held for every layer. What took over {SLOW:.0f} s was run once.
 PEFT has one weight for each adapter, not for each row: it computes {WEIGHTS[0]}·expert {WEIGHTS[1]:+}·anti-expert, the
 nearest it can express to Ext-Sub, and is compared with that. Its time is loading both adapters, combining and saving;
 the base model, which it needs in memory (a real, uninitialised one here), is counted in neither time nor memory."""
+
+COMMAND_NOTES = """\
+Whole commands, started anew each time: Python's start, imports, reading, writing, waiting for the disk; extsub also
+hashes its inputs, verifies and writes a card. *Floor*: read both files and write as many bytes with safetensors. *Peak
+memory*: of the whole process. Ratios are medians over rounds in which all three took turns."""
 
 GROWTH = ("8b", (8, 16, 32))
 """The shape, and numbers of its layers, that show how extsub grows."""
@@ -93,6 +99,7 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/combine.md"))
     arguments = parser.parse_args()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # what pip installs is compiled
     skipped = dict.fromkeys(CONTENDERS.keys() - {"floor", *arguments.contenders}, 0)
     layers = {name: LAYERS[name] | skipped for name in arguments.shapes}
     baseline = apart(bare)
@@ -102,13 +109,18 @@ def main() -> None:
             name: _table(SHAPES[name], layers[name], scratch / name, arguments.runs, baseline)
             for name in arguments.shapes
         }
+        commands = {name: _commands(SHAPES[name], scratch / f"{name}-commands", arguments.runs) for name in tables}
         growth = _growth(scratch / "growth", arguments.runs, baseline)
         start_up = _start_up(scratch / "start-up")
-    text = _markdown(tables, growth, start_up)
+    text = _markdown(tables, commands, growth, start_up)
     content = {
         "machine": _machine(),
         "bare_torch_bytes": baseline,
         "shapes": {name: [asdict(row) for row in rows] for name, rows in tables.items()},
+        "commands": {
+            name: {one: [row._asdict() for row in rows] for one, rows in each.items()}
+            for name, each in commands.items()
+        },
         "growth": {parameters: asdict(row) for parameters, row in growth.items()},
         "start_up": start_up,
     }
@@ -182,6 +194,18 @@ def _pair(shape: Shape, folder: Path) -> Pair:
     return pair
 
 
+def _commands(shape: Shape, folder: Path, runs: int) -> dict[str, list[Spent]]:
+    """Whole commands in turns; the first round fills the page cache and does not count."""
+    pair = _pair(shape, folder)
+    found: dict[str, list[Spent]] = {TORCH: [], NUMPY: [], OURS: []}
+    for run in range(runs + 1):
+        for name, rows in found.items():
+            rows.append(spent(name, pair))
+            _progress(f"{shape.name}, {name}, run {run}: {rows[-1].seconds:.2f} s")
+    shutil.rmtree(folder)
+    return {name: rows[1:] for name, rows in found.items()}
+
+
 def _growth(folder: Path, runs: int, baseline: int) -> dict[int, Row]:
     """extsub's row by the number of parameters of one input."""
     shape, layers = SHAPES[GROWTH[0]], GROWTH[1]
@@ -214,14 +238,34 @@ def _start_up(folder: Path) -> dict[str, Any]:
     command += [str(pair.expert), str(pair.anti_expert), "--output", str(pair.output)]
     log = subprocess.run(command, check=True, capture_output=True, text=True).stderr
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in log.splitlines() if "|" in line}
-    if "torch" not in imported:
-        raise RuntimeError("the import log shows no torch: it was not understood")
-    heavy = sorted(imported & {"peft", "transformers"})
+    if "numpy" not in imported:
+        raise RuntimeError("the import log shows no numpy: it was not understood")
+    heavy = sorted(imported & {"torch", "peft", "transformers"})
     return {name: median(times) for name, times in seconds.items()} | {"combine imports": heavy}
 
 
-def _markdown(tables: dict[str, list[Row]], growth: dict[int, Row], start_up: dict[str, Any]) -> str:
-    lines = [_machine(), ""]
+def _markdown(
+    tables: dict[str, list[Row]],
+    commands: dict[str, dict[str, list[Spent]]],
+    growth: dict[int, Row],
+    start_up: dict[str, Any],
+) -> str:
+    lines = [_machine(), "", "### Whole commands", ""]
+    lines += ["| | | time | × floor with torch | × floor with numpy | peak memory |", "|---|---|--:|--:|--:|--:|"]
+    for shape, each in commands.items():
+        for name, rows in each.items():
+            ratios = (
+                median(one.seconds / other.seconds for one, other in zip(rows, each[floor], strict=True))
+                for floor in (TORCH, NUMPY)
+            )
+            cells = [
+                SHAPES[shape].name,
+                name,
+                f"{median(one.seconds for one in rows):.2f} s",
+                *(f"{one:.2f}" for one in ratios),
+            ]
+            lines.append(f"| {' | '.join(cells)} | {_megabytes(median(one.peak for one in rows))} |")
+    lines += ["", COMMAND_NOTES, ""]
     for name, rows in tables.items():
         shape = SHAPES[name]
         lines += [
@@ -237,7 +281,7 @@ def _markdown(tables: dict[str, list[Row]], growth: dict[int, Row], start_up: di
         for parameters, row in growth.items()
     ]
     lines += [f"Growth ({SHAPES[GROWTH[0]].name}, {', '.join(map(str, GROWTH[1]))} layers): {'; '.join(points)}.", ""]
-    heavy = " and ".join(start_up["combine imports"]) or "neither peft nor transformers"
+    heavy = " and ".join(start_up["combine imports"]) or "no torch"
     lines += [
         f"Start-up: `extsub --help` {start_up['extsub --help']:.2f} s, "
         f"`python -c pass` {start_up['python -c pass']:.2f} s. `extsub combine` imports {heavy}."

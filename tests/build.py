@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from extsub import Delta
+
 PREFIX = "base_model.model."
 Q, V = "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj"
 SHAPES = {Q: (12, 8), V: (4, 8)}  # GQA: k and v are narrower than q
@@ -110,3 +112,8 @@ def read_delta(folder: Path, name: str, scaling: float | None = None) -> Tensor:
     config = json.loads((folder / "adapter_config.json").read_text())
     A, B = (tensors[f"{PREFIX}{name}.lora_{factor}.weight"].double() for factor in "AB")
     return (config["lora_alpha"] / config["r"] if scaling is None else scaling) * B @ A
+
+
+def dense(delta: Delta) -> Tensor:
+    """The whole matrix, for torch to compare."""
+    return torch.from_numpy(delta.dense())

@@ -36,12 +36,12 @@ from build import PREFIX
 from extsub import ExtSubError, combine, inspect, load_adapter, save_adapter
 from extsub.adapters import patterns
 from extsub.cli import _read_config
+from extsub.combination.profile import read_profile
 from extsub.data import load_data, load_prompts
 from extsub.escaping import line
 from extsub.evaluation.adapter_name import base_of, find
 from extsub.evaluation.putting_on import put_on
 from extsub.evaluation.store import read_items, read_results
-from extsub.profile import read_profile
 from extsub.recipe.recipe import read_recipe
 from extsub.report.reading import read_sweep
 from extsub.stages import Stages

@@ -54,7 +54,7 @@ def test_the_tensors_decide_and_a_claim_that_they_do_not_bear_out_is_said(
     adapter = load_adapter(build.lora(tmp_path / "a", **fields))
     plain = load_adapter(build.lora(tmp_path / "plain"))
     for name in (Q,) if "alpha_pattern" in fields else (Q, V):
-        assert torch.equal(adapter.modules[name].read().dense(), plain.modules[name].read().dense())
+        assert torch.equal(build.dense(adapter.modules[name].read()), build.dense(plain.modules[name].read()))
     assert (len(adapter.notes) > 0) == (note is not None)
     assert note is None or adapter.notes[0].startswith(note)
 
@@ -194,7 +194,7 @@ def test_the_shapes_tell_which_way_round_fused_experts_are_stored(
     written = load_adapter(tmp_path / "out")
     for name, change in e.items():
         want = oracle.combined("ext-sub", change, [a[name]], [0.8])
-        assert oracle.relative_error(written.modules[name].read().dense(), want) < 1e-6
+        assert oracle.relative_error(build.dense(written.modules[name].read()), want) < 1e-6
     said = "fused experts are stored with A and B exchanged"
     assert [said in note for note in result.notes] == [True] * sum(exchanged)
     assert not written.notes, "written the usual way"
@@ -204,7 +204,7 @@ def test_the_shapes_tell_which_way_round_fused_experts_are_stored(
 @pytest.mark.parametrize("exchanged", [False, True])
 def test_beside_attention_one_parameter_is_enough_to_tell(tmp_path: Path, name: str, exchanged: bool) -> None:
     changes = fused(tmp_path / "a", 2, 0, exchanged, names=[name])
-    assert torch.allclose(load_adapter(tmp_path / "a").modules[OWNER].read().dense(), changes[OWNER])
+    assert torch.allclose(build.dense(load_adapter(tmp_path / "a").modules[OWNER].read()), changes[OWNER])
 
 
 def test_where_shapes_do_not_tell_the_version_does(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_where_shapes_do_not_tell_the_version_does(tmp_path: Path) -> None:
             load_adapter(tmp_path / "a")
     for version in (None, "0.19.1", "0.20.0", "1.0"):  # 0.17 wrote none, and could not do it wrongly
         build.edit_config(tmp_path / "a", peft_version=version)
-        assert torch.allclose(load_adapter(tmp_path / "a").modules[OWNER].read().dense(), changes[OWNER])
+        assert torch.allclose(build.dense(load_adapter(tmp_path / "a").modules[OWNER].read()), changes[OWNER])
     save_adapter(load_adapter(tmp_path / "a"), tmp_path / "out")
     assert load_adapter(tmp_path / "out").modules[OWNER].shape == (EXPERTS, HIDDEN, INNER), "read again"
 

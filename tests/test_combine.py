@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +19,7 @@ import build
 import extsub
 import oracle
 from build import PREFIX, SHAPES, Q, V
-from extsub import ExtSubError, combine, load_adapter, save_adapter
+from extsub import ExtSubError, Operation, combine, load_adapter, save_adapter
 
 TOLERANCE = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
@@ -699,3 +701,36 @@ def test_the_task_is_that_of_whichever_adapter_names_one(tmp_path: Path) -> None
     assert result.notes == ("not every adapter names its task_type; taken to be CAUSAL_LM",)
     with pytest.raises(ExtSubError, match="a is for CAUSAL_LM and .*/b for SEQ_2_SEQ_LM"):
         combine(load_adapter(expert), load_adapter(named), load_adapter(other))
+
+
+def test_an_operation_of_ones_own_is_saved_and_verified_through_its_weights(tmp_path: Path) -> None:
+    """Half of the expert's rows, less the anti-expert's at the expert's length."""
+    names = [build.lora(tmp_path / name, seed=seed) for seed, name in enumerate("ea")]
+
+    def weights(e: Any, a: Any, alpha: float) -> tuple[Any, Any]:
+        return -0.5, -alpha * e / np.where(a > 0, a, 1)
+
+    own = Operation("level", "e/2 − α·|e|/|a|·a", weights)
+    record = save_adapter(combine(*names, operation=own, alpha=0.7), tmp_path / "out")
+    assert (record["operation"], record["formula"]) == ("level", own.formula)
+    assert record["verification"]["largest_relative_error"] < 1e-6
+    e, a, found = (build.read_delta(folder, Q) for folder in (*names, tmp_path / "out"))
+    want = e / 2 - 0.7 * e.norm(dim=1, keepdim=True) / a.norm(dim=1, keepdim=True) * a
+    assert torch.allclose(found, want, atol=1e-6)
+    same = Operation("ext-sub", "not the paper's", weights)  # a name does not decide what is verified
+    save_adapter(combine(*names, operation=same, alpha=0.7), tmp_path / "same")
+
+
+def test_names_are_as_good_as_adapters(tmp_path: Path) -> None:
+    names = [str(build.lora(tmp_path / name, seed=seed)) for seed, name in enumerate("ea")]
+    expert, anti_expert = map(load_adapter, names)
+    given = {"names": names, "adapters": (expert, anti_expert), "both": (names[0], anti_expert)}
+    for place, pair in given.items():
+        save_adapter(combine(*pair), tmp_path / place)
+    assert len({(tmp_path / place / "adapter_model.safetensors").read_bytes() for place in given}) == 1
+
+
+def test_an_adapter_shows_itself_in_one_line(tmp_path: Path) -> None:
+    adapter = load_adapter(build.lora(tmp_path / "e"))
+    assert repr(adapter) == f"<Adapter {str(tmp_path / 'e')!r}: LORA of made-up/tiny, 2 modules, float32>"
+    assert repr(combine(adapter, adapter)).startswith("<Adapter 'the result': LORA")

@@ -9,10 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+import build
 import tiny
 from extsub import ExtSubError, combine, load_adapter, save_adapter
+from extsub.combination.profile import Profile, read_profile
 from extsub.dial import Dial
-from extsub.profile import Profile, read_profile
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -115,7 +116,7 @@ def test_a_profile_gives_every_module_its_own_strength(folder: Path, tmp_path: P
         depth = 0.75 if ".layers.0." in name else 1.25  # two layers
         alpha = 0.8 * factors.get(name.rpartition(".")[2], 1.0) * depth
         alone = combine(expert, anti_expert, alpha=alpha, dtype="float32").modules[name]
-        torch.testing.assert_close(module.read().dense(), alone.read().dense(), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(build.dense(module.read()), build.dense(alone.read()), atol=1e-6, rtol=1e-5)
     dial = Dial(base(folder), expert, anti_expert)
     dial.set("ext-sub", 0.8, profile)
     torch.testing.assert_close(logits(dial.module), with_adapter(folder, tmp_path / "spread"), atol=3e-5, rtol=1e-5)

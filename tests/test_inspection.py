@@ -14,7 +14,8 @@ import extsub
 import oracle
 from build import Q, V
 from conftest import Command
-from extsub.inspection import AdapterInfo, PairInfo
+from extsub import combine, inspect, load_adapter, save_adapter
+from extsub.inspection.inspect import AdapterInfo, PairInfo
 from quiz import done
 
 
@@ -71,7 +72,7 @@ def test_every_kind(tmp_path: Path, make) -> None:
 
 
 def test_a_plot_shows_every_layer_and_module(tmp_path: Path) -> None:
-    from extsub.plot import plot_pair
+    from extsub.inspection.heat_map import plot_pair
 
     shapes = {f"model.layers.{layer}.self_attn.{m}": (4, 4) for layer in range(20) for m in ("q_proj", "v_proj")}
     shapes |= {"lm_head": (6, 4)}
@@ -124,3 +125,23 @@ def test_names_in_a_file_are_shown_and_do_nothing(tmp_path: Path, extsub: Comman
     assert "combine    no: escape: adapter_model.safetensors has a tensor called" in said
     refused = extsub("inspect", "no\x1b[31mthing\nhere[/b]")
     assert refused.stderr.startswith(r"Error: no\x1b[31mthing here[/b]: no such folder")
+
+
+def test_a_notebook_shows_tables_in_which_names_are_data(tmp_path: Path) -> None:
+    names = [build.lora(tmp_path / f"{name}<b>&", seed=seed) for seed, name in enumerate("ea")]
+    pair = inspect(*names)
+    for shown in (load_adapter(names[0]), inspect(names[0]), pair):
+        page = shown._repr_html_()
+        assert page.startswith("<table><caption>")
+        assert "e&lt;b&gt;&amp;" in page
+        assert "<b>" not in page
+    assert pair._repr_html_().count("<tr>") == 1 + len(pair.modules)
+
+
+def test_a_result_in_memory_is_inspected_as_it_would_be_written(tmp_path: Path) -> None:
+    result = combine(*(load_adapter(build.lora(tmp_path / name, seed=seed)) for seed, name in enumerate("ea")))
+    save_adapter(result, tmp_path / "out")
+    planned, written = inspect(result), inspect(tmp_path / "out")
+    for name in ("kind", "base", "tensors", "parameters", "dtype", "modules"):
+        assert getattr(planned, name) == getattr(written, name)
+    assert planned.bytes < written.bytes  # by the header

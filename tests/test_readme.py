@@ -43,6 +43,18 @@ def test_every_command_runs(command: str, extsub: Command, tmp_path: Path) -> No
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_an_operation_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example of docs/method.md."""
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("expert", "anti-expert")):
+        build.lora(tmp_path / name, seed=seed)
+    (example,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "method.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    exec(example, {})
+    assert json.loads((tmp_path / "levelled" / "extsub.json").read_text())["operation"] == "level"
+
+
 @pytest.mark.filterwarnings("ignore")  # of the libraries
 @pytest.mark.parametrize("command", [command for command in commands() if command.startswith("train")])
 def test_every_training_runs(command: str, extsub: Command, tmp_path: Path) -> None:

@@ -17,14 +17,13 @@ import quiz
 import tiny
 from conftest import Command
 from extsub.data import Example
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, RowError
 from extsub.evaluation import asking
 from extsub.evaluation.asking import Answer
 from extsub.evaluation.decoding import generate_answers
 from extsub.evaluation.language_model import LanguageModel
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.prompts import Turn, render_answer, render_prompt
-from extsub.rows import RowError
 from extsub.training.encoding import encode
 
 CHATML = (

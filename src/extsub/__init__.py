@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from extsub.adapters.load import load_adapter
     from extsub.adapters.save import save_adapter
     from extsub.algebra import OPERATIONS, Delta, Operation, add, amplify, contrast, ext_sub, subtract
-    from extsub.combination import combine
+    from extsub.combination.combine import combine
     from extsub.dial import Dial
     from extsub.errors import ExtSubError
     from extsub.evaluation.compare import compare
     from extsub.evaluation.evaluate import evaluate
     from extsub.evaluation.generate import generate
     from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
-    from extsub.inspection import inspect
+    from extsub.inspection.inspect import inspect
     from extsub.recipe.run import run_recipe
     from extsub.sweeping.settings import SweepSettings
     from extsub.sweeping.sweep import sweep
@@ -67,14 +67,14 @@ _HOMES = {
     "adapters.load": ("load_adapter",),
     "adapters.save": ("save_adapter",),
     "algebra": ("OPERATIONS", "Delta", "Operation", "add", "amplify", "contrast", "ext_sub", "subtract"),
-    "combination": ("combine",),
+    "combination.combine": ("combine",),
     "dial": ("Dial",),
     "errors": ("ExtSubError",),
     "evaluation.compare": ("compare",),
     "evaluation.evaluate": ("evaluate",),
     "evaluation.generate": ("generate",),
     "evaluation.settings": ("EvaluationSettings", "GenerationSettings"),
-    "inspection": ("inspect",),
+    "inspection.inspect": ("inspect",),
     "recipe.run": ("run_recipe",),
     "sweeping.settings": ("SweepSettings",),
     "sweeping.sweep": ("sweep",),

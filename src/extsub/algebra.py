@@ -10,35 +10,35 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from extsub.arrays import FLOAT32, FLOAT64, Array, DType, as_array, double, flat, rounded
 from extsub.errors import ExtSubError, counted
 
 # Smallest to largest eigenvalue of A A^T. Below it the Gram form of a row norm could lose more than 6 of 16 digits.
 GRAM_LIMIT = 1e-6
 
 # Numbers of B at a time: what fits a processor's cache in float64. Whole matrices took five times as long.
-BLOCK = 1 << 16
+BLOCK = 3 << 12
 
-Weight = Tensor | float
+Weight = Array | float
 
 
 class Term(NamedTuple):
     """``diag(weights) @ B @ A``. The factors are as they were stored; only products with the weights are float64."""
 
-    B: Tensor
+    B: Array
     """(..., rows, rank)"""
 
-    A: Tensor
+    A: Array
     """(..., rank, columns)"""
 
     weights: Weight
     """(..., rows) float64, or one number for all rows."""
 
-    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+    def blocks(self) -> Iterator[tuple[slice, Array]]:
         """``B`` some rows at a time."""
         step = max(1, BLOCK // max(1, self.B.shape[-1]))
         for start in range(0, self.B.shape[-2], step):
@@ -56,9 +56,9 @@ class Delta:
     terms: tuple[Term, ...]
 
     @classmethod
-    def product(cls, B: Tensor, A: Tensor, scaling: float = 1.0) -> Delta:
-        """``scaling * B @ A``, B (..., rows, rank), A (..., rank, columns)."""
-        return cls((Term(B, A, scaling),))
+    def product(cls, B: Any, A: Any, scaling: float = 1.0) -> Delta:
+        """``scaling * B @ A``, B (..., rows, rank), A (..., rank, columns): arrays, or torch tensors on the CPU."""
+        return cls((Term(as_array(B), as_array(A), scaling),))
 
     @property
     def rank(self) -> int:
@@ -71,75 +71,74 @@ class Delta:
 
     def scale_rows(self, weights: Weight) -> Delta:
         """Multiply each row by its weight; ``weights`` is (..., rows) or one number for all."""
+        weights = weights if isinstance(weights, (int, float)) else as_array(weights)
         return Delta(tuple(term._replace(weights=term.weights * weights) for term in self.terms))
 
     def __add__(self, other: Delta) -> Delta:
         """The exact sum; its rank is the sum of the ranks."""
         return Delta(self.terms + other.terms)
 
-    def factors(self, dtype: torch.dtype = torch.float64, rank: int | None = None) -> tuple[Tensor, Tensor]:
+    def factors(self, dtype: DType = FLOAT64, rank: int | None = None) -> tuple[Array, Array]:
         """B (..., rows, rank) with the weights folded in, and A (..., rank, columns), zero-padded to ``rank``.
 
         Computed in float64 and rounded once; A is copied.
         """
         rank = self.rank if rank is None else rank
         *batch, height, width = self.shape
-        B, A = torch.zeros(*batch, height, rank, dtype=dtype), torch.zeros(*batch, rank, width, dtype=dtype)
+        B, A = np.zeros((*batch, height, rank), dtype), np.zeros((*batch, rank, width), dtype)
         start = 0
         for term in self.terms:
             place = slice(start, start := start + term.B.shape[-1])
-            for rows, b in term.blocks():
-                weights = term.weights[..., rows, None] if isinstance(term.weights, Tensor) else term.weights
-                B[..., rows, place] = _double(b) * weights
-            A[..., place, :] = term.A
+            weights = term.weights[..., None] if isinstance(term.weights, np.ndarray) else term.weights
+            # numpy converts as it goes: no copy in float64. Half precision comes by way of float32, as in torch.
+            single = np.empty(term.B.shape, max(dtype, FLOAT32, key=lambda each: each.itemsize))
+            with np.errstate(over="ignore"):  # whoever stores numbers looks whether they became infinite
+                B[..., place] = np.multiply(term.B, weights, out=single, dtype=FLOAT64, casting="unsafe")
+            A[..., place, :] = term.A if term.A.dtype == dtype else rounded(double(term.A), dtype)
         return B, A
 
-    def dense(self) -> Tensor:
+    def dense(self) -> Array:
         """The whole matrix in float64, (..., rows, columns). For small cases."""
         B, A = self.factors()
         return B @ A
 
-    def dense_rows(self, sample: Tensor) -> Tensor:
+    def dense_rows(self, sample: Array) -> Array:
         """Some rows in float64, (sample, columns); rows of MoE experts are counted one expert after the other."""
-        total = torch.zeros(len(sample), self.shape[-1], dtype=torch.float64)
+        total = np.zeros((len(sample), self.shape[-1]))
         for term in self.terms:
-            B, A = term.B.flatten(0, -2)[sample].double(), term.A.double()
-            rows = B @ A if A.dim() == 2 else (B[:, None, :] @ A[sample // self.shape[-2]])[:, 0]
+            B, A = double(flat(term.B)[sample]), double(term.A)
+            rows = B @ A if A.ndim == 2 else (B[:, None, :] @ A[sample // self.shape[-2]])[:, 0]
             weights = term.weights
-            total += rows * (weights.flatten()[sample, None] if isinstance(weights, Tensor) else weights)
+            total += rows * (weights.reshape(-1)[sample, None] if isinstance(weights, np.ndarray) else weights)
         return total
 
-    def row_norms(self) -> Tensor:
+    def row_norms(self) -> Array:
         """Euclidean norm of each row, (..., rows) float64. A row that cancels to nothing but rounding has norm 0."""
         (term,) = self.terms if len(self.terms) == 1 else Delta.product(*self.factors()).terms
         if not self.rank:
-            return torch.zeros(self.shape[:-1], dtype=torch.float64)
-        A = _double(term.A)
-        gram = A @ A.mT
-        if not gram.isfinite().all():
+            return np.zeros(self.shape[:-1])
+        A = double(term.A)
+        with np.errstate(over="ignore", invalid="ignore"):
+            gram = A @ A.mT
+        if not np.isfinite(gram).all():
             raise ExtSubError("an adapter holds numbers whose squares are infinite even in float64: it is damaged")
-        spectrum = torch.linalg.eigvalsh(gram)
-        if (spectrum[..., 0] > GRAM_LIMIT * spectrum[..., -1]).all():
-            # (A A^T) b^T and not b (A A^T): with the long dimension contiguous the product is twice as fast.
-            squares = [(gram @ (b := _double(block).mT)).mul_(b).sum(-2) for _, block in term.blocks()]
-            norms = torch.cat(squares, -1).sqrt_()
-        else:
-            # Rows of A are nearly parallel, and A A^T squares that. With A^T = Q R, |b A| = |b R^T|: slower, exact.
-            R = torch.linalg.qr(A.mT, mode="r").R
-            norms = torch.cat([torch.linalg.vector_norm(b.double() @ R.mT, dim=-1) for _, b in term.blocks()], -1)
-            bound = torch.linalg.vector_norm(term.B.double(), dim=-1) * spectrum[..., -1:].sqrt()
-            norms = norms.where(norms > 8 * torch.finfo(torch.float64).eps * bound, 0)
-        return norms.mul_(term.weights.abs() if isinstance(term.weights, Tensor) else abs(term.weights))
+        spectrum = np.linalg.eigvalsh(gram)
+        well = (spectrum[..., 0] > GRAM_LIMIT * spectrum[..., -1]).all()
+        # |b A| = |b R| for any R R^T = A A^T. Where rows of A are nearly parallel, A A^T squares that: slower, exact.
+        R = np.linalg.cholesky(gram) if well else np.asarray(np.linalg.qr(A.mT, mode="r")).mT
+        norms = np.empty(self.shape[:-1])
+        for rows, block in term.blocks():
+            projected = double(block) @ R
+            np.sqrt(np.einsum("...ij,...ij->...i", projected, projected), out=norms[..., rows])
+        if not well:
+            bound = np.linalg.norm(double(term.B), axis=-1) * np.sqrt(np.maximum(spectrum[..., -1:], 0))
+            norms = np.where(norms > 8 * np.finfo(np.float64).eps * bound, norms, 0.0)
+        return norms * np.abs(term.weights)
 
-    def row_dots(self, other: Delta) -> Tensor:
+    def row_dots(self, other: Delta) -> Array:
         """Inner product of each row with the same row of ``other``, (..., rows) float64."""
         (B, A), (other_B, other_A) = self.factors(), other.factors()
         return ((B @ (A @ other_A.mT)) * other_B).sum(-1)
-
-
-def _double(tensor: Tensor) -> Tensor:
-    """In float64, exactly. Half precision goes by way of float32, for which torch has twice as fast a conversion."""
-    return tensor.float().double() if tensor.itemsize < 4 else tensor.double()
 
 
 class Truncation(NamedTuple):
@@ -157,14 +156,14 @@ def truncate(delta: Delta, rank: int) -> Truncation:
     The singular values are shared evenly between the factors, which keeps both in range of half precision.
     """
     if rank >= delta.rank:
-        return Truncation(delta, 0.0, delta.row_norms().square().sum().item())
+        return Truncation(delta, 0.0, float((delta.row_norms() ** 2).sum()))
     B, A = delta.factors()
-    Q_B, R_B = torch.linalg.qr(B)
-    Q_A, R_A = torch.linalg.qr(A.mT)
-    U, S, Vh = torch.linalg.svd(R_B @ R_A.mT, full_matrices=False)
-    root = S[..., :rank].sqrt()
+    Q_B, R_B = np.linalg.qr(B)
+    Q_A, R_A = np.linalg.qr(A.mT)
+    U, S, Vh = np.linalg.svd(R_B @ R_A.mT, full_matrices=False)
+    root = np.sqrt(S[..., :rank])
     kept = Delta.product((Q_B @ U[..., :rank]) * root[..., None, :], root[..., None] * (Vh[..., :rank, :] @ Q_A.mT))
-    return Truncation(kept, S[..., rank:].square().sum().item(), S.square().sum().item())
+    return Truncation(kept, float((S[..., rank:] ** 2).sum()), float((S**2).sum()))
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,7 @@ class Operation:
     formula: str
     """The result's row, for people."""
 
-    weights: Callable[[Tensor, Tensor, float], tuple[Weight, Weight]]
+    weights: Callable[[Array, Array, float], tuple[Weight, Weight]]
     """(row norms of the expert, of the anti-expert, alpha) to the (x, y) that this anti-expert adds: x*e + y*a."""
 
     keeps_anti_expert: bool = True
@@ -192,10 +191,10 @@ class Operation:
         return weigh(self, expert, anti_experts, row_weights(self, expert, anti_experts, alphas))
 
 
-def _ext_sub(expert_norms: Tensor, anti_norms: Tensor, alpha: float) -> tuple[Weight, Weight]:
+def _ext_sub(expert_norms: Array, anti_norms: Array, alpha: float) -> tuple[Weight, Weight]:
     compared = expert_norms > 0  # a zero expert row has no direction to compare with: it stays 0
-    ratio = (anti_norms / expert_norms).where(compared, 0)
-    return alpha / 2 * ratio, -alpha / 2 * compared.double()
+    ratio = np.divide(anti_norms, expert_norms, out=np.zeros_like(expert_norms), where=compared)
+    return alpha / 2 * ratio, -alpha / 2 * compared
 
 
 ext_sub = Operation("ext-sub", "(1 + α/2·|a|/|e|)·e − α/2·a", _ext_sub)
@@ -221,16 +220,16 @@ OPERATIONS: dict[str, Operation] = {
 class RowWeights(NamedTuple):
     """What each row of the result is made of: ``expert * e + sum_j anti_experts[j] * a_j``."""
 
-    expert: Tensor
+    expert: Array
     """(..., rows) float64."""
 
-    anti_experts: list[Tensor]
+    anti_experts: list[Array]
     """One (..., rows) float64 for each anti-expert."""
 
-    zero_expert_rows: Tensor
+    zero_expert_rows: Array
     """(..., rows) bool: rows in which the expert has no direction."""
 
-    zero_anti_rows: list[Tensor]
+    zero_anti_rows: list[Array]
     """One (..., rows) bool for each anti-expert."""
 
 
@@ -239,12 +238,12 @@ def row_weights(
 ) -> RowWeights:
     """The two numbers per row (docs/method.md, table of operations) for each anti-expert."""
     expert_norms = expert.row_norms()
-    x, ys, zero_anti_rows = torch.ones_like(expert_norms), [], []
+    x, ys, zero_anti_rows = np.ones_like(expert_norms), [], []
     for anti_expert, alpha in zip(anti_experts, alphas, strict=True):
         anti_norms = anti_expert.row_norms()
         more, y = operation.weights(expert_norms, anti_norms, alpha)
         x = x + more
-        ys.append(torch.zeros_like(expert_norms) + y)
+        ys.append(np.zeros_like(expert_norms) + y)
         zero_anti_rows.append(anti_norms == 0)
     return RowWeights(x, ys, expert_norms == 0, zero_anti_rows)
 

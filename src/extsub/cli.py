@@ -98,8 +98,8 @@ def combine(
     from extsub import terminal
     from extsub.adapters.load import load_adapter
     from extsub.adapters.save import save_adapter
-    from extsub.combination import combine
-    from extsub.profile import read_profile
+    from extsub.combination.combine import combine
+    from extsub.combination.profile import read_profile
 
     shown.begin()
     anti_experts = [load_adapter(name) for name in (anti_expert, *more)]
@@ -144,7 +144,7 @@ def inspect(
         The base model that both adapters really have, if their configs disagree.
     """
     from extsub import terminal
-    from extsub.inspection import PairInfo, inspect
+    from extsub.inspection.inspect import PairInfo, inspect
 
     if plot is not None:
         from extsub.pictures import check_picture
@@ -154,7 +154,7 @@ def inspect(
         check_picture(plot)
     info = inspect(adapter, anti_expert, base_model=base_model)
     if plot is not None and isinstance(info, PairInfo):
-        from extsub.plot import plot_pair
+        from extsub.inspection.heat_map import plot_pair
 
         plot_pair(info, plot)
     shown.result(info.to_dict(), lambda: terminal.print_inspection(info, adapter, anti_expert, plot))

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, RowError
 from extsub.escaping import brief, shown
 from extsub.formats import describe
 from extsub.guesses import how_to_read, inside, pair
 from extsub.messages import conversation, is_conversation, is_question, learnt, whole
 from extsub.prompts import Turn, user_turn
-from extsub.rows import Row, RowError, fields_of, has, reach, read_rows, read_text, refusal
+from extsub.rows import Row, fields_of, has, reach, read_rows, read_text, refusal
 
 FORMATS = (("messages",), ("prompt", "completion"), ("instruction", "output"))
 """what a row must have, first match counts; ``input`` may stand beside ``instruction``, ``system`` beside all"""

@@ -19,12 +19,14 @@ from torch import Tensor
 from extsub.adapters.adapter import Adapter, Layout
 from extsub.adapters.save import save_adapter
 from extsub.algebra import OPERATIONS, Delta, Operation, Weight, spread_alpha
-from extsub.combination import Combination, combine
+from extsub.arrays import Array
+from extsub.combination.combine import Combination, combine
+from extsub.combination.profile import Profile
 from extsub.errors import ExtSubError
 from extsub.evaluation.adapter_name import find
 from extsub.evaluation.places import Base, places, tensors_of
 from extsub.evaluation.putting_on import put_on, take_off
-from extsub.profile import Profile
+from extsub.tensors import to_torch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -112,7 +114,7 @@ class _Layer:
     """B of the expert and of each anti-expert, (..., rows, rank) float32"""
     A: Tensor
     """of all of them, (..., ranks, columns) float32"""
-    norms: list[Tensor]
+    norms: list[Array]
     """of the rows of each part's delta, (..., rows) float64"""
     targets: dict[str, Tensor]
 
@@ -121,7 +123,7 @@ class _Layer:
         cls, name: str, layout: Layout, expert: Delta, anti_experts: list[Delta], tensors: dict[str, Tensor]
     ) -> _Layer:
         deltas = [expert, *anti_experts]
-        factors = [delta.factors() for delta in deltas]
+        factors = [tuple(map(to_torch, delta.factors())) for delta in deltas]
         A = torch.cat([A for _, A in factors], dim=-2)
         B = torch.cat([B for B, _ in factors], dim=-1)
         packed, other = layout.pack(name, B, A), layout.pack(name, 2 * B, A)
@@ -132,14 +134,14 @@ class _Layer:
             layout=layout,
             parts=[B.float().to(device) for B, _ in factors],
             A=A.float().to(device),
-            norms=[delta.row_norms().to(device) for delta in deltas],
+            norms=[delta.row_norms() for delta in deltas],
             targets=targets,
         )
 
     def write(self, weights: Sequence[Weight]) -> None:
         """``weights`` (..., rows), or one number for all rows, for each part."""
         scaled = [
-            part * (one.float()[..., None] if isinstance(one, Tensor) else one)
+            part * torch.as_tensor(one, dtype=torch.float32, device=part.device)[..., None]
             for part, one in zip(self.parts, weights, strict=True)
         ]
         packed = self.layout.pack(self.name, torch.cat(scaled, dim=-1), self.A)

@@ -14,6 +14,14 @@ class ExtSubError(Exception):
     """
 
 
+class RowError(ExtSubError):
+    """What is wrong with one row, and what to do; who reads them all says where it stands, and how many are like it."""
+
+    def __init__(self, wrong: str, way: str = "correct or remove it") -> None:
+        super().__init__(f"{wrong}: {way}")
+        self.wrong, self.way = wrong, way
+
+
 class Terminated(BaseException):
     """The process was told to stop by SIGTERM or SIGHUP.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, requires, version
 from types import ModuleType
 
 from extsub.errors import ExtSubError
@@ -52,6 +51,8 @@ def require(module: str, extra: str) -> ModuleType:
 
 def _libraries(extra: str) -> Iterator[str]:
     """Distributions that an extra brings, those of the extras that it names included."""
+    from importlib.metadata import requires  # 50 ms, and most commands need it for nothing
+
     for requirement in requires("extsub") or ():
         name, _, condition = requirement.partition(";")
         if re.search(rf"extra\s*==\s*['\"]{extra}['\"]", condition):
@@ -64,6 +65,8 @@ def _libraries(extra: str) -> Iterator[str]:
 
 
 def _installed(name: str) -> bool:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         version(name)
     except PackageNotFoundError:

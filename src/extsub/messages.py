@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from extsub.errors import RowError
 from extsub.formats import describe
 from extsub.prompts import ROLES, Turn
-from extsub.rows import RowError
 
 NAMES = {
     "developer": "system",

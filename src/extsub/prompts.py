@@ -23,8 +23,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
-from extsub.errors import ExtSubError
-from extsub.rows import RowError
+from extsub.errors import ExtSubError, RowError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, RowError
 from extsub.escaping import brief
 from extsub.extras import require
 from extsub.files import located, read_bytes
@@ -19,14 +19,6 @@ HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 MOST_SHOWN = 8
 """field names in an error"""
-
-
-class RowError(ExtSubError):
-    """What is wrong with one row, and what to do; who reads them all says where it stands, and how many are like it."""
-
-    def __init__(self, wrong: str, way: str = "correct or remove it") -> None:
-        super().__init__(f"{wrong}: {way}")
-        self.wrong, self.way = wrong, way
 
 
 def refusal(wrong: Sequence[tuple[str, RowError]], beside: Sequence[str] = ()) -> ExtSubError:

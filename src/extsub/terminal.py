@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from extsub.adapters.card import serve_line
-from extsub.adapters.save import Progress
+from extsub.adapters.codec import Codec
+from extsub.adapters.codecs import READERS
+from extsub.adapters.writing import Progress
 from extsub.errors import counted
 from extsub.escaping import shell
 from extsub.printing import bar, console, print_table, say
@@ -20,7 +22,7 @@ from extsub.processes import shows_progress
 
 if TYPE_CHECKING:
     from extsub.evaluation.settings import GenerationSettings
-    from extsub.inspection import AdapterInfo, PairInfo
+    from extsub.inspection.inspect import AdapterInfo, PairInfo
 
 MOST_ROWS = 20
 """of a table; --json has all"""
@@ -32,10 +34,11 @@ def progress(doing: str) -> Progress:
     """A bar on standard error with time left; silent where nobody looks."""
 
     def track(names: Iterable[str]) -> Iterator[str]:
+        if not _watched():
+            return iter(names)
         from rich.progress import track
 
-        names, hidden = list(names), not _watched()
-        return iter(track(names, doing, console=console(stderr=True), transient=True, disable=hidden))
+        return iter(track(list(names), doing, console=console(stderr=True), transient=True))
 
     return track
 
@@ -238,7 +241,7 @@ def _serve(output: Path, record: dict[str, Any]) -> str:
 
 def print_inspection(info: AdapterInfo | PairInfo, adapter: str, anti_expert: str | None, plot: Path | None) -> None:
     """What ``extsub inspect`` found."""
-    from extsub.inspection import PairInfo
+    from extsub.inspection.inspect import PairInfo
 
     if isinstance(info, PairInfo):
         print_pair(info)
@@ -258,6 +261,7 @@ def print_report(written: dict[str, Any]) -> None:
 def print_adapter(info: AdapterInfo) -> None:
     """What one adapter is."""
     say(f"{info.name}: {info.kind or 'not PEFT'} adapter of {info.base or 'an unnamed base'}")
+    codec = READERS.get(info.kind or "")
     ranks = sorted({module.rank for module in info.modules})
     scalings = sorted({module.scaling for module in info.modules})
     rows = {
@@ -267,9 +271,9 @@ def print_adapter(info: AdapterInfo) -> None:
         if info.dtype
         else _size(info.bytes),
         "modules": _kinds(info) if info.modules else None,
-        "rank": _range(ranks) if info.kind in ("LORA", "ADALORA") and ranks else None,
-        "scaling": _range(scalings) if info.kind in ("LORA", "ADALORA") and scalings else None,
-        "combine": f"no: {info.problem}" if info.problem else _can(info),
+        "rank": _range(ranks) if codec and codec.ranked and ranks else None,
+        "scaling": _range(scalings) if codec and codec.ranked and scalings else None,
+        "combine": f"no: {info.problem}" if info.problem else _can(codec),
     }
     for name, value in rows.items():
         if value:
@@ -277,8 +281,8 @@ def print_adapter(info: AdapterInfo) -> None:
     _print_notes(info.notes)
 
 
-def _can(info: AdapterInfo) -> str:
-    return "yes, by the paper's heuristic" if info.kind == "PREFIX_TUNING" else "yes, exactly"
+def _can(codec: Codec | None) -> str:
+    return "yes, by the paper's heuristic" if codec and codec.caution else "yes, exactly"
 
 
 def _kinds(info: AdapterInfo) -> str:

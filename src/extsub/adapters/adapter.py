@@ -7,15 +7,14 @@ memory, and the result of combining two adapters is an adapter like any other.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-import torch
-from torch import Tensor
-
 from extsub.algebra import Delta
+from extsub.arrays import Array, DType, smallest_common_dtype
+from extsub.notebooks import facts
 
 PREFIX = "base_model.model."
 """What PEFT puts before the name of every module."""
@@ -27,8 +26,11 @@ class Layout(Protocol):
     factored: ClassVar[bool]
     """Whether the file holds the two factors. If not, it holds their product, and precision is kept until then."""
 
-    def pack(self, name: str, B: Tensor, A: Tensor) -> dict[str, Tensor]:
-        """The tensors of the delta ``B @ A`` by their key in the file. Works on the meta device too."""
+    neutral: ClassVar[float]
+    """The number that stands for no change, which is stored together with the change: it costs digits."""
+
+    def pack(self, name: str, B: Any, A: Any) -> dict[str, Any]:
+        """The tensors of the delta ``B @ A`` by their key in the file. Takes torch tensors too."""
         ...
 
 
@@ -41,7 +43,7 @@ class Module:
     """(rows, columns) of the delta; (experts, rows, columns) for fused MoE parameters."""
 
     rank: int
-    dtype: torch.dtype
+    dtype: DType
     """The dtype it is stored in."""
 
     read: Callable[[], Delta]
@@ -58,9 +60,9 @@ class Module:
 class Copy:
     """A tensor of the base model that the adapter replaces (``modules_to_save``, a resized vocabulary)."""
 
-    dtype: torch.dtype
+    dtype: DType
     shape: tuple[int, ...]
-    read: Callable[[], Tensor] = field(compare=False)
+    read: Callable[[], Array] = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Source:
         }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Adapter:
     """A PEFT adapter: what it adds to which module of which base model."""
 
@@ -130,6 +132,15 @@ class Adapter:
     origin: Origin | None = None
     """How it was made, if it was made here."""
 
+    def __repr__(self) -> str:
+        base = f" of {self.base}" if self.base else ""
+        return f"<Adapter {self.name!r}: {self.kind}{base}, {len(self.modules)} modules, {self.dtype.name}>"
+
+    def _repr_html_(self) -> str:
+        rank = self.rank if len({module.rank for module in self.modules.values()}) == 1 else f"up to {self.rank}"
+        rows = {"kind": self.kind, "base": self.base, "modules": len(self.modules), "rank": rank}
+        return facts(self.name, {**rows, "dtype": self.dtype.name, "notes": "; ".join(self.notes) or None})
+
     @property
     def name(self) -> str:
         """For messages."""
@@ -146,7 +157,7 @@ class Adapter:
         return max(module.rank for module in self.modules.values())
 
     @property
-    def dtype(self) -> torch.dtype:
+    def dtype(self) -> DType:
         """The smallest dtype that holds every module's numbers exactly."""
         return smallest_common_dtype([module.dtype for module in self.modules.values()])
 
@@ -155,7 +166,7 @@ class Origin(Protocol):
     """What a made adapter knows of its making; `save_adapter` asks."""
 
     @property
-    def dtypes(self) -> Sequence[torch.dtype]:
+    def dtypes(self) -> Sequence[DType]:
         """Storage dtypes to try in this order; the next one is taken where a number does not fit."""
         ...
 
@@ -163,15 +174,19 @@ class Origin(Protocol):
         """What it was made from."""
         ...
 
-    def figures(self) -> dict[str, Any]:
-        """Operation, inputs and figures, for the provenance file. Asked after every module was read."""
+    def compute(self, name: str) -> tuple[Delta, Any]:
+        """One module's delta, and what was seen while it was made: for the three below."""
         ...
 
-    def verify(self, written: Adapter) -> dict[str, Any]:
+    def figures(self, seen: Mapping[str, Any]) -> dict[str, Any]:
+        """Operation, inputs and figures, for the provenance file."""
+        ...
+
+    def verify(self, written: Adapter, seen: Mapping[str, Any]) -> dict[str, Any]:
         """Compare what was written with what was meant. Raises RuntimeError where they differ: that is a bug."""
         ...
 
-    def notes(self, dtype: torch.dtype) -> list[str]:
+    def notes(self, dtype: DType, seen: Mapping[str, Any]) -> list[str]:
         """What a careful user should know of the result, written in ``dtype``."""
         ...
 
@@ -183,11 +198,3 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def smallest_common_dtype(dtypes: Sequence[torch.dtype]) -> torch.dtype:
-    """The dtype that holds numbers of all ``dtypes`` exactly, float32 at most (servers take no float64)."""
-    common = dtypes[0]
-    for dtype in dtypes[1:]:
-        common = torch.promote_types(common, dtype)
-    return torch.float32 if common == torch.float64 else common

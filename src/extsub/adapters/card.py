@@ -13,14 +13,13 @@ import yaml
 
 from extsub.adapters.adapter import Adapter
 from extsub.adapters.base import hub_id, is_local, public
+from extsub.adapters.codecs import CODECS
 from extsub.adapters.stated import Stated, stated_in
 from extsub.escaping import markdown, operand, shell
 
 KINDS = {
-    "LORA": "A LoRA",
-    "IA3": "An IA3",
-    "PREFIX_TUNING": "A prefix-tuning",
-    "P_TUNING": "A p-tuning",
+    **{kind: codec.title for kind, codec in CODECS.items()},
+    "P_TUNING": "A p-tuning",  # trained, and not combined
     "PROMPT_TUNING": "A prompt-tuning",
 }
 """``peft_type``: how a sentence begins"""
@@ -189,8 +188,8 @@ def _limits(record: Mapping[str, Any]) -> list[str]:
         "rely on it.",
         "It means something on this base model only, and keeps what the base and the expert have of errors and biases.",
     ]
-    if record["kind"] == "PREFIX_TUNING":
-        lines.append("A prefix is no change of a weight: arithmetic on it is the paper's heuristic.")
+    if caution := CODECS[record["kind"]].caution:
+        lines.append(f"{caution[0].upper()}{caution[1:]}.")
     if record["truncation"]:
         lines.append(
             f"It was truncated to rank {record['truncation']['rank']}, with a relative error of "

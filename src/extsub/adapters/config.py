@@ -6,13 +6,11 @@ understood, is empty, or the adapter is refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from typing import Any
 
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, shown
-
-SUPPORTED_KINDS = ("LORA", "ADALORA", "IA3", "PREFIX_TUNING")
 
 # Fields of every kind that the weights do not depend on, or that are read where they matter.
 COMMON_FIELDS = frozenset(
@@ -52,8 +50,8 @@ REFUSED_KINDS = {
 }
 
 
-def kind_of(config: Mapping[str, Any], where: str) -> str:
-    """The ``peft_type`` of a kind that can be combined.
+def kind_of(config: Mapping[str, Any], combined: Collection[str], where: str) -> str:
+    """The ``peft_type``, one of those that can be ``combined``.
 
     Raises:
         ExtSubError: it is another kind, or not a PEFT adapter; the message says which.
@@ -63,11 +61,11 @@ def kind_of(config: Mapping[str, Any], where: str) -> str:
         raise ExtSubError(f"{where}: adapter_config.json has no peft_type{_other_library(config)}")
     if not isinstance(kind, str):
         raise ExtSubError(f"{where}: peft_type in adapter_config.json must be a string, found {shown(kind)}")
-    if kind in SUPPORTED_KINDS:
+    if kind in combined:
         return kind
     if kind in REFUSED_KINDS:
         raise ExtSubError(f"{where}: {kind} adapters cannot be combined: {REFUSED_KINDS[kind]}")
-    raise ExtSubError(f"{where}: peft_type is {shown(kind)}, expected one of {', '.join(SUPPORTED_KINDS)}")
+    raise ExtSubError(f"{where}: peft_type is {shown(kind)}, expected one of {', '.join(combined)}")
 
 
 def _other_library(config: Mapping[str, Any]) -> str:

@@ -7,18 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from extsub.adapters import config as fields
 from extsub.adapters.adapter import PREFIX, Adapter, Module, Source
 from extsub.adapters.claims import check_claims
+from extsub.adapters.codec import Codec
 from extsub.adapters.keys import sort_keys
 from extsub.adapters.names import ends_of, refuse_lost
 from extsub.adapters.patterns import full_matches
 from extsub.adapters.reading import TensorFile
 from extsub.adapters.targets import saved_names, short_targets, written_targets
 from extsub.algebra import Delta
+from extsub.arrays import double
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
 
@@ -30,10 +31,11 @@ class Vector:
     """``ia3_l``: (out, 1) where it multiplies outputs, (1, in) where it multiplies inputs (feed-forward)."""
 
     factored: ClassVar[bool] = False
+    neutral: ClassVar[float] = 1.0
     shape: tuple[int, ...]
     feedforward: bool
 
-    def pack(self, name: str, B: Tensor, A: Tensor) -> dict[str, Tensor]:
+    def pack(self, name: str, B: Any, A: Any) -> dict[str, Any]:
         return {f"{PREFIX}{name}.ia3_l": (1 + B @ A).reshape(self.shape)}
 
 
@@ -95,8 +97,8 @@ def _module(key: str, is_input: bool, file: TensorFile) -> Module:
     size = max(info.shape)
 
     def read() -> Delta:
-        vector = file.read(key).double().reshape(1, size)
-        return Delta.product(torch.ones(1, 1, dtype=torch.float64), vector - 1)
+        vector = double(file.read(key)).reshape(1, size)
+        return Delta.product(np.ones((1, 1)), vector - 1)
 
     return Module(Vector(info.shape, feedforward), (1, size), 1, info.dtype, read)
 
@@ -107,3 +109,6 @@ def _inputs(config: Mapping[str, Any], names: Sequence[str], where: str) -> set[
     if isinstance(pattern := config.get(field), str):
         return full_matches(field, pattern, names, where)
     return {name for name in names if name.endswith(tuple(fields.names(config, field, where)))}
+
+
+CODEC = Codec("IA3", "An IA3", decode, encode)

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from os import PathLike
-from typing import Any
 
-from extsub.adapters import ia3, lora, prefix
 from extsub.adapters.adapter import Adapter, Source
+from extsub.adapters.codecs import READERS
 from extsub.adapters.config import kind_of
 from extsub.adapters.names import unwrapped
-from extsub.adapters.reading import TensorFile, open_tensors, read_config
+from extsub.adapters.reading import open_tensors, read_config
 from extsub.adapters.source import find_adapter
-
-DECODERS: dict[str, Callable[[Mapping[str, Any], TensorFile, Source], Adapter]] = {
-    "LORA": lora.decode,
-    "ADALORA": lora.decode,
-    "IA3": ia3.decode,
-    "PREFIX_TUNING": prefix.decode,
-}
 
 
 def load_adapter(name: str | PathLike[str]) -> Adapter:
@@ -34,9 +25,18 @@ def load_adapter(name: str | PathLike[str]) -> Adapter:
     return decode(find_adapter(str(name)))
 
 
+def opened(adapter: Adapter | str | PathLike[str]) -> Adapter:
+    """The adapter itself, or the one of that name.
+
+    Raises:
+        ExtSubError: as `load_adapter`.
+    """
+    return adapter if isinstance(adapter, Adapter) else load_adapter(adapter)
+
+
 def decode(source: Source) -> Adapter:
     """The adapter in files that were found."""
     config = unwrapped(read_config(source.config, source.name), source.name)
-    decoder = DECODERS[kind_of(config, source.name)]
-    adapter = decoder(config, open_tensors(source.weights, source.name), source)
+    codec = READERS[kind_of(config, READERS, source.name)]
+    adapter = codec.decode(config, open_tensors(source.weights, source.name), source)
     return replace(adapter, notes=(*adapter.notes, *source.notes))

@@ -11,12 +11,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from extsub.adapters import config as fields
 from extsub.adapters.adapter import Adapter, Module, Source
 from extsub.adapters.claims import PROMISES, check_claims, refuse_promises
+from extsub.adapters.codec import Codec
 from extsub.adapters.experts import FusedExperts, Sizes
 from extsub.adapters.keys import Keys, sort_keys
 from extsub.adapters.layouts import Conv, Embedding, Experts, FactorLayout, Linear
@@ -25,6 +23,7 @@ from extsub.adapters.patterns import first_keys
 from extsub.adapters.reading import TensorFile
 from extsub.adapters.targets import saved_names, short_targets, written_targets
 from extsub.algebra import Delta
+from extsub.arrays import Array, double, promoted, without_numbers
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, shown
 
@@ -218,18 +217,18 @@ class _Reader:
         if exchanged and EXCHANGED not in self.notes:
             self.notes.append(EXCHANGED)
 
-        def factors(A: Tensor, B: Tensor) -> Delta:
+        def factors(A: Array, B: Array) -> Delta:
             factor_B, factor_A = layout.unpack(A, B)
             return Delta.product(*((factor_A.mT, factor_B.mT) if exchanged else (factor_B, factor_A)), scaling)
 
         def read() -> Delta:
             stored_B = self.file.read(B_key)
             if E_key:
-                stored_B = stored_B.double() * self.file.read(E_key).double().flatten()
+                stored_B = double(stored_B) * double(self.file.read(E_key)).reshape(-1)
             return factors(self.file.read(A_key), stored_B)
 
-        shape = factors(torch.empty(A.shape, device="meta"), torch.empty(B.shape, device="meta")).shape
-        return Module(layout, shape, rank, torch.promote_types(A.dtype, B.dtype), read, parameter, scaling)
+        shape = factors(without_numbers(A.shape), without_numbers(B.shape)).shape
+        return Module(layout, shape, rank, promoted(A.dtype, B.dtype), read, parameter, scaling)
 
     def _roles(self, name: str, keys: Mapping[str, str]) -> tuple[str, str, str | None]:
         """The keys of A, B and AdaLoRA's E."""
@@ -291,3 +290,6 @@ class _Reader:
                 "and its config do not belong together"
             )
         return layout, rank
+
+
+CODEC = Codec("LORA", "A LoRA", decode, encode, reads=("ADALORA",), ranked=True, served=True)

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from extsub.adapters import config as fields
 from extsub.adapters.adapter import Adapter, Module, Source
+from extsub.adapters.codec import Codec
 from extsub.adapters.reading import TensorFile
 from extsub.algebra import Delta
 from extsub.errors import ExtSubError
@@ -31,12 +31,13 @@ class Prefixes:
     """``prompt_embeddings`` (tokens, layers * 2 * heads * head_dim)."""
 
     factored: ClassVar[bool] = False
+    neutral: ClassVar[float] = 0.0
     tokens: int
     layers: int
     heads: int
     head_dim: int
 
-    def pack(self, name: str, B: Tensor, A: Tensor) -> dict[str, Tensor]:
+    def pack(self, name: str, B: Any, A: Any) -> dict[str, Any]:
         return {name: (B @ A).reshape(self.tokens, -1)}
 
 
@@ -58,7 +59,7 @@ def decode(config: Mapping[str, Any], file: TensorFile, source: Source) -> Adapt
 
     def read() -> Delta:
         rows = file.read(KEY).reshape(-1, layout.head_dim)
-        return Delta.product(rows, torch.eye(layout.head_dim, dtype=torch.float64))
+        return Delta.product(rows, np.eye(layout.head_dim))
 
     rows = layout.tokens * layout.layers * 2 * layout.heads
     submodules = config.get("num_transformer_submodules")
@@ -103,3 +104,12 @@ def _layout(config: Mapping[str, Any], shape: tuple[int, ...], where: str) -> Pr
             f"with heads of {width}/{heads} numbers, as adapter_config.json says: they do not belong together"
         )
     return Prefixes(tokens, layers, shape[1] // (2 * layers * head_dim), head_dim)
+
+
+CODEC = Codec(
+    "PREFIX_TUNING",
+    "A prefix-tuning",
+    decode,
+    encode,
+    caution="a prefix is no change of a weight: arithmetic on it is the paper's heuristic",
+)

@@ -14,16 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
+import numpy as np
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from extsub.adapters.adapter import Copy
+from extsub.arrays import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, Array, DType, as_array, is_finite
+from extsub.arrays import DTYPES as KNOWN
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, shown
+from extsub.extras import pip_command
 from extsub.files import check_regular, parse_json, read_bytes
 
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+DTYPES = {"F64": FLOAT64, "F32": FLOAT32, "F16": FLOAT16, "BF16": BFLOAT16}
+"""as safetensors calls them"""
 LFS_POINTER = b"version https://git-lfs"
 
 BROKEN = (
@@ -43,7 +46,7 @@ MOST_DIMENSIONS = 8
 class TensorInfo:
     """What a file says of a tensor before it is read."""
 
-    dtype: torch.dtype
+    dtype: DType
     shape: tuple[int, ...]
 
 
@@ -52,18 +55,18 @@ class TensorFile:
     """The tensors of one file, read one at a time."""
 
     info: dict[str, TensorInfo]
-    load: Callable[[str], Tensor]
+    load: Callable[[str], Array]
     where: str
     """The adapter, for messages."""
 
-    def read(self, key: str) -> Tensor:
+    def read(self, key: str) -> Array:
         """The tensor as stored.
 
         Raises:
             ExtSubError: it holds NaN or infinity. Such adapters load everywhere and answer as if nothing were wrong.
         """
         tensor = self.load(key)
-        if tensor.numel() and not all(math.isfinite(bound.item()) for bound in tensor.aminmax()):
+        if not is_finite(tensor):
             raise ExtSubError(
                 f"{self.where}: {brief(key)} holds NaN or infinity: the training diverged or the file is damaged"
             )
@@ -72,7 +75,7 @@ class TensorFile:
     def copies(self, keys: Mapping[str, str]) -> dict[str, Copy]:
         """Tensors to pass on whole, from {name in the result: key in this file}."""
 
-        def reader(key: str) -> Callable[[], Tensor]:
+        def reader(key: str) -> Callable[[], Array]:
             return lambda: self.read(key)
 
         return {name: Copy(self.info[key].dtype, self.info[key].shape, reader(key)) for name, key in keys.items()}
@@ -140,24 +143,33 @@ def open_tensors(path: Path, where: str) -> TensorFile:
 
 def _open_safetensors(path: Path, where: str) -> TensorFile:
     try:
-        # pread, not mmap: mapped pages of every module ever read would count as this process's memory
-        file = safe_open(path, framework="pt", backend="pread")
+        with safe_open(path, framework="np"):  # checks the header against the file
+            pass
     except (SafetensorError, OSError) as error:
         raise ExtSubError(
             f"{where}: {path.name} is not a complete safetensors file ({brief(error)}): download or save it again"
         ) from error
-    info = {}
-    for key, entry in _safetensors_header(path, where).items():
+    info, starts = {}, {}
+    header, begin = _safetensors_header(path, where)
+    for key, entry in header.items():
         if entry["dtype"] not in DTYPES:
             raise ExtSubError(
                 f"{where}: {brief(key)} is stored as {entry['dtype']}, expected one of {', '.join(DTYPES)}"
             )
         info[key] = TensorInfo(DTYPES[entry["dtype"]], tuple(entry["shape"]))
-    return TensorFile(info, file.get_tensor, where)
+        starts[key] = begin + entry["data_offsets"][0]
+
+    def load(key: str) -> Array:
+        """Not mapped: pages of every module ever read would count as this process's memory."""
+        one = info[key]
+        count = math.prod(one.shape)
+        return np.fromfile(path, one.dtype, count, offset=starts[key]).reshape(one.shape)
+
+    return TensorFile(info, load, where)
 
 
-def _safetensors_header(path: Path, where: str) -> dict[str, dict[str, Any]]:
-    """Tensor entries of the header. The library has checked it by now, except for keys given twice."""
+def _safetensors_header(path: Path, where: str) -> tuple[dict[str, dict[str, Any]], int]:
+    """(entry of each tensor, where the numbers begin). Checked by the library, except for keys given twice."""
 
     def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return _unique(pairs, where, path.name)
@@ -166,27 +178,34 @@ def _safetensors_header(path: Path, where: str) -> dict[str, dict[str, Any]]:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length), object_pairs_hook=refuse_duplicates)
     header.pop("__metadata__", None)
-    return header
+    return header, 8 + length
 
 
 def _open_pickle(path: Path, where: str) -> TensorFile:
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise ExtSubError(
+            f"{where}: {path.name} is a pickle, which only PyTorch reads without running code from it: "
+            f"{pip_command('train')}, or convert it to safetensors"
+        ) from error
     content = _unpickle(path, where)
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ExtSubError(f"{where}: {path.name} holds a {type(content).__name__}, expected tensors by name")
     for key, tensor in content.items():
-        if not isinstance(tensor, Tensor):
+        if not isinstance(tensor, torch.Tensor):
             raise ExtSubError(
                 f"{where}: {path.name} holds a {type(tensor).__name__} under {shown(key)}, expected a flat set of "
                 "tensors: save the adapter with save_pretrained"
             )
         dense = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
-        if tensor.dtype not in DTYPES.values() or not dense:
+        if str(tensor.dtype).removeprefix("torch.") not in KNOWN or not dense:
             found = f"{tensor.dtype} ({tensor.layout}, {tensor.device})"
             raise ExtSubError(f"{where}: {brief(key)} is stored as {found}, expected one of {', '.join(DTYPES)}, dense")
         if tensor.untyped_storage().nbytes() < tensor.nbytes:
             raise ExtSubError(f"{where}: {brief(key)} claims more numbers than {path.name} holds: the file is damaged")
-    info = {key: TensorInfo(tensor.dtype, tuple(tensor.shape)) for key, tensor in content.items()}
-    return TensorFile(info, lambda key: content[key].detach(), where)
+    arrays = {key: as_array(tensor) for key, tensor in content.items()}
+    return TensorFile({key: TensorInfo(one.dtype, one.shape) for key, one in arrays.items()}, arrays.__getitem__, where)
 
 
 def _unpickle(path: Path, where: str) -> Any:
@@ -202,6 +221,8 @@ def _unpickle(path: Path, where: str) -> Any:
                 )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            import torch
+
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ExtSubError(

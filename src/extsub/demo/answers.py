@@ -11,7 +11,7 @@ from typing import Any
 
 from extsub.adapters.load import load_adapter
 from extsub.adapters.save import save_adapter
-from extsub.combination import combine
+from extsub.combination.combine import combine
 from extsub.demo import data
 from extsub.disk import write_whole
 from extsub.evaluation.generate import generate

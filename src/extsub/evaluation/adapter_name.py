@@ -9,6 +9,7 @@ from typing import Any
 from extsub.adapters import config as fields
 from extsub.adapters.adapter import Source
 from extsub.adapters.base import normalised
+from extsub.adapters.codecs import READERS
 from extsub.adapters.lora import check_scale
 from extsub.adapters.reading import TensorFile, open_tensors, read_config
 from extsub.adapters.source import find_adapter
@@ -22,7 +23,7 @@ CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """ways to begin a LoRA that change the base"""
 SIZES = ("r", "init_r", "num_virtual_tokens", "num_layers", "token_dim", "encoder_hidden_size")
 """in a config that are sides of tensors, or less"""
-KINDS = ("LORA", "ADALORA", "IA3", "PREFIX_TUNING", "P_TUNING", "PROMPT_TUNING")
+KINDS = (*READERS, "P_TUNING", "PROMPT_TUNING")
 
 
 @dataclass(frozen=True)

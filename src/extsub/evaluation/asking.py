@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from extsub.errors import RowError
 from extsub.prompts import Prompt, Turn, ending, render_answer, render_prompt
-from extsub.rows import RowError, refusal
+from extsub.rows import refusal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -18,6 +18,7 @@ from extsub.evaluation.store import RESULTS, read_items, read_results
 from extsub.evaluation.task import scores_of
 from extsub.evaluation.tasks import TASKS
 from extsub.files import located
+from extsub.notebooks import table
 
 SIGNIFICANT = 0.05
 CONTROLS = {
@@ -69,6 +70,11 @@ class Comparison:
     names: tuple[str, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
+
+    def _repr_html_(self) -> str:
+        heads = ("task", "score", "run", "figure", "n", "difference", "p", "")
+        rows = [cells for line in self.lines for cells in line.cells(self.names)]
+        return table(f"compared with {self.names[0]}", heads, rows)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values: ``tasks.<task>.<metric>`` has for each run a figure and its difference from the first."""

@@ -19,7 +19,9 @@ from transformers.pytorch_utils import Conv1D
 from extsub.adapters.adapter import PREFIX, Adapter
 from extsub.adapters.names import ends_of
 from extsub.adapters.targets import saved_names
+from extsub.arrays import FLOAT32
 from extsub.errors import ExtSubError, counted
+from extsub.tensors import to_torch
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -139,12 +141,11 @@ def fill(module: Any, name: str, adapter: Adapter, where: Mapping[str, Place]) -
     """
     targets, rank = tensors_of(module, name, where), adapter.rank
     for layer, one in adapter.modules.items():
-        B, A = one.read().factors(torch.float32, rank)
-        for key, tensor in one.layout.pack(layer, B, A).items():
-            _write(targets, key, tensor, adapter)
+        for key, array in one.layout.pack(layer, *one.read().factors(FLOAT32, rank)).items():
+            _write(targets, key, to_torch(array), adapter)
     theirs = module.state_dict()
     for key, copy in adapter.copies.items():
-        tensor = copy.read()
+        tensor = to_torch(copy.read())
         if key in targets or key not in theirs or not torch.equal(theirs[key].cpu(), tensor.to(theirs[key].dtype)):
             _write(targets, key, tensor, adapter)
 

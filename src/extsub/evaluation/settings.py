@@ -10,13 +10,11 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from extsub.data import check_fields
 from extsub.disk import check_writable
 from extsub.errors import ExtSubError
 from extsub.files import located
 from extsub.models import Dtype, find_model
 from extsub.prompts import Prompt, PromptOption
-from extsub.rows import find_file
 
 Backend = Literal["transformers", "openai"]
 MODEL = Parameter(group=Group("Model", sort_key=1))
@@ -118,7 +116,10 @@ class EvaluationSettings(Asking):
             raise ExtSubError(f"--limit {self.limit}: expected 1 or more")
         if not 0 <= self.seed < 2**32:
             raise ExtSubError(f"--seed {self.seed}: expected 0 or more, below 2**32")
-        check_fields(self.field, ("answer", "text"))
+        if self.field:
+            from extsub.data import check_fields  # in here, so that --help need not wait for it
+
+            check_fields(self.field, ("answer", "text"))
         if self.output is not None:
             check_writable(self.output)
         for given in self.data:
@@ -130,6 +131,8 @@ class EvaluationSettings(Asking):
 
 def _check_data(given: str) -> None:
     """A file, a folder, or the shape of a dataset of the hub; perhaps after a task's name."""
+    from extsub.rows import find_file
+
     _, equals, path = given.partition("=")
     name = path if equals and not located(given).exists() else given
     if not located(name).is_dir():
@@ -158,6 +161,9 @@ class GenerationSettings(Asking):
     """The .jsonl file to write: each row of the prompts with prompt and answer."""
 
     def __post_init__(self) -> None:
+        from extsub.data import check_fields
+        from extsub.rows import find_file
+
         super().__post_init__()
         if len(self.adapter) > 1:
             raise ExtSubError("generate asks one adapter at a time")

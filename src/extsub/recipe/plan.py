@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from extsub.adapters.adapter import Adapter
+from extsub.adapters.codecs import CODECS
 from extsub.adapters.load import load_adapter
 from extsub.adapters.source import find_adapter
 from extsub.adapters.staging import check_place
 from extsub.adapters.stated import template_in
-from extsub.combination import combine
+from extsub.combination.combine import combine
+from extsub.combination.matching import same_base
 from extsub.errors import ExtSubError
 from extsub.evaluation.evaluate import check_judges, items_of, tasks_named
 from extsub.evaluation.store import read_results
@@ -19,7 +21,6 @@ from extsub.evaluation.subjects import identify
 from extsub.evaluation.task import Items, Task, limited
 from extsub.evaluation.wording import settled
 from extsub.extras import require
-from extsub.matching import same_base
 from extsub.models import find_model, load_config, load_tokenizer
 from extsub.prompts import PromptOption, usual_template
 from extsub.recipe import chain
@@ -31,6 +32,7 @@ from extsub.sweeping.settings import POSITIONS
 from extsub.sweeping.sweep import check_halves, judged_by
 from extsub.training.encoding import Progress
 from extsub.training.plan import plan_training
+from extsub.training.settings import PEFT_TYPES
 
 FLOAT32 = 4
 """bytes of a number of a trained adapter"""
@@ -186,21 +188,18 @@ def _training(
         if why:
             with named(f"{recipe.path}: {one.name}"):
                 estimate = plan_training(one.training, tokenising).to_dict()
-            factored = one.training.kind == "lora"
+            factored = CODECS[PEFT_TYPES[one.training.kind]].ranked
             size = estimate["trainable_parameters"] * FLOAT32 if one.training.kind != "prefix" else None
-            sizes[one.name] = _Size(KINDS[one.training.kind], one.training.rank if factored else None, size)
+            sizes[one.name] = _Size(PEFT_TYPES[one.training.kind], one.training.rank if factored else None, size)
         else:
             sizes[one.name] = _size(load_adapter(one.adapter))
         ahead.append(Ahead(one.name, why, {**estimate, "bytes": sizes[one.name].bytes} if why else {}))
     return ahead, sizes
 
 
-KINDS = {"lora": "LORA", "ia3": "IA3", "prefix": "PREFIX_TUNING"}
-
-
 def _size(adapter: Adapter) -> _Size:
     weights = adapter.source.weights.stat().st_size if adapter.source else None
-    return _Size(adapter.kind, adapter.rank if adapter.kind == "LORA" else None, weights)
+    return _Size(adapter.kind, adapter.rank if CODECS[adapter.kind].ranked else None, weights)
 
 
 def _check_together(recipe: Recipe, sizes: Mapping[str, _Size]) -> None:

@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from extsub.adapters.codecs import CODECS
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, operand, shell
 from extsub.files import located
 from extsub.prompts import PromptOption
 from extsub.recipe.values import mapping_of, read_yaml, settings_of, text_of
 from extsub.sweeping.settings import SweepSettings
-from extsub.training.settings import TrainingSettings
+from extsub.training.settings import PEFT_TYPES, TrainingSettings
 
 KEYS = ("model", "output", "training", "expert", "anti_experts", "sweep", "result")
 NEEDED = ("model", "output", "expert", "anti_experts")
-COMBINED = ("lora", "ia3", "prefix")
-"""kinds of adapters that can be combined"""
+COMBINED = tuple(kind for kind, peft_type in PEFT_TYPES.items() if peft_type in CODECS)
+"""kinds of adapters that are trained and can be combined"""
 NOT_SWEPT = ("model", "output", "adapter", "backend", "url", "reference", "overwrite")
 """settings of an evaluation that a recipe gives, or that a sweep does not have"""
 

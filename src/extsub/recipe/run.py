@@ -11,7 +11,7 @@ from typing import Any
 
 from extsub.adapters.load import load_adapter
 from extsub.adapters.save import save_adapter
-from extsub.combination import combine
+from extsub.combination.combine import combine
 from extsub.errors import ExtSubError, kept_when_interrupted
 from extsub.evaluation.batches import free_memory
 from extsub.evaluation.evaluate import evaluate

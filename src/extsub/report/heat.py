@@ -9,8 +9,8 @@ from pathlib import Path
 from extsub.adapters.load import load_adapter
 from extsub.errors import ExtSubError
 from extsub.files import located
-from extsub.inspection import compare
-from extsub.plot import plot_pair
+from extsub.inspection.heat_map import plot_pair
+from extsub.inspection.inspect import compare
 from extsub.report.origin import given
 from extsub.report.reading import Sweep
 

@@ -9,13 +9,11 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from extsub.adapters.adapter import Adapter, Module
 from extsub.algebra import OPERATIONS, Delta
+from extsub.combination.profile import Profile
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
-from extsub.profile import Profile
 
 if TYPE_CHECKING:
     from extsub.dial import Dial
@@ -142,11 +140,13 @@ class _Random:
     seed: int
 
     def __call__(self) -> Delta:
+        import torch  # whose generator gives the same numbers everywhere
+
         delta = self.module.read()
         random = torch.Generator().manual_seed(self.seed)
         B, A = delta.factors()
-        B = torch.randn(B.shape, generator=random, dtype=B.dtype)
+        B = torch.randn(B.shape, generator=random, dtype=torch.float64)
         if delta.rank < delta.shape[-1]:  # an unfactored delta (IA3, prefix) keeps its columns
-            A = torch.randn(A.shape, generator=random, dtype=A.dtype)
+            A = torch.randn(A.shape, generator=random, dtype=torch.float64)
         drawn = Delta.product(B, A)
-        return drawn.scale_rows(delta.row_norms() / drawn.row_norms().clamp(min=1e-300))
+        return drawn.scale_rows(delta.row_norms() / drawn.row_norms().clip(min=1e-300))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from extsub.profile import Profile, kind_of
+from extsub.combination.profile import Profile, kind_of
 from extsub.sweeping.positions import Position
 
 if TYPE_CHECKING:

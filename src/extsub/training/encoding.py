@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extsub.data import Example
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, RowError
 from extsub.prompts import Said, Template, check_template, render_answer, render_prompt, rewritten
-from extsub.rows import RowError, refusal
+from extsub.rows import refusal
 from extsub.tokens import Text, encode_texts
 
 if TYPE_CHECKING:

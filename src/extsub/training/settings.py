@@ -10,14 +10,20 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from extsub.data import check_fields
 from extsub.disk import check_writable
 from extsub.errors import ExtSubError
 from extsub.models import find_model
 from extsub.prompts import TemplateOption
-from extsub.rows import find_file
 
 Kind = Literal["lora", "ia3", "prefix", "p-tuning", "prompt"]
+PEFT_TYPES: dict[Kind, str] = {
+    "lora": "LORA",
+    "ia3": "IA3",
+    "prefix": "PREFIX_TUNING",
+    "p-tuning": "P_TUNING",
+    "prompt": "PROMPT_TUNING",
+}
+"""what PEFT calls them"""
 PROMPT_LEARNING = ("prefix", "p-tuning", "prompt")
 """kinds whose virtual tokens stand before every sequence, so that sequences cannot share a row"""
 
@@ -135,6 +141,9 @@ class TrainingSettings:
             ExtSubError: a setting is out of range, or belongs to another kind of adapter; data or model are not there,
                 or the output cannot be made.
         """
+        from extsub.data import check_fields  # in here, so that --help need not wait for it
+        from extsub.rows import find_file
+
         for name, value, least in (
             ("batch_size", self.batch_size, 1),
             ("micro_batch_size", self.micro_batch_size, 1),

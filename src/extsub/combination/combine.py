@@ -7,14 +7,16 @@ combining and saving hold one module in memory at a time.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
 from typing import Any
 
-import torch
+import numpy as np
 
-from extsub.adapters import serving
-from extsub.adapters.adapter import Adapter, Module, Source, smallest_common_dtype
+from extsub.adapters.adapter import Adapter, Module, Source
+from extsub.adapters.codecs import CODECS
+from extsub.adapters.load import opened
 from extsub.algebra import (
     OPERATIONS,
     Delta,
@@ -26,21 +28,24 @@ from extsub.algebra import (
     truncate,
     weigh,
 )
+from extsub.arrays import DTYPES, FLOAT32, DType, smallest_common_dtype
+from extsub.combination import serving
+from extsub.combination.figures import LARGE_AMPLIFICATION, ModuleFigures, truncation, zero_anti_rows
+from extsub.combination.matching import Match, match, said_twice
+from extsub.combination.profile import Profile
+from extsub.combination.verification import verify
 from extsub.errors import ExtSubError
-from extsub.figures import LARGE_AMPLIFICATION, ModuleFigures, truncation, zero_anti_rows
-from extsub.matching import Match, match, said_twice
-from extsub.profile import Profile
-from extsub.verification import verify
+from extsub.parallel import in_order
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+STORED = ("float32", "float16", "bfloat16")
 
 LARGEST_ALPHA = 3
 """Up to it operations are swept unless another grid is asked for."""
 
 
 def combine(
-    expert: Adapter,
-    *anti_experts: Adapter,
+    expert: Adapter | str | PathLike[str],
+    *anti_experts: Adapter | str | PathLike[str],
     operation: str | Operation = "ext-sub",
     alpha: float | Sequence[float] = 1.0,
     rank: int | None = None,
@@ -57,9 +62,9 @@ def combine(
     AAAI 2024, section 3; docs/method.md). Its rank is the sum of the ranks, its scaling 1.
 
     Args:
-        expert: the adapter to improve.
+        expert: the adapter to improve: an `Adapter`, or what `load_adapter` takes, a folder or a hub id.
         anti_experts: adapters trained on examples of what to suppress; at least one.
-        operation: a name in `OPERATIONS`.
+        operation: a name in `OPERATIONS`, or an `Operation` of your own, which is verified through its own weights.
         alpha: strength, one for all anti-experts or one for each. 0 gives the expert.
         rank: truncate each module to this rank, optimally; the error is reported. LoRA only.
         dtype: float32, float16, bfloat16, or auto: the inputs' dtype, and float32 where a number does not fit it.
@@ -72,30 +77,31 @@ def combine(
     Raises:
         ExtSubError: the adapters do not belong together, or an argument is out of range.
     """
+    expert, *antis = map(opened, (expert, *anti_experts))
     operation = _operation(operation)
-    _check_choice("dtype", dtype, ("auto", *DTYPES))
+    _check_choice("dtype", dtype, ("auto", *STORED))
     _check_choice("missing_modules", missing_modules, ("error", "zero"))
     _check_choice("modules_to_save", modules_to_save, ("error", "expert"))
-    if not anti_experts:
+    if not antis:
         raise ExtSubError("at least one anti-expert is needed")
-    if rank is not None and (rank < 1 or expert.kind != "LORA"):
+    if rank is not None and (rank < 1 or not CODECS[expert.kind].ranked):
         raise ExtSubError(f"rank must be above 0 and is for LoRA only, found {rank} for {expert.kind}")
     if base_model is not None and not (base_model and base_model.isprintable()):
         raise ExtSubError(f"base_model must be a hub id or a folder, found {base_model!r}")
-    alphas = spread_alpha(alpha, len(anti_experts))
+    alphas = spread_alpha(alpha, len(antis))
     if deficiency and len(set(alphas)) > 1:
         raise ExtSubError(
             "one deficiency adapter has one strength, set where it is used: with different values of alpha, write one "
             "for each anti-expert"
         )
     matched = match(
-        expert, anti_experts, missing_modules=missing_modules, modules_to_save=modules_to_save, base_model=base_model
+        expert, antis, missing_modules=missing_modules, modules_to_save=modules_to_save, base_model=base_model
     )
     profile = profile or Profile()
     if deficiency and profile != Profile():
         raise ExtSubError("a deficiency adapter is the same for every alpha: it has no profile")
     factors = profile.factors(matched.modules)
-    origin = Combination(operation, alphas, expert, anti_experts, matched, rank, dtype, deficiency, profile, factors)
+    origin = Combination(operation, alphas, expert, antis, matched, rank, dtype, deficiency, profile, factors)
     return Adapter(
         kind=expert.kind,
         base=matched.base,
@@ -107,6 +113,10 @@ def combine(
         notes=tuple(matched.notes),
         origin=origin,
     )
+
+
+def _provenance(adapter: Adapter) -> dict[str, Any]:
+    return adapter.source.provenance() if adapter.source else {"name": None}
 
 
 def _operation(operation: str | Operation) -> Operation:
@@ -123,7 +133,7 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Combination:
-    """How a result is made (`Origin`): computes its modules, and collects figures as they are read."""
+    """How a result is made (`Origin`): computes its modules, and sums up what was seen."""
 
     operation: Operation
     alphas: list[float]
@@ -136,14 +146,13 @@ class Combination:
     profile: Profile
     factors: dict[str, float]
     """the profile's, for each module"""
-    seen: dict[str, ModuleFigures] = field(default_factory=dict)
 
     @property
-    def dtypes(self) -> list[torch.dtype]:
+    def dtypes(self) -> list[DType]:
         if self.dtype != "auto":
             return [DTYPES[self.dtype]]
         common = smallest_common_dtype([adapter.dtype for adapter in (self.expert, *self.anti_experts)])
-        return [common] if common == torch.float32 else [common, torch.float32]
+        return [common] if common == FLOAT32 else [common, FLOAT32]
 
     def alphas_of(self, name: str) -> list[float]:
         """The strengths in one module."""
@@ -164,7 +173,7 @@ class Combination:
         return replace(present[0], rank=rank, dtype=dtype, read=self._reader(name), scaling=1.0)
 
     def _reader(self, name: str) -> Callable[[], Delta]:
-        return lambda: self.compute(name)
+        return lambda: self.compute(name)[0]
 
     def deltas(self, name: str) -> tuple[Delta, list[Delta]]:
         """The inputs of one module; an absent one has rank 0."""
@@ -175,12 +184,19 @@ class Combination:
             if module:
                 return module.read()
             *batch, rows, columns = present.shape
-            return Delta.product(torch.zeros(*batch, rows, 0), torch.zeros(*batch, 0, columns))
+            return Delta.product(np.zeros((*batch, rows, 0)), np.zeros((*batch, 0, columns)))
 
         return read(expert), [read(module) for module in others]
 
-    def exact(self, name: str) -> tuple[Delta, RowWeights]:
-        """The result of one module before truncation, and the row weights of the operation."""
+    def names(self) -> Collection[str]:
+        return self.matched.modules
+
+    def exact(self, name: str) -> Delta:
+        """The result of one module before truncation."""
+        return self._exact(name)[0]
+
+    def _exact(self, name: str) -> tuple[Delta, RowWeights]:
+        """(the result of one module before truncation, the row weights of the operation)"""
         expert, anti_experts = self.deltas(name)
         alphas = [1.0] * len(anti_experts) if self.deficiency else self.alphas_of(name)
         weights = used = row_weights(self.operation, expert, anti_experts, alphas)
@@ -188,29 +204,27 @@ class Combination:
             used = weights._replace(expert=1 - weights.expert, anti_experts=[-y for y in weights.anti_experts])
         return weigh(self.operation, expert, anti_experts, used), weights
 
-    def compute(self, name: str) -> Delta:
-        """The result of one module, whose figures are noted."""
-        delta, weights = self.exact(name)
+    def compute(self, name: str) -> tuple[Delta, ModuleFigures]:
+        """(the result of one module, what was seen while it was made)"""
+        delta, weights = self._exact(name)
         truncated = truncate(delta, self.rank) if self.rank else Truncation(delta, 0.0, 0.0)
-        self.seen[name] = ModuleFigures(
-            rows=weights.expert.numel(),
-            zero_expert_rows=weights.zero_expert_rows.flatten().nonzero()[:, 0],
+        return truncated.delta, ModuleFigures(
+            rows=weights.expert.size,
+            zero_expert_rows=np.flatnonzero(weights.zero_expert_rows),
             zero_anti_rows=[int(rows.sum()) for rows in weights.zero_anti_rows],
-            amplification=float(weights.expert.abs().max()),
-            amplified=int((weights.expert.abs() > LARGE_AMPLIFICATION).sum()),
+            amplification=float(np.abs(weights.expert).max()),
+            amplified=int((np.abs(weights.expert) > LARGE_AMPLIFICATION).sum()),
             squared_error=truncated.squared_error,
             squared_norm=truncated.squared_norm,
         )
-        return truncated.delta
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self, seen: Mapping[str, ModuleFigures]) -> dict[str, Any]:
         """Raises ExtSubError where the expert changes nothing at all: there is nothing to improve."""
-        seen = self.seen.values()
-        rows = sum(figures.rows for figures in seen)
-        zero_rows = sum(len(figures.zero_expert_rows) for figures in seen)
+        rows = sum(figures.rows for figures in seen.values())
+        zero_rows = sum(len(figures.zero_expert_rows) for figures in seen.values())
         if zero_rows == rows:
             raise ExtSubError(f"{self.expert.name} is zero in every row: it was never trained, or its B was not saved")
-        largest = max(self.seen, key=lambda name: self.seen[name].amplification)
+        largest = max(seen, key=lambda name: seen[name].amplification)
         roles = [("expert", self.expert, None)]
         alphas = [None] * len(self.alphas) if self.deficiency else self.alphas
         roles += [("anti-expert", *pair) for pair in zip(self.anti_experts, alphas, strict=True)]
@@ -220,13 +234,15 @@ class Combination:
             "deficiency": self.deficiency,
             **({} if self.profile == Profile() else {"profile": self.profile.to_dict()}),
             "inputs": [
-                {"role": role, "alpha": alpha, **(adapter.source.provenance() if adapter.source else {"name": None})}
-                for role, adapter, alpha in roles
+                {"role": role, "alpha": alpha, **given}
+                for (role, _, alpha), given in zip(
+                    roles, in_order(_provenance, [each for _, each, _ in roles]), strict=True
+                )
             ],
             "rows": rows,
-            "zero_rows": {"expert": zero_rows, "anti_experts": zero_anti_rows(self.seen)},
-            "largest_amplification": {"factor": self.seen[largest].amplification, "module": largest},
-            "truncation": truncation(self.seen, self.rank) if self.rank else None,
+            "zero_rows": {"expert": zero_rows, "anti_experts": zero_anti_rows(seen)},
+            "largest_amplification": {"factor": seen[largest].amplification, "module": largest},
+            "truncation": truncation(seen, self.rank) if self.rank else None,
             "serve": self._serve(),
         }
 
@@ -239,18 +255,18 @@ class Combination:
         modules = {name: self.module(name) for name in self.matched.modules}
         return serving.vllm(self.expert.kind, modules, self.matched.settings)
 
-    def verify(self, written: Adapter) -> dict[str, Any]:
-        return verify(self, written)
+    def verify(self, written: Adapter, seen: Mapping[str, ModuleFigures]) -> dict[str, Any]:
+        return verify(self, written, seen)
 
-    def notes(self, dtype: torch.dtype) -> list[str]:
+    def notes(self, dtype: DType, seen: Mapping[str, ModuleFigures]) -> list[str]:
         notes = []
         if self.dtype == "auto" and dtype != self.dtypes[0]:
-            notes.append(f"stored as float32: some numbers do not fit {str(self.dtypes[0]).removeprefix('torch.')}")
-        rows = sum(figures.rows for figures in self.seen.values())
-        for adapter, zero_rows in zip(self.anti_experts, zero_anti_rows(self.seen), strict=True):
+            notes.append(f"stored as float32: some numbers do not fit {self.dtypes[0].name}")
+        rows = sum(figures.rows for figures in seen.values())
+        for adapter, zero_rows in zip(self.anti_experts, zero_anti_rows(seen), strict=True):
             if zero_rows == rows:
                 notes.append(f"{adapter.label} is zero in every row, so it changes nothing")
-        amplified = sum(figures.amplified for figures in self.seen.values())
+        amplified = sum(figures.amplified for figures in seen.values())
         if amplified:
             notes.append(
                 f"rows of the expert scaled by more than {LARGE_AMPLIFICATION}: {amplified:,} of {rows:,}; their "

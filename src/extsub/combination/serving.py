@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from extsub.adapters.adapter import Module
+from extsub.adapters.codecs import CODECS
 from extsub.adapters.keys import VOCABULARY
 from extsub.adapters.layouts import Conv, Embedding, Experts
 from extsub.escaping import brief
@@ -31,7 +32,7 @@ def vllm(kind: str, modules: Mapping[str, Module], settings: Mapping[str, Any]) 
 
 
 def _problem(kind: str, modules: Mapping[str, Module], settings: Mapping[str, Any]) -> str | None:
-    if kind != "LORA":
+    if not CODECS[kind].served:
         return f"servers take LoRA only, not {kind}"
     if (task := settings.get("task_type")) not in (None, "CAUSAL_LM"):
         return f"vLLM applies adapters to causal language models, and this one is for {brief(task)}"

@@ -7,13 +7,19 @@ from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import Any
 
-from extsub.adapters.adapter import Adapter, Module, Source, smallest_common_dtype
-from extsub.adapters.load import decode, load_adapter
+import numpy as np
+
+from extsub.adapters.adapter import Adapter, Module, Source
+from extsub.adapters.codecs import CODECS
+from extsub.adapters.load import decode, opened
 from extsub.adapters.reading import open_tensors, read_config
+from extsub.adapters.save import planned
 from extsub.adapters.source import find_adapter
+from extsub.arrays import smallest_common_dtype
+from extsub.combination.matching import match, said_twice
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
-from extsub.matching import match, said_twice
+from extsub.notebooks import facts, table
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,11 @@ class AdapterInfo:
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return asdict(self) | {"can_be_combined": self.problem is None}
+
+    def _repr_html_(self) -> str:
+        rows = {"kind": self.kind, "base": self.base, "task": self.task_type, "dtype": self.dtype}
+        counts = {"modules": len(self.modules), "parameters": self.parameters, "bytes": self.bytes}
+        return facts(self.name, {**rows, **counts, "cannot be combined": self.problem})
 
 
 @dataclass(frozen=True)
@@ -84,6 +95,13 @@ class PairInfo:
     modules: list[ModuleComparison]
     notes: list[str]
 
+    def _repr_html_(self) -> str:
+        heads = ("module", "|a| / |e|", "mean row cosine", "shared energy", "largest row ratio")
+        rows = [
+            (one.name, one.ratio, one.mean_row_cosine, one.shared_energy, one.largest_row_ratio) for one in self.modules
+        ]
+        return table(f"{self.anti_expert.name} (a) against {self.expert.name} (e)", heads, rows)
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
@@ -95,7 +113,10 @@ class PairInfo:
 
 
 def inspect(
-    adapter: str | PathLike[str], anti_expert: str | PathLike[str] | None = None, *, base_model: str | None = None
+    adapter: Adapter | str | PathLike[str],
+    anti_expert: Adapter | str | PathLike[str] | None = None,
+    *,
+    base_model: str | None = None,
 ) -> AdapterInfo | PairInfo:
     """What an adapter is, also one that cannot be combined; with an anti-expert, how the two compare.
 
@@ -104,10 +125,9 @@ def inspect(
     Raises:
         ExtSubError: nothing readable there, or for a pair, the two do not belong together.
     """
-    if anti_expert is None:
-        return _describe(find_adapter(str(adapter)))
-    expert, other = load_adapter(adapter), load_adapter(anti_expert)
-    return compare(expert, other, base_model=base_model)
+    if anti_expert is not None:
+        return compare(opened(adapter), opened(anti_expert), base_model=base_model)
+    return _summary(adapter) if isinstance(adapter, Adapter) else _describe(find_adapter(str(adapter)))
 
 
 def compare(expert: Adapter, anti_expert: Adapter, *, base_model: str | None = None) -> PairInfo:
@@ -153,7 +173,7 @@ def _describe(source: Source) -> AdapterInfo:
         tensors=len(tensors),
         parameters=sum(math.prod(info.shape) for info in tensors.values()),
         bytes=source.weights.stat().st_size if source.weights.exists() else 0,
-        dtype=str(smallest_common_dtype(dtypes)).removeprefix("torch.") if dtypes else None,
+        dtype=smallest_common_dtype(dtypes).name if dtypes else None,
         problem=problem,
         modules=modules,
         notes=notes,
@@ -167,16 +187,32 @@ def _oddities(adapter: Adapter, zero: list[str]) -> list[str]:
         notes.append("every row is zero: it is refused as an expert, and changes nothing as an anti-expert")
     elif zero:
         notes.append(f"{len(zero)} of {len(adapter.modules)} modules are zero (never trained?), first {brief(zero[0])}")
-    if adapter.kind == "PREFIX_TUNING":
-        notes.append("a prefix is no change of a weight: arithmetic on it is the paper's heuristic")
+    if caution := CODECS[adapter.kind].caution:
+        notes.append(caution)
     if adapter.copies:
         notes.append(f"{len(adapter.copies)} tensors are stored whole (heads, vocabulary): see --modules-to-save")
     return notes
 
 
 def _summary(adapter: Adapter) -> AdapterInfo:
-    assert adapter.source
-    return _describe(adapter.source)
+    """Of one on disk, as it lies there; of a result in memory, as it would be written."""
+    if adapter.source:
+        return _describe(adapter.source)
+    tensors = planned(adapter)
+    return AdapterInfo(
+        name=adapter.name,
+        kind=adapter.kind,
+        base=adapter.base,
+        task_type=adapter.settings.get("task_type"),
+        commit=None,
+        tensors=len(tensors),
+        parameters=sum(math.prod(shape) for _, shape in tensors.values()),
+        bytes=sum(math.prod(shape) * dtype.itemsize for dtype, shape in tensors.values()),
+        dtype=adapter.dtype.name,
+        problem=None,
+        modules=[ModuleInfo(name, m.shape, m.rank, m.scaling) for name, m in adapter.modules.items()],
+        notes=list(adapter.notes),
+    )
 
 
 def _compare(name: str, expert: Module | None, anti_expert: Module | None) -> ModuleComparison:
@@ -184,26 +220,26 @@ def _compare(name: str, expert: Module | None, anti_expert: Module | None) -> Mo
     assert present
     rows = math.prod(present.shape[:-1])
     if expert is None or anti_expert is None:
-        norm = present.read().row_norms().norm().item()
+        norm = float(np.linalg.norm(present.read().row_norms()))
         if expert is None:
             return ModuleComparison(name, 0.0, norm, None, None, None, None, rows, rows)
         return ModuleComparison(name, norm, 0.0, 0.0, None, None, 0.0, 0, rows)
     e, a = expert.read(), anti_expert.read()
     e_norms, a_norms = e.row_norms(), a.row_norms()
     both = (e_norms > 0) & (a_norms > 0)
-    cosine = (e.row_dots(a)[both] / (e_norms[both] * a_norms[both])).clamp(-1, 1)
+    cosine = (e.row_dots(a)[both] / (e_norms[both] * a_norms[both])).clip(-1, 1)
     # |p|^2 = |a|^2 (1 + cos) / 2, from p = |a|/2 (e/|e| + a/|a|)
-    energy = a_norms[both].square()
-    expert_norm, anti_norm = e_norms.norm().item(), a_norms.norm().item()
+    energy = a_norms[both] ** 2
+    expert_norm, anti_norm = float(np.linalg.norm(e_norms)), float(np.linalg.norm(a_norms))
     compared = e_norms > 0
     return ModuleComparison(
         name=name,
         expert_norm=expert_norm,
         anti_norm=anti_norm,
         ratio=anti_norm / expert_norm if expert_norm else None,
-        mean_row_cosine=cosine.mean().item() if both.any() else None,
-        shared_energy=(energy * (1 + cosine) / 2).sum().item() / energy.sum().item() if both.any() else None,
-        largest_row_ratio=(a_norms[compared] / e_norms[compared]).max().item() if compared.any() else None,
+        mean_row_cosine=float(cosine.mean()) if both.any() else None,
+        shared_energy=float((energy * (1 + cosine) / 2).sum() / energy.sum()) if both.any() else None,
+        largest_row_ratio=float((a_norms[compared] / e_norms[compared]).max()) if compared.any() else None,
         zero_expert_rows=int((e_norms == 0).sum()),
         rows=rows,
     )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+import numpy as np
 
 from extsub.adapters.adapter import Adapter, Copy, Module
 from extsub.adapters.base import is_path, is_quantised, normalised, public
@@ -98,7 +98,8 @@ def _same_change(one: Adapter, other: Adapter) -> bool:
         mine, theirs = module.read(), other.modules[name].read()
         if mine.shape != theirs.shape:
             return False
-        if (mine + theirs.scale_rows(-1.0)).row_norms().norm() > ROUNDING * mine.row_norms().norm():
+        difference, size = (np.linalg.norm(one.row_norms()) for one in (mine + theirs.scale_rows(-1.0), mine))
+        if difference > ROUNDING * size:
             return False
     return True
 
@@ -162,7 +163,7 @@ def _same_base_layers(expert: Adapter, anti_expert: Adapter) -> None:
 
 
 def _identical(one: Copy, other: Copy) -> bool:
-    return one == other and torch.equal(one.read(), other.read())
+    return one == other and np.array_equal(one.read(), other.read())
 
 
 def _pair(

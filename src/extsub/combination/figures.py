@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from extsub.arrays import Array
 
 LARGE_AMPLIFICATION = 10
 """Of a row of the expert; adapters that are much alike in strength stay below it."""
@@ -18,7 +18,7 @@ class ModuleFigures:
     """What was seen while one module was combined."""
 
     rows: int
-    zero_expert_rows: Tensor
+    zero_expert_rows: Array
     """Which rows of the expert have no direction, counted over MoE experts."""
 
     zero_anti_rows: list[int]

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extsub.inspection import AdapterInfo, ModuleComparison, PairInfo
+from extsub.inspection.inspect import AdapterInfo, ModuleComparison, PairInfo
 from extsub.pictures import check_picture, drawing, label, save_picture
 
 if TYPE_CHECKING:

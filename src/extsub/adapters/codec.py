@@ -1,0 +1,32 @@
+"""What extsub knows of a kind of adapter. A new kind is one codec, and a line in ``codecs.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from extsub.adapters.adapter import Adapter, Source
+from extsub.adapters.reading import TensorFile
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A kind of adapter, from the disk and back."""
+
+    kind: str
+    """its ``peft_type``; ``Adapter.kind``"""
+    title: str
+    """how a sentence begins: "A LoRA" """
+    decode: Callable[[Mapping[str, Any], TensorFile, Source], Adapter]
+    """(adapter_config.json, the tensors, where they are) to the adapter"""
+    encode: Callable[[Adapter], dict[str, Any]]
+    """the smallest adapter_config.json that says what an adapter is"""
+    reads: tuple[str, ...] = ()
+    """other ``peft_type`` whose adapters become this kind"""
+    ranked: bool = False
+    """whether its modules have a rank, which can be smaller, and a scaling"""
+    served: bool = False
+    """whether servers take it"""
+    caution: str = ""
+    """what makes arithmetic on it less than exact, as a sentence without its full stop"""

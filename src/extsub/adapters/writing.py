@@ -1,0 +1,92 @@
+"""A safetensors file, written part by part: the library's own writer wants all tensors in memory at once."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from extsub.adapters.reading import DTYPES
+from extsub.arrays import Array, DType
+from extsub.errors import ExtSubError
+from extsub.parallel import in_order
+
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+Progress = Callable[[Iterable[str]], Iterable[str]]
+"""Wraps the names of the parts as they are written, to show how far it is."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some tensors of the file: what they will be, and how to make them."""
+
+    name: str
+    specs: dict[str, tuple[DType, tuple[int, ...]]]
+    make: Callable[[], tuple[dict[str, Array], Any]]
+    """(the tensors, what was seen while they were made)"""
+
+
+def write_safetensors(path: Path, parts: list[Part], output: Path, progress: Progress) -> tuple[int, dict[str, Any]]:
+    """Write the parts; the next ones are computed while one is written.
+
+    Args:
+        output: where the file will lie in the end, for messages.
+
+    Returns:
+        (the size in bytes, what was seen while each part was made)
+
+    Raises:
+        ExtSubError: the disk has too little room.
+    """
+    # Wide dtypes first keeps every tensor aligned; within that, the order of the parts.
+    parts = sorted(parts, key=lambda part: -max(dtype.itemsize for dtype, _ in part.specs.values()))
+    header, size = _header(parts)
+    free = shutil.disk_usage(path.parent).free
+    if free < size:
+        raise ExtSubError(f"{output} needs {size / 1e6:,.0f} MB and the disk has {free / 1e6:,.0f} MB: make room first")
+    with path.open("wb", buffering=0) as file:
+        _write_all(file, header)
+        seen = {}
+        for name, (blocks, found) in zip(progress(part.name for part in parts), in_order(_blocks, parts), strict=True):
+            seen[name] = found
+            for block in blocks:
+                _write_all(file, block)
+    return size, seen
+
+
+def _header(parts: list[Part]) -> tuple[bytes, int]:
+    """(the first bytes of the file, its size)"""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for part in parts:
+        for key, (dtype, shape) in part.specs.items():
+            start, end = end, end + math.prod(shape) * dtype.itemsize
+            entries[key] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    header = json.dumps(entries, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header, 8 + len(header) + end
+
+
+def _blocks(part: Part) -> tuple[list[memoryview], Any]:
+    """(the bytes of a part, as planned in the header; what was seen)"""
+    tensors, found = part.make()
+    blocks = []
+    for key, (dtype, shape) in part.specs.items():
+        tensor = tensors[key]
+        if (tensor.dtype, tensor.shape) != (dtype, shape):
+            raise RuntimeError(f"{key} is {tensor.dtype} {tensor.shape}, planned {dtype} {shape}")
+        blocks.append(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
+    return blocks, found
+
+
+def _write_all(file: FileIO, block: bytes | memoryview) -> None:
+    view = memoryview(block)
+    while view:  # an unbuffered write may stop early
+        view = view[file.write(view) :]
