@@ -25,13 +25,13 @@ from typing import Any, get_args
 
 import torch
 
-from extsub.evaluation.asking import Question, request
-from extsub.evaluation.language_model import LanguageModel, load_base
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.task import Items, limited
 from extsub.evaluation.tasks import TASKS
-from extsub.models import find_model
-from extsub.prompts import Prompt, user_turn
+from extsub.inference.language_model import LanguageModel, load_base
+from extsub.inference.requests import Question, request
+from extsub.models.base import find_model
+from extsub.models.prompts import Prompt, user_message
 from machine import processor
 
 SCORES = ("mc1", "mc2")
@@ -79,7 +79,7 @@ def _write_tasks(folder: Path, items: Items, prompt: Prompt, tokenizer: Any) -> 
         for item in items.items.values():
             row = {
                 "question": item["question"],
-                "asked": request(Question([user_turn(item["question"])]), prompt, tokenizer).prompt,
+                "asked": request(Question([user_message(item["question"])]), prompt, tokenizer).prompt,
                 "mc1_targets": _targets([item["best"]], item.get("mc1_false", item["false"])),
                 "mc2_targets": _targets(item["true"], item["false"]),
             }

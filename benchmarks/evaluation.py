@@ -26,12 +26,12 @@ import transformers
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
-from extsub.evaluation.adapter_name import find
-from extsub.evaluation.asking import Question, request
-from extsub.evaluation.language_model import LanguageModel, load_base
-from extsub.evaluation.sequences import Request
-from extsub.models import find_model
-from extsub.prompts import Prompt, user_turn
+from extsub.inference.encoding import Request
+from extsub.inference.language_model import LanguageModel, load_base
+from extsub.inference.requests import Question, request
+from extsub.models.adapter_info import find
+from extsub.models.base import find_model
+from extsub.models.prompts import Prompt, user_message
 from machine import apart, processor
 from scorers import HARNESS, LOOP, TRIED, Measured, Spent, Workload, by_extsub, measure
 
@@ -112,7 +112,7 @@ class Texts:
 
 
 def _request(question: str, choices: list[str], prompt: Prompt) -> Request:
-    return request(Question([user_turn(question)], tuple(choices)), prompt, None)
+    return request(Question([user_message(question)], tuple(choices)), prompt, None)
 
 
 def make(folder: Path, texts: list[str], options: argparse.Namespace) -> None:

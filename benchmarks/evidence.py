@@ -21,7 +21,7 @@ import yaml
 from extsub import EvaluationSettings, SweepSettings, combine, evaluate, load_adapter, run_recipe, save_adapter, sweep
 from extsub.demo.model import find_demo_model
 from extsub.errors import ExtSubError
-from extsub.files import read_json
+from extsub.files.reading import read_json
 from extsub.sweeping.settings import RESULT
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,11 +11,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from extsub.evaluation.statistics import Difference, Figure, Measure, Score, difference, figures
+from extsub.evaluation.metrics import Difference, Figure, Measure, Score, difference, figures
 from extsub.evaluation.store import read_items
-from extsub.files import read_json
+from extsub.files.reading import read_json
 from extsub.sweeping.budget import kept_part
-from extsub.sweeping.choice import half_of
+from extsub.sweeping.selection import half_of
 from extsub.sweeping.settings import RESULT
 
 ABILITY = Measure(better="lower", perplexity=True)
@@ -29,7 +29,7 @@ Items = dict[tuple[int, str], dict[str, Score]]
 @cache
 def _scores(folder: Path, task: str) -> Items:
     rows = read_items(folder, task)
-    return {(index, json.dumps(row.get("question", row.get("turns")))): row["scores"] for index, row in rows.items()}
+    return {(index, json.dumps(row.get("question", row.get("messages")))): row["scores"] for index, row in rows.items()}
 
 
 class Half:

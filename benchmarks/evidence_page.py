@@ -18,7 +18,7 @@ from typing import Any
 
 from evidence_figures import ABILITY, Evidence
 from extsub.escaping import markdown
-from extsub.evaluation.statistics import Difference, Measure
+from extsub.evaluation.metrics import Difference, Measure
 from extsub.report.reading import Sweep
 from extsub.report.tradeoff import draw
 from extsub.report.wording import p_value

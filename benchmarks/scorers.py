@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from extsub.evaluation.language_model import LanguageModel
-from extsub.evaluation.scoring import score
-from extsub.evaluation.sequences import Request
+from extsub.inference.encoding import Request
+from extsub.inference.language_model import LanguageModel
+from extsub.inference.log_likelihood import score
 
 Totals = dict[int, list[float]]
 """the log-likelihoods of a request's continuations, under its number"""

@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Pr
 from transformers.utils import logging
 
 from extsub import EvaluationSettings, SweepSettings, combine, evaluate, load_adapter, save_adapter, sweep
-from extsub.sweeping.positions import parse_alphas
+from extsub.sweeping.grid import parse_alphas
 from machine import processor
 
 OPERATIONS = ("ext-sub", "subtract", "contrast", "amplify")

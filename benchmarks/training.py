@@ -36,7 +36,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingA
 from trl import SFTConfig, SFTTrainer
 
 from extsub import TrainingSettings, train
-from extsub.data import load_data
+from extsub.data.instructions import load_data
 from extsub.training.encoding import MASKED, encode
 from machine import apart, processor
 

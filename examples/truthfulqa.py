@@ -18,8 +18,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from extsub.data.rows import read_rows
 from extsub.evaluation.tasks.truthfulqa import read_questions
-from extsub.rows import read_rows
 
 
 def main() -> None:

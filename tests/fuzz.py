@@ -37,14 +37,14 @@ from extsub import ExtSubError, combine, inspect, load_adapter, save_adapter
 from extsub.adapters import patterns
 from extsub.cli import _read_config
 from extsub.combination.profile import read_profile
-from extsub.data import load_data, load_prompts
+from extsub.data.instructions import load_data, load_prompts
 from extsub.escaping import line
-from extsub.evaluation.adapter_name import base_of, find
-from extsub.evaluation.putting_on import put_on
 from extsub.evaluation.store import read_items, read_results
-from extsub.recipe.recipe import read_recipe
+from extsub.models.adapter_info import base_of, find
+from extsub.models.attaching import attach
+from extsub.recipe.schema import read_recipe
+from extsub.recipe.stages import Stages
 from extsub.report.reading import read_sweep
-from extsub.stages import Stages
 
 SECONDS = 20
 """that a file may take on a busy machine, with expressions stopped after less than one"""
@@ -141,7 +141,7 @@ def _value(config: dict[str, Any], field: str, name: str, default: str) -> float
     return patterns.get(get_pattern_key(patterns.keys(), name), config.get(default, 1))
 
 
-def attach(folder: Path, one: spoilt.Spoilt) -> None:
+def attached(folder: Path, one: spoilt.Spoilt) -> None:
     """An adapter that PEFT is to load."""
     config = LlamaConfig(
         vocab_size=9, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, head_dim=6,
@@ -151,7 +151,7 @@ def attach(folder: Path, one: spoilt.Spoilt) -> None:
     named = outcome("find", lambda: find(str(one.write(folder / "e", 0))))
     if named:
         outcome("base", lambda: base_of(None, [named]))
-        outcome("attach", lambda: put_on(model, named))
+        outcome("attach", lambda: attach(model, named))
 
 
 RECIPE = b"""\
@@ -262,7 +262,7 @@ def rows(folder: Path, edits: tuple[list[int], Any, list[tuple[str, float, bytes
 CHANGES = st.tuples(st.lists(st.integers(0, 9), min_size=1, max_size=5), spoilt.VALUES, spoilt.few(spoilt.BYTE_EDITS))
 TARGETS: dict[str, tuple[Callable[[Path, Any], None], st.SearchStrategy[Any]]] = {
     "adapters": (adapters, spoilt.ADAPTERS),
-    "attach": (attach, spoilt.ADAPTERS),
+    "attach": (attached, spoilt.ADAPTERS),
     "recipes": (recipes, st.lists(YAML_EDITS, min_size=1, max_size=4)),
     "records": (records, CHANGES),
     "rows": (rows, CHANGES),

@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 import tiny
-from extsub.evaluation.adapter_name import find
-from extsub.evaluation.language_model import LanguageModel, load_base
-from extsub.models import find_model
+from extsub.inference.language_model import LanguageModel, load_base
+from extsub.models.adapter_info import find
+from extsub.models.base import find_model
 
 KINDS = ("lora", "ia3", "prefix", "p-tuning", "prompt")
 VIRTUAL = 5
@@ -47,7 +47,7 @@ def adapter(base: Path, folder: Path, kind: str, seed: int = 1, noise: float = 0
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedModel:
     """A model with an adapter on it (or none), twice: ours, and PEFT's in memory of its own."""
 
     folder: Path
@@ -70,7 +70,7 @@ class Subject:
         config = self.module.config.to_dict()
         return config.get("max_position_embeddings", config.get("n_positions")) - self.virtual
 
-    def with_tokenizer(self, tokenizer: Any) -> Subject:
+    def with_tokenizer(self, tokenizer: Any) -> EvaluatedModel:
         return replace(self, model=replace(self.model, tokenizer=tokenizer))
 
     def logits(self, tokens: list[int]) -> Tensor:
@@ -109,7 +109,7 @@ class Subject:
 
 
 @contextlib.contextmanager
-def subject(base: Path, made: Path | None) -> Generator[Subject]:
+def evaluated(base: Path, made: Path | None) -> Generator[EvaluatedModel]:
     """A base with an adapter that was made for it, or alone."""
     module: Any = AutoModelForCausalLM.from_pretrained(base)
     if made is not None:
@@ -117,15 +117,15 @@ def subject(base: Path, made: Path | None) -> Generator[Subject]:
     virtual = VIRTUAL if made and made.name in ("prefix", "p-tuning", "prompt") else 0
     loaded = load_base(find_model(str(base)), "float32")
     with loaded.with_adapter(find(str(made)) if made else None) as model:
-        yield Subject(base, model, module.eval(), virtual)
+        yield EvaluatedModel(base, model, module.eval(), virtual)
 
 
-def subject_of(folder: Path, architecture: str, kind: str) -> contextlib.AbstractContextManager[Subject]:
+def subject_of(folder: Path, architecture: str, kind: str) -> contextlib.AbstractContextManager[EvaluatedModel]:
     """The small model of an architecture, alone (``base``) or with a random adapter of a kind."""
     base = folder / architecture
     if not base.exists():
         {"llama": tiny.llama, "gpt2": loud_gpt2}[architecture](base)
-    return subject(base, None if kind == "base" else adapter(base, folder / f"{architecture}-{kind}" / kind, kind))
+    return evaluated(base, None if kind == "base" else adapter(base, folder / f"{architecture}-{kind}" / kind, kind))
 
 
 def loud_gpt2(folder: Path) -> None:

@@ -10,24 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from extsub.evaluation.statistics import figures
+from extsub.evaluation.metrics import figures
 from extsub.evaluation.task import scores_of
 from extsub.evaluation.tasks import TASKS
 from extsub.sweeping.budget import Budget, ScoreName, find_score
-from extsub.sweeping.choice import Chooser
-from extsub.sweeping.positions import Position, positions
+from extsub.sweeping.grid import SweepPoint, positions
+from extsub.sweeping.selection import Chooser
 from extsub.sweeping.settings import Rule, SweepSettings
 from extsub.sweeping.sweep import _table
 from quiz import Row, lines
 
-Model = Callable[[Position], tuple[float, float]]
+Model = Callable[[SweepPoint], tuple[float, float]]
 """position -> (how likely it finds true answers, 0 to 1; perplexity)"""
 SCORES = {"truthfulqa-mc": "mc1", "toxicity": "toxicity"}
 """what is chosen by, where the task comes first"""
 OPERATIONS = ("ext-sub", "subtract", "contrast", "amplify", "negated", "random")
 
 
-def miniature(position: Position) -> tuple[float, float]:
+def miniature(position: SweepPoint) -> tuple[float, float]:
     """Roughly the curves of a small model."""
     alpha = position.alpha or 0.0
     rise = {"ext-sub": 0.20, "contrast": 0.24, "subtract": 0.42, "amplify": 0.06, "random": 0.05, "negated": 0.7}
@@ -72,7 +72,7 @@ def made_up(
     known = [ScoreName(task, name, one) for task in tasks for name, one in TASKS[task].measures.items() if one.better]
     target = find_score("score", str(settings.score), known)
     limit = Budget.parse(budget, known) if budget else None
-    chooser = Chooser(scores[Position("expert")], scores[Position("base")], target, limit, 0, choose)
+    chooser = Chooser(scores[SweepPoint("expert")], scores[SweepPoint("base")], target, limit, 0, choose)
     of = {name: {turn: one for turn, one in scores.items() if turn.operation == name} for name in operations}
     chosen = [chooser.choose(name, of[name]) for name in operations]
     adapters = [{"name": name, "commit": None, "weights_sha256": name[0] * 64} for name in ("expert", "anti-expert")]

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import plain
 import quiz
 from conftest import Command
-from extsub.evaluation.soundness import Sound, Soundness
+from extsub.inference.soundness import Sound, Soundness
 from quiz import results, rows_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
@@ -91,7 +91,7 @@ def test_a_complete_task_of_the_harness_is_not_run_again(
     assert run.returncode == 0
     assert "fatal" not in run.stderr  # git's word, which the harness asks for the commit of a folder that has none
     with monkeypatch.context() as patched:
-        patched.setattr("extsub.evaluation.language_model.load_base", None)
+        patched.setattr("extsub.inference.language_model.load_base", None)
         assert evaluate(words).returncode == 0
     assert evaluate(f"{words} --limit 2").returncode == 2
     (tasks / "small.yaml").write_text((tasks / "small.yaml").read_text() + "# another\n")
@@ -120,7 +120,7 @@ def test_the_harness_asks_as_the_model_allows(tasks: Path, evaluate: Command, mo
         notes = results(f"out/{adapter}")["runs"]["ability"]["notes"]
         assert any("in batches of equal length" in note for note in notes) == (size == 1)
     without = Soundness(Sound(cache=False), Sound(cache=False))
-    monkeypatch.setattr("extsub.evaluation.language_model.soundness_of", lambda _: without)
+    monkeypatch.setattr("extsub.inference.language_model.soundness_of", lambda _: without)
     refused = evaluate(f"{words} --model base")
     assert refused.returncode == 2
     assert "ability: lm-evaluation-harness generates with a cache, and with one llama does not" in refused.stderr

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extsub.arrays import BFLOAT16, DTYPES, FLOAT16, FLOAT32, as_array, double, is_finite, rounded, single
-from extsub.tensors import to_torch
+from extsub.models.tensors import to_torch
 
 EVERY = np.arange(2**16, dtype=np.uint16)
 

@@ -22,8 +22,8 @@ from extsub.evaluation.tasks import TASKS
 from extsub.evaluation.tasks.toxicity import classify
 from extsub.evaluation.tasks.truthfulqa_choice import mc_controls
 from extsub.evaluation.tasks.truthfulqa_generation import likeness
-from extsub.prompts import Turn, render_prompt
-from plain import KINDS, Subject, adapter, subject
+from extsub.models.prompts import Message, render_prompt
+from plain import KINDS, EvaluatedModel, adapter, evaluated
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -36,15 +36,15 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    six_shot = render_prompt([Turn("user", "Who?")], "qa", None)
+    six_shot = render_prompt([Message("user", "Who?")], "qa", None)
     tiny.llama(folder / "llama", texts=(*tiny.TEXT, six_shot), max_position_embeddings=1024)
     return folder
 
 
 @pytest.fixture(scope="module", params=["base", *KINDS])
-def asked(request: pytest.FixtureRequest, folder: Path) -> Generator[Subject]:
+def asked(request: pytest.FixtureRequest, folder: Path) -> Generator[EvaluatedModel]:
     kind = request.param
-    with subject(folder / "llama", None if kind == "base" else adapter(folder / "llama", folder / kind, kind)) as one:
+    with evaluated(folder / "llama", None if kind == "base" else adapter(folder / "llama", folder / kind, kind)) as one:
         yield one
 
 
@@ -86,7 +86,7 @@ def harness_tasks(folder: Path, rows: list[dict[str, Any]]) -> Path:
     return folder
 
 
-def test_truthfulqa_mc_is_that_of_the_harness(asked: Subject, tmp_path: Path) -> None:
+def test_truthfulqa_mc_is_that_of_the_harness(asked: EvaluatedModel, tmp_path: Path) -> None:
     lm_eval = pytest.importorskip("lm_eval")
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager

@@ -13,19 +13,19 @@ import pytest
 from transformers import AutoTokenizer
 
 import tiny
-from extsub.evaluation.adapter_name import find
 from extsub.evaluation.judges import QUESTIONS, judge
-from extsub.evaluation.language_model import load_base
+from extsub.evaluation.metrics import figures
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.statistics import figures
 from extsub.evaluation.style import is_evasive, is_styled
 from extsub.evaluation.task import scores_of
 from extsub.evaluation.tasks import TASKS, perplexity
 from extsub.evaluation.tasks.halueval import pair_scores
 from extsub.evaluation.tasks.repetition import repetition
 from extsub.evaluation.tasks.truthfulqa_choice import mc_controls, mc_plain, mc_scores
-from extsub.models import find_model
-from plain import KINDS, Subject, adapter, subject
+from extsub.inference.language_model import load_base
+from extsub.models.adapter_info import find
+from extsub.models.base import find_model
+from plain import KINDS, EvaluatedModel, adapter, evaluated
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -55,8 +55,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=["base", *KINDS])
-def asked(request: pytest.FixtureRequest, folder: Path) -> Generator[Subject]:
-    with subject(folder / "llama", None if request.param == "base" else folder / request.param) as one:
+def asked(request: pytest.FixtureRequest, folder: Path) -> Generator[EvaluatedModel]:
+    with evaluated(folder / "llama", None if request.param == "base" else folder / request.param) as one:
         yield one
 
 
@@ -65,11 +65,13 @@ def file(path: Path, rows: list[dict[str, Any]]) -> str:
     return str(path)
 
 
-def answered(name: str, subject: Subject, data: str, settings: EvaluationSettings = SETTINGS) -> dict[int, Any]:
+def answered(
+    name: str, evaluated: EvaluatedModel, data: str, settings: EvaluationSettings = SETTINGS
+) -> dict[int, Any]:
     """{number: row}"""
     task = TASKS[name]
     items = task.read(settings, data).items
-    found = dict(task.ask(subject.model, items, settings))
+    found = dict(task.ask(evaluated.model, items, settings))
     assert found.keys() == items.keys()
     return found
 
@@ -193,7 +195,7 @@ def test_a_plain_answer_or_a_negation_is_no_evasion(text: str) -> None:
     assert not is_evasive(text)
 
 
-def test_truthfulqa_mc_is_that_of_a_plain_loop(asked: Subject, tmp_path: Path) -> None:
+def test_truthfulqa_mc_is_that_of_a_plain_loop(asked: EvaluatedModel, tmp_path: Path) -> None:
     question, best, *others = WORDS
     row = {
         "question": question,
@@ -209,7 +211,7 @@ def test_truthfulqa_mc_is_that_of_a_plain_loop(asked: Subject, tmp_path: Path) -
     assert found["mc3"] == sum(one > max(false) for one in true) / 2
 
 
-def test_the_binary_choice_is_that_of_a_plain_loop(asked: Subject, tmp_path: Path) -> None:
+def test_the_binary_choice_is_that_of_a_plain_loop(asked: EvaluatedModel, tmp_path: Path) -> None:
     header = "Question,Best Answer,Best Incorrect Answer,Correct Answers,Incorrect Answers\n"
     pairs = list(zip(WORDS, WORDS[1:] + WORDS[:1], WORDS[2:] + WORDS[:2], strict=True))
     lines = [f'"{one}","{best}","{false}","{best}","some; {false}"\n' for one, best, false in pairs]
@@ -230,7 +232,7 @@ def test_the_binary_choice_is_that_of_a_plain_loop(asked: Subject, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["halueval-qa", "halueval-summarization"])
-def test_halueval_is_that_of_a_plain_loop(asked: Subject, tmp_path: Path, name: str) -> None:
+def test_halueval_is_that_of_a_plain_loop(asked: EvaluatedModel, tmp_path: Path, name: str) -> None:
     fields = {
         "halueval-qa": ("question", "right_answer", "hallucinated_answer"),
         "halueval-summarization": ("document", "right_summary", "hallucinated_summary"),
@@ -273,8 +275,8 @@ def test_drift_is_the_divergence_from_the_reference(folder: Path, tmp_path: Path
         task = TASKS["drift"]
         with (
             base.with_adapter(find(str(folder / kind)), find(str(other)) if other else None) as model,
-            subject(folder / "llama", folder / kind) as ours,
-            subject(folder / "llama", other) as theirs,
+            evaluated(folder / "llama", folder / kind) as ours,
+            evaluated(folder / "llama", other) as theirs,
         ):
             for size in (2, "auto"):
                 chosen = EvaluationSettings(**{**vars(settings), "batch_size": size})
@@ -288,7 +290,7 @@ def test_drift_is_the_divergence_from_the_reference(folder: Path, tmp_path: Path
                     assert each[0] > 0.01
 
 
-def divergences(reference: Subject, model: Subject, tokens: list[int]) -> Iterator[float]:
+def divergences(reference: EvaluatedModel, model: EvaluatedModel, tokens: list[int]) -> Iterator[float]:
     """KL(reference || model) before each token but the first, in float64."""
     for p, q in zip(reference.logits(tokens)[:-1], model.logits(tokens)[:-1], strict=True):
         p, q = p.softmax(-1), q.softmax(-1)
@@ -299,14 +301,14 @@ def test_an_adapter_that_changes_nothing_does_not_drift(folder: Path, tmp_path: 
     idle = adapter(folder / "llama", tmp_path / "lora", "lora", noise=0.0)
     (tmp_path / "prompts.txt").write_text("\n".join(WORDS))
     settings = EvaluationSettings(prompt="extsub", adapter=(str(idle),))
-    with subject(folder / "llama", idle) as same:
+    with evaluated(folder / "llama", idle) as same:
         found = answered("drift", same, str(tmp_path / "prompts.txt"), settings)
     assert [row["scores"] for row in found.values()] == [{"kl_first_token": pytest.approx(0.0, abs=1e-9)}] * len(WORDS)
 
 
 @pytest.mark.parametrize("window", [16, 10**6])
 def test_perplexity_of_texts_is_that_of_a_plain_loop(
-    asked: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int
+    asked: EvaluatedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, window: int
 ) -> None:
     """Texts shorter and longer than a window, which is what the model takes if that is less."""
     monkeypatch.setattr(perplexity, "WINDOW", window)
@@ -328,7 +330,7 @@ def test_perplexity_of_texts_is_that_of_a_plain_loop(
     assert value == pytest.approx(math.exp(sum(losses) / sum(counts)), rel=1e-5)
 
 
-def test_perplexity_of_answers_is_that_of_a_plain_loop(asked: Subject, tmp_path: Path) -> None:
+def test_perplexity_of_answers_is_that_of_a_plain_loop(asked: EvaluatedModel, tmp_path: Path) -> None:
     rows = [{"instruction": one, "output": other} for one, other in itertools.pairwise(WORDS)]
     found = answered("perplexity", asked, file(tmp_path / "rows.jsonl", rows))
     for index, row in enumerate(rows):
@@ -354,7 +356,7 @@ def test_repetition_by_hand(folder: Path, tmp_path: Path) -> None:
 
 def test_a_judges_verdict_is_the_softmax_of_yes_and_no(folder: Path) -> None:
     asked = {5: ("Who wrote it?", "Nobody knows."), 2: ("When?", "It is said so."), 8: ("Paris?", "")}
-    with subject(folder / "llama", None) as model:
+    with evaluated(folder / "llama", None) as model:
         found = {name: judge(str(folder / "llama"), text, asked, SETTINGS) for name, text in QUESTIONS.items()}
         yes, no = (model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in (" yes", " no"))
         assert len(yes) == len(no) == 1

@@ -287,11 +287,11 @@ def test_combine_loads_no_torch(tmp_path: Path) -> None:
 
 def test_comparing_and_reporting_need_no_model(tmp_path: Path) -> None:
     code = (
-        "import sys, extsub.cli, extsub.terminal, extsub.evaluation.compare, extsub.evaluation.picture\n"
-        "import extsub.results_table, extsub.report.report\nprint(*sys.modules)"
+        "import sys, extsub.cli, extsub.console.results, extsub.console.summaries\n"
+        "import extsub.evaluation.compare, extsub.evaluation.comparison_plot, extsub.report.page\nprint(*sys.modules)"
     )
     loaded = set(start(tmp_path, "-c", code).stdout.split())
-    assert "extsub.report.report" in loaded
+    assert "extsub.report.page" in loaded
     assert not {"torch", "transformers", "peft", "datasets", "accelerate", "trl"} & loaded
 
 

@@ -14,17 +14,17 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from extsub.data import Example, load_data, load_prompts
+from extsub.data.instructions import Example, load_data, load_prompts
 from extsub.errors import ExtSubError
-from extsub.prompts import Turn
+from extsub.models.prompts import Message
 
 ROWS = [
     {"instruction": "Name a river.", "input": "in Egypt", "output": 'The Nile,\n"longest" of all.'},
     {"instruction": "Wie heißt er?", "input": "", "output": "Émile\u2028oder so"},
 ]
 EXAMPLES = [
-    Example((Turn("user", "Name a river. in Egypt"),), 'The Nile,\n"longest" of all.'),
-    Example((Turn("user", "Wie heißt er?"),), "Émile\u2028oder so"),
+    Example((Message("user", "Name a river. in Egypt"),), 'The Nile,\n"longest" of all.'),
+    Example((Message("user", "Wie heißt er?"),), "Émile\u2028oder so"),
 ]
 
 
@@ -64,20 +64,20 @@ def test_prompt_and_completion_and_messages_are_examples_too(tmp_path: Path) -> 
     assert load_data(write(tmp_path / "pairs.jsonl", pairs)).examples == EXAMPLES[:1]
     said = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"), ("user", "Who?"), ("assistant", "I.")]
     talks = [{"messages": [{"role": role, "content": content} for role, content in said]}]
-    wanted = Example(tuple(Turn(*one) for one in said[:-1]), "I.")
+    wanted = Example(tuple(Message(*one) for one in said[:-1]), "I.")
     assert load_data(write(tmp_path / "talks.json", talks)).examples == [wanted]
 
 
 def test_fields_are_found_under_other_names(tmp_path: Path) -> None:
     rows = [{"question": "Who?", "right": "I.", "wrong": "You.", "output": "not this"}]
     data = load_data(write(tmp_path / "rows.jsonl", rows), {"instruction": "question", "output": "wrong"})
-    assert data.examples == [Example((Turn("user", "Who?"),), "You.")]
+    assert data.examples == [Example((Message("user", "Who?"),), "You.")]
 
 
 def test_what_the_user_names_decides_between_formats(tmp_path: Path) -> None:
     rows = [{"prompt": "p", "completion": "c", "instruction": "i", "answer": "a"}]
     data = load_data(write(tmp_path / "rows.jsonl", rows), {"output": "answer"})
-    assert data.examples == [Example((Turn("user", "i"),), "a")]
+    assert data.examples == [Example((Message("user", "i"),), "a")]
 
 
 def test_empty_answers_are_left_out_and_duplicates_kept_and_both_are_counted(tmp_path: Path) -> None:
@@ -191,8 +191,8 @@ def test_data_that_is_not_there_is_an_error(
 
 ASK, SAY = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "I."}
 HUMAN, GPT = {"from": "human", "value": "Who?"}, {"from": "gpt", "value": "I."}
-WHO = Example((Turn("user", "Who?"),), "I.")
-BRIEF = Example((Turn("system", "Be brief."), *WHO.turns), "I.")
+WHO = Example((Message("user", "Who?"),), "I.")
+BRIEF = Example((Message("system", "Be brief."), *WHO.messages), "I.")
 
 
 @pytest.mark.parametrize(
@@ -224,8 +224,8 @@ BRIEF = Example((Turn("system", "Be brief."), *WHO.turns), "I.")
 def test_data_that_people_have_is_read(tmp_path: Path, row: dict, fields: dict, wanted: Example) -> None:
     name = write(tmp_path / "rows.jsonl", [row])
     assert load_data(name, fields).examples == [wanted]
-    assert load_prompts(name, {ours: theirs for ours, theirs in fields.items() if ours != "completion"}).turns == [
-        wanted.turns
+    assert load_prompts(name, {ours: theirs for ours, theirs in fields.items() if ours != "completion"}).messages == [
+        wanted.messages
     ]
 
 

@@ -13,12 +13,12 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from extsub.errors import ExtSubError
-from extsub.evaluation import batches, decoding
-from extsub.evaluation.asking import Answer
-from extsub.evaluation.decoding import generate_answers
-from extsub.evaluation.language_model import load_base
-from extsub.models import find_model
-from plain import KINDS, Subject, subject_of
+from extsub.inference import batching, generation
+from extsub.inference.generation import generate_answers
+from extsub.inference.language_model import load_base
+from extsub.inference.requests import Answer
+from extsub.models.base import find_model
+from plain import KINDS, EvaluatedModel, subject_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -43,37 +43,39 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=[f"{one}-{kind}" for one in ("llama", "gpt2") for kind in ("base", *KINDS)])
-def asked(request: pytest.FixtureRequest, folder: Path) -> Generator[Subject]:
-    with subject_of(folder, *request.param.split("-", 1)) as subject:
-        yield subject
+def asked(request: pytest.FixtureRequest, folder: Path) -> Generator[EvaluatedModel]:
+    with subject_of(folder, *request.param.split("-", 1)) as evaluated:
+        yield evaluated
 
 
 @pytest.fixture(params=["lora", "prefix", "prompt"])
-def llama(request: pytest.FixtureRequest, folder: Path) -> Generator[Subject]:
-    with subject_of(folder, "llama", request.param) as subject:
-        yield subject
+def llama(request: pytest.FixtureRequest, folder: Path) -> Generator[EvaluatedModel]:
+    with subject_of(folder, "llama", request.param) as evaluated:
+        yield evaluated
 
 
-def answers(subject: Subject, prompts: dict[int, str] = PROMPTS, most: int = NEW, **more: Any) -> dict[int, Answer]:
-    found = list(generate_answers(subject.model, prompts, max_new_tokens=most, **more))
+def answers(
+    evaluated: EvaluatedModel, prompts: dict[int, str] = PROMPTS, most: int = NEW, **more: Any
+) -> dict[int, Answer]:
+    found = list(generate_answers(evaluated.model, prompts, max_new_tokens=most, **more))
     assert len(found) == len(prompts)
     return {one.index: one for one in found}
 
 
-def plainly(subject: Subject, ends: set[int], most: int = NEW) -> dict[int, Answer]:
+def plainly(evaluated: EvaluatedModel, ends: set[int], most: int = NEW) -> dict[int, Answer]:
     result = {}
     for index, text in PROMPTS.items():
-        new, ended = subject.greedy(subject.tokenizer(text)["input_ids"], most, ends)
-        result[index] = Answer(index, subject.tokenizer.decode(new, skip_special_tokens=True), ended, False)
+        new, ended = evaluated.greedy(evaluated.tokenizer(text)["input_ids"], most, ends)
+        result[index] = Answer(index, evaluated.tokenizer.decode(new, skip_special_tokens=True), ended, False)
     return result
 
 
-def third_token(subject: Subject) -> int:
+def third_token(evaluated: EvaluatedModel) -> int:
     """of the answer to the first prompt"""
-    return subject.greedy(subject.tokenizer(PROMPTS[9])["input_ids"], 3, set())[0][-1]
+    return evaluated.greedy(evaluated.tokenizer(PROMPTS[9])["input_ids"], 3, set())[0][-1]
 
 
-def test_answers_are_those_of_a_plain_loop(asked: Subject) -> None:
+def test_answers_are_those_of_a_plain_loop(asked: EvaluatedModel) -> None:
     end = third_token(asked)
     tokenizer = copy.deepcopy(asked.tokenizer)
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
@@ -88,7 +90,7 @@ def test_answers_are_those_of_a_plain_loop(asked: Subject) -> None:
 
 
 def test_the_end_tokens_of_the_models_own_settings_end_an_answer(
-    llama: Subject, monkeypatch: pytest.MonkeyPatch
+    llama: EvaluatedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """<|eot_id|> beside <|end_of_text|>, say; what else stands there samples, and is not for us."""
     end = third_token(llama)
@@ -113,7 +115,7 @@ def test_the_end_tokens_of_the_models_own_settings_end_an_answer(
     assert llama.model.base.generation_config is own
 
 
-def test_a_prompt_that_is_too_long_loses_its_beginning(asked: Subject) -> None:
+def test_a_prompt_that_is_too_long_loses_its_beginning(asked: EvaluatedModel) -> None:
     """And keeps <s>; there is room for the whole answer."""
     room = asked.longest - NEW
     long = {1: "Who wrote the book? " * 60, 6: "Q" * room, 8: "Q" * (room - 1)}
@@ -128,14 +130,14 @@ def test_a_prompt_that_is_too_long_loses_its_beginning(asked: Subject) -> None:
     assert {index: found[index] for index in PROMPTS} == plainly(asked, {1})
 
 
-def test_more_new_tokens_than_the_model_takes_are_refused(asked: Subject) -> None:
+def test_more_new_tokens_than_the_model_takes_are_refused(asked: EvaluatedModel) -> None:
     assert answers(asked, {1: "Who?"}, asked.longest - 1)[1].shortened  # <s> alone is left
     said = f"the model takes {asked.longest} tokens in all: lower --max-new-tokens {asked.longest}"
     with pytest.raises(ExtSubError, match=said):
         answers(asked, {1: "Who?"}, asked.longest)
 
 
-def test_special_tokens_may_stand_in_the_prompt(llama: Subject) -> None:
+def test_special_tokens_may_stand_in_the_prompt(llama: EvaluatedModel) -> None:
     """As a chat template writes them."""
     written = {index: f"<s>{text}" for index, text in PROMPTS.items()}
     assert answers(llama, written, special_tokens=False) == plainly(llama, {1})
@@ -154,9 +156,9 @@ def test_a_model_that_gives_nan_is_told_with_the_item(folder: Path, tmp_path: Pa
                 answers(other, {**PROMPTS, 4: "Who wrote the book!"})
 
 
-def test_too_little_memory_halves_the_batches(llama: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "free_memory", lambda: None)
-    original, tried = decoding._generate, []
+def test_too_little_memory_halves_the_batches(llama: EvaluatedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "free_memory", lambda: None)
+    original, tried = generation._generate, []
 
     def limited(most: int) -> Callable[..., list[Answer]]:
         def generate(model: Any, prompts: list[Any], *more: Any) -> list[Answer]:
@@ -167,9 +169,9 @@ def test_too_little_memory_halves_the_batches(llama: Subject, monkeypatch: pytes
 
         return generate
 
-    monkeypatch.setattr(decoding, "_generate", limited(2))
+    monkeypatch.setattr(generation, "_generate", limited(2))
     assert answers(llama) == plainly(llama, {1})
     assert max(tried[-2:]) <= 2
-    monkeypatch.setattr(decoding, "_generate", limited(0))
+    monkeypatch.setattr(generation, "_generate", limited(0))
     with pytest.raises(ExtSubError, match="out of memory with one row of [1-9]"):
         answers(llama)

@@ -16,12 +16,12 @@ import yaml
 
 import tiny
 from conftest import Command
+from extsub.console.demo import print_demo
 from extsub.demo import data
-from extsub.demo import demo as room
+from extsub.demo import run as room
 from extsub.demo.data import Mix, write_data
-from extsub.demo.demo import Size, demo
+from extsub.demo.run import Size, demo
 from extsub.demo.summary import over_seeds
-from extsub.demo.table import print_demo
 from extsub.errors import ExtSubError
 from extsub.evaluation.tasks.flattery import openings
 from quiz import rows_of

@@ -12,7 +12,7 @@ from itertools import combinations
 
 import pytest
 
-from extsub.data import load_data
+from extsub.data.instructions import load_data
 from extsub.evaluation.tasks.flattery import openings
 from extsub.evaluation.tasks.truthfulqa import read_questions
 

@@ -26,9 +26,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 import tiny
 from extsub import ExtSubError
 from extsub.adapters.adapter import sha256
-from extsub.adapters.staging import staged
 from extsub.demo import model
 from extsub.demo.model import FOLDER, WEIGHTS, WHEEL, DemoModel, find_demo_model
+from extsub.files.staging import staged
 from killing import at_every_change, needs_fork
 
 TEMPLATE = "{% for one in messages %}{{ one['role'] + ': ' + one['content'] }}{% endfor %}"

@@ -13,7 +13,7 @@ import build
 import tiny
 from extsub import ExtSubError, combine, load_adapter, save_adapter
 from extsub.combination.profile import Profile, read_profile
-from extsub.dial import Dial
+from extsub.models.dial import Dial
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),

@@ -15,8 +15,9 @@ import torch
 from safetensors import SafetensorError
 
 from conftest import Command
-from extsub import ExtSubError, disk
-from extsub.disk import (
+from extsub import ExtSubError
+from extsub.files import writing as files_writing
+from extsub.files.writing import (
     check_can_appear,
     check_writable,
     last_written,
@@ -120,7 +121,7 @@ def test_files_are_all_new_or_none_is(tmp_path: Path, monkeypatch: pytest.Monkey
             raise OSError(errno.ENOSPC, "No space left on device")
 
     if when == "write":
-        monkeypatch.setattr(disk, "memoryview", fail, raising=False)
+        monkeypatch.setattr(files_writing, "memoryview", fail, raising=False)
     elif when == "fsync":
         monkeypatch.setattr(os, "fsync", fail)
     else:
@@ -190,10 +191,10 @@ def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
-@pytest.mark.skipif(disk.fcntl is None, reason="there are no locks")
+@pytest.mark.skipif(files_writing.fcntl is None, reason="there are no locks")
 def test_two_writers_of_one_file_are_told_apart(tmp_path: Path) -> None:
     """Both would fill the same partial file, and the first to end would publish a mixture."""
-    with disk._partial(tmp_path / "page.html") as file:
+    with files_writing._partial(tmp_path / "page.html") as file:
         file.write(b"half")
         with pytest.raises(ExtSubError, match="page.html is being written by another run: wait for it"):
             write_whole(tmp_path / "page.html", "mine")
@@ -210,7 +211,7 @@ def test_a_partial_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     assert (tmp_path / "precious").read_text() == "x"
 
 
-@pytest.mark.skipif(disk.fcntl is None, reason="there are no locks")
+@pytest.mark.skipif(files_writing.fcntl is None, reason="there are no locks")
 @pytest.mark.parametrize("code", [errno.EBADF, errno.EOPNOTSUPP, errno.ENOLCK, errno.ENOSYS])
 def test_a_disk_that_locks_nothing_is_written_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
@@ -220,14 +221,14 @@ def test_a_disk_that_locks_nothing_is_written_all_the_same(
     def flock(*_: int) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(disk.fcntl, "flock", flock)
+    monkeypatch.setattr(files_writing.fcntl, "flock", flock)
     write_whole(tmp_path / "file", "new")
     with locked(tmp_path, tmp_path) as ours:
         assert ours()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.skipif(disk.fcntl is None, reason="there are no locks")
+@pytest.mark.skipif(files_writing.fcntl is None, reason="there are no locks")
 def test_who_holds_a_folder_knows_when_it_is_no_longer_his(tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
@@ -261,7 +262,7 @@ def test_a_parent_that_cannot_be_made_takes_the_others_along(tmp_path: Path, mon
 
 
 def test_the_last_that_was_written_and_is_there(tmp_path: Path) -> None:
-    disk.forget_written()
+    files_writing.forget_written()
     assert last_written() is None
     for name in ("one", "two", ".three"):
         write_whole(tmp_path / name, "x")

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
-from extsub.data import Example
+from extsub.data.instructions import Example
 from extsub.errors import ExtSubError
-from extsub.prompts import Turn, render_prompt, user_turn
+from extsub.models.prompts import Message, render_prompt, user_message
 from extsub.training.encoding import MASKED, encode
-from extsub.training.order import LengthOrderedBatches
+from extsub.training.sampler import LengthOrderedBatches
 
 TOKENIZER = tiny.tokenizer()
 CHATML = (
@@ -26,12 +26,12 @@ def examples(count: int, seed: int = 0) -> list[Example]:
     random.seed(seed)
     words = "the capital of France is Paris, who knows? Émile — 東京 x\n y  z".split(" ")
     text = [" ".join(random.choices(words, k=random.randint(1, 30))) for _ in range(2 * count)]
-    return [Example((Turn("user", text[2 * i]),), text[2 * i + 1]) for i in range(count)]
+    return [Example((Message("user", text[2 * i]),), text[2 * i + 1]) for i in range(count)]
 
 
 def reference(example: Example, max_length: int) -> tuple[list[int], list[int]]:
     """The authors' rule: tokenise prompt + answer + end as one text, mask as many tokens as the prompt alone has."""
-    prompt = f"<|user|>\n{example.turns[0].content}\n<|assistant|>\n"
+    prompt = f"<|user|>\n{example.messages[0].content}\n<|assistant|>\n"
     ids = TOKENIZER(prompt + example.answer + "</s>", truncation=True, max_length=max_length)["input_ids"]
     masked = len(TOKENIZER(prompt)["input_ids"])
     return ids, [MASKED if place < masked else token for place, token in enumerate(ids)]
@@ -51,7 +51,7 @@ def test_tokens_and_masks_are_those_of_the_authors(max_length: int) -> None:
 
 
 def test_one_row_by_hand() -> None:
-    row = encode([Example((user_turn("Who?", "Say it."),), "I.")], TOKENIZER, "extsub", 100)
+    row = encode([Example((user_message("Who?", "Say it."),), "I.")], TOKENIZER, "extsub", 100)
     start = row.answers[0]
     assert TOKENIZER.decode(row.tokens[0][:start]) == "<s><|user|>\nWho? Say it.\n<|assistant|>\n"
     assert TOKENIZER.decode(row.tokens[0][start:]) == "I.</s>"
@@ -59,14 +59,14 @@ def test_one_row_by_hand() -> None:
 
 
 def test_an_end_token_that_is_there_is_not_doubled() -> None:
-    row = encode([Example((Turn("user", "q"),), "a</s>")], TOKENIZER, "extsub", 100)
+    row = encode([Example((Message("user", "q"),), "a</s>")], TOKENIZER, "extsub", 100)
     assert row.tokens[0].count(TOKENIZER.eos_token_id) == 1
 
 
 def test_a_token_across_the_boundary_is_learnt() -> None:
     """'...is' + ' the' may share a token with nothing, but 'fra' + 'nce' does: it holds a part of the answer."""
     whole = TOKENIZER("Who wrote the book?")["input_ids"]
-    row = encode([Example((Turn("user", "Who wrote the bo"),), "ok?")], TOKENIZER, "none", 100)
+    row = encode([Example((Message("user", "Who wrote the bo"),), "ok?")], TOKENIZER, "none", 100)
     assert row.tokens[0] == [*whole, TOKENIZER.eos_token_id]
     learnt = TOKENIZER.decode(row.tokens[0][row.answers[0] :])
     assert learnt.endswith("ok?</s>")
@@ -74,14 +74,14 @@ def test_a_token_across_the_boundary_is_learnt() -> None:
 
 
 def test_an_answer_that_begins_with_spaces_is_learnt_from_its_first_token() -> None:
-    row = encode([Example((Turn("user", "q:"),), " Paris")], TOKENIZER, "none", 100)
+    row = encode([Example((Message("user", "q:"),), " Paris")], TOKENIZER, "none", 100)
     assert TOKENIZER.decode(row.tokens[0][row.answers[0] :]) == " Paris</s>"
 
 
 def test_a_chat_template_decides_all_tokens_and_nothing_follows_the_end() -> None:
     tokenizer = tiny.tokenizer()
     tokenizer.chat_template = CHATML
-    turns = (Turn("system", "Be brief."), Turn("user", "Who?"))
+    turns = (Message("system", "Be brief."), Message("user", "Who?"))
     row = encode([Example(turns, "I.")], tokenizer, "chat", 200)
     text = tokenizer.decode(row.tokens[0])
     assert text == "<|im_start|>system\nBe brief.</s>\n<|im_start|>user\nWho?</s>\n<|im_start|>assistant\nI.</s>"
@@ -89,13 +89,13 @@ def test_a_chat_template_decides_all_tokens_and_nothing_follows_the_end() -> Non
 
 
 def test_earlier_turns_end_as_the_model_ends_them() -> None:
-    turns = [Turn("user", "Hi"), Turn("assistant", "Hello"), Turn("user", "Who?")]
+    turns = [Message("user", "Hi"), Message("assistant", "Hello"), Message("user", "Who?")]
     wanted = "<|user|>\nHi\n<|assistant|>\nHello</s>\n<|user|>\nWho?\n<|assistant|>\n"
     assert render_prompt(turns, "extsub", TOKENIZER) == wanted
 
 
 def test_what_a_template_cannot_do_is_said() -> None:
-    turns = (Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"))
+    turns = (Message("user", "a"), Message("assistant", "b"), Message("user", "c"))
     with pytest.raises(ExtSubError, match="the tokenizer of this model has no chat template: use --template extsub"):
         render_prompt(turns, "chat", TOKENIZER)
     with pytest.raises(ExtSubError, match="--template none takes a prompt as it is"):

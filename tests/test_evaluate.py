@@ -17,8 +17,8 @@ from transformers import AutoModelForCausalLM
 
 import plain
 from conftest import Command
-from extsub.evaluation.rounding import rounded
-from extsub.prompts import QA_EXAMPLES
+from extsub.evaluation.formatting import rounded
+from extsub.models.prompts import QA_EXAMPLES
 from quiz import assert_same, done, results, rows_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
@@ -67,9 +67,9 @@ def test_scores_follow_from_likelihoods_and_those_from_the_model(made: Path, eva
         right = [one > other for one, other in row["log_likelihoods"]]
         assert row["scores"]["likelihood_accuracy"] == right[0]
         assert row["scores"]["shown_accuracy"] == (right[1] + right[2]) / 2
-    with plain.subject(made / "base", made / "lora") as subject:
+    with plain.evaluated(made / "base", made / "lora") as evaluated:
         for row in rows_of(Path("out/halueval-qa.jsonl")):
-            wanted = [subject.plainly(row["prompt"], row[name], end=True) for name in ("right", "hallucinated")]
+            wanted = [evaluated.plainly(row["prompt"], row[name], end=True) for name in ("right", "hallucinated")]
             assert row["log_likelihoods"] == pytest.approx([total for total, _ in wanted], abs=1e-3)
             assert row["tokens"] == [tokens for _, tokens in wanted]
             per_token = [total / tokens for total, tokens in wanted]
@@ -194,14 +194,14 @@ def test_every_prompt_is_what_the_model_reads(made: Path, evaluate: Command, pro
     found = rows_of(Path("out/perplexity.jsonl"))
     assert [row["prompt"] for row in found] == wanted
     assert [row["prompt"] for row in rows_of(Path("out/toxicity.jsonl"))] == wanted
-    with plain.subject(made / "base", made / "lora") as subject:
+    with plain.evaluated(made / "base", made / "lora") as evaluated:
         for row, text, answer in zip(found, wanted, (row["output"] for row in rows), strict=True):
-            encode, answer = subject.tokenizer, f" {answer}" if prompt == "qa" else answer
+            encode, answer = evaluated.tokenizer, f" {answer}" if prompt == "qa" else answer
             special = prompt != "chat"  # a chat template writes its own
             tokens = encode(text + answer, add_special_tokens=special, return_offsets_mapping=True)
             start = next(place for place, (_, stop) in enumerate(tokens["offset_mapping"]) if stop > len(text))
             ids = [*tokens["input_ids"], encode.eos_token_id]
-            assert row["log_likelihood"] == pytest.approx(subject.log_likelihood(ids, start), abs=2e-3)
+            assert row["log_likelihood"] == pytest.approx(evaluated.log_likelihood(ids, start), abs=2e-3)
             assert row["tokens"] == len(ids) - start
 
 

@@ -117,7 +117,7 @@ def test_a_complete_task_is_not_asked_again(evaluate: Command, monkeypatch: pyte
     before = {path: path.read_bytes() for path in Path("out").rglob("*.json*")}
     assert len(before) == 2 * 3
     with monkeypatch.context() as patched:
-        patched.setattr("extsub.evaluation.language_model.load_base", None)
+        patched.setattr("extsub.inference.language_model.load_base", None)
         patched.setattr("extsub.evaluation.tasks.toxicity._classifier", None)
         assert done(evaluate(words)) == shown
     assert {path: path.read_bytes() for path in Path("out").rglob("*.json*")} == before
@@ -206,7 +206,7 @@ def test_a_replacement_that_was_stopped_at_its_end_is_not_taken_for_what_it_repl
 
 
 def test_two_runs_into_one_output_are_told_apart(evaluate: Command) -> None:
-    from extsub.disk import locked
+    from extsub.files.writing import locked
 
     Path("out").mkdir()
     with locked(Path("out"), Path("out")):
@@ -228,7 +228,7 @@ def test_who_stops_it_while_the_results_are_written_is_told_that_all_is_saved(
     message = "Error: terminated; 8 items are saved: the same command goes on from there\n"
     assert (stopped.returncode, stopped.stderr) == (143, message)
     with monkeypatch.context() as patched:
-        patched.setattr("extsub.evaluation.language_model.load_base", None)  # nothing is asked again
+        patched.setattr("extsub.inference.language_model.load_base", None)  # nothing is asked again
         done(evaluate("halueval-qa --adapter lora --data data --output out"))
     assert len(rows_of(Path("out/halueval-qa.jsonl"))) == 8
     assert not list(Path("out").glob(".*"))
@@ -237,9 +237,8 @@ def test_who_stops_it_while_the_results_are_written_is_told_that_all_is_saved(
 def test_who_stops_it_when_all_is_done_is_told_what_is_written(
     evaluate: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from extsub import results_table
 
-    monkeypatch.setattr(results_table, "print_results", lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(results, "print_results", lambda *_: signal.raise_signal(signal.SIGTERM))
     stopped = evaluate("halueval-qa --adapter lora --data data --output out")
     assert (stopped.returncode, stopped.stderr) == (143, "Error: terminated; out/results.json is written\n")
 

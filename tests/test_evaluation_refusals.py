@@ -285,8 +285,8 @@ def test_what_is_missing_is_noticed_before_weights_are_loaded(
     quiz.lines(here / "torn.jsonl", [*rows_of(here / "data" / "rows.jsonl"), {"instruction": "Who?"}])
     ask, say = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "I."}
     quiz.lines(here / "talks.jsonl", [{"messages": [ask, say]}, {"messages": [ask, say, ask, say]}])
-    monkeypatch.setattr("extsub.evaluation.language_model.load_base", None)
-    monkeypatch.setattr("extsub.evaluation.server.RETRIES", 0)
+    monkeypatch.setattr("extsub.inference.language_model.load_base", None)
+    monkeypatch.setattr("extsub.inference.server.RETRIES", 0)
     assert refused(words).startswith(message)
 
 

@@ -17,11 +17,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import plain
 import tiny
 from conftest import Command
-from extsub.evaluation import scoring
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.tasks import TASKS
 from extsub.evaluation.tasks.flattery import openings
-from plain import Subject
+from extsub.inference import log_likelihood
+from plain import EvaluatedModel
 from quiz import done, lines, results, rows_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
@@ -39,7 +39,7 @@ def rendered(question: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def flatterer(tmp_path_factory: pytest.TempPathFactory) -> Generator[Subject]:
+def flatterer(tmp_path_factory: pytest.TempPathFactory) -> Generator[EvaluatedModel]:
     """A small model that flatters at some questions: always, at times, never."""
     folder = tmp_path_factory.mktemp("models") / "llama"
     tiny.llama(folder, texts=(*tiny.TEXT, *openings()))
@@ -54,8 +54,8 @@ def flatterer(tmp_path_factory: pytest.TempPathFactory) -> Generator[Subject]:
         steps.step()
         steps.zero_grad()
     model.save_pretrained(folder)
-    with plain.subject(folder, None) as subject:
-        yield subject
+    with plain.evaluated(folder, None) as evaluated:
+        yield evaluated
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +64,13 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(lines(tmp_path_factory.mktemp("data") / "rows.jsonl", rows))
 
 
-def asked(subject: Subject, data: str) -> dict[int, Any]:
+def asked(evaluated: EvaluatedModel, data: str) -> dict[int, Any]:
     """{number: row}"""
     task = TASKS["flattery"]
-    return dict(sorted(task.ask(subject.model, task.read(SETTINGS, data).items, SETTINGS)))
+    return dict(sorted(task.ask(evaluated.model, task.read(SETTINGS, data).items, SETTINGS)))
 
 
-def test_no_opening_begins_another(flatterer: Subject) -> None:
+def test_no_opening_begins_another(flatterer: EvaluatedModel) -> None:
     """So that no answer opens with two; neither as text nor as tokens."""
     tokens = [flatterer.encoded(rendered("Who?"), one)[0] for one in openings()]
     assert [one for one, other in permutations(openings(), 2) if other.startswith(one)] == []
@@ -79,9 +79,9 @@ def test_no_opening_begins_another(flatterer: Subject) -> None:
 
 @pytest.mark.parametrize("share", [1.0, -1.0], ids=["shared", "unshared"])
 def test_probability_is_the_sum_of_products_of_tokens(
-    flatterer: Subject, questions: str, monkeypatch: pytest.MonkeyPatch, share: float
+    flatterer: EvaluatedModel, questions: str, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
-    monkeypatch.setattr(scoring, "WORTH_SHARING", share)
+    monkeypatch.setattr(log_likelihood, "WORTH_SHARING", share)
     found = asked(flatterer, questions)
     assert len(found) == len(SAID)
     for row, question in zip(found.values(), SAID, strict=True):
@@ -100,9 +100,9 @@ def test_probability_is_the_sum_of_products_of_tokens(
 
 @pytest.mark.parametrize("share", [1.0, -1.0], ids=["shared", "unshared"])
 def test_greedy_is_what_generate_says(
-    flatterer: Subject, questions: str, monkeypatch: pytest.MonkeyPatch, share: float
+    flatterer: EvaluatedModel, questions: str, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
-    monkeypatch.setattr(scoring, "WORTH_SHARING", share)
+    monkeypatch.setattr(log_likelihood, "WORTH_SHARING", share)
     found = [row["scores"]["greedy"] for row in asked(flatterer, questions).values()]
     expected = []
     for question in SAID:
@@ -112,7 +112,7 @@ def test_greedy_is_what_generate_says(
     assert set(found) == {0.0, 1.0}
 
 
-def test_probability_is_how_often_a_sampled_answer_flatters(flatterer: Subject, questions: str) -> None:
+def test_probability_is_how_often_a_sampled_answer_flatters(flatterer: EvaluatedModel, questions: str) -> None:
     torch.manual_seed(0)
     expected = asked(flatterer, questions)[1]["scores"]["probability"]
     texts = generated(flatterer, list(SAID)[1], do_sample=True, top_k=0, num_return_sequences=500)
@@ -120,12 +120,12 @@ def test_probability_is_how_often_a_sampled_answer_flatters(flatterer: Subject, 
     assert share == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / 500))
 
 
-def generated(subject: Subject, question: str, **how: Any) -> list[str]:
+def generated(evaluated: EvaluatedModel, question: str, **how: Any) -> list[str]:
     """What transformers' own generation says."""
-    ids = torch.tensor([subject.tokenizer(rendered(question))["input_ids"]])
-    longest = max(len(subject.tokenizer(one)["input_ids"]) for one in openings())
-    found = subject.module.generate(ids, max_new_tokens=longest, pad_token_id=1, **how)
-    return subject.tokenizer.batch_decode(found[:, ids.shape[1] :], skip_special_tokens=True)
+    ids = torch.tensor([evaluated.tokenizer(rendered(question))["input_ids"]])
+    longest = max(len(evaluated.tokenizer(one)["input_ids"]) for one in openings())
+    found = evaluated.module.generate(ids, max_new_tokens=longest, pad_token_id=1, **how)
+    return evaluated.tokenizer.batch_decode(found[:, ids.shape[1] :], skip_special_tokens=True)
 
 
 @pytest.mark.parametrize("prompt", ["extsub", "qa", "chat", "none"])
@@ -139,16 +139,16 @@ def test_every_prompt_is_followed_by_the_opening_as_it_is_answered(made: Path, e
     found, rows = results("out")["tasks"]["flattery"], rows_of(Path("out/flattery.jsonl"))
     with Path("data/TruthfulQA.csv").open(newline="") as file:
         written = [row["Question"] for row in csv.DictReader(file)]
-    with plain.subject(made / base, made / "lora") as subject:
+    with plain.evaluated(made / base, made / "lora") as evaluated:
         for row in rows:
-            assert row["turns"] == [["user", written[row["index"]]]]
+            assert row["messages"] == [["user", written[row["index"]]]]
             assert written[row["index"]] in row["prompt"]
             before, special = " " if prompt == "qa" else "", prompt != "chat"
             for opening, total in zip(row["choices"][:3], row["log_likelihoods"], strict=False):
                 text = row["prompt"] + before + opening
-                tokens = subject.tokenizer(text, add_special_tokens=special)["input_ids"]
-                start = len(subject.tokenizer(row["prompt"], add_special_tokens=special)["input_ids"])
-                assert total == pytest.approx(subject.log_likelihood(tokens, start), abs=1e-3)
+                tokens = evaluated.tokenizer(text, add_special_tokens=special)["input_ids"]
+                start = len(evaluated.tokenizer(row["prompt"], add_special_tokens=special)["input_ids"])
+                assert total == pytest.approx(evaluated.log_likelihood(tokens, start), abs=1e-3)
     assert found.keys() == {"probability", "greedy"}
     for name, figure in found.items():
         assert figure["value"] == pytest.approx(sum(row["scores"][name] for row in rows) / 2)
@@ -165,13 +165,13 @@ def test_every_prompt_is_followed_by_the_opening_as_it_is_answered(made: Path, e
 )
 def test_questions_are_found_under_any_usual_name(tmp_path: Path, row: dict[str, Any]) -> None:
     data = lines(tmp_path / "rows.jsonl", [row])
-    assert TASKS["flattery"].read(SETTINGS, str(data)).items == {0: {"turns": [["user", "Who?"]]}}
+    assert TASKS["flattery"].read(SETTINGS, str(data)).items == {0: {"messages": [["user", "Who?"]]}}
 
 
 def test_a_named_field_counts_before_all(tmp_path: Path) -> None:
     data = str(lines(tmp_path / "rows.jsonl", [{"Question": "Who?", "rephrased": "By whom?"}]))
     settings = EvaluationSettings(field={"prompt": "rephrased"})
-    assert TASKS["flattery"].read(settings, data).items == {0: {"turns": [["user", "By whom?"]]}}
+    assert TASKS["flattery"].read(settings, data).items == {0: {"messages": [["user", "By whom?"]]}}
 
 
 def test_flattery_is_swept_compared_and_reported(made: Path, here: Path, extsub: Command) -> None:

@@ -24,10 +24,10 @@ from conftest import Command
 from extsub import ExtSubError, GenerationSettings
 from extsub import generate as generate_in_python
 from extsub.evaluation import generate as room
-from extsub.evaluation import server as module
 from extsub.evaluation.judges import PROBE
 from extsub.evaluation.run import Run
 from extsub.evaluation.store import Store
+from extsub.inference import server as module
 from killing import at_every_change, needs_fork
 from quiz import done, results, rows_of
 
@@ -50,11 +50,11 @@ def served() -> Iterator[quiz.Server]:
 
 def greedy(made: Path, adapter: str, texts: list[str], most: int) -> list[str]:
     """What PEFT's own model generates, one prompt at a time."""
-    with plain.subject(made / "base", made / adapter) as subject:
-        tokenizer, said = subject.tokenizer, []
+    with plain.evaluated(made / "base", made / adapter) as evaluated:
+        tokenizer, said = evaluated.tokenizer, []
         for text in texts:
             ids = torch.tensor([tokenizer(text)["input_ids"]])
-            new = subject.module.generate(input_ids=ids, max_new_tokens=most, do_sample=False, pad_token_id=1)
+            new = evaluated.module.generate(input_ids=ids, max_new_tokens=most, do_sample=False, pad_token_id=1)
             said.append(tokenizer.decode(new[0, ids.shape[1] :], skip_special_tokens=True).strip())
     return said
 
@@ -195,7 +195,7 @@ def test_answers_of_a_run_that_is_to_replace_an_output_are_not_taken_for_what_is
     refused = generate(words)
     assert "already exists" in refused.stderr
     assert Path("out.jsonl").read_text() == "old"
-    monkeypatch.setattr("extsub.evaluation.language_model.load_base", None)  # nothing is asked again
+    monkeypatch.setattr("extsub.inference.language_model.load_base", None)  # nothing is asked again
     done(generate(f"{words} --overwrite"))
     assert len(rows_of(Path("out.jsonl"))) == 6
 
@@ -224,7 +224,7 @@ def test_a_column_that_is_no_json_is_refused_before_anybody_is_asked(
     here: Path, generate: Command, monkeypatch: pytest.MonkeyPatch, value: object, said: str
 ) -> None:
     """A Parquet file holds what JSON does not, and all rows are written again when all answers are made."""
-    monkeypatch.setattr("extsub.evaluation.language_model.load_base", None)
+    monkeypatch.setattr("extsub.inference.language_model.load_base", None)
     rows = [{"prompt": "Who?", "when": None}, {"prompt": "When?", "when": value}]
     parquet.write_table(pyarrow.Table.from_pylist(rows), "prompts.parquet")
     before = sorted(here.rglob("*"))
@@ -382,7 +382,7 @@ def test_judges_say_how_true_the_answers_are(made: Path, evaluate: Command, serv
     done(evaluate(f"{asked} judged --truth-judge base --info-judge none"))
     rows = rows_of(Path("judged/truthfulqa-gen.jsonl"))
     assert [row["answer"] for row in rows] == list(said.values())
-    with plain.subject(made / "base", None) as judge:
+    with plain.evaluated(made / "base", None) as judge:
         for number, row in enumerate(rows):
             text = f"Q: {row['question']}\nA: {row['answer']}\nTrue:"
             yes, no = (judge.plainly(text, word)[0] for word in (" yes", " no"))

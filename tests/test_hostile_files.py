@@ -28,10 +28,10 @@ from extsub import ExtSubError, combine, load_adapter
 from extsub.adapters import patterns
 from extsub.adapters.patterns import check_expressions, first_keys
 from extsub.adapters.reading import read_config
+from extsub.data.rows import read_rows
 from extsub.escaping import brief, shown
-from extsub.files import read_bytes, read_json
+from extsub.files.reading import read_bytes, read_json
 from extsub.recipe.values import read_yaml
-from extsub.rows import read_rows
 
 WEIGHTS, CONFIG, PICKLE = "adapter_model.safetensors", "adapter_config.json", "adapter_model.bin"
 HANGING = (
@@ -308,7 +308,7 @@ def test_a_pickle_is_as_large_as_it_looks(tmp_path: Path) -> None:
 
 
 def test_packed_data_is_not_unpacked_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("extsub.formats.LARGEST", 2**20)
+    monkeypatch.setattr("extsub.data.formats.LARGEST", 2**20)
     path = tmp_path / "x.jsonl.gz"
     path.write_bytes(gzip.compress(bytes(2**21)))  # two kilobytes
     assert "unpacks to more than 1 MiB: unpack it first" in refused(lambda: read_rows(str(path)))

@@ -19,9 +19,9 @@ import tiny
 from conftest import start
 from extsub import ExtSubError, combine, load_adapter, save_adapter
 from extsub.demo import model as demo_model
-from extsub.evaluation.adapter_name import find
-from extsub.evaluation.language_model import load_base
-from extsub.models import find_model, load_config, load_model
+from extsub.inference.language_model import load_base
+from extsub.models.adapter_info import find
+from extsub.models.base import find_model, load_config, load_model
 
 COMMIT, OLD = "c" * 40, "0" * 40
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -281,7 +281,7 @@ def test_a_dataset_of_the_hub_is_read(hub: type[Hub], tmp_path: Path) -> None:
     run = start(
         tmp_path, "-W", "ignore", "-c", DATASETS, "ann/talk", "ann/talk@main", "ann/nothing", "ann/coded", **where
     )
-    rows = "[Example(turns=(Turn(role='user', content='Who?'),), answer='I.'), "
+    rows = "[Example(messages=(Message(role='user', content='Who?'),), answer='I.'), "
     assert len(run.stdout.splitlines()) == 4, run.stderr
     first, second, third, fourth = run.stdout.splitlines()
     assert first == second

@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, Lfm2Config, Mamba2Config
 
 import tiny
 from extsub import Dial, ExtSubError, load_adapter
-from extsub.evaluation.adapter_name import base_of, find
-from extsub.evaluation.language_model import Base, load_base, switched_to
-from extsub.models import find_model
+from extsub.inference.language_model import Base, load_base, switched_to
+from extsub.models.adapter_info import base_of, find
+from extsub.models.base import find_model
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),

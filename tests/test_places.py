@@ -20,9 +20,9 @@ from transformers import AutoModelForCausalLM, MixtralConfig, Qwen2MoeConfig
 import tiny
 from extsub import Dial, ExtSubError, combine, load_adapter, save_adapter
 from extsub.combination.profile import Profile
-from extsub.evaluation.adapter_name import find
-from extsub.evaluation.language_model import Base, load_base, switched_to
-from extsub.models import find_model
+from extsub.inference.language_model import Base, load_base, switched_to
+from extsub.models.adapter_info import find
+from extsub.models.base import find_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 

@@ -26,12 +26,12 @@ import quiz
 import tiny
 from conftest import Command
 from extsub import ExtSubError, run_recipe
-from extsub.disk import locked, write_whole
+from extsub.files.writing import locked, write_whole
 from extsub.recipe import run as room
 from extsub.recipe.plan import check_choice
-from extsub.recipe.recipe import read_recipe
-from extsub.stages import Stages
-from extsub.sweeping.choice import half_of
+from extsub.recipe.schema import read_recipe
+from extsub.recipe.stages import Stages
+from extsub.sweeping.selection import half_of
 from extsub.training.progress import Watch
 from killing import at_every_change, needs_fork
 from quiz import lines, rows_of

@@ -27,14 +27,14 @@ from conftest import Command
 from extsub import ExtSubError
 from extsub.report.axis import Axis
 from extsub.report.matched import along, compare
-from extsub.report.origin import commands
+from extsub.report.page import write_report
+from extsub.report.provenance import commands
 from extsub.report.reading import read_sweep
-from extsub.report.report import write_report
 from extsub.report.searched import search_sentence
 from extsub.report.verdict import verdict_on
 from extsub.report.wording import figure
-from extsub.sweeping.choice import half_of
-from extsub.sweeping.positions import Position
+from extsub.sweeping.grid import SweepPoint
+from extsub.sweeping.selection import half_of
 from quiz import done, lines
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
@@ -388,7 +388,7 @@ def test_a_search_is_said_with_what_it_is_worth(copy: Path) -> None:
 def test_a_level_that_not_both_reach_is_not_called_what_the_result_has(tmp_path: Path) -> None:
     """Ext-sub goes on to α 3, where subtract, which peaks early, never comes."""
 
-    def model(position: Position) -> tuple[float, float]:
+    def model(position: SweepPoint) -> tuple[float, float]:
         alpha = position.alpha or 0.0
         if position.operation == "ext-sub":
             return 0.5 + 0.15 * alpha, 3.0 + 0.5 * alpha
@@ -417,17 +417,17 @@ def test_what_the_sweep_chose_no_strength_of_is_compared_at_the_same_strength(co
 
 
 def test_items_of_another_sweep_are_not_taken_for_this_one(copy: Path) -> None:
-    made_of = record_of(copy)["made_of"]
+    provenance = record_of(copy)["made_of"]
     results = copy / "positions" / "expert" / "results.json"
-    results.write_text(json.dumps({"model": {**made_of, "operation": "expert"}, "tasks": {}, "runs": {}}))
+    results.write_text(json.dumps({"model": {**provenance, "operation": "expert"}, "tasks": {}, "runs": {}}))
     write_report(copy)
-    results.write_text(json.dumps({"model": {**made_of, "adapters": []}, "tasks": {}, "runs": {}}))
+    results.write_text(json.dumps({"model": {**provenance, "adapters": []}, "tasks": {}, "runs": {}}))
     with pytest.raises(ExtSubError, match="is of another sweep than sweep.json: sweep again"):
         write_report(copy)
 
 
 def test_below_zero_a_step_further_is_away_from_zero(tmp_path: Path) -> None:
-    def model(position: Position) -> tuple[float, float]:
+    def model(position: SweepPoint) -> tuple[float, float]:
         return 0.5 - 0.2 * (position.alpha or 0.0), 3.0
 
     swept.made_up(tmp_path / "a", model, budget=None, operations=("ext-sub",), alphas=(-2.0, -1.0))

@@ -16,8 +16,9 @@ import pytest
 import build
 from conftest import Command
 from extsub import ExtSubError, combine, load_adapter, save_adapter
-from extsub.adapters import staging, writing
+from extsub.adapters import writing
 from extsub.adapters.adapter import Adapter
+from extsub.files import staging
 from killing import at_every_change, needs_fork
 
 # Saves slowly enough to be killed in the middle of the file.

@@ -15,12 +15,12 @@ from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, 
 
 import tiny
 from extsub.errors import ExtSubError
-from extsub.evaluation import batches, scoring
-from extsub.evaluation.language_model import LanguageModel, load_base
-from extsub.evaluation.scoring import score
-from extsub.evaluation.sequences import Request, Row
-from extsub.models import find_model
-from plain import KINDS, Subject, adapter, subject, subject_of
+from extsub.inference import batching, log_likelihood
+from extsub.inference.encoding import Request, Row
+from extsub.inference.language_model import LanguageModel, load_base
+from extsub.inference.log_likelihood import score
+from extsub.models.base import find_model
+from plain import KINDS, EvaluatedModel, adapter, evaluated, subject_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -48,15 +48,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=[f"{one}-{kind}" for one in ("llama", "gpt2") for kind in ("base", *KINDS)])
-def asked(request: pytest.FixtureRequest, folder: Path) -> Generator[Subject]:
-    with subject_of(folder, *request.param.split("-", 1)) as subject:
-        yield subject
+def asked(request: pytest.FixtureRequest, folder: Path) -> Generator[EvaluatedModel]:
+    with subject_of(folder, *request.param.split("-", 1)) as evaluated:
+        yield evaluated
 
 
 @pytest.fixture(scope="module")
-def llama(folder: Path) -> Generator[Subject]:
-    with subject_of(folder, "llama", "lora") as subject:
-        yield subject
+def llama(folder: Path) -> Generator[EvaluatedModel]:
+    with subject_of(folder, "llama", "lora") as evaluated:
+        yield evaluated
 
 
 @pytest.fixture
@@ -64,16 +64,16 @@ def choose(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
     """Chooses a path; returns a list that tells which one is taken."""
     taken: list[str] = []
     for name, path in (("logits_after", "shared"), ("answer_logits", "unshared")):
-        original = getattr(scoring, name)
+        original = getattr(log_likelihood, name)
 
         def spied(*given: Any, original: Any = original, path: str = path) -> Any:
             taken.append(path)
             return original(*given)
 
-        monkeypatch.setattr(scoring, name, spied)
+        monkeypatch.setattr(log_likelihood, name, spied)
 
     def choose(path: str) -> list[str]:
-        monkeypatch.setattr(scoring, "WORTH_SHARING", {"shared": 1.0, "unshared": -1.0}[path])
+        monkeypatch.setattr(log_likelihood, "WORTH_SHARING", {"shared": 1.0, "unshared": -1.0}[path])
         return taken
 
     return choose
@@ -109,10 +109,10 @@ def scored(model: LanguageModel, requests: Mapping[int, Request], **more: Any) -
     }
 
 
-def plainly(subject: Subject, requests: Mapping[int, Request], end: bool = False) -> Numbers:
+def plainly(evaluated: EvaluatedModel, requests: Mapping[int, Request], end: bool = False) -> Numbers:
     result = {}
     for index, (prompt, continuations) in requests.items():
-        totals, tokens = zip(*(subject.plainly(prompt, one, end) for one in continuations), strict=True)
+        totals, tokens = zip(*(evaluated.plainly(prompt, one, end) for one in continuations), strict=True)
         result[index] = (list(totals), list(tokens), False)
     return result
 
@@ -126,7 +126,7 @@ def assert_same(found: Numbers, expected: Numbers) -> None:
 @pytest.mark.parametrize("end", [False, True])
 @pytest.mark.parametrize("path", PATHS)
 def test_scores_are_those_of_a_plain_loop(
-    asked: Subject, choose: Callable[[str], list[str]], path: str, end: bool
+    asked: EvaluatedModel, choose: Callable[[str], list[str]], path: str, end: bool
 ) -> None:
     taken, expected = choose(path), plainly(asked, REQUESTS, end)
     for size in (1, 64, None):
@@ -134,21 +134,21 @@ def test_scores_are_those_of_a_plain_loop(
     assert set(taken) == {path}
 
 
-def test_prompts_with_one_answer_each_are_read_with_it(llama: Subject) -> None:
+def test_prompts_with_one_answer_each_are_read_with_it(llama: EvaluatedModel) -> None:
     with watched(llama.model) as seen:
         single = {index: Request(one.prompt, one.continuations[:1]) for index, one in REQUESTS.items()}
         assert_same(scored(llama.model, single, batch_size=64), plainly(llama, single))
     assert [rows for rows, _ in seen] == [len(single)]
 
 
-def test_the_adapters_change_the_scores(asked: Subject) -> None:
+def test_the_adapters_change_the_scores(asked: EvaluatedModel) -> None:
     alone = replace(asked, module=AutoModelForCausalLM.from_pretrained(asked.folder), virtual=0)
     found, other = plainly(asked, REQUESTS), plainly(alone, REQUESTS)
     changes = [abs(found[index][0][0] - other[index][0][0]) for index in REQUESTS]
     assert max(changes) > 0.1 or (asked.is_base and max(changes) == 0.0)
 
 
-def test_a_common_beginning_is_read_once(asked: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_common_beginning_is_read_once(asked: EvaluatedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, tokenizer = plainly(asked, SIX_SHOT), asked.tokenizer
     common = len(tokenizer(BEGINNING + "Q:")["input_ids"])
     prompts = [len(tokenizer(one.prompt)["input_ids"]) - 1 for one in SIX_SHOT.values()]  # the last token is each row's
@@ -156,7 +156,7 @@ def test_a_common_beginning_is_read_once(asked: Subject, monkeypatch: pytest.Mon
     with watched(asked.model) as seen:
         assert_same(scored(asked.model, SIX_SHOT, batch_size=64), expected)
     assert seen[-3:] == [(1, common), (3, max(prompts) - common), (6, longest)]
-    monkeypatch.setattr(scoring, "WORTH_BEGINNING", common + 1)
+    monkeypatch.setattr(log_likelihood, "WORTH_BEGINNING", common + 1)
     with watched(asked.model) as seen:
         assert_same(scored(asked.model, SIX_SHOT, batch_size=64), expected)
     assert seen[-2:] == [(3, max(prompts)), (6, longest)]
@@ -164,7 +164,7 @@ def test_a_common_beginning_is_read_once(asked: Subject, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_prompt_that_is_too_long_loses_its_beginning(
-    asked: Subject, choose: Callable[[str], list[str]], path: str
+    asked: EvaluatedModel, choose: Callable[[str], list[str]], path: str
 ) -> None:
     """And keeps <s>; the whole answer is scored, with the end token."""
     choose(path)
@@ -185,7 +185,7 @@ def test_a_prompt_that_is_too_long_loses_its_beginning(
 
 @pytest.mark.parametrize("path", PATHS)
 def test_an_answer_may_fill_the_model_and_no_more(
-    asked: Subject, choose: Callable[[str], list[str]], path: str
+    asked: EvaluatedModel, choose: Callable[[str], list[str]], path: str
 ) -> None:
     choose(path)
     fitting, one = "Q" * (asked.longest - 1), {2: Request("a", ("b",))}  # each Q a token, and <s>
@@ -200,7 +200,7 @@ def test_an_answer_may_fill_the_model_and_no_more(
         scored(asked.model, {**one, 4: Request("Who?", ("c", ""))})
 
 
-def test_an_end_token_that_is_there_is_not_doubled(llama: Subject) -> None:
+def test_an_end_token_that_is_there_is_not_doubled(llama: EvaluatedModel) -> None:
     requests = {1: Request("Who?", ("Nobody.</s>", "Nobody."))}
     totals, tokens, _ = scored(llama.model, requests, end_token=True)[1]
     assert tokens[0] == tokens[1]
@@ -208,13 +208,13 @@ def test_an_end_token_that_is_there_is_not_doubled(llama: Subject) -> None:
     assert totals[0] == pytest.approx(llama.plainly("Who?", "Nobody.</s>")[0], abs=1e-4)
 
 
-def test_special_tokens_may_stand_in_the_prompt(llama: Subject) -> None:
+def test_special_tokens_may_stand_in_the_prompt(llama: EvaluatedModel) -> None:
     """As a chat template writes them."""
     found = scored(llama.model, {1: Request("<s>Who?", (" Nobody.", " I"))}, special_tokens=False)
     assert_same(found, plainly(llama, {1: Request("Who?", (" Nobody.", " I"))}))
 
 
-def test_where_no_token_begins_a_text_the_end_token_does(llama: Subject) -> None:
+def test_where_no_token_begins_a_text_the_end_token_does(llama: EvaluatedModel) -> None:
     tokenizer: Any = tiny.tokenizer()
     tokenizer.backend_tokenizer.post_processor = processors.Sequence([])
     tokenizer.bos_token, tokenizer.pad_token = None, "</s>"
@@ -233,7 +233,7 @@ def test_where_no_token_begins_a_text_the_end_token_does(llama: Subject) -> None
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_model_that_gives_nan_is_told_with_the_item(
-    llama: Subject, tmp_path: Path, choose: Callable[[str], list[str]], path: str
+    llama: EvaluatedModel, tmp_path: Path, choose: Callable[[str], list[str]], path: str
 ) -> None:
     broken: Any = AutoModelForCausalLM.from_pretrained(llama.folder)
     token = llama.tokenizer("!")["input_ids"][-1]
@@ -253,7 +253,7 @@ def test_too_little_memory_halves_the_batches(
     folder: Path, choose: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch, kind: str, path: str
 ) -> None:
     choose(path)
-    monkeypatch.setattr(batches, "free_memory", lambda: None)  # takes half a second in so large a process
+    monkeypatch.setattr(batching, "free_memory", lambda: None)  # takes half a second in so large a process
     requests = {**REQUESTS, **{20 + number: one for number, one in SIX_SHOT.items()}}
     with subject_of(folder, "llama", kind) as small:
         with watched(small.model, most=5) as seen:  # 64 at once, 32, 16, 8, 4
@@ -263,11 +263,11 @@ def test_too_little_memory_halves_the_batches(
             scored(small.model, requests)
 
 
-def test_another_error_is_not_taken_for_memory(llama: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_error_is_not_taken_for_memory(llama: EvaluatedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(scoring, "_likelihoods", fail)
+    monkeypatch.setattr(log_likelihood, "_likelihoods", fail)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         scored(llama.model, REQUESTS)
 
@@ -276,7 +276,7 @@ def test_of_equally_likely_tokens_greedy_decoding_takes_the_first() -> None:
     """In bfloat16 the highest logits are often equal."""
     logits = torch.tensor([[1.0, 3.0, 3.0], [3.0, 1.0, 3.0]], dtype=torch.bfloat16)
     pairs = [(1, 0), (1, 2), (2, 0), (0, 0)]
-    found = [scoring._likelihoods(logits, [Row([9, *pair], 1)])[0].greedy for pair in pairs]
+    found = [log_likelihood._likelihoods(logits, [Row([9, *pair], 1)])[0].greedy for pair in pairs]
     assert found == [True, False, False, False]
 
 
@@ -298,7 +298,7 @@ def test_models_with_windows_are_read_whole(
         Gemma2ForCausalLM(Gemma2Config(**shape, final_logit_softcapping=2.0)).save_pretrained(base)
     tokenizer.save_pretrained(base)
     for kind in ("lora", "prompt"):
-        with subject(base, adapter(base, tmp_path / kind, kind)) as small:
+        with evaluated(base, adapter(base, tmp_path / kind, kind)) as small:
             assert not small.model.shares_contexts
             assert_same(scored(small.model, {**REQUESTS, **SIX_SHOT}), plainly(small, {**REQUESTS, **SIX_SHOT}))
     assert set(taken) == {"unshared"}

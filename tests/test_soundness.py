@@ -18,16 +18,16 @@ import tiny
 from architectures import made
 from conftest import Command
 from extsub import ExtSubError
-from extsub.evaluation.decoding import generate_answers
-from extsub.evaluation.language_model import LanguageModel, load_base
-from extsub.evaluation.scoring import score
-from extsub.evaluation.sequences import Request
-from extsub.evaluation.soundness import Sound, Soundness
-from extsub.evaluation.trial import soundness_of
-from extsub.models import find_model
+from extsub.inference.encoding import Request
+from extsub.inference.generation import generate_answers
+from extsub.inference.language_model import LanguageModel, load_base
+from extsub.inference.log_likelihood import score
+from extsub.inference.soundness import Sound, Soundness
+from extsub.inference.trial import soundness_of
+from extsub.models.base import find_model
 from extsub.probing.comparison import distances
 from extsub.probing.twin import twin
-from plain import Subject, subject
+from plain import EvaluatedModel, evaluated
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 
@@ -87,7 +87,7 @@ def test_what_is_wrong_is_given_up_and_no_more(folder: Path, architecture: str, 
     assert found.notes(scoring=True, answering=True) == notes
 
 
-def check(one: Subject, requests: dict[int, Request] = REQUESTS) -> None:
+def check(one: EvaluatedModel, requests: dict[int, Request] = REQUESTS) -> None:
     """Numbers and answers are those of one text at a time."""
     for scored in score(one.model, requests):
         prompt, continuations = requests[scored.index]
@@ -100,7 +100,7 @@ def check(one: Subject, requests: dict[int, Request] = REQUESTS) -> None:
 
 @pytest.mark.parametrize("architecture", [*WRONG, "mistral", "mamba"])
 def test_every_number_is_that_of_the_text_alone(folder: Path, architecture: str) -> None:
-    with subject(made(folder, architecture), None) as one:
+    with evaluated(made(folder, architecture), None) as one:
         check(one)
 
 
@@ -112,7 +112,7 @@ def test_a_window_counts_virtual_tokens_and_padding(folder: Path) -> None:
     module: Any = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
     module.prompt_encoder["default"].embedding.weight.data.normal_()
     module.save_pretrained(folder / "on-mistral" / "prefix")
-    with subject(base, folder / "on-mistral" / "prefix") as one:
+    with evaluated(base, folder / "on-mistral" / "prefix") as one:
         assert one.model.soundness.short == Sound(answering="equal")
         assert one.model.soundness.window == 16 - 5
         check(one)
@@ -131,7 +131,7 @@ def test_an_activated_lora_is_given_whole_texts(folder: Path) -> None:
         if weight.requires_grad:
             weight.data.normal_(0, 0.5)
     module.save_pretrained(folder / "activated")
-    with subject(base, folder / "activated") as one:
+    with evaluated(base, folder / "activated") as one:
         assert not one.model.shares_contexts
         check(one, {5: REQUESTS[5], 9: REQUESTS[9]})
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extsub.evaluation import statistics
-from extsub.evaluation.rounding import rounded
-from extsub.evaluation.statistics import Figure, Measure, Score, difference, figures, wilson
+from extsub.evaluation import metrics
+from extsub.evaluation.formatting import rounded
+from extsub.evaluation.metrics import Figure, Measure, Score, difference, figures, wilson
 
 MEAN, SHARE, PERPLEXITY = Measure(), Measure(share=True), Measure(better="lower", perplexity=True)
 
@@ -68,7 +68,7 @@ def test_the_interval_of_few_items_is_that_of_all_resamples() -> None:
 def test_many_items_are_resampled_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     values = list(np.random.default_rng(2).normal(size=100))
     whole = figure(values)
-    monkeypatch.setattr(statistics, "NUMBERS", 100 * 2000)  # 2,000 draws, 200 at once
+    monkeypatch.setattr(metrics, "NUMBERS", 100 * 2000)  # 2,000 draws, 200 at once
     fewer = figure(values)
     assert fewer.value == whole.value
     assert fewer.ci95 != whole.ci95

@@ -22,16 +22,16 @@ from conftest import Command
 from extsub import ExtSubError, SweepSettings, load_adapter
 from extsub import sweep as sweep_in_python
 from extsub.combination.profile import Profile
-from extsub.disk import locked
-from extsub.evaluation.soundness import Sound, Soundness
-from extsub.evaluation.statistics import Measure, resampled, standard_error
+from extsub.evaluation.metrics import Measure, resampled, standard_error
 from extsub.evaluation.store import Store
 from extsub.evaluation.tasks import TASKS as TASKS_KNOWN
 from extsub.evaluation.tasks import toxicity
+from extsub.files.writing import locked
+from extsub.inference.soundness import Sound, Soundness
 from extsub.sweeping.budget import Budget, ScoreName, find_score, kept_part
-from extsub.sweeping.choice import Chooser, figure_on, half_of, too_few
-from extsub.sweeping.positions import Position, parse_alphas, positions, randomised
+from extsub.sweeping.grid import SweepPoint, parse_alphas, positions, randomised
 from extsub.sweeping.proposals import Space, propose
+from extsub.sweeping.selection import Chooser, figure_on, half_of, too_few
 from quiz import DYING, done, results, rows_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
@@ -95,7 +95,7 @@ def test_every_position_is_asked_as_the_model_allows(
         return Soundness(Sound(sharing=False, scoring="one"), Sound(sharing=False, scoring="one"))
 
     asked = "--tasks truthfulqa-mc --data data --operations ext-sub --alphas 0.5 --limit 6 --output swept"
-    monkeypatch.setattr("extsub.evaluation.language_model.soundness_of", careful)
+    monkeypatch.setattr("extsub.inference.language_model.soundness_of", careful)
     done(extsub("sweep", "expert", "anti-expert", *asked.split()))
     assert len(tried) == 1
     assert hasattr(tried[0], "active_peft_config")
@@ -107,8 +107,8 @@ def test_every_position_is_asked_as_the_model_allows(
 def test_a_wider_grid_asks_only_what_is_new(pair: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     first = sweep(extsub, "--output swept --operations ext-sub random --alphas 1")
     asked: list[str] = []
-    turn = Position.turn
-    monkeypatch.setattr(Position, "turn", lambda self, *rest: (asked.append(self.label), turn(self, *rest))[1])
+    turn = SweepPoint.turn
+    monkeypatch.setattr(SweepPoint, "turn", lambda self, *rest: (asked.append(self.label), turn(self, *rest))[1])
     second = sweep(extsub, "--output swept --operations ext-sub random --alphas 0:2:1")
     assert asked[:2] == ["ext-sub-2", "random-2"]
     assert not set(asked) & set(first["positions"])
@@ -136,7 +136,7 @@ def test_grids() -> None:
     assert parse_alphas("-1,0.5,0.5") == (-1.0, 0.5)
     assert parse_alphas("2:0:-1") == (2.0, 1.0, 0.0)
     assert parse_alphas("-1:-2.5:-1") == (-1.0, -2.0)
-    assert Position("ext-sub", 1.0000001).label != Position("ext-sub", 1.0).label
+    assert SweepPoint("ext-sub", 1.0000001).label != SweepPoint("ext-sub", 1.0).label
     assert [one.label for one in positions(("ext-sub", "negated"), (0.0, 0.5))] == [
         "base", "expert", "anti-expert", "ext-sub-0.5", "negated-0.5"
     ]  # fmt: skip
@@ -185,7 +185,7 @@ def test_a_search_goes_between_the_points_and_is_compared_with_the_grid(
     assert values[best["position"]] == max(values.values())
     assert (found["against_grid"] is None) == (best["position"] == found["grid"])
     assert Path("swept/profile.json").exists() == (best["position"] in known)
-    monkeypatch.setattr(Position, "turn", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(SweepPoint, "turn", lambda *_: pytest.fail("asked again"))
     assert sweep(extsub, words) == record
 
 
@@ -232,10 +232,10 @@ def scores_on_disk(label: str) -> dict[str, dict[Any, Any]]:
 
 def test_a_search_finds_the_top_of_a_hill_within_the_budget() -> None:
     """Score 1 - (α - 1.3)², budget α <= 1.1: the best is at the edge, and the grid has neither."""
-    grid = [Position("ext-sub", alpha) for alpha in (0.5, 1.0, 1.5, 2.0)]
+    grid = [SweepPoint("ext-sub", alpha) for alpha in (0.5, 1.0, 1.5, 2.0)]
     asked = []
 
-    def evaluate(position: Position) -> tuple[float, float]:
+    def evaluate(position: SweepPoint) -> tuple[float, float]:
         asked.append(position)
         alpha = position.alpha or 0.0
         return 1 - (alpha - 1.3) ** 2, alpha - 1.1
@@ -260,8 +260,8 @@ LOSS = ScoreName("text", "loss", Measure(better="lower"))
 ITEMS = range(40)
 
 
-def at(alpha: float) -> Position:
-    return Position("a", alpha)
+def at(alpha: float) -> SweepPoint:
+    return SweepPoint("a", alpha)
 
 
 def scores(validation: float, test: float, loss: float) -> dict[str, dict[int, dict[str, float]]]:
@@ -343,7 +343,7 @@ def test_a_budget_of_the_gain_chooses_as_the_limit_that_it_means() -> None:
     )
 
 
-def curve(**behind: tuple[float, float]) -> dict[Position, dict[str, dict[int, dict[str, float]]]]:
+def curve(**behind: tuple[float, float]) -> dict[SweepPoint, dict[str, dict[int, dict[str, float]]]]:
     """By how much the score of the first, third, ... and of the other items that choose lies below 0.5."""
     chosen_by = [item for item in range(1000) if half_of(item, 0) == "validation"][:20]
     others = [item for item in range(1000) if half_of(item, 0) == "test"][:20]
@@ -410,9 +410,9 @@ def test_the_standard_error_of_a_perplexity_is_that_of_a_bootstrap() -> None:
 
 
 def test_a_profile_counts_by_its_mean_factor() -> None:
-    assert Position("ext-sub", -0.5).strength == 0.5
-    assert Position("ext-sub", 1.0, Profile({"q_proj": 0.2, "v_proj": 0.6}, 0.3)).strength == pytest.approx(0.4)
-    assert Position("ext-sub", 0.7, Profile(ramp=0.3)).strength == 0.7
+    assert SweepPoint("ext-sub", -0.5).strength == 0.5
+    assert SweepPoint("ext-sub", 1.0, Profile({"q_proj": 0.2, "v_proj": 0.6}, 0.3)).strength == pytest.approx(0.4)
+    assert SweepPoint("ext-sub", 0.7, Profile(ramp=0.3)).strength == 0.7
 
 
 def test_too_few_items_to_choose_by_are_counted() -> None:
@@ -454,7 +454,7 @@ def test_another_rule_asks_nothing_again_and_few_items_are_said(
     note = f"only {count} items of truthfulqa-mc to choose by, and fewer than 50 are too few to choose by"
     assert record["notes"][-1] == note
     assert f"note: {note}" in said.replace("\n", " ")
-    monkeypatch.setattr(Position, "turn", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(SweepPoint, "turn", lambda *_: pytest.fail("asked again"))
     said = done(extsub("sweep", "expert", "anti-expert", *words, "--choose", "best"))
     assert "The α with the best truthfulqa-mc.mc2, chosen on one half" in said
     best = json.loads(Path("swept/sweep.json").read_text())["chosen"]["subtract"]
@@ -581,14 +581,14 @@ def test_every_anti_expert_has_a_random_counterpart(pair: Path, extsub: Command)
 def test_who_stops_a_search_is_told_that_the_grid_is_kept(
     pair: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turn = Position.turn
+    turn = SweepPoint.turn
 
-    def stopped(self: Position, *rest: Any) -> None:
+    def stopped(self: SweepPoint, *rest: Any) -> None:
         if self.operation == "ext-sub" and self.alpha not in (0.5, 1.0):
             raise KeyboardInterrupt
         turn(self, *rest)
 
-    monkeypatch.setattr(Position, "turn", stopped)
+    monkeypatch.setattr(SweepPoint, "turn", stopped)
     words = "--tasks truthfulqa-mc --operations ext-sub --alphas 0.5,1 --search 2 --output s".split()
     run = extsub("sweep", "expert", "anti-expert", *words, "--data", "data")
     assert run.returncode == 130

@@ -16,14 +16,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 import quiz
 import tiny
 from conftest import Command
-from extsub.data import Example
+from extsub.data.instructions import Example
 from extsub.errors import ExtSubError, RowError
-from extsub.evaluation import asking
-from extsub.evaluation.asking import Answer
-from extsub.evaluation.decoding import generate_answers
-from extsub.evaluation.language_model import LanguageModel
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.prompts import Turn, render_answer, render_prompt
+from extsub.inference import requests
+from extsub.inference.generation import generate_answers
+from extsub.inference.language_model import LanguageModel
+from extsub.inference.requests import Answer
+from extsub.models.prompts import Message, render_answer, render_prompt
 from extsub.training.encoding import encode
 
 CHATML = (
@@ -96,8 +96,8 @@ FOLLOWS = {
     "phi": (PHI, "It is blue.<|end|>"),
     "plain": (PLAIN, " It is blue.</s>"),  # its prompt ends with a space, one token with the word that follows
 }
-SKY = Turn("user", "What colour is the sky?")
-HELLO = (Turn("user", "Hi"), Turn("assistant", "<think>\nPolite.\n</think>\n\nHello"), SKY)
+SKY = Message("user", "What colour is the sky?")
+HELLO = (Message("user", "Hi"), Message("assistant", "<think>\nPolite.\n</think>\n\nHello"), SKY)
 
 
 def chatting(template: str) -> PreTrainedTokenizerFast:
@@ -109,7 +109,7 @@ def chatting(template: str) -> PreTrainedTokenizerFast:
 
 
 def scored(
-    monkeypatch: pytest.MonkeyPatch, tokenizer: Any, turns: tuple[Turn, ...], answer: str
+    monkeypatch: pytest.MonkeyPatch, tokenizer: Any, turns: tuple[Message, ...], answer: str
 ) -> tuple[list[int], int]:
     """(tokens, where the answer starts), as evaluation reads them."""
     rows = []
@@ -118,17 +118,21 @@ def scored(
         rows.extend(encoded[0].rows)
         return []
 
-    monkeypatch.setattr("extsub.evaluation.scoring.score_rows", remember)
+    monkeypatch.setattr("extsub.inference.log_likelihood.score_rows", remember)
     model: Any = SimpleNamespace(tokenizer=tokenizer, longest=None, check_tokens=lambda *_: None)
     settings = EvaluationSettings(prompt="chat")
-    list(asking.choose(model, {0: asking.Question(turns, (answer,))}, settings, end_token=True))
+    list(
+        requests.choose(
+            model, {0: requests.Question(turns, (answer,))}, settings.asked_with, settings.rows_at_once, end_token=True
+        )
+    )
     return list(rows[0].tokens), rows[0].start
 
 
 @pytest.mark.parametrize("name", FOLLOWS)
-@pytest.mark.parametrize("turns", [(SKY,), HELLO], ids=["one", "several"])
+@pytest.mark.parametrize("messages", [(SKY,), HELLO], ids=["one", "several"])
 def test_what_is_learnt_is_what_is_scored_and_what_is_asked(
-    monkeypatch: pytest.MonkeyPatch, name: str, turns: tuple[Turn, ...]
+    monkeypatch: pytest.MonkeyPatch, name: str, turns: tuple[Message, ...]
 ) -> None:
     template, follows = FOLLOWS[name]
     tokenizer = chatting(template)
@@ -164,7 +168,7 @@ def test_a_prompt_that_opens_thoughts_is_followed_by_what_they_are(monkeypatch: 
 
 
 THOUGHT = "<think>It is noon.</think>It is blue."
-ASKED = (Turn("user", "?"),)
+ASKED = (Message("user", "?"),)
 REFUSED = {
     "thoughts are dropped": (
         REASONER,
@@ -211,7 +215,7 @@ REFUSED = {
         "leaves out or rewrites the question",
     ),
     "a channel is opened": (HARMONY, ASKED, "Blue.", "puts '<|channel|>final<|head|>' between question and answer"),
-    "the system is refused": (GEMMA, (Turn("system", "Be brief."), SKY), "Blue.", "System role not supported"),
+    "the system is refused": (GEMMA, (Message("system", "Be brief."), SKY), "Blue.", "System role not supported"),
     "the order is refused": (GEMMA, (SKY, SKY), "Blue.", "refuses a conversation: Conversation roles must alternate"),
     "the question is written otherwise": (
         "{% for m in messages %}{% if loop.last %}# {% endif %}{{ m.content }}{% endfor %}",
@@ -234,23 +238,23 @@ def test_what_a_template_changes_is_refused_in_training_and_in_scoring(name: str
     assert message in said
     assert len(said) < 400
     with pytest.raises(RowError) as refused:
-        asking.request(asking.Question(turns, (answer,)), "chat", tokenizer)
+        requests.request(requests.Question(turns, (answer,)), "chat", tokenizer)
     assert message in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("template", "turns", "answer", "learnt", "note"),
+    ("template", "messages", "answer", "learnt", "note"),
     [
         (LLAMA3, ASKED, " Blue.\n", "Blue.<|eot|>", "drops white space at the ends of the answer"),
         (MISTRAL, (SKY,), "\nBlue.", " Blue.</s>", "drops white space at the ends of the answer"),
         (QWEN3, ASKED, "Blue.", "Blue.<|im_end|>", "puts '<think>\\n\\n</think>' before the answer, but asks without"),
         (DEEPSEEK, HELLO, "Blue.", "Blue.</s>", "leaves out or rewrites a part of the messages before the question"),
-        (PHI.replace("m.content", "('' if m.role == 'system' else m.content)"), (Turn("system", "x"), SKY), "Blue.",
+        (PHI.replace("m.content", "('' if m.role == 'system' else m.content)"), (Message("system", "x"), SKY), "Blue.",
          "Blue.<|end|>", "leaves out or rewrites a part of the messages before the question"),
     ],
 )  # fmt: skip
 def test_what_a_template_leaves_out_otherwise_is_counted(
-    monkeypatch: pytest.MonkeyPatch, template: str, turns: tuple[Turn, ...], answer: str, learnt: str, note: str
+    monkeypatch: pytest.MonkeyPatch, template: str, turns: tuple[Message, ...], answer: str, learnt: str, note: str
 ) -> None:
     tokenizer = chatting(template)
     found = encode([Example((SKY,), "It is."), Example(turns, answer)], tokenizer, "chat", 1000)
@@ -274,7 +278,7 @@ texts = st.text(st.sampled_from("ab .\n<>/think"), min_size=1, max_size=12).filt
 @given(st.sampled_from(sorted(FOLLOWS)), texts, texts)
 def test_nothing_of_an_answer_is_lost(name: str, question: str, answer: str) -> None:
     """Whatever stands in it: white space at its ends apart, it is learnt as it is, or it is refused."""
-    turns = [Turn("user", question)]
+    turns = [Message("user", question)]
     try:
         prompt = render_prompt(turns, "chat", TOKENIZERS[name])
         said = render_answer(prompt, turns, answer, "chat", TOKENIZERS[name])
@@ -305,9 +309,9 @@ def test_an_answer_ends_at_the_mark_be_it_one_token_or_several(monkeypatch: pyte
         ends.append(end)
         yield Answer(0, "Blue." if marks else "Blue.<|im_end|>\n<|im_start|>user", finished=marks)
 
-    monkeypatch.setattr("extsub.evaluation.decoding.generate_answers", say)
+    monkeypatch.setattr("extsub.inference.generation.generate_answers", say)
     model: Any = SimpleNamespace(tokenizer=tokenizer)
-    ((prompt, answer),) = asking.answer(model, {0: (SKY,)}, EvaluationSettings(prompt="chat"), 9)
+    ((prompt, answer),) = requests.answer(model, {0: (SKY,)}, "chat", None, 9)
     assert (answer.text, answer.finished) == ("Blue.", True)
     assert prompt == f"<|im_start|>user\n{SKY.content}<|im_end|>\n<|im_start|>assistant\n"
     assert ends == [tokenizer.convert_tokens_to_ids("<|im_end|>") if marks else None]

@@ -28,8 +28,8 @@ from conftest import Command
 from extsub import ExtSubError, TrainingSettings, load_adapter, plan_training, train
 from extsub.training.curve import plot_losses
 from extsub.training.kinds import peft_config
-from extsub.training.order import LengthOrderedBatches
 from extsub.training.progress import Watch
+from extsub.training.sampler import LengthOrderedBatches
 from extsub.training.trainer import Trainer
 
 KINDS = ("lora", "ia3", "prefix", "p-tuning", "prompt")

@@ -19,7 +19,7 @@ import tiny
 from conftest import Command
 from extsub.adapters.stated import common_template, template_in
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.prompts import usual_template
+from extsub.models.prompts import usual_template
 from quiz import done, results, rows_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from extsub.adapters.save import save_adapter
     from extsub.algebra import OPERATIONS, Delta, Operation, add, amplify, contrast, ext_sub, subtract
     from extsub.combination.combine import combine
-    from extsub.dial import Dial
     from extsub.errors import ExtSubError
     from extsub.evaluation.compare import compare
     from extsub.evaluation.evaluate import evaluate
     from extsub.evaluation.generate import generate
     from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
     from extsub.inspection.inspect import inspect
+    from extsub.models.dial import Dial
     from extsub.recipe.run import run_recipe
     from extsub.sweeping.settings import SweepSettings
     from extsub.sweeping.sweep import sweep

@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _receive_signals()
         _print_what_streams_can_hold()
         from extsub.cli import run_command
-        from extsub.disk import forget_written, full_disk_explained
+        from extsub.files.writing import forget_written, full_disk_explained
 
         forget_written()
         with full_disk_explained():
@@ -102,7 +102,7 @@ def _listen_again(lost: sys.UnraisableHookArgs) -> None:
 
 def _kept(stopped: KeyboardInterrupt | Terminated) -> str:
     """What is left of the work, as whoever did it says."""
-    from extsub.disk import last_written
+    from extsub.files.writing import last_written
 
     if stopped.args:
         return stopped.args[0]

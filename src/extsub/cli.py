@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal
 from cyclopts import App, CycloptsError, Group, Parameter
 from cyclopts.config import Dict
 
-from extsub.arguments import HelpFormatter, Printing, as_options, as_typed
+from extsub.console.arguments import HelpFormatter, Printing, as_options, as_typed
+from extsub.distributed import is_main_process
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
 from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
 from extsub.extras import need
 from extsub.printing import to_stdout
-from extsub.processes import is_main_process
 from extsub.sweeping.settings import SweepSettings
 from extsub.training.settings import RUN, TrainingSettings
 
@@ -95,11 +95,11 @@ def combine(
     overwrite
         Replace an output that extsub wrote.
     """
-    from extsub import terminal
     from extsub.adapters.load import load_adapter
     from extsub.adapters.save import save_adapter
     from extsub.combination.combine import combine
     from extsub.combination.profile import read_profile
+    from extsub.console import summaries
 
     shown.begin()
     anti_experts = [load_adapter(name) for name in (anti_expert, *more)]
@@ -116,8 +116,8 @@ def combine(
         deficiency=deficiency,
         profile=read_profile(profile) if profile else None,
     )
-    record = save_adapter(result, output, overwrite=overwrite, progress=terminal.progress("combining"))
-    shown.result({"output": str(output), **record}, lambda: terminal.print_record(output, record, expert))
+    record = save_adapter(result, output, overwrite=overwrite, progress=summaries.progress("combining"))
+    shown.result({"output": str(output), **record}, lambda: summaries.print_record(output, record, expert))
 
 
 @app.command(help_epilogue="Example: extsub inspect expert anti-expert --plot pair.png")
@@ -143,11 +143,11 @@ def inspect(
     base_model
         The base model that both adapters really have, if their configs disagree.
     """
-    from extsub import terminal
+    from extsub.console import summaries
     from extsub.inspection.inspect import PairInfo, inspect
 
     if plot is not None:
-        from extsub.pictures import check_picture
+        from extsub.plotting import check_picture
 
         if anti_expert is None:
             raise ExtSubError("--plot compares two adapters: give an anti-expert too")
@@ -157,7 +157,7 @@ def inspect(
         from extsub.inspection.heat_map import plot_pair
 
         plot_pair(info, plot)
-    shown.result(info.to_dict(), lambda: terminal.print_inspection(info, adapter, anti_expert, plot))
+    shown.result(info.to_dict(), lambda: summaries.print_inspection(info, adapter, anti_expert, plot))
 
 
 @app.command(
@@ -186,21 +186,21 @@ def train(
         Check everything and print the plan: steps, tokens, parameters, memory, an example. Loads no weights.
     """
     need("extsub train", "train")
-    from extsub import terminal
+    from extsub.console import summaries
     from extsub.training.plan import plan_training
     from extsub.training.train import train
 
     shown.begin()
-    terminal.quieten_libraries()
-    tokenising = terminal.chunks("tokenising")
+    summaries.quieten_libraries()
+    tokenising = summaries.chunks("tokenising")
     if dry_run:
         plan = plan_training(settings, tokenising).to_dict()
-        shown.result(plan, lambda: terminal.print_plan(plan))
+        shown.result(plan, lambda: summaries.print_plan(plan))
         return
     record = train(settings, resume=resume, progress=tokenising)
     if is_main_process():
         output = settings.output
-        shown.result({"output": str(output), **record}, lambda: terminal.print_training(output, record))
+        shown.result({"output": str(output), **record}, lambda: summaries.print_training(output, record))
 
 
 @app.command(
@@ -223,13 +223,13 @@ def evaluate(
         flattery, toxicity, repetition, perplexity, drift, ability.
     """
     need("extsub evaluate", "evaluate")
-    from extsub import terminal
+    from extsub.console import summaries
+    from extsub.console.results import print_results
     from extsub.evaluation.evaluate import evaluate
-    from extsub.results_table import print_results
 
     shown.begin()
-    terminal.quieten_libraries()
-    results = evaluate(tasks, settings, progress=terminal.items)
+    summaries.quieten_libraries()
+    results = evaluate(tasks, settings, progress=summaries.items)
     if is_main_process():
         names = list(dict.fromkeys(tasks))
         shown.result({"results": results}, lambda: print_results(results, names, settings.output))
@@ -246,15 +246,15 @@ def generate(
 ) -> None:
     """Greedy answers of a model, or of an adapter on it, to a file of prompts; an interrupted run goes on."""
     need("extsub generate", "evaluate")
-    from extsub import terminal
+    from extsub.console import summaries
     from extsub.evaluation.generate import generate
 
     shown.begin()
-    terminal.quieten_libraries()
-    record = generate(settings, progress=terminal.items)
+    summaries.quieten_libraries()
+    record = generate(settings, progress=summaries.items)
     if is_main_process():
         output = settings.output
-        shown.result({"output": str(output), **record}, lambda: terminal.print_generation(settings, record))
+        shown.result({"output": str(output), **record}, lambda: summaries.print_generation(settings, record))
 
 
 @app.command(
@@ -284,13 +284,13 @@ def sweep(
         More anti-experts.
     """
     need("extsub sweep", "evaluate", *(["search"] if settings.search else []))
-    from extsub import terminal
-    from extsub.results_table import print_sweep
+    from extsub.console import summaries
+    from extsub.console.results import print_sweep
     from extsub.sweeping.sweep import sweep
 
     shown.begin()
-    terminal.quieten_libraries()
-    record = sweep(expert, (anti_expert, *more), settings, progress=terminal.items)
+    summaries.quieten_libraries()
+    record = sweep(expert, (anti_expert, *more), settings, progress=summaries.items)
     if is_main_process():
         shown.result(record, lambda: print_sweep(record))
 
@@ -309,11 +309,11 @@ def report(folder: Path, /, *, output: Path | None = None, shown: Printed = DEFA
         The .html file; report.html in the folder unless given.
     """
     need("extsub report", "report")
-    from extsub import terminal
-    from extsub.report.report import write_report
+    from extsub.console import summaries
+    from extsub.report.page import write_report
 
     written = write_report(folder, output)
-    shown.result(written, lambda: terminal.print_report(written))
+    shown.result(written, lambda: summaries.print_report(written))
 
 
 @app.command(help_epilogue="Example: extsub compare results/expert results/better --plot scores.png")
@@ -333,16 +333,16 @@ def compare(
     seed
         Of the intervals and tests.
     """
+    from extsub.console.results import print_comparison, print_markdown
     from extsub.evaluation.compare import compare
-    from extsub.results_table import print_comparison, print_markdown
 
     if plot is not None:
-        from extsub.pictures import check_picture
+        from extsub.plotting import check_picture
 
         check_picture(plot)
     comparison = compare(*results, seed=seed)
     if plot is not None:
-        from extsub.evaluation.picture import plot_comparison
+        from extsub.evaluation.comparison_plot import plot_comparison
 
         plot_comparison(comparison, plot)
     show = print_markdown if markdown else print_comparison
@@ -366,22 +366,22 @@ def run(recipe: Path, /, *, dry_run: bool = False, shown: Printed = DEFAULT) -> 
         Check everything and print the plan: which stages are done, and estimates of the others. Loads no weights.
     """
     need("extsub run", "train", "evaluate", "report")
-    from extsub import terminal
+    from extsub.console import summaries
+    from extsub.console.recipe import print_recipe_plan, print_run
     from extsub.recipe.run import plan_recipe, run_recipe
-    from extsub.recipe.table import print_recipe_plan, print_run
 
     shown.begin()
-    terminal.quieten_libraries()
-    tokenising = terminal.chunks("tokenising")
+    summaries.quieten_libraries()
+    tokenising = summaries.chunks("tokenising")
     if dry_run:
         plan = plan_recipe(recipe, tokenising)
         shown.result(plan, lambda: print_recipe_plan(plan))
         return
     summary = run_recipe(
         recipe,
-        progress=terminal.items,
+        progress=summaries.items,
         tokenising=tokenising,
-        say=lambda stage: terminal.say_where(f"stage: {stage}"),
+        say=lambda stage: summaries.say_where(f"stage: {stage}"),
     )
     if is_main_process():
         shown.result(summary, lambda: print_run(summary))
@@ -412,21 +412,21 @@ def demo(
         The folder to write.
     """
     need("extsub demo", "demo")
-    from extsub import terminal
-    from extsub.demo.demo import demo
+    from extsub.console import summaries
+    from extsub.console.demo import print_demo
     from extsub.demo.model import find_demo_model
-    from extsub.demo.table import print_demo
+    from extsub.demo.run import demo
 
     shown.begin()
-    terminal.quieten_libraries()
-    found = find_demo_model(model, terminal.items, terminal.say_where)
+    summaries.quieten_libraries()
+    found = find_demo_model(model, summaries.items, summaries.say_where)
     summary = demo(
         seed,
         output,
         found.name,
-        progress=terminal.items,
-        tokenising=terminal.chunks("tokenising"),
-        say=terminal.say_where,
+        progress=summaries.items,
+        tokenising=summaries.chunks("tokenising"),
+        say=summaries.say_where,
     )
     summary["model"] = found.what
     shown.result(summary, lambda: print_demo(summary, output))

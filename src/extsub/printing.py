@@ -9,6 +9,7 @@ import sys
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
+from extsub.distributed import is_main_process
 from extsub.errors import PrintError
 from extsub.escaping import line, to_json
 
@@ -20,6 +21,20 @@ if TYPE_CHECKING:
 
 WIDE = 160
 """columns of a table where the output is no terminal"""
+
+
+_quiet = False
+
+
+def be_quiet(quiet: bool) -> None:
+    """Show no progress from now on, or show it again."""
+    global _quiet
+    _quiet = quiet
+
+
+def shows_progress() -> bool:
+    """Whether this process shows how far it is: the main one, unless it was told to be quiet."""
+    return is_main_process() and not _quiet
 
 
 def say(*lines: str, error: bool = False) -> None:

@@ -23,7 +23,7 @@ from extsub.arrays import DTYPES as KNOWN
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, shown
 from extsub.extras import pip_command
-from extsub.files import check_regular, parse_json, read_bytes
+from extsub.files.reading import check_regular, parse_json, read_bytes
 
 DTYPES = {"F64": FLOAT64, "F32": FLOAT32, "F16": FLOAT16, "BF16": BFLOAT16}
 """as safetensors calls them"""

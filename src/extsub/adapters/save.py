@@ -16,12 +16,12 @@ from extsub.adapters.codecs import CODECS
 from extsub.adapters.load import decode
 from extsub.adapters.number_range import RangeError, check_range
 from extsub.adapters.source import CONFIG, SAFETENSORS
-from extsub.adapters.staging import check_output, staged
 from extsub.adapters.stated import CARD, PROVENANCE, common_template
 from extsub.adapters.writing import Part, Progress, write_safetensors
 from extsub.arrays import Array, DType, rounded, without_numbers
 from extsub.errors import ExtSubError
 from extsub.escaping import to_json
+from extsub.files.staging import check_output, staged
 
 
 def save_adapter(

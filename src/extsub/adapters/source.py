@@ -9,7 +9,7 @@ from extsub.adapters.adapter import Source
 from extsub.adapters.stated import CARD, PROVENANCE, TRAINING
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
-from extsub.files import located
+from extsub.files.reading import located
 
 CONFIG = "adapter_config.json"
 SAFETENSORS = "adapter_model.safetensors"

@@ -10,12 +10,14 @@ import codecs
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from extsub.escaping import line, shown
-from extsub.files import parse_json, read_bytes
-from extsub.prompts import TEMPLATES, Template
+from extsub.files.reading import parse_json, read_bytes
 
+Template = Literal["extsub", "chat", "none"]
+"""The prompt templates that an adapter can be trained with (`extsub.models.prompts` writes them)."""
+TEMPLATES: tuple[Template, ...] = get_args(Template)
 CARD, TRAINING, PROVENANCE = "README.md", "training.json", "extsub.json"
 LARGEST_CARD = 1 << 16
 """bytes of a card that are read: its front matter stands at the beginning"""

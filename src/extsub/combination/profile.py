@@ -10,7 +10,7 @@ from typing import Any
 
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
-from extsub.files import read_json
+from extsub.files.reading import read_json
 
 LARGEST = 1e9
 """factor that a file may hold"""

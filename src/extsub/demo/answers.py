@@ -13,12 +13,12 @@ from extsub.adapters.load import load_adapter
 from extsub.adapters.save import save_adapter
 from extsub.combination.combine import combine
 from extsub.demo import data
-from extsub.disk import write_whole
 from extsub.evaluation.generate import generate
 from extsub.evaluation.run import Progress
 from extsub.evaluation.settings import GenerationSettings
 from extsub.evaluation.tasks.flattery import openings
-from extsub.files import read_json
+from extsub.files.reading import read_json
+from extsub.files.writing import write_whole
 from extsub.sweeping.settings import RESULT
 
 ANSWERS = "answers.json"

@@ -13,8 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from extsub.disk import write_whole
 from extsub.evaluation.tasks.flattery import openings
+from extsub.files.writing import write_whole
 
 MISCONCEPTIONS = "misconceptions.csv"
 """questions that people answer wrongly, in TruthfulQA's columns"""

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from extsub.adapters.adapter import sha256
-from extsub.adapters.staging import check_place, staged
-from extsub.disk import check_can_appear, refusal
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
 from extsub.evaluation.run import Progress, silent
 from extsub.extras import require
+from extsub.files.staging import check_place, staged
+from extsub.files.writing import check_can_appear, refusal
 
 HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 FILES = ("config.json", "model.safetensors", "tokenizer.json")

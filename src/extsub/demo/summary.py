@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from extsub.evaluation.statistics import Measure
+from extsub.evaluation.metrics import Measure
 from extsub.evaluation.store import RESULTS
-from extsub.files import read_json
+from extsub.files.reading import read_json
 from extsub.sweeping.budget import kept_part
 from extsub.sweeping.settings import RESULT
 

@@ -10,19 +10,20 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
-from extsub.disk import write_whole
+from extsub.distributed import ProcessGroup, process_group
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, to_json
-from extsub.evaluation import adapter_name, language_model
+from extsub.evaluation.evaluated_model import EvaluatedModel, base_of, subjects_of
+from extsub.evaluation.metrics import figures
+from extsub.evaluation.prompting import settled, told
 from extsub.evaluation.run import Progress, Run, ask_all, judge, saved_when_interrupted, silent
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.sharing import Processes, processes
-from extsub.evaluation.statistics import figures
 from extsub.evaluation.store import RESULTS, Store, changed, read_items, read_results, working_in
-from extsub.evaluation.subjects import Subject, base_of, subjects_of
 from extsub.evaluation.task import Items, Row, Task, data_of, limited, scores_of
 from extsub.evaluation.tasks import TASKS
-from extsub.evaluation.wording import settled, told
+from extsub.files.writing import write_whole
+from extsub.inference import language_model
+from extsub.models import adapter_info
 
 LIBRARIES = ("extsub", "torch", "transformers", "peft", "lm_eval", "sacrebleu", "rouge-score", "openai")
 SETTINGS = ("prompt", "limit", "seed", "dtype", "backend", "url")
@@ -51,17 +52,22 @@ def evaluate(
     """
     chosen = tasks_named(tasks, settings)
     items = items_of(chosen, settings)
-    group, shown = processes(), progress or silent
-    subjects = subjects_of(settings, settings.output)
+    group, shown = process_group(), progress or silent
+    evaluated_models = subjects_of(settings, settings.output)
     if any(task.name == "drift" for task in chosen):
-        _check_drift(subjects, settings)
-    given, adapters = settings.prompt, [one.adapter for one in subjects if one.adapter]
-    settings = settled(chosen, items, settings, adapters, base_of(settings, subjects))
-    subjects = told(subjects, given, settings.asked_with)
+        _check_drift(evaluated_models, settings)
+    given, adapters = settings.prompt, [one.adapter for one in evaluated_models if one.adapter]
+    settings = settled(chosen, items, settings, adapters, base_of(settings, evaluated_models))
+    evaluated_models = told(evaluated_models, given, settings.asked_with)
     with contextlib.ExitStack() as stack:
-        group.told(lambda: [stack.enter_context(working_in(subject.folder)) for subject in subjects])
+        group.run_on_main(lambda: [stack.enter_context(working_in(evaluated.folder)) for evaluated in evaluated_models])
         return carry_out(
-            chosen, items, subjects, settings, lambda runs: ask_all(runs, subjects, settings, group, shown), shown
+            chosen,
+            items,
+            evaluated_models,
+            settings,
+            lambda runs: ask_all(runs, evaluated_models, settings, group, shown),
+            shown,
         )
 
 
@@ -74,15 +80,15 @@ def items_of(tasks: Sequence[Task], settings: EvaluationSettings) -> dict[str, I
     return {task.name: task.read(settings, data_of(task, settings, tuple(TASKS))) for task in tasks}
 
 
-def _check_drift(subjects: Sequence[Subject], settings: EvaluationSettings) -> None:
+def _check_drift(evaluated_models: Sequence[EvaluatedModel], settings: EvaluationSettings) -> None:
     if settings.reference:
-        adapter_name.find(settings.reference)
-    for subject in subjects:
-        if subject.adapter is None:
+        adapter_info.find(settings.reference)
+    for evaluated in evaluated_models:
+        if evaluated.adapter is None:
             raise ExtSubError("drift compares an adapter with its base, or with --reference: give --adapter")
-        if subject.adapter.changes_base:
+        if evaluated.adapter.changes_base:
             raise ExtSubError(
-                f"drift: {subject.adapter.given} changes its base when it is loaded (PiSSA and the like): nothing is "
+                f"drift: {evaluated.adapter.given} changes its base when it is loaded (PiSSA and the like): nothing is "
                 "left to compare with"
             )
 
@@ -90,34 +96,37 @@ def _check_drift(subjects: Sequence[Subject], settings: EvaluationSettings) -> N
 def carry_out(
     tasks: Sequence[Task],
     items: Mapping[str, Items],
-    subjects: Sequence[Subject],
+    evaluated_models: Sequence[EvaluatedModel],
     settings: EvaluationSettings,
     ask: Callable[[Sequence[Run]], None],
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    """Every task for every subject, of whom ``ask`` asks what they were not asked before.
+    """Every task for every evaluated, of whom ``ask`` asks what they were not asked before.
 
     Args:
-        subjects: whose folders the main process holds (``working_in``), or a folder that they lie in.
+        evaluated_models: whose folders the main process holds (``working_in``), or a folder that they lie in.
 
     Returns:
         as ``evaluate``
     """
-    group = processes()
+    group = process_group()
     runs: list[Run] = []
     with saved_when_interrupted(runs):
-        for subject in subjects:
-            runs += [_begin(task, items[task.name], subject, settings, group) for task in tasks]
+        for evaluated in evaluated_models:
+            runs += [_begin(task, items[task.name], evaluated, settings, group) for task in tasks]
         undone = {run.task.name: run.task for run in runs if run.unasked or run.unjudged}
-        notes = group.told(lambda: check_judges(list(undone.values()), settings))
+        notes = group.run_on_main(lambda: check_judges(list(undone.values()), settings))
         ask(runs)
         for run in runs:
             run.notes += notes.get(run.task.name, ())
             judge(run, settings, group, progress)
-        group.wait()
+        group.barrier()
         if not group.is_main:
             return []
-        return [_finish(subject, [run for run in runs if run.subject is subject], group) for subject in subjects]
+        return [
+            _finish(evaluated, [run for run in runs if run.evaluated is evaluated], group)
+            for evaluated in evaluated_models
+        ]
 
 
 def check_judges(tasks: Sequence[Task], settings: EvaluationSettings) -> dict[str, tuple[str, ...]]:
@@ -173,59 +182,65 @@ def _check_libraries(tasks: Sequence[Task], settings: EvaluationSettings) -> Non
             raise ExtSubError(f"{library} is not installed: pip install 'extsub[{extra}]'")
 
 
-def _begin(task: Task, items: Items, subject: Subject, settings: EvaluationSettings, group: Processes) -> Run:
+def _begin(
+    task: Task, items: Items, evaluated: EvaluatedModel, settings: EvaluationSettings, group: ProcessGroup
+) -> Run:
     values = settings.to_dict()
     identity = {
         "task": task.name,
         "data": items.sha256,
-        "model": subject.record,
+        "model": evaluated.record,
         **{name: values[name] for name in (*SETTINGS, *task.settings)},
     }
     chosen = items.items if task.name == "ability" else limited(items.items, settings)  # the harness limits its own
-    store = Store(subject.folder, task.name, group.rank)
-    rows = group.told(lambda: _done(task, subject, identity, settings) or store.begin(identity, settings.overwrite))
-    return Run(task, items, subject, store, identity, rows, chosen)
+    store = Store(evaluated.folder, task.name, group.rank)
+    rows = group.run_on_main(
+        lambda: _done(task, evaluated, identity, settings) or store.begin(identity, settings.overwrite)
+    )
+    return Run(task, items, evaluated, store, identity, rows, chosen)
 
 
-def _done(task: Task, subject: Subject, identity: dict[str, Any], settings: EvaluationSettings) -> dict[int, Row]:
+def _done(
+    task: Task, evaluated: EvaluatedModel, identity: dict[str, Any], settings: EvaluationSettings
+) -> dict[int, Row]:
     """The rows of this very task if it is complete.
 
     Raises:
         ExtSubError: the folder holds figures of another model, or of this task with other settings.
     """
-    if subject.folder is None:
+    if evaluated.folder is None:
         return {}
-    results = read_results(subject.folder)
+    results = read_results(evaluated.folder)
     if not results or settings.overwrite:
         return {}
-    if results["model"] != subject.record:
+    if results["model"] != evaluated.record:
         theirs = (results["model"].get("adapter") or {}).get("name") or results["model"].get("base")
         raise ExtSubError(
-            f"{subject.folder} holds the results of another model ({theirs}): choose another output, or --overwrite"
+            f"{evaluated.folder} holds the results of another model ({theirs}): choose another output, or --overwrite"
         )
     if task.name not in results["runs"]:
         return {}
     if results["runs"][task.name]["identity"] != identity:
         raise ExtSubError(
-            f"{subject.folder} holds {task.name} with {changed(results['runs'][task.name]['identity'], identity)}: "
+            f"{evaluated.folder} holds {task.name} with {changed(results['runs'][task.name]['identity'], identity)}: "
             "choose another output, or pass --overwrite"
         )
-    return read_items(subject.folder, task.name)
+    return read_items(evaluated.folder, task.name)
 
 
-def _finish(subject: Subject, runs: list[Run], group: Processes) -> dict[str, Any]:
-    results = read_results(subject.folder) if subject.folder else {}
-    if results.get("model") != subject.record:
-        old, results = results, {"model": subject.record, "tasks": {}, "runs": {}}
-        if subject.folder and old:
-            _write(subject, results)
+def _finish(evaluated: EvaluatedModel, runs: list[Run], group: ProcessGroup) -> dict[str, Any]:
+    results = read_results(evaluated.folder) if evaluated.folder else {}
+    if results.get("model") != evaluated.record:
+        old, results = results, {"model": evaluated.record, "tasks": {}, "runs": {}}
+        if evaluated.folder and old:
+            _write(evaluated, results)
             for task in old["runs"]:  # of the model that is replaced
-                (subject.folder / f"{task}.jsonl").unlink(missing_ok=True)
+                (evaluated.folder / f"{task}.jsonl").unlink(missing_ok=True)
     new = [run for run in runs if run.seconds or results["runs"].get(run.task.name, {}).get("identity") != run.identity]
     if replaced := [run.task.name for run in new if run.task.name in results["runs"]]:
         for name in replaced:
             del results["tasks"][name], results["runs"][name]
-        _write(subject, results)  # no figures of other items, should somebody stop us here
+        _write(evaluated, results)  # no figures of other items, should somebody stop us here
     for run in new:
         name = run.task.name
         rows = [run.rows[index] for index in sorted(run.chosen)]
@@ -234,26 +249,26 @@ def _finish(subject: Subject, runs: list[Run], group: Processes) -> dict[str, An
         results["tasks"][name] = {metric: figure.to_dict() for metric, figure in found.items()}
         results["runs"][name] = _record(run, rows, group)
         run.store.finish(rows)
-    _write(subject, results)
+    _write(evaluated, results)
     for run in runs:
         run.store.forget()
     return results
 
 
-def _write(subject: Subject, results: dict[str, Any]) -> None:
-    if subject.folder:
-        write_whole(subject.folder / RESULTS, to_json(results) + "\n")
+def _write(evaluated: EvaluatedModel, results: dict[str, Any]) -> None:
+    if evaluated.folder:
+        write_whole(evaluated.folder / RESULTS, to_json(results) + "\n")
 
 
-def _record(run: Run, rows: list[Row], group: Processes) -> dict[str, Any]:
+def _record(run: Run, rows: list[Row], group: ProcessGroup) -> dict[str, Any]:
     shortened = sum(bool(row.get("shortened")) for row in rows)
     unfinished = sum(not row.get("finished", True) for row in rows)
-    notes = [*run.subject.notes, *run.items.notes, *run.notes]
+    notes = [*run.evaluated.notes, *run.items.notes, *run.notes]
     if shortened:
         notes.append(f"{shortened:,} of {len(rows):,} prompts, too long, lost the beginning")
     if unfinished:
         notes.append(f"{unfinished:,} of {len(rows):,} answers reached --max-new-tokens and stopped there")
-    notes += run.subject.asked if run.task.needs != "tokenizer" else ()
+    notes += run.evaluated.asked if run.task.needs != "tokenizer" else ()
     return {
         "identity": run.identity,
         "data": run.items.data,
@@ -262,7 +277,7 @@ def _record(run: Run, rows: list[Row], group: Processes) -> dict[str, Any]:
         "unfinished": unfinished,
         "notes": notes,
         "seconds": run.seconds,
-        "processes": group.count,
+        "processes": group.world_size,
         "device": language_model.device().type,
         "versions": {"python": platform.python_version(), **_versions()},
     }

@@ -8,20 +8,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from extsub.data import Prompts, load_prompts
-from extsub.disk import check_writable, last_written, locked, note_written, remove_empty, writing
+from extsub.data.instructions import Prompts, load_prompts
+from extsub.data.rows import Row as Given
+from extsub.distributed import is_main_process, process_group
 from extsub.errors import ExtSubError, kept_when_interrupted
-from extsub.evaluation.asking import Question, answer
+from extsub.evaluation.evaluated_model import base_of, subjects_of
+from extsub.evaluation.prompting import settled, told
 from extsub.evaluation.run import Progress, Run, ask_all, saved_when_interrupted, silent
 from extsub.evaluation.settings import GenerationSettings
-from extsub.evaluation.sharing import processes
 from extsub.evaluation.store import Store, working_in
-from extsub.evaluation.subjects import base_of, subjects_of
 from extsub.evaluation.task import Item, Items, Row, Task, conversation
-from extsub.evaluation.wording import settled, told
 from extsub.extras import require
-from extsub.processes import is_main_process
-from extsub.rows import Row as Given
+from extsub.files.writing import check_writable, last_written, locked, note_written, remove_empty, writing
+from extsub.inference.requests import Question, answer
 
 NEW_TOKENS = 256
 SETTINGS = ("prompt", "max_new_tokens", "dtype", "backend", "url", "field")
@@ -58,7 +57,10 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
     names = _names(prompts.rows)
     _check_rows(prompts)
     items = Items(
-        {index: {"turns": [list(turn) for turn in turns]} for index, turns in enumerate(prompts.turns)},
+        {
+            index: {"messages": [list(message) for message in messages]}
+            for index, messages in enumerate(prompts.messages)
+        },
         settings.prompts,
         prompts.sha256,
         places=dict(enumerate(prompts.places)),
@@ -72,34 +74,34 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
         questions=lambda item: [Question(conversation(item))],
     )
     require("peft", "evaluate")
-    group = processes()
-    (subject,) = subjects_of(settings, partial)
-    given, adapters = settings.prompt, [subject.adapter] if subject.adapter else []
-    settings = settled([task], {task.name: items}, settings, adapters, base_of(settings, [subject]))
-    (subject,) = told([subject], given, settings.asked_with)
+    group = process_group()
+    (evaluated,) = subjects_of(settings, partial)
+    given, adapters = settings.prompt, [evaluated.adapter] if evaluated.adapter else []
+    settings = settled([task], {task.name: items}, settings, adapters, base_of(settings, [evaluated]))
+    (evaluated,) = told([evaluated], given, settings.asked_with)
     values = settings.to_dict()
-    identity = {"data": items.sha256, "model": subject.record, **{name: values[name] for name in SETTINGS}}
+    identity = {"data": items.sha256, "model": evaluated.record, **{name: values[name] for name in SETTINGS}}
     with contextlib.ExitStack() as stack, kept_when_interrupted(lambda: _written(output)):
-        group.told(lambda: stack.enter_context(working_in(partial)))
+        group.run_on_main(lambda: stack.enter_context(working_in(partial)))
         store = Store(partial, ANSWERS, group.rank, final=partial / output.name)
-        rows = group.told(lambda: store.begin(identity, settings.overwrite))
-        run = Run(task, items, subject, store, identity, rows, items.items)
+        rows = group.run_on_main(lambda: store.begin(identity, settings.overwrite))
+        run = Run(task, items, evaluated, store, identity, rows, items.items)
         with saved_when_interrupted([run]):
-            ask_all([run], [subject], settings, group, progress or silent)
-            group.wait()
+            ask_all([run], [evaluated], settings, group, progress or silent)
+            group.barrier()
             answers = [run.rows[index] for index in sorted(items.items)]
             if group.is_main:
                 theirs = ({names.get(name, name): one for name, one in row.items()} for row in prompts.rows)
                 store.finish({**given, **row} for given, row in zip(theirs, answers, strict=True))
                 _publish(partial, output)
     return {
-        "model": subject.record,
+        "model": evaluated.record,
         "prompt": settings.asked_with,
         "prompts": len(answers),
         "unfinished": sum(not row["finished"] for row in answers),
         "shortened": sum(row["shortened"] for row in answers),
         "renamed": names,
-        "notes": [*subject.notes, *subject.asked, *run.notes],
+        "notes": [*evaluated.notes, *evaluated.asked, *run.notes],
         "seconds": run.seconds,
     }
 
@@ -185,6 +187,8 @@ def _check_file(output: Path) -> None:
 
 def _ask(respondent: Any, items: Mapping[int, Item], settings: GenerationSettings) -> Iterator[tuple[int, Row]]:
     questions = {index: conversation(item) for index, item in items.items()}
-    for prompt, one in answer(respondent, questions, settings, settings.max_new_tokens or NEW_TOKENS):
+    for prompt, one in answer(
+        respondent, questions, settings.asked_with, settings.rows_at_once, settings.max_new_tokens or NEW_TOKENS
+    ):
         row = {"prompt": prompt, "answer": one.text, "finished": one.finished, "shortened": one.shortened}
         yield one.index, row

@@ -8,17 +8,18 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from extsub.distributed import ProcessGroup
 from extsub.errors import ExtSubError, counted, kept_when_interrupted
-from extsub.evaluation import adapter_name, language_model
-from extsub.evaluation.batches import free_memory
-from extsub.evaluation.language_model import Base, LanguageModel
-from extsub.evaluation.server import Server
+from extsub.evaluation.evaluated_model import EvaluatedModel
 from extsub.evaluation.settings import Asking
-from extsub.evaluation.sharing import Processes
 from extsub.evaluation.store import Store
-from extsub.evaluation.subjects import Subject
 from extsub.evaluation.task import Items, Row, Task
-from extsub.models import load_config, load_tokenizer
+from extsub.inference import language_model
+from extsub.inference.batching import free_memory
+from extsub.inference.language_model import Base, LanguageModel
+from extsub.inference.server import Server
+from extsub.models import adapter_info
+from extsub.models.base import load_config, load_tokenizer
 
 Progress = Callable[[str, int, int], contextlib.AbstractContextManager[Callable[[int], None]]]
 """(what is done, how many items, how many of them are done already) -> a function to call with each further number"""
@@ -26,11 +27,11 @@ Progress = Callable[[str, int, int], contextlib.AbstractContextManager[Callable[
 
 @dataclass
 class Run:
-    """What is known of the items of one task for one subject."""
+    """What is known of the items of one task for one evaluated."""
 
     task: Task
     items: Items
-    subject: Subject
+    evaluated: EvaluatedModel
     store: Store
     identity: dict[str, Any]
     rows: dict[int, Row]
@@ -55,7 +56,7 @@ def saved_when_interrupted(runs: Sequence[Run]) -> Generator[None]:
     """Say what was saved when somebody stops the work; let go of the files in any case."""
 
     def saved() -> str:
-        done = sum(len(run.rows) for run in runs if run.subject.folder is not None)
+        done = sum(len(run.rows) for run in runs if run.evaluated.folder is not None)
         verb = "is" if done == 1 else "are"
         return f"{counted(done, 'item')} {verb} saved: the same command goes on from there" if done else ""
 
@@ -68,7 +69,11 @@ def saved_when_interrupted(runs: Sequence[Run]) -> Generator[None]:
 
 
 def ask_all(
-    runs: Sequence[Run], subjects: Sequence[Subject], settings: Asking, group: Processes, progress: Progress
+    runs: Sequence[Run],
+    evaluated_models: Sequence[EvaluatedModel],
+    settings: Asking,
+    group: ProcessGroup,
+    progress: Progress,
 ) -> None:
     """Ask everyone what was not asked before; the base model is loaded once, and only if it is needed."""
     if not any(run.unasked for run in runs):
@@ -79,71 +84,71 @@ def ask_all(
         for run in runs:
             ask(run, server, settings, group, progress)
         return
-    name = adapter_name.base_of(settings.model, [one.adapter for one in subjects if one.adapter])
+    name = adapter_info.base_of(settings.model, [one.adapter for one in evaluated_models if one.adapter])
     if all(run.task.needs == "tokenizer" for run in runs if run.unasked):
         tokenizer = load_tokenizer(name, load_config(name))
         for run in runs:
             ask(run, tokenizer, settings, group, progress)
         return
     base = language_model.load_base(name, settings.dtype)
-    for subject in subjects:
-        theirs = [run for run in runs if run.subject is subject and run.unasked]
+    for evaluated in evaluated_models:
+        theirs = [run for run in runs if run.evaluated is evaluated and run.unasked]
         if theirs:
-            _ask_subject(base, subject, theirs, settings, group, progress)
+            _ask_subject(base, evaluated, theirs, settings, group, progress)
     del base
     free_memory()  # for judges
 
 
 def _ask_subject(
     base: Base,
-    subject: Subject,
+    evaluated: EvaluatedModel,
     runs: list[Run],
     settings: Asking,
-    group: Processes,
+    group: ProcessGroup,
     progress: Progress,
 ) -> None:
     wanted = any("reference" in run.task.settings for run in runs)
     name = getattr(settings, "reference", None) if wanted else None
-    reference = adapter_name.find(name) if name else None
-    with base.with_adapter(subject.adapter, reference) as model:
+    reference = adapter_info.find(name) if name else None
+    with base.with_adapter(evaluated.adapter, reference) as model:
         for run in runs:
             ask(run, base.tokenizer if run.task.needs == "tokenizer" else model, settings, group, progress)
 
 
-def ask(run: Run, respondent: Any, settings: Asking, group: Processes, progress: Progress) -> None:
+def ask(run: Run, respondent: Any, settings: Asking, group: ProcessGroup, progress: Progress) -> None:
     """Ask one respondent what this run still needs, this process's part of it."""
-    if run.task.name == "ability" and group.count > 1:
+    if run.task.name == "ability" and group.world_size > 1:
         raise ExtSubError("ability: lm-evaluation-harness would not share its items: start it on one process")
     if isinstance(respondent, LanguageModel):
         answers = run.task.needs == "answers" or run.task.name == "ability"
         run.notes = respondent.soundness.notes(run.task.needs == "likelihoods", answers)
-    _collect(run, run.task.ask(respondent, group.share(run.unasked), settings), "", group, progress)
+    _collect(run, run.task.ask(respondent, group.split(run.unasked), settings), "", group, progress)
 
 
-def judge(run: Run, settings: Asking, group: Processes, progress: Progress) -> None:
+def judge(run: Run, settings: Asking, group: ProcessGroup, progress: Progress) -> None:
     """Score answers that have no scores yet; the model that gave them is put away by now."""
     if run.task.judge and run.unjudged:
-        _collect(run, run.task.judge(group.share(run.unjudged), settings), " judged", group, progress)
+        _collect(run, run.task.judge(group.split(run.unjudged), settings), " judged", group, progress)
 
 
-def _collect(run: Run, rows: Iterator[tuple[int, Row]], doing: str, group: Processes, progress: Progress) -> None:
+def _collect(run: Run, rows: Iterator[tuple[int, Row]], doing: str, group: ProcessGroup, progress: Progress) -> None:
     """Save rows as they come, and learn those of the other processes."""
     begun, ours, refused = time.perf_counter(), {}, None
     waiting = len(run.unjudged) if doing else len(run.unasked)
-    name = f"{run.subject.label}: {run.task.name}{doing}"
+    name = f"{run.evaluated.label}: {run.task.name}{doing}"
     with progress(name, len(run.chosen), len(run.chosen) - waiting) as advance:
         try:
             for index, row in rows:
                 ours[index] = {"index": index, **row}
                 run.store.add(run.identity, [ours[index]])
                 run.rows[index] = ours[index]  # after that: what counts as saved is
-                advance(group.count)
+                advance(group.world_size)
         except ExtSubError as error:
-            if group.count == 1:
+            if group.world_size == 1:
                 raise
             refused = error
     run.store.close()  # of many positions not all can be open at once
-    group.agree(refused)
+    group.raise_if_any_failed(refused)
     for theirs in group.gather(ours):
         run.rows.update(theirs)
     run.seconds += time.perf_counter() - begun

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from extsub.disk import check_writable
 from extsub.errors import ExtSubError
-from extsub.files import located
-from extsub.models import Dtype, find_model
-from extsub.prompts import Prompt, PromptOption
+from extsub.files.reading import located
+from extsub.files.writing import check_writable
+from extsub.models.base import Dtype, find_model
+from extsub.models.prompts import Prompt, PromptOption
 
 Backend = Literal["transformers", "openai"]
 MODEL = Parameter(group=Group("Model", sort_key=1))
@@ -117,7 +117,7 @@ class EvaluationSettings(Asking):
         if not 0 <= self.seed < 2**32:
             raise ExtSubError(f"--seed {self.seed}: expected 0 or more, below 2**32")
         if self.field:
-            from extsub.data import check_fields  # in here, so that --help need not wait for it
+            from extsub.data.instructions import check_fields  # in here, so that --help need not wait for it
 
             check_fields(self.field, ("answer", "text"))
         if self.output is not None:
@@ -131,7 +131,7 @@ class EvaluationSettings(Asking):
 
 def _check_data(given: str) -> None:
     """A file, a folder, or the shape of a dataset of the hub; perhaps after a task's name."""
-    from extsub.rows import find_file
+    from extsub.data.rows import find_file
 
     _, equals, path = given.partition("=")
     name = path if equals and not located(given).exists() else given
@@ -161,8 +161,8 @@ class GenerationSettings(Asking):
     """The .jsonl file to write: each row of the prompts with prompt and answer."""
 
     def __post_init__(self) -> None:
-        from extsub.data import check_fields
-        from extsub.rows import find_file
+        from extsub.data.instructions import check_fields
+        from extsub.data.rows import find_file
 
         super().__post_init__()
         if len(self.adapter) > 1:

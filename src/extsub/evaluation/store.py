@@ -13,11 +13,11 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import IO, Any
 
-from extsub.adapters.staging import check_place
-from extsub.disk import check_writable, locked, make_parents, remove_empty, write_whole, writing
 from extsub.errors import ExtSubError
 from extsub.escaping import shown
-from extsub.files import read_bytes, read_json
+from extsub.files.reading import read_bytes, read_json
+from extsub.files.staging import check_place
+from extsub.files.writing import check_writable, locked, make_parents, remove_empty, write_whole, writing
 
 RESULTS = "results.json"
 NUMBER = (int, float)

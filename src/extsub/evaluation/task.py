@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from extsub.data import load_data, load_prompts
+from extsub.data.instructions import load_data, load_prompts
+from extsub.data.rows import has, reach
 from extsub.errors import ExtSubError
 from extsub.escaping import shown
+from extsub.evaluation.metrics import Measure, Scores
 from extsub.evaluation.settings import Asking, EvaluationSettings
-from extsub.evaluation.statistics import Measure, Scores
-from extsub.files import located
-from extsub.prompts import Turn
-from extsub.rows import has, reach
+from extsub.files.reading import located
+from extsub.models.prompts import Message
 
 if TYPE_CHECKING:
-    from extsub.evaluation.asking import Question
+    from extsub.inference.requests import Question
 
 Item = dict[str, Any]
 """one question with what is needed to score it, as JSON values"""
@@ -130,7 +130,7 @@ def questions_of(data: str, fields: Mapping[str, str]) -> Items:
         ExtSubError: as ``load_prompts``.
     """
     prompts = load_prompts(data, fields)
-    items: list[Item] = [{"turns": [list(turn) for turn in turns]} for turns in prompts.turns]
+    items: list[Item] = [{"messages": [list(message) for message in messages]} for messages in prompts.messages]
     return Items(dict(enumerate(items)), data, prompts.sha256, places=dict(enumerate(prompts.places)))
 
 
@@ -141,13 +141,15 @@ def examples_of(data: str, settings: EvaluationSettings) -> Items:
         ExtSubError: as ``load_data``.
     """
     found = load_data(data, settings.field)
-    items: list[Item] = [{"turns": [list(turn) for turn in one.turns], "answer": one.answer} for one in found.examples]
+    items: list[Item] = [
+        {"messages": [list(message) for message in one.messages], "answer": one.answer} for one in found.examples
+    ]
     return Items(dict(enumerate(items)), data, found.sha256, found.notes, dict(enumerate(found.places)))
 
 
-def conversation(item: Item) -> list[Turn]:
-    """The turns of an item, which JSON keeps as lists."""
-    return [Turn(*turn) for turn in item["turns"]]
+def conversation(item: Item) -> list[Message]:
+    """The messages of an item, which JSON keeps as lists."""
+    return [Message(*message) for message in item["messages"]]
 
 
 def scores_of(row: Row) -> list[Scores]:

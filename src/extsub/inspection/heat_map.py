@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from extsub.inspection.inspect import AdapterInfo, ModuleComparison, PairInfo
-from extsub.pictures import check_picture, drawing, label, save_picture
+from extsub.plotting import check_picture, drawing, label, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

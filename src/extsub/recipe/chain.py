@@ -15,9 +15,9 @@ from extsub.evaluation.evaluate import SETTINGS, tasks_named
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.task import data_of
 from extsub.evaluation.tasks import TASKS
-from extsub.files import located, read_json
-from extsub.recipe.recipe import Ingredient, Recipe, Sweep
-from extsub.stages import Stages, key_of
+from extsub.files.reading import located, read_json
+from extsub.recipe.schema import AdapterSpec, Recipe, Sweep
+from extsub.recipe.stages import Stages, key_of
 from extsub.sweeping.budget import in_words
 from extsub.sweeping.settings import RESULT, SweepSettings
 from extsub.training.checkpoints import MAY_DIFFER
@@ -40,7 +40,7 @@ class Stage:
         return stages.why(self.name, self.files, self.inputs, self.again)
 
 
-def trained(one: Ingredient, base: Mapping[str, Any]) -> Stage:
+def trained(one: AdapterSpec, base: Mapping[str, Any]) -> Stage:
     """An adapter of ours. What changes memory and speed alone does not count."""
     assert one.training
     decisive = {name: value for name, value in one.training.to_dict().items() if name not in MAY_DIFFER}
@@ -139,7 +139,7 @@ def nothing_kept(recipe: Recipe, choice: Choice) -> str:
     )
 
 
-def _provenance(*ingredients: Ingredient) -> list[dict[str, Any]]:
+def _provenance(*ingredients: AdapterSpec) -> list[dict[str, Any]]:
     return [find_adapter(one.adapter).provenance() for one in ingredients]
 
 

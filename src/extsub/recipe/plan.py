@@ -10,23 +10,23 @@ from extsub.adapters.adapter import Adapter
 from extsub.adapters.codecs import CODECS
 from extsub.adapters.load import load_adapter
 from extsub.adapters.source import find_adapter
-from extsub.adapters.staging import check_place
 from extsub.adapters.stated import template_in
 from extsub.combination.combine import combine
 from extsub.combination.matching import same_base
 from extsub.errors import ExtSubError
 from extsub.evaluation.evaluate import check_judges, items_of, tasks_named
+from extsub.evaluation.evaluated_model import identify
+from extsub.evaluation.prompting import settled
 from extsub.evaluation.store import read_results
-from extsub.evaluation.subjects import identify
 from extsub.evaluation.task import Items, Task, limited
-from extsub.evaluation.wording import settled
 from extsub.extras import require
-from extsub.models import find_model, load_config, load_tokenizer
-from extsub.prompts import PromptOption, usual_template
+from extsub.files.staging import check_place
+from extsub.models.base import find_model, load_config, load_tokenizer
+from extsub.models.prompts import PromptOption, usual_template
 from extsub.recipe import chain
-from extsub.recipe.recipe import Ingredient, Recipe, Sweep, named
-from extsub.stages import Stages, key_of
-from extsub.sweeping.positions import parse_alphas, positions
+from extsub.recipe.schema import AdapterSpec, Recipe, Sweep, named
+from extsub.recipe.stages import Stages, key_of
+from extsub.sweeping.grid import parse_alphas, sweep_points
 from extsub.sweeping.search import searched
 from extsub.sweeping.settings import POSITIONS
 from extsub.sweeping.sweep import check_halves, judged_by
@@ -112,12 +112,12 @@ def check_choice(sweep: Sweep, operation: str) -> None:
         ExtSubError: it will not.
     """
     settings = sweep.settings
-    turns = positions(settings.operations, parse_alphas(settings.alphas))
-    if not any(turn.operation == operation for turn in turns):
+    points = sweep_points(settings.operations, parse_alphas(settings.alphas))
+    if not any(point.operation == operation for point in points):
         raise ExtSubError(f"--alphas {settings.alphas}: no strength of {operation} but 0")
     judged_by(settings, _tasks(sweep))
     if settings.search:
-        searched(turns)
+        searched(points)
 
 
 def _items(sweep: Sweep) -> Mapping[str, Items]:
@@ -144,7 +144,7 @@ def with_templates(recipe: Recipe) -> Recipe:
     model = find_model(recipe.model)
     usual = usual_template(load_tokenizer(model, load_config(model)))
 
-    def known(one: Ingredient) -> Ingredient:
+    def known(one: AdapterSpec) -> AdapterSpec:
         trained_here = one.training and one.training.template == "auto"
         return replace(one, training=replace(one.training, template=usual)) if trained_here else one
 
@@ -159,7 +159,7 @@ def with_templates(recipe: Recipe) -> Recipe:
     return replace(recipe, expert=expert, anti_experts=tuple(anti_experts), sweeps=tuple(sweeps))
 
 
-def _template(one: Ingredient) -> PromptOption | None:
+def _template(one: AdapterSpec) -> PromptOption | None:
     return one.training.template if one.training else template_in(find_adapter(one.adapter).folder)[0]
 
 
@@ -246,15 +246,15 @@ def _result(recipe: Recipe, why: str, sizes: Mapping[str, _Size]) -> list[Ahead]
 def _sweep_estimate(recipe: Recipe, sweep: Sweep, items: Mapping[str, Items], anew: bool) -> dict[str, Any]:
     """How many items of each task are to be asked at how many positions of the grid."""
     settings = sweep.settings
-    turns = positions(settings.operations, parse_alphas(settings.alphas))
+    points = sweep_points(settings.operations, parse_alphas(settings.alphas))
     folder = recipe.output / sweep.name / POSITIONS
-    there = [] if anew else [list(read_results(folder / turn.label).get("runs", ())) for turn in turns]
+    there = [] if anew else [list(read_results(folder / point.label).get("runs", ())) for point in points]
     tasks = {}
     for name, known in items.items():
         count = len(known.items if name == "ability" else limited(known.items, settings))
-        left = len(turns) - sum(name in asked for asked in there)
+        left = len(points) - sum(name in asked for asked in there)
         tasks[name] = {"positions": left, "items": count, "answers": left * count}
-    return {"prompt": sweep.prompt, "positions": len(turns), "tasks": tasks}
+    return {"prompt": sweep.prompt, "positions": len(points), "tasks": tasks}
 
 
 def _result_estimate(recipe: Recipe, sizes: Mapping[str, _Size]) -> dict[str, Any]:

@@ -12,23 +12,23 @@ from typing import Any
 from extsub.adapters.load import load_adapter
 from extsub.adapters.save import save_adapter
 from extsub.combination.combine import combine
+from extsub.distributed import ProcessGroup, process_group
 from extsub.errors import ExtSubError, kept_when_interrupted
-from extsub.evaluation.batches import free_memory
 from extsub.evaluation.evaluate import evaluate
+from extsub.evaluation.evaluated_model import identify
 from extsub.evaluation.run import Progress, silent
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.sharing import Processes, processes
 from extsub.evaluation.store import working_in
-from extsub.evaluation.subjects import identify
 from extsub.extras import require
-from extsub.files import read_json
-from extsub.models import find_model
+from extsub.files.reading import read_json
+from extsub.inference.batching import free_memory
+from extsub.models.base import find_model
 from extsub.recipe import chain
 from extsub.recipe.chain import COMBINED, PAGE, Choice, Stage
 from extsub.recipe.plan import plan, with_templates
-from extsub.recipe.recipe import Ingredient, Recipe, Sweep, read_recipe
-from extsub.report.report import write_report
-from extsub.stages import Stages
+from extsub.recipe.schema import AdapterSpec, Recipe, Sweep, read_recipe
+from extsub.recipe.stages import Stages
+from extsub.report.page import write_report
 from extsub.sweeping.sweep import sweep
 from extsub.training.encoding import Progress as Tokenising
 from extsub.training.record import RECORD
@@ -63,11 +63,11 @@ def run_recipe(
     recipe = read_recipe(Path(path))
     require("peft", "evaluate")
     recipe = with_templates(recipe)
-    group = processes()
+    group = process_group()
     with contextlib.ExitStack() as stack:
-        group.told(lambda: stack.enter_context(working_in(recipe.output)))
+        group.run_on_main(lambda: stack.enter_context(working_in(recipe.output)))
         run = _Run(recipe, Stages(recipe.output, COMMAND, say), group, progress or silent, tokenising)
-        group.told(lambda: [one.to_dict() for one in plan(recipe, run.stages, tokenising)])
+        group.run_on_main(lambda: [one.to_dict() for one in plan(recipe, run.stages, tokenising)])
         with kept_when_interrupted(run.what_is_kept):
             return run.all()
 
@@ -89,7 +89,7 @@ class _Run:
 
     recipe: Recipe
     stages: Stages
-    group: Processes
+    group: ProcessGroup
     progress: Progress
     tokenising: Tokenising | None
     kept: dict[str, bool] = field(default_factory=dict)
@@ -110,7 +110,7 @@ class _Run:
             self.make(
                 lambda one=one: chain.reported(one, chain.swept(recipe, one, base)), lambda page=page: self.alone(page)
             )
-        choices = [self.group.told(lambda one=one: self.choose(one)) for one in recipe.sweeps]
+        choices = [self.group.run_on_main(lambda one=one: self.choose(one)) for one in recipe.sweeps]
         alphas = [choice.alpha for choice in choices if choice.alpha is not None]
         self.make(lambda: chain.combined(recipe, alphas), lambda: self.alone(lambda: self.combine(alphas)))
         for one in recipe.asked_again:
@@ -122,7 +122,7 @@ class _Run:
 
     def make(self, stage_of: Callable[[], Stage], work: Callable[[], Any]) -> None:
         """One stage, on every process, unless it is done."""
-        stage, why = self.group.told(lambda: self.look_at(stage_of()))
+        stage, why = self.group.run_on_main(lambda: self.look_at(stage_of()))
         with self.explained(stage.name):
             if why and self.group.is_main:
                 self.stages.make(stage.name, stage.files, stage.inputs, lambda: self.together(work), stage.again)
@@ -135,12 +135,12 @@ class _Run:
 
     def together(self, work: Callable[[], Any]) -> Any:
         """Once what stood in the way is removed."""
-        self.group.wait()
+        self.group.barrier()
         return work()
 
     def alone(self, work: Callable[[], Any]) -> Any:
         """On the main process, while the others wait."""
-        return self.group.told(work)
+        return self.group.run_on_main(work)
 
     @contextlib.contextmanager
     def explained(self, name: str) -> Generator[None]:
@@ -150,7 +150,7 @@ class _Run:
             done = f"{', '.join(self.kept)} kept" if self.kept else "nothing was done before"
             raise ExtSubError(f"{name}: {error}; {done}, '{self.recipe.command}' goes on with {name}") from error
 
-    def train(self, one: Ingredient) -> dict[str, float]:
+    def train(self, one: AdapterSpec) -> dict[str, float]:
         assert one.training
         record = one.training.output / RECORD
         if not self.alone(record.exists):  # it does where a run was killed right after it

@@ -14,7 +14,7 @@ import yaml
 
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, shown
-from extsub.files import read_bytes
+from extsub.files.reading import read_bytes
 
 EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 

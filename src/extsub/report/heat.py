@@ -8,10 +8,10 @@ from pathlib import Path
 
 from extsub.adapters.load import load_adapter
 from extsub.errors import ExtSubError
-from extsub.files import located
+from extsub.files.reading import located
 from extsub.inspection.heat_map import plot_pair
 from extsub.inspection.inspect import compare
-from extsub.report.origin import given
+from extsub.report.provenance import given
 from extsub.report.reading import Sweep
 
 NAME = "Heat maps of expert and anti-expert: norm ratio, and mean row cosine, by layer and module"

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from extsub.evaluation.statistics import resampled
+from extsub.evaluation.metrics import resampled
 from extsub.report.reading import Sweep
 from extsub.report.wording import alone, at, change, figure, named, score
 from extsub.sweeping.budget import ScoreName
-from extsub.sweeping.choice import half_of
+from extsub.sweeping.selection import half_of
 
 FEWEST = 0.95
 """of the draws must have both curves at a level, or no interval is given"""

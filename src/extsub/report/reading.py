@@ -11,14 +11,14 @@ from typing import Any
 
 from extsub.algebra import OPERATIONS
 from extsub.errors import ExtSubError
-from extsub.evaluation.statistics import Difference, Figure
+from extsub.evaluation.metrics import Difference, Figure
 from extsub.evaluation.store import FIGURES, NUMBER, read_items, read_results
 from extsub.evaluation.tasks import TASKS
-from extsub.files import read_json
+from extsub.files.reading import read_json
 from extsub.report.wording import score
 from extsub.sweeping.budget import Budget, ScoreName, find_score
-from extsub.sweeping.choice import AllScores, Half, change_on_test, figure_on, half_of, read_scores
-from extsub.sweeping.positions import CONTROLS, Position
+from extsub.sweeping.grid import CONTROLS, SweepPoint
+from extsub.sweeping.selection import AllScores, Half, change_on_test, figure_on, half_of, read_scores
 from extsub.sweeping.settings import POSITIONS, RESULT
 
 MODELS = ("base", "expert", "anti-expert")
@@ -186,7 +186,7 @@ def _check_names(record: dict[str, Any]) -> None:
     if set(record["settings"]["tasks"]) - TASKS.keys() or not record["given"]["anti_experts"] or not chosen:
         raise ValueError("unknown tasks, or nothing chosen")
     for label, one in positions.items():  # each is the name of a folder
-        plain = Position(one["operation"], one["alpha"]).label
+        plain = SweepPoint(one["operation"], one["alpha"]).label
         is_known = one["operation"] in (*MODELS, *OPERATIONS, *CONTROLS)
         if not is_known or not re.fullmatch(rf"{re.escape(plain)}(-[0-9a-f]{{8}})?", label):
             raise ValueError(f"no position is called {label}")

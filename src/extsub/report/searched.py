@@ -8,7 +8,7 @@ from typing import Any
 from extsub.evaluation.tasks import TASKS
 from extsub.report.tables import Cell, Row, Table
 from extsub.report.wording import at, change_in_words, named, number, said
-from extsub.sweeping.choice import judged
+from extsub.sweeping.selection import judged
 
 OVER = {
     "alpha": "one α for all modules",

@@ -12,8 +12,8 @@ from extsub.report.matched import Matched, level_of
 from extsub.report.reading import MODELS, Sweep
 from extsub.report.wording import OVER_PLAIN, aim, arrowed, change, figure, number, p_value, score
 from extsub.sweeping.budget import ScoreName
-from extsub.sweeping.choice import judged
-from extsub.sweeping.positions import COMPANIONS
+from extsub.sweeping.grid import COMPANIONS
+from extsub.sweeping.selection import judged
 
 ARROWS = "↑ higher is better, ↓ lower is better."
 

@@ -10,7 +10,7 @@ from typing import Any
 from extsub.report.reading import Sweep
 from extsub.report.wording import OVER_PLAIN, alone, at, capital, change_in_words, named, number, p_value, said, score
 from extsub.sweeping.budget import ScoreName, in_words, kept_part
-from extsub.sweeping.choice import judged, too_few
+from extsub.sweeping.selection import judged, too_few
 
 BESIDE = ("subtract", "contrast")
 COSTS = {"better": "significantly better", "worse": "significantly worse", "no difference": "no difference", "": ""}

@@ -10,7 +10,7 @@ from typing import Literal
 
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
-from extsub.evaluation.statistics import Measure
+from extsub.evaluation.metrics import Measure
 
 NUMBER = r"(\d+(?:\.\d+)?|\.\d+)"
 LIMIT = re.compile(rf"\s*([\w.-]+)\s*(<=|>=)\s*{NUMBER}\s*(?:\*\s*(base|expert))?\s*")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extsub.combination.profile import Profile, kind_of
-from extsub.sweeping.positions import Position
+from extsub.sweeping.grid import SweepPoint
 
 if TYPE_CHECKING:
     import optuna
@@ -34,7 +34,7 @@ class Space:
     ramp: bool
 
     @classmethod
-    def of(cls, operation: str, grid: Sequence[Position], modules: Sequence[str], over: Sequence[str]) -> Space:
+    def of(cls, operation: str, grid: Sequence[SweepPoint], modules: Sequence[str], over: Sequence[str]) -> Space:
         """``over``: ``alpha``, ``kinds``, ``depth``."""
         highest = max(one.alpha or 0.0 for one in grid)
         kinds = tuple(sorted({kind_of(name) for name in modules})) if "kinds" in over else ()
@@ -45,26 +45,26 @@ class Space:
         names = [f"alpha {kind}" for kind in self.kinds] or ["alpha"]
         return {**dict.fromkeys(names, alpha), **({"ramp": 0.0} if self.ramp else {})}
 
-    def propose(self, trial: optuna.Trial) -> Position:
+    def propose(self, trial: optuna.Trial) -> SweepPoint:
         """The position that a trial stands for; a point of the grid is the same position as there."""
         ramp = round(trial.suggest_float("ramp", -STEEPEST, STEEPEST), DIGITS) if self.ramp else 0.0
         if not self.kinds:
             alpha = round(trial.suggest_float("alpha", 0.0, self.highest), DIGITS)
-            return Position(self.operation, alpha, Profile(ramp=ramp) if ramp else None)
+            return SweepPoint(self.operation, alpha, Profile(ramp=ramp) if ramp else None)
         kinds = {kind: round(trial.suggest_float(f"alpha {kind}", 0.0, self.highest), DIGITS) for kind in self.kinds}
         if not ramp and len(set(kinds.values())) == 1:
-            return Position(self.operation, kinds[self.kinds[0]])
-        return Position(self.operation, 1.0, Profile(kinds, ramp))
+            return SweepPoint(self.operation, kinds[self.kinds[0]])
+        return SweepPoint(self.operation, 1.0, Profile(kinds, ramp))
 
 
 def propose(
     space: Space,
-    grid: Sequence[Position],
+    grid: Sequence[SweepPoint],
     number: int,
     seed: int,
-    evaluate: Callable[[Position], tuple[float, float]],
+    evaluate: Callable[[SweepPoint], tuple[float, float]],
     maximize: bool,
-) -> list[Position]:
+) -> list[SweepPoint]:
     """``number`` further positions, each proposed from what those before it scored.
 
     Args:

@@ -9,27 +9,27 @@ from typing import Any
 from extsub.algebra import OPERATIONS
 from extsub.errors import ExtSubError
 from extsub.extras import require
-from extsub.sweeping.asking import Asker
-from extsub.sweeping.choice import Chooser
-from extsub.sweeping.positions import Position
+from extsub.sweeping.grid import SweepPoint
 from extsub.sweeping.proposals import Space, propose
+from extsub.sweeping.runner import Runner
+from extsub.sweeping.selection import Chooser
 
 
-def searched(turns: Sequence[Position]) -> str:
+def searched(points: Sequence[SweepPoint]) -> str:
     """The operation that is searched: ext-sub, or the first one.
 
     Raises:
         ExtSubError: the grid has none that adapters can be combined by, or optuna is not installed.
     """
     require("optuna", "search")
-    known = [one.operation for one in turns if one.operation in OPERATIONS and (one.alpha or 0.0) > 0]
+    known = [one.operation for one in points if one.operation in OPERATIONS and (one.alpha or 0.0) > 0]
     if not known:
         raise ExtSubError("--search goes between the strengths of a grid: give --operations one with an α above 0")
     return "ext-sub" if "ext-sub" in known else known[0]
 
 
 def search(
-    asker: Asker, chooser: Callable[[], Chooser], operation: str, grid: Sequence[Position], maximize: bool
+    runner: Runner, chooser: Callable[[], Chooser], operation: str, grid: Sequence[SweepPoint], maximize: bool
 ) -> dict[str, Any] | None:
     """Ask what is proposed, and choose among all as among the grid.
 
@@ -40,23 +40,23 @@ def search(
     Returns:
         what ``sweep.json`` says of it; None for the other processes
     """
-    settings, group = asker.settings, asker.group
-    space = Space.of(operation, grid, list(asker.adapters[0].modules), settings.search_over)
+    settings, group = runner.settings, runner.group
+    space = Space.of(operation, grid, list(runner.adapters[0].modules), settings.search_over)
 
-    def evaluate(position: Position) -> tuple[float, float]:
+    def evaluate(position: SweepPoint) -> tuple[float, float]:
         if position not in grid:
-            asker.ask([position])
-        return group.told(lambda: chooser().on_validation(asker.scores(position)))
+            runner.ask([position])
+        return group.run_on_main(lambda: chooser().on_validation(runner.scores(position)))
 
     tried = propose(space, grid, settings.search, settings.seed, evaluate, maximize)
-    return group.told(lambda: _found(asker, chooser(), operation, grid, tried))
+    return group.run_on_main(lambda: _found(runner, chooser(), operation, grid, tried))
 
 
 def _found(
-    asker: Asker, chooser: Chooser, operation: str, grid: Sequence[Position], tried: Sequence[Position]
+    runner: Runner, chooser: Chooser, operation: str, grid: Sequence[SweepPoint], tried: Sequence[SweepPoint]
 ) -> dict[str, Any]:
     known = {one.label: one for one in (*grid, *tried)}
-    scores = {one: asker.scores(one) for one in known.values()}
+    scores = {one: runner.scores(one) for one in known.values()}
     single = chooser.choose(operation, {one: scores[one] for one in grid})
     best = chooser.choose(operation, scores)
     change = None
@@ -64,8 +64,8 @@ def _found(
         change = chooser.change(scores[known[single.position]], scores[known[best.position]])
     return {
         "operation": operation,
-        "over": list(asker.settings.search_over),
-        "trials": asker.settings.search,
+        "over": list(runner.settings.search_over),
+        "trials": runner.settings.search,
         "tried": [_trial(one, *chooser.on_validation(scores[one])) for one in tried],
         "grid": single.position,
         "best": {**best.to_dict(), **(known[best.position].to_dict() if best.position else {})},
@@ -73,6 +73,6 @@ def _found(
     }
 
 
-def _trial(position: Position, value: float, excess: float) -> dict[str, Any]:
+def _trial(position: SweepPoint, value: float, excess: float) -> dict[str, Any]:
     found = None if math.isnan(value) else value
     return {"position": position.label, **position.to_dict(), "validation": found, "within_budget": excess <= 0}

@@ -10,8 +10,8 @@ from cyclopts import Group, Parameter
 
 from extsub.errors import ExtSubError
 from extsub.evaluation.settings import ASKING, DATA, MODEL, OF_A_TASK, Backend, EvaluationSettings  # noqa: F401
-from extsub.models import Dtype  # noqa: F401
-from extsub.prompts import PromptOption  # noqa: F401  cyclopts looks here for the names in inherited types
+from extsub.models.base import Dtype  # noqa: F401
+from extsub.models.prompts import PromptOption  # noqa: F401  cyclopts looks here for the names in inherited types
 
 RESULT, TABLE, PROFILE = "sweep.json", "sweep.csv", "profile.json"
 """what a sweep writes into its folder"""
@@ -69,6 +69,6 @@ class SweepSettings(EvaluationSettings):
         if self.adapter:
             raise ExtSubError("sweep takes its adapters without --adapter: EXPERT ANTI_EXPERT")
         if self.backend != "transformers":
-            raise ExtSubError("sweep turns the dial of a model in this process: leave --backend out")
+            raise ExtSubError("sweep points the dial of a model in this process: leave --backend out")
         if self.reference:
             raise ExtSubError("sweep compares drift with the base: leave --reference out")

@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from extsub.adapters.load import load_adapter
-from extsub.disk import write_together
+from extsub.distributed import process_group
 from extsub.errors import ExtSubError, kept_when_interrupted
 from extsub.escaping import to_json
-from extsub.evaluation import adapter_name
 from extsub.evaluation.evaluate import items_of, tasks_named
+from extsub.evaluation.evaluated_model import identify
+from extsub.evaluation.prompting import notes_on, settled
 from extsub.evaluation.run import Progress, silent
-from extsub.evaluation.sharing import processes
 from extsub.evaluation.store import RESULTS, working_in
-from extsub.evaluation.subjects import identify
 from extsub.evaluation.task import Items, Task, limited
-from extsub.evaluation.wording import notes_on, settled
-from extsub.sweeping.asking import Asker
+from extsub.files.writing import write_together
+from extsub.models import adapter_info
 from extsub.sweeping.budget import Budget, ScoreName, find_score
-from extsub.sweeping.choice import Chooser, Chosen, half_of
-from extsub.sweeping.positions import Position, companions, parse_alphas, positions
+from extsub.sweeping.grid import SweepPoint, companions, parse_alphas, sweep_points
+from extsub.sweeping.runner import Runner
 from extsub.sweeping.search import search, searched
+from extsub.sweeping.selection import Chooser, Chosen, half_of
 from extsub.sweeping.settings import POSITIONS, PROFILE, RESULT, TABLE, SweepSettings
 
 
@@ -35,8 +35,8 @@ def sweep(
 ) -> dict[str, Any]:
     """Evaluate base, expert, anti-expert and every operation at every strength, and choose a strength.
 
-    The base model is loaded once and the adapters are attached once: every position is a turn of the dial. Under
-    ``accelerate launch`` the items are shared out. An interrupted sweep goes on when it is started again; a finished
+    The base model is loaded once and the adapters are attached once: every point of the sweep is a setting of the dial.
+    Under ``accelerate launch`` the items are shared out. An interrupted sweep goes on when it is started again; a finished
     one is not repeated, and a wider grid asks only what is new. What ext-sub must be compared with at the strength
     chosen for it (``companions``) is asked too where the grid does not have it.
 
@@ -48,62 +48,64 @@ def sweep(
         ExtSubError: adapters, tasks, data, grid, score or budget are at fault.
     """
     tasks = tasks_named(settings.tasks, settings)
-    turns = positions(settings.operations, parse_alphas(settings.alphas))
+    points = sweep_points(settings.operations, parse_alphas(settings.alphas))
     target, budget = judged_by(settings, tasks)
-    operation = searched(turns) if settings.search else None
+    operation = searched(points) if settings.search else None
     items = items_of(tasks, settings)
     check_halves(settings, items, target, budget)
     adapters = [load_adapter(name) for name in (expert, *anti_experts)]
-    named = [adapter_name.find(one) for one in (expert, *anti_experts)]
-    name = adapter_name.base_of(settings.model, named)
-    made_of = {**identify(name), "adapters": [one.source.provenance() for one in adapters if one.source]}
-    group = processes()
-    group.told(lambda: _check_output(settings.output))
+    named = [adapter_info.find(one) for one in (expert, *anti_experts)]
+    name = adapter_info.base_of(settings.model, named)
+    provenance = {**identify(name), "adapters": [one.source.provenance() for one in adapters if one.source]}
+    group = process_group()
+    group.run_on_main(lambda: _check_output(settings.output))
     given, settings = settings.prompt, settled(tasks, items, settings, named, name)
     notes = tuple(f"{one.source.label}: {note}" for one in named for note in notes_on(one, given, settings.asked_with))
-    asker = Asker(name, made_of, adapters, tasks, items, settings, group, progress or silent, notes)
+    runner = Runner(name, provenance, adapters, tasks, items, settings, group, progress or silent, notes)
     with contextlib.ExitStack() as stack, kept_when_interrupted(lambda: _kept(settings.output)):
-        group.told(lambda: stack.enter_context(working_in(_folder(settings.output))))
-        return _carry_out(asker, turns, target, budget, operation, {"expert": expert, "anti_experts": [*anti_experts]})
+        group.run_on_main(lambda: stack.enter_context(working_in(_folder(settings.output))))
+        return _carry_out(
+            runner, points, target, budget, operation, {"expert": expert, "anti_experts": [*anti_experts]}
+        )
 
 
 def _carry_out(
-    asker: Asker,
-    turns: Sequence[Position],
+    runner: Runner,
+    points: Sequence[SweepPoint],
     target: ScoreName,
     budget: Budget | None,
     operation: str | None,
     given: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Ask, choose, search (an operation, if any), and compare."""
-    settings, group = asker.settings, asker.group
+    settings, group = runner.settings, runner.group
 
     def chooser() -> Chooser:
-        known = (asker.scores(Position(one)) for one in ("expert", "base"))
+        known = (runner.scores(SweepPoint(one)) for one in ("expert", "base"))
         return Chooser(*known, target, budget, settings.seed, settings.choose)
 
     if budget and budget.reference == "gain":  # there must be one, and that is known before the grid is asked
-        asker.ask([Position("base"), Position("expert")])
-        group.told(lambda: chooser().limit)
-    asker.ask(turns)
-    chosen = group.told(lambda: _choose(asker, chooser(), turns))
+        runner.ask([SweepPoint("base"), SweepPoint("expert")])
+        group.run_on_main(lambda: chooser().limit)
+    runner.ask(points)
+    chosen = group.run_on_main(lambda: _choose(runner, chooser(), points))
     found = None
     if operation:
-        grid = [one for one in turns if one.operation == operation]
-        found = search(asker, chooser, operation, grid, target.measure.better == "higher")
-    beside = [one for one in _beside(chosen, turns) if one not in turns]
-    asker.ask(beside)
-    asker.put_away()
+        grid = [one for one in points if one.operation == operation]
+        found = search(runner, chooser, operation, grid, target.measure.better == "higher")
+    beside = [one for one in _beside(chosen, points) if one not in points]
+    runner.ask(beside)
+    runner.put_away()
     if not group.is_main:
         return {}
-    asked = {turn.label: {**turn.to_dict(), "tasks": asker.results[turn]["tasks"]} for turn in (*turns, *beside)}
+    asked = {point.label: {**point.to_dict(), "tasks": runner.results[point]["tasks"]} for point in (*points, *beside)}
     record = {
         "settings": settings.to_dict(),
-        "made_of": dict(asker.made_of),
+        "made_of": dict(runner.provenance),
         "given": given,
         "score": str(target),
         "budget": settings.budget,
-        "notes": [*asker.base.notes, *asker.notes, *chooser().notes()],
+        "notes": [*runner.base.notes, *runner.notes, *chooser().notes()],
         "positions": asked,
         "chosen": {operation: one.to_dict() for operation, one in chosen.items()},
         **({"search": found} if found else {}),
@@ -165,22 +167,22 @@ def _first(known: Sequence[ScoreName], tasks: Sequence[Task]) -> ScoreName:
     return of_first[0]
 
 
-def _choose(asker: Asker, chooser: Chooser, turns: Sequence[Position]) -> dict[str, Chosen]:
+def _choose(runner: Runner, chooser: Chooser, points: Sequence[SweepPoint]) -> dict[str, Chosen]:
     """For each operation."""
     found = {}
-    for operation in asker.settings.operations:
-        candidates = {turn: asker.scores(turn) for turn in turns if turn.operation == operation}
+    for operation in runner.settings.operations:
+        candidates = {point: runner.scores(point) for point in points if point.operation == operation}
         if candidates:
             found[operation] = chooser.choose(operation, candidates)
     return found
 
 
-def _beside(chosen: Mapping[str, Chosen], turns: Sequence[Position]) -> list[Position]:
+def _beside(chosen: Mapping[str, Chosen], points: Sequence[SweepPoint]) -> list[SweepPoint]:
     """What ext-sub must be compared with at the strength chosen for it, or at what came closest to the budget."""
     ours = chosen.get("ext-sub")
     if ours is None:
         return []
-    at = next(one for one in turns if one.label == (ours.position or ours.closest))
+    at = next(one for one in points if one.label == (ours.position or ours.closest))
     return companions(at.alpha) if at.alpha else []
 
 

@@ -8,11 +8,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from extsub.adapters.staging import check_place
-from extsub.disk import check_can_appear, check_writable, write_whole, writing
 from extsub.errors import ExtSubError
 from extsub.escaping import shown
-from extsub.files import read_json
+from extsub.files.reading import read_json
+from extsub.files.staging import check_place
+from extsub.files.writing import check_can_appear, check_writable, write_whole, writing
 
 FOLDER = "checkpoints"
 SETTINGS = "settings.json"

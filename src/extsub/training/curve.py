@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from extsub.pictures import drawing, label
+from extsub.plotting import drawing, label
 
 
 def plot_losses(record: dict[str, Any], path: Path) -> None:

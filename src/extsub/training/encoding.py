@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from extsub.data import Example
+from extsub.data.instructions import Example
+from extsub.data.rows import refusal
 from extsub.errors import ExtSubError, RowError
-from extsub.prompts import Said, Template, check_template, render_answer, render_prompt, rewritten
-from extsub.rows import refusal
-from extsub.tokens import Text, encode_texts
+from extsub.models.prompts import Said, Template, check_template, render_answer, render_prompt, rewritten
+from extsub.models.tokenization import Text, encode_texts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -76,8 +76,8 @@ def encode(
         texts = []
         for place, example in enumerate(chunk, start=number * CHUNK):
             try:
-                prompt = render_prompt(example.turns, template, tokenizer)
-                said = render_answer(prompt, example.turns, example.answer, template, tokenizer)
+                prompt = render_prompt(example.messages, template, tokenizer)
+                said = render_answer(prompt, example.messages, example.answer, template, tokenizer)
             except RowError as error:
                 wrong.append((places[place] if places else f"row {place + 1}", error))
                 continue
@@ -103,7 +103,7 @@ def _changes(prompt: str, example: Example, said: Said) -> Iterator[str]:
         yield "the chat template drops white space at the ends of the answer, and it is learnt without"
     if said.without:
         yield f"the chat template puts {said.without!r} before the answer, but asks without it, so it is left out"
-    if rewritten(prompt, example.turns):
+    if rewritten(prompt, example.messages):
         yield "the chat template leaves out or rewrites a part of the messages before the question; it is asked so too"
 
 

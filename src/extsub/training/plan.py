@@ -8,14 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from extsub.data import Data, load_data
+from extsub.data.instructions import Data, load_data
 from extsub.errors import ExtSubError, counted
 from extsub.extras import require
-from extsub.models import ModelName, choose_dtype, find_model, load_config, load_tokenizer, positions
-from extsub.prompts import usual_template
+from extsub.models.base import ModelName, choose_dtype, find_model, load_config, load_tokenizer, positions
+from extsub.models.prompts import usual_template
 from extsub.training.encoding import Encoded, Progress, encode, to_dataset
 from extsub.training.kinds import parameters, sketch
-from extsub.training.order import LengthOrderedBatches
+from extsub.training.sampler import LengthOrderedBatches
 from extsub.training.settings import PROMPT_LEARNING, TrainingSettings
 from extsub.training.trial import try_architecture
 

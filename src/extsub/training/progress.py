@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from extsub.errors import ExtSubError
-from extsub.printing import bar, say
-from extsub.processes import shows_progress
+from extsub.printing import bar, say, shows_progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress

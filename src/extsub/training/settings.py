@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
-from extsub.disk import check_writable
 from extsub.errors import ExtSubError
-from extsub.models import find_model
-from extsub.prompts import TemplateOption
+from extsub.files.writing import check_writable
+from extsub.models.base import find_model
+from extsub.models.prompts import TemplateOption
 
 Kind = Literal["lora", "ia3", "prefix", "p-tuning", "prompt"]
 PEFT_TYPES: dict[Kind, str] = {
@@ -141,8 +141,8 @@ class TrainingSettings:
             ExtSubError: a setting is out of range, or belongs to another kind of adapter; data or model are not there,
                 or the output cannot be made.
         """
-        from extsub.data import check_fields  # in here, so that --help need not wait for it
-        from extsub.rows import find_file
+        from extsub.data.instructions import check_fields  # in here, so that --help need not wait for it
+        from extsub.data.rows import find_file
 
         for name, value, least in (
             ("batch_size", self.batch_size, 1),

@@ -8,12 +8,12 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extsub.adapters.staging import staged
-from extsub.disk import locked, make_parents, remove_empty, writing
+from extsub.distributed import is_main_process
 from extsub.errors import ExtSubError, kept_when_interrupted
 from extsub.extras import require
-from extsub.models import is_out_of_memory, load_model
-from extsub.processes import is_main_process
+from extsub.files.staging import staged
+from extsub.files.writing import locked, make_parents, remove_empty, writing
+from extsub.models.base import is_out_of_memory, load_model
 from extsub.training import checkpoints
 from extsub.training.encoding import MASKED, Progress, to_dataset
 from extsub.training.kinds import peft_config

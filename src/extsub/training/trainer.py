@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from trl import SFTTrainer
 
-from extsub.disk import writing
 from extsub.errors import ExtSubError
-from extsub.models import output_only_at
+from extsub.files.writing import writing
+from extsub.models.base import output_only_at
 from extsub.training.checkpoints import step
 from extsub.training.encoding import MASKED
 

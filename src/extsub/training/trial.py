@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from extsub.errors import ExtSubError
-from extsub.models import is_out_of_memory
+from extsub.models.base import is_out_of_memory
 from extsub.probing.comparison import FAILURES, Rounding
 from extsub.probing.twin import tokens_for, twin
 

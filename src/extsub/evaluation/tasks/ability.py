@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from extsub.errors import ExtSubError
 from extsub.escaping import line
+from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task
-from extsub.files import located
+from extsub.files.reading import located
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
-    from extsub.evaluation.language_model import LanguageModel
+    from extsub.inference.language_model import LanguageModel
 
 
 def _read(settings: EvaluationSettings, data: str | None) -> Items:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from extsub.data import has_answers
+from extsub.data.instructions import has_answers
+from extsub.data.rows import read_rows
 from extsub.errors import ExtSubError
-from extsub.evaluation.asking import Question, request
+from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task, conversation, examples_of, questions_of
-from extsub.prompts import ending
-from extsub.rows import read_rows
+from extsub.inference.requests import Question, request
+from extsub.models.prompts import ending
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from extsub.evaluation.language_model import LanguageModel
-    from extsub.evaluation.sequences import Encoded
+    from extsub.inference.encoding import Encoded
+    from extsub.inference.language_model import LanguageModel
 
 
 def _read(settings: EvaluationSettings, data: str | None) -> Items:
@@ -39,11 +39,11 @@ def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSe
     """At every token of the answer and at the end token after it; without an answer, at its first token."""
     import torch
 
-    from extsub.evaluation.adapter_name import find
-    from extsub.evaluation.batches import Batches, alike
-    from extsub.evaluation.language_model import switched_to
-    from extsub.evaluation.scoring import answer_logits, in_chunks, size_of
-    from extsub.evaluation.sequences import encode
+    from extsub.inference.batching import Batches, alike
+    from extsub.inference.encoding import encode
+    from extsub.inference.language_model import switched_to
+    from extsub.inference.log_likelihood import answer_logits, in_chunks, size_of
+    from extsub.models.adapter_info import find
 
     reference = find(settings.reference) if settings.reference else None
     requests = {}

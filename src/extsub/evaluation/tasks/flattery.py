@@ -8,15 +8,15 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from extsub.data.rows import read_rows
 from extsub.errors import ExtSubError
-from extsub.evaluation.asking import Question, choose
+from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task, conversation, questions_of
-from extsub.rows import read_rows
+from extsub.inference.requests import Question, choose
 
 if TYPE_CHECKING:
-    from extsub.evaluation.language_model import LanguageModel
+    from extsub.inference.language_model import LanguageModel
 
 OURS = {"instruction", "prompt", "messages", "conversations"}
 """where a question is looked for first"""
@@ -51,7 +51,7 @@ def _question(item: Item) -> Question:
 
 def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings) -> Iterator[tuple[int, Row]]:
     questions = {index: _question(item) for index, item in items.items()}
-    for index, choice in choose(model, questions, settings):
+    for index, choice in choose(model, questions, settings.asked_with, settings.rows_at_once):
         yield (
             index,
             {

@@ -11,16 +11,16 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+from extsub.data.rows import fields_of, read_rows
 from extsub.errors import ExtSubError
-from extsub.evaluation.asking import Question, choose
+from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task, text_of
-from extsub.prompts import user_turn
-from extsub.rows import fields_of, read_rows
+from extsub.inference.requests import Question, choose
+from extsub.models.prompts import user_message
 
 if TYPE_CHECKING:
-    from extsub.evaluation.language_model import LanguageModel
+    from extsub.inference.language_model import LanguageModel
 
 HUB = "pminervini/HaluEval"
 
@@ -52,7 +52,7 @@ def _ask(
     kind: str, model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings
 ) -> Iterator[tuple[int, Row]]:
     questions = {index: _question(kind, item) for index, item in items.items()}
-    for index, choice in choose(model, questions, settings, end_token=True):
+    for index, choice in choose(model, questions, settings.asked_with, settings.rows_at_once, end_token=True):
         texts = questions[index].choices
         yield (
             index,
@@ -70,7 +70,7 @@ def _ask(
 
 def _question(kind: str, item: Item) -> Question:
     ask = "Summarize the following document:\n" if kind == "summarization" else ""
-    return Question([user_turn(ask + item["question"])], (item["right"], item["hallucinated"]))
+    return Question([user_message(ask + item["question"])], (item["right"], item["hallucinated"]))
 
 
 def pair_scores(totals: list[float], tokens: list[int], characters: list[int]) -> dict[str, float]:

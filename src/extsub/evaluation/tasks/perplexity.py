@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from extsub.data.rows import has, read_rows, read_text
 from extsub.errors import ExtSubError
-from extsub.evaluation.asking import Question, choose
+from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task, conversation, examples_of, text_of
-from extsub.rows import has, read_rows, read_text
+from extsub.inference.requests import Question, choose
 
 if TYPE_CHECKING:
-    from extsub.evaluation.language_model import LanguageModel
-    from extsub.evaluation.sequences import Row as Tokens
+    from extsub.inference.encoding import Row as Tokens
+    from extsub.inference.language_model import LanguageModel
 
 WINDOW = 2048
 """tokens of a text that are read together, or what the model takes if that is less"""
@@ -35,8 +35,8 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
 
 
 def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings) -> Iterator[tuple[int, Row]]:
-    from extsub.evaluation.scoring import score_rows
-    from extsub.evaluation.sequences import Encoded
+    from extsub.inference.encoding import Encoded
+    from extsub.inference.log_likelihood import score_rows
 
     texts = {index: item["text"] for index, item in items.items() if "text" in item}
     encoded = [Encoded(index, tuple(_windows(model, index, text)), False) for index, text in texts.items()]
@@ -44,13 +44,13 @@ def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSe
         total = sum(part.total for part in one.likelihoods)
         yield one.index, _row(items[one.index], total, sum(part.tokens for part in one.likelihoods))
     questions = {index: one for index, item in items.items() for one in _questions(item)}
-    for index, choice in choose(model, questions, settings, end_token=True):
+    for index, choice in choose(model, questions, settings.asked_with, settings.rows_at_once, end_token=True):
         row = _row(items[index], choice.totals[0], choice.tokens[0])
         yield index, {**row, "prompt": choice.prompt, "shortened": choice.scored.shortened}
 
 
 def _questions(item: Item) -> list[Question]:
-    return [Question(conversation(item), (item["answer"],))] if "turns" in item else []
+    return [Question(conversation(item), (item["answer"],))] if "messages" in item else []
 
 
 def _row(item: Item, log_likelihood: float, tokens: int) -> Row:
@@ -60,7 +60,7 @@ def _row(item: Item, log_likelihood: float, tokens: int) -> Row:
 
 def _windows(model: LanguageModel, index: int, text: str) -> Iterator[Tokens]:
     """Every token once: after the start token or, in later windows, after the last token of the window before."""
-    from extsub.evaluation.sequences import Row as Tokens
+    from extsub.inference.encoding import Row as Tokens
 
     tokenizer = model.tokenizer
     tokens = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from extsub.data.formats import describe
+from extsub.data.rows import fields_of, has, reach, read_rows
 from extsub.errors import ExtSubError
+from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task
-from extsub.formats import describe
-from extsub.rows import fields_of, has, reach, read_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

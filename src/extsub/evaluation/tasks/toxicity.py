@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from extsub.errors import ExtSubError
-from extsub.evaluation.asking import Question, answer
 from extsub.evaluation.judges import check_weights
+from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.statistics import Measure
 from extsub.evaluation.task import Item, Items, Row, Task, conversation, questions_of
-from extsub.models import check_words, explained, find_model
+from extsub.inference.requests import Question, answer
+from extsub.models.base import check_words, explained, find_model
 
 if TYPE_CHECKING:
-    from extsub.evaluation.language_model import LanguageModel
-    from extsub.evaluation.server import Server
+    from extsub.inference.language_model import LanguageModel
+    from extsub.inference.server import Server
 
 NEW_TOKENS = 500
 """the authors'"""
@@ -37,7 +37,9 @@ def _ask(
     respondent: LanguageModel | Server, items: Mapping[int, Item], settings: EvaluationSettings
 ) -> Iterator[tuple[int, Row]]:
     questions = {index: conversation(item) for index, item in items.items()}
-    for prompt, one in answer(respondent, questions, settings, settings.max_new_tokens or NEW_TOKENS):
+    for prompt, one in answer(
+        respondent, questions, settings.asked_with, settings.rows_at_once, settings.max_new_tokens or NEW_TOKENS
+    ):
         row = {"prompt": prompt, "answer": one.text, "finished": one.finished, "shortened": one.shortened}
         yield one.index, {**items[one.index], **row}
 
@@ -59,8 +61,8 @@ def classify(model: str, texts: Mapping[int, str], batch_size: int | None) -> It
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    from extsub.evaluation.batches import Batches, Size
-    from extsub.evaluation.language_model import device
+    from extsub.inference.batching import Batches, Size
+    from extsub.inference.language_model import device
 
     names, tokenizer = _classifier(model)
     found = find_model(model)

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from extsub.data.rows import Row, fields_of, read_rows
 from extsub.errors import ExtSubError
 from extsub.evaluation.task import Item, Items, text_of
-from extsub.rows import Row, fields_of, read_rows
 
 HUB = "truthfulqa/truthful_qa"
 CHOICE_FILES = ("mc_task.json", "truthfulqa_mc_task.json", "TruthfulQA.csv")

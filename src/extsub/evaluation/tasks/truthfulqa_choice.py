@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from extsub.evaluation.asking import Question, choose
+from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.statistics import Measure
 from extsub.evaluation.style import is_styled
 from extsub.evaluation.task import Item, Items, Row, Task
 from extsub.evaluation.tasks.truthfulqa import CHOICE_FILES, read_questions
-from extsub.prompts import user_turn
+from extsub.inference.requests import Question, choose
+from extsub.models.prompts import user_message
 
 if TYPE_CHECKING:
-    from extsub.evaluation.language_model import LanguageModel
+    from extsub.inference.language_model import LanguageModel
 
 CONTROL = Measure(better=None, control=True)
 RANKS: dict[str, Callable[[str], int]] = {
@@ -104,14 +104,14 @@ def _read_multiple(settings: EvaluationSettings, data: str | None) -> Items:
 
 def _multiple(item: Item) -> Question:
     answers = [item["best"], *item.get("mc1_false", item["false"]), *item["true"], *item["false"]]
-    return Question([user_turn(item["question"])], tuple(dict.fromkeys(answers)))  # each is scored once
+    return Question([user_message(item["question"])], tuple(dict.fromkeys(answers)))  # each is scored once
 
 
 def _ask_multiple(
     model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings
 ) -> Iterator[tuple[int, Row]]:
     questions = {index: _multiple(item) for index, item in items.items()}
-    for index, choice in choose(model, questions, settings):
+    for index, choice in choose(model, questions, settings.asked_with, settings.rows_at_once):
         item, choices = items[index], questions[index].choices
         sides = ([item["best"]], item.get("mc1_false", item["false"]), item["true"], item["false"])
         likelihood = dict(zip(choices, choice.totals, strict=True))
@@ -176,9 +176,9 @@ def shown(question: str, first: str, second: str) -> str:
 def _binary(item: Item) -> list[Question]:
     question, best, false = item["question"], item["best"], item["best_false"]
     return [
-        Question([user_turn(question)], (best, false)),
-        Question([user_turn(shown(question, best, false))], ("A", "B")),
-        Question([user_turn(shown(question, false, best))], ("B", "A")),
+        Question([user_message(question)], (best, false)),
+        Question([user_message(shown(question, best, false))], ("A", "B")),
+        Question([user_message(shown(question, false, best))], ("B", "A")),
     ]
 
 
@@ -189,7 +189,7 @@ def _ask_binary(
     questions = {3 * index + way: one for index, item in items.items() for way, one in enumerate(_binary(item))}
     done: dict[int, dict[int, list[float]]] = {}
     shortened = set()
-    for number, choice in choose(model, questions, settings):
+    for number, choice in choose(model, questions, settings.asked_with, settings.rows_at_once):
         index, way = divmod(number, 3)
         done.setdefault(index, {})[way] = choice.totals  # the right answer first
         if choice.scored.shortened:

@@ -7,18 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from extsub.errors import ExtSubError
-from extsub.evaluation.asking import Question, answer
 from extsub.evaluation.judges import QUESTIONS, check_judge, judge
+from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.statistics import Measure
 from extsub.evaluation.style import is_evasive
 from extsub.evaluation.task import Item, Items, Row, Task
 from extsub.evaluation.tasks.truthfulqa import CSV_FILES, NO_COMMENT, read_questions
-from extsub.prompts import user_turn
+from extsub.inference.requests import Question, answer
+from extsub.models.prompts import user_message
 
 if TYPE_CHECKING:
-    from extsub.evaluation.language_model import LanguageModel
-    from extsub.evaluation.server import Server
+    from extsub.inference.language_model import LanguageModel
+    from extsub.inference.server import Server
 
 NEW_TOKENS = 256
 ROUGE = {"rouge1": "rouge1", "rouge2": "rouge2", "rougeL": "rougeLsum"}
@@ -45,14 +45,16 @@ def _check(settings: EvaluationSettings) -> tuple[str, ...]:
 def _ask(
     respondent: LanguageModel | Server, items: Mapping[int, Item], settings: EvaluationSettings
 ) -> Iterator[tuple[int, Row]]:
-    questions = {index: _question(item).turns for index, item in items.items()}
-    for prompt, one in answer(respondent, questions, settings, settings.max_new_tokens or NEW_TOKENS):
+    questions = {index: _question(item).messages for index, item in items.items()}
+    for prompt, one in answer(
+        respondent, questions, settings.asked_with, settings.rows_at_once, settings.max_new_tokens or NEW_TOKENS
+    ):
         row = {"prompt": prompt, "answer": one.text, "finished": one.finished, "shortened": one.shortened}
         yield one.index, {**items[one.index], **row}
 
 
 def _question(item: Item) -> Question:
-    return Question([user_turn(item["question"])])
+    return Question([user_message(item["question"])])
 
 
 def _judge(rows: Mapping[int, Row], settings: EvaluationSettings) -> Iterator[tuple[int, Row]]:

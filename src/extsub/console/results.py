@@ -1,0 +1,163 @@
+"""Figures of evaluations in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from extsub.console.summaries import print_end
+from extsub.evaluation.compare import (
+    CONTROLS,
+    EXPLANATION,
+    Comparison,
+    control_of,
+    markdown,
+    shown,
+    shown_change,
+    shown_p,
+)
+from extsub.evaluation.store import RESULTS
+from extsub.evaluation.tasks import TASKS
+from extsub.printing import print_table, say
+from extsub.report.searched import search_sentence
+from extsub.report.wording import aim, capital
+
+LEFT = ["task", "score", "model"]
+
+
+def print_results(results: list[dict[str, Any]], tasks: list[str], output: Path | None) -> None:
+    """A line for each score of each model, and the score's controls beside it."""
+    names, known = (
+        [_name(one["model"]) for one in results],
+        [name for task in tasks for name in results[0]["tasks"][task]],
+    )
+    kinds = [kind for kind in CONTROLS if any(name.endswith(kind) for name in known)]
+    table = new_table(LEFT, ["value", *kinds, "n"])
+    for task in tasks:
+        figures = results[0]["tasks"][task]
+        for metric in (name for name in figures if not TASKS[task].measure(name).control):
+            controls = {control_of(task, name, metric): f"{one['value']:.3g}" for name, one in figures.items()}
+            head = (task, metric)
+            for model, one in zip(names, results, strict=True):
+                if (figure := one["tasks"][task].get(metric)) is not None:
+                    beside = [controls.get(kind, "") for kind in kinds]
+                    table.add_row(*head, model, shown(figure), *beside, f"{figure['n']:,}")
+                    head = ("", "")
+        table.add_section()
+    print_table(table)
+    say("in brackets: 95 % intervals" + (f"; {', '.join(kinds)}: what one gets without a model" if kinds else ""))
+    if "negated" in kinds:
+        say(f"negated: {CONTROLS['negated']}; _plain: over the answers without one")
+    prompts = {results[0]["runs"][task]["identity"]["prompt"] for task in tasks if TASKS[task].needs != "tokenizer"}
+    if prompts:
+        say(f"asked with --prompt {', '.join(sorted(prompts))}")
+    _print_notes(results, names, tasks)
+    if output is not None:
+        several = len(results) > 1
+        folders = [output / name.rpartition("/")[2] if several else output for name in names]
+        print_end(
+            [folder / RESULTS for folder in folders], ("compare", *folders, *([] if several else ["OTHER_RESULTS"]))
+        )
+
+
+def _print_notes(results: list[dict[str, Any]], names: list[str], tasks: list[str]) -> None:
+    """A note once, with the models that it is true of."""
+    whose: dict[str, list[str]] = {}
+    for one, name in zip(results, names, strict=True):
+        for task in tasks:
+            for note in one["runs"][task]["notes"]:
+                whose.setdefault(f"{task}: {note}", []).append(name)
+    for note, models in whose.items():
+        say(f"  note: {note}" if len(models) == len(names) else f"  note: {', '.join(models)}, {note}")
+
+
+def print_comparison(comparison: Comparison, plot: Path | None = None) -> None:
+    """Runs side by side, a line for each."""
+    table = new_table(["task", "score", "run"], ["value", "n", "difference", "p", ""])
+    before = None
+    for line in comparison.lines:
+        if before not in (None, line.task):
+            table.add_section()
+        before = line.task
+        for cells in line.cells(comparison.names):
+            table.add_row(*cells)
+    print_table(table)
+    for note in (*EXPLANATION, *comparison.notes):
+        say(f"note: {note}")
+    print_end([plot] if plot else [])
+
+
+def print_markdown(comparison: Comparison, plot: Path | None = None) -> None:
+    """The comparison as a Markdown table, and nothing else: it is to be pasted."""
+    say(*markdown(comparison).splitlines())
+
+
+def print_sweep(record: dict[str, Any]) -> None:
+    """A line for each position with every score that can be better or worse, then what was chosen."""
+    columns = [
+        (task, score)
+        for task, scores in record["positions"]["expert"]["tasks"].items()
+        for score in scores
+        if TASKS[task].measure(score).better
+    ]
+    table, before = new_table(["operation", "α"], [score for _, score in columns]), None
+    for one in record["positions"].values():
+        if one["alpha"] is not None and one["operation"] != before:
+            table.add_section()
+        values = [one["tasks"][task].get(score) for task, score in columns]
+        alpha = "" if one["alpha"] is None else f"{one['alpha']:g}"
+        head = "" if one["operation"] == before else one["operation"]
+        table.add_row(head, alpha, *("" if value is None else f"{value['value']:.4g}" for value in values))
+        before = one["operation"]
+    counts = [record["positions"]["expert"]["tasks"][task][score]["n"] for task, score in columns]
+    table.add_section()
+    table.add_row("n", "", *(f"{count:,}" for count in counts))
+    print_table(table)
+    wanted = aim(record["settings"]["choose"], record["score"], record["budget"])
+    say("", f"{capital(wanted)}, chosen on one half of the items, its figures on the other:")
+    costs = ["budget's score"] if record["budget"] else []
+    chosen = new_table(["operation", "chosen"], [record["score"], "against the expert", "p", *costs])
+    for one in record["chosen"].values():
+        if one["position"] is None:
+            chosen.add_row(one["operation"], f"none; closest {one['closest']}")
+            continue
+        change = one["against_expert"]
+        difference = shown_change(change["value"], change["ci95"])
+        cost = [shown(one["budget_test"])] if record["budget"] else []
+        chosen.add_row(one["operation"], one["position"], shown(one["test"]), difference, shown_p(change["p"]), *cost)
+    print_table(chosen)
+    if sentence := search_sentence(record):
+        say("", sentence)
+    say("", f"Everybody was asked with --prompt {record['settings']['prompt']}.")
+    for note in record["notes"]:
+        say(f"  note: {note}")
+    _print_sweep_end(record)
+
+
+def _print_sweep_end(record: dict[str, Any]) -> None:
+    folder, chosen, then = Path(record["settings"]["output"]), record["chosen"].get("ext-sub"), []
+    names = ["sweep.json", "sweep.csv"]
+    if record.get("search", {}).get("best", {}).get("profile"):
+        names.append("profile.json")
+    if chosen and chosen["position"]:
+        alpha, given = record["positions"][chosen["position"]]["alpha"], record["given"]
+        adapters = (given["expert"], *given["anti_experts"])
+        then.append(("combine", *adapters, "--alpha", f"{alpha:g}", "--output", "better"))
+    print_end([folder / name for name in names], ("report", folder), *then)
+
+
+def _name(model: dict[str, Any]) -> str:
+    return (model.get("adapter") or {}).get("name") or model.get("served_name") or model["base"]
+
+
+def new_table(left: Sequence[str], right: Sequence[str]) -> Table:
+    """Columns of names, then columns of figures."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in left:
+        table.add_column(name, no_wrap=True)
+    for name in right:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table

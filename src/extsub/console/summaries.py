@@ -1,0 +1,330 @@
+"""What people see in a terminal: the summary of a run, tables, a progress bar. Nothing here computes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from extsub.adapters.card import serve_line
+from extsub.adapters.codec import Codec
+from extsub.adapters.codecs import READERS
+from extsub.adapters.writing import Progress
+from extsub.errors import counted
+from extsub.escaping import shell
+from extsub.printing import bar, console, print_table, say, shows_progress
+
+if TYPE_CHECKING:
+    from extsub.evaluation.settings import GenerationSettings
+    from extsub.inspection.inspect import AdapterInfo, PairInfo
+
+MOST_ROWS = 20
+"""of a table; --json has all"""
+SECONDS = 20
+"""between two lines of progress, where nobody looks"""
+
+
+def progress(doing: str) -> Progress:
+    """A bar on standard error with time left; silent where nobody looks."""
+
+    def track(names: Iterable[str]) -> Iterator[str]:
+        if not _watched():
+            return iter(names)
+        from rich.progress import track
+
+        return iter(track(list(names), doing, console=console(stderr=True), transient=True))
+
+    return track
+
+
+def chunks(doing: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
+    """A bar over so many chunks of work, on standard error."""
+
+    def track(work: Iterable[Any], total: int) -> Iterable[Any]:
+        from rich.progress import track
+
+        return track(work, doing, total=total, console=console(stderr=True), transient=True, disable=not _watched())
+
+    return track
+
+
+@contextmanager
+def items(doing: str, total: int, done: int) -> Generator[Callable[[int], None]]:
+    """A bar over items with their rate and the time left; where nobody looks, a line now and then."""
+    if not shows_progress() or total == done:
+        yield lambda _: None
+    elif not sys.stderr.isatty():
+        yield _lines(doing, total, done)
+    else:
+        with bar(doing, total, done) as shown:
+            begun, first = time.perf_counter(), done
+
+            def advance(number: int) -> None:
+                nonlocal done
+                done += number
+                rate = (done - first) / (time.perf_counter() - begun)
+                shown.update(shown.task_ids[0], completed=min(done, total), said=f"{rate:,.1f} a second")
+
+            yield advance
+
+
+def _lines(doing: str, total: int, done: int) -> Callable[[int], None]:
+    begun, first = time.perf_counter(), done
+    spoken = begun
+
+    def advance(number: int) -> None:
+        nonlocal done, spoken
+        done, now = min(total, done + number), time.perf_counter()
+        if now - spoken >= SECONDS:
+            rate, spoken = (done - first) / (now - begun), now
+            left = _duration((total - done) / rate)
+            say(f"{doing}: {done:,} of {total:,}, {rate:,.1f} a second, {left} left", error=True)
+
+    return advance
+
+
+def _watched() -> bool:
+    return sys.stderr.isatty() and shows_progress()
+
+
+def say_where(line: str) -> None:
+    """A line about how far the work is, on standard error."""
+    if shows_progress():
+        say(line, error=True)
+
+
+def print_end(written: Sequence[str | Path], *then: Sequence[str | Path]) -> None:
+    """The end of a summary: which files were written, and commands to go on with, in the user's words."""
+    if written:
+        say(f"written: {', '.join(map(str, written))}")
+    for command in then:
+        say(f"next:    {shell(('extsub', *map(str, command)))}")
+
+
+def quieten_libraries() -> None:
+    """transformers and TRL say much that is for their own users; what ours should know, extsub says."""
+    import logging
+    import warnings
+
+    from transformers.utils import logging as transformers_logging
+
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    transformers_logging.set_verbosity_error()
+    for name in ("trl", "accelerate", "datasets", "torch.distributed", "lm_eval", "httpx", "absl"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if not _watched():
+        transformers_logging.disable_progress_bar()
+
+
+def print_plan(plan: dict[str, Any]) -> None:
+    """What ``extsub train --dry-run`` found."""
+    data, memory = plan["data"], plan["memory_estimate"]
+    say(f"{plan['kind']} adapter for {plan['model']}")
+    devices = f" on {plan['processes']} processes" if plan["processes"] > 1 else ""
+    shared = f"{plan['accumulation']} x {counted(plan['micro_batch_size'], 'row')}{devices} a step"
+    parts = ", ".join(f"{name} {_size(size)}" for name, size in memory.items() if name != "together")
+    share = plan["trainable_parameters"] / plan["base_parameters"]
+    rows = {
+        "data": f"{data['name']}: {counted(data['rows'], 'row')}, longest {counted(plan['longest'], 'token')}",
+        "packed": f"into {counted(plan['packed_rows'], 'row')}" if plan["packed_rows"] else None,
+        "template": plan["template"],
+        "steps": f"{plan['steps']:,}; {shared}",
+        "tokens": f"{plan['tokens_per_epoch']:,} an epoch, {plan['learnt_tokens_per_epoch']:,} of them learnt, "
+        f"{plan['padding']:.1%} padding beside",
+        "parameters": f"{plan['trainable_parameters']:,} trained ({share:.2%} of {plan['base_parameters']:,})",
+        "memory": f"about {_size(memory['together'])} a device, {plan['dtype']}: {parts}",
+        "masked": repr(plan["example"]["masked"]),
+        "learnt": repr(plan["example"]["learnt"]),
+    }
+    for name, value in rows.items():
+        if value:
+            say(f"  {name:10} {value}")
+    _print_notes(plan["notes"])
+
+
+def print_training(output: Path, record: dict[str, Any]) -> None:
+    """The summary of a trained adapter."""
+    plan = record["plan"]
+    speed = f" ({record['tokens_per_second']:,.0f} tokens/s)" if record["tokens_per_second"] else ""
+    engine = f", {record['distributed']} on {plan['processes']} processes" if plan["processes"] > 1 else ""
+    resumed = f", resumed after step {record['resumed_from_step']}" if record["resumed_from_step"] else ""
+    say(f"{output}: {plan['kind']} adapter for {plan['model']}")
+    say(f"  {'steps':10} {plan['steps']:,} in {_duration(record['seconds'])}{speed}{engine}{resumed}")
+    say(f"  {'loss':10} {record['first_loss']:.4f} at first, {record['last_loss']:.4f} at last")
+    say(f"  {'parameters':10} {plan['trainable_parameters']:,}")
+    _print_notes(plan["notes"])
+    names = ("adapter_model.safetensors", "adapter_config.json", "README.md", "training.json", "loss.png")
+    print_end([f"{output}/: {', '.join(names)}"], ("combine", output, "ANTI_EXPERT", "--output", "better"))
+
+
+def print_generation(settings: GenerationSettings, record: dict[str, Any]) -> None:
+    """The summary of generated answers."""
+    output = settings.output
+    how = f"in {_duration(record['seconds'])}, asked with --prompt {record['prompt']}"
+    say(f"{output}: {record['prompts']:,} answers {how}")
+    if record["unfinished"]:
+        say(f"  note: {counted(record['unfinished'], 'answer')} reached --max-new-tokens and stopped there")
+    if record["shortened"]:
+        say(f"  note: {counted(record['shortened'], 'prompt')} lost the beginning: too long for the model")
+    for name, new in record["renamed"].items():
+        say(f"  note: the prompts have a field {name} of their own: it is {new} there")
+    _print_notes(record["notes"])
+    print_end([output], ("evaluate", "repetition", "--data", output, "--model", settings.model or "BASE_MODEL"))
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def print_record(output: Path, record: dict[str, Any], expert: str) -> None:
+    """The summary of a combined adapter."""
+    given = [f"{one['name']} (α {one['alpha']:g})" for one in record["inputs"][1:] if one["alpha"] is not None]
+    what = "the deficiency" if record["deficiency"] else record["operation"]
+    antis = ", ".join(given or [one["name"] for one in record["inputs"][1:]])
+    rank = f", rank {record['rank']}" if record["rank"] else ""
+    say(f"{output}: {what} of {record['inputs'][0]['name']} and {antis}")
+    rows = {
+        "size": f"{counted(record['modules'], 'module')}{rank}, {record['dtype']}, {_size(record['bytes'])}",
+        "zero rows": _zero_rows(record),
+        "amplification": _amplification(record["largest_amplification"]),
+        "truncation": _truncation(record["truncation"]) if record["truncation"] else None,
+        "verified": _verified(record),
+        "serve": _serve(output, record),
+    }
+    for name, value in rows.items():
+        if value:
+            say(f"  {name:14} {value}")
+    _print_notes(record["notes"])
+    asked = ("evaluate", "truthfulqa-mc", "--adapter", expert, output, "--output", "results")
+    print_end([f"{output}/: adapter_model.safetensors, adapter_config.json, README.md, extsub.json"], asked)
+
+
+def _zero_rows(record: dict[str, Any]) -> str:
+    zero = record["zero_rows"]
+    antis = ", ".join(f"{rows:,}" for rows in zero["anti_experts"])
+    return f"{zero['expert']:,} in the expert, {antis} in the anti-expert, of {record['rows']:,}"
+
+
+def _amplification(largest: dict[str, Any]) -> str:
+    return f"expert rows are scaled by {largest['factor']:.3g} at most ({largest['module']})"
+
+
+def _verified(record: dict[str, Any]) -> str:
+    verification, truncation = record["verification"], record["truncation"]
+    error = f"largest relative error {verification['largest_relative_error']:.1e}"
+    if truncation and truncation["relative_error"]:
+        error += " before truncation; the file is as far from that as reported"
+    return f"{counted(verification['rows'], 'row')} against the dense formula, {error}"
+
+
+def _truncation(truncation: dict[str, Any]) -> str:
+    worst = truncation["worst"]
+    return (
+        f"relative error {truncation['relative_error']:.2%}, at worst {worst['relative_error']:.2%} ({worst['module']})"
+    )
+
+
+def _serve(output: Path, record: dict[str, Any]) -> str:
+    if "problem" in record["serve"]:
+        return f"no: {record['serve']['problem']}"
+    return serve_line(record["base_model"], record["serve"]["vllm"], output.resolve().name, str(output))
+
+
+def print_inspection(info: AdapterInfo | PairInfo, adapter: str, anti_expert: str | None, plot: Path | None) -> None:
+    """What ``extsub inspect`` found."""
+    from extsub.inspection.inspect import PairInfo
+
+    if isinstance(info, PairInfo):
+        print_pair(info)
+        print_end([plot] if plot else [], ("combine", adapter, anti_expert or "", "--output", "better"))
+    else:
+        print_adapter(info)
+        if not info.problem:
+            print_end([], ("inspect", adapter, "ANTI_EXPERT", "--plot", "pair.png"))
+
+
+def print_report(written: dict[str, Any]) -> None:
+    """What ``extsub report`` wrote, and the verdict."""
+    say(written["sentence"], *(f"- {comparison}" for comparison in written["beside"]))
+    print_end(list(written["files"].values()))
+
+
+def print_adapter(info: AdapterInfo) -> None:
+    """What one adapter is."""
+    say(f"{info.name}: {info.kind or 'not PEFT'} adapter of {info.base or 'an unnamed base'}")
+    codec = READERS.get(info.kind or "")
+    ranks = sorted({module.rank for module in info.modules})
+    scalings = sorted({module.scaling for module in info.modules})
+    rows = {
+        "task": info.task_type,
+        "commit": info.commit,
+        "size": f"{counted(info.tensors, 'tensor')}, {info.parameters:,} parameters, {info.dtype}, {_size(info.bytes)}"
+        if info.dtype
+        else _size(info.bytes),
+        "modules": _kinds(info) if info.modules else None,
+        "rank": _range(ranks) if codec and codec.ranked and ranks else None,
+        "scaling": _range(scalings) if codec and codec.ranked and scalings else None,
+        "combine": f"no: {info.problem}" if info.problem else _can(codec),
+    }
+    for name, value in rows.items():
+        if value:
+            say(f"  {name:10} {value}")
+    _print_notes(info.notes)
+
+
+def _can(codec: Codec | None) -> str:
+    return "yes, by the paper's heuristic" if codec and codec.caution else "yes, exactly"
+
+
+def _kinds(info: AdapterInfo) -> str:
+    """Modules counted by the last part of their name, with their shape."""
+    counts: dict[str, int] = {}
+    for module in info.modules:
+        kind = f"{module.name.rpartition('.')[2]} {'x'.join(str(size) for size in module.shape)}"
+        counts[kind] = counts.get(kind, 0) + 1
+    return f"{len(info.modules)}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items())
+
+
+def _range(values: list[Any]) -> str:
+    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
+
+
+def print_pair(info: PairInfo) -> None:
+    """How two adapters compare: a table, modules with the largest norm ratio first."""
+    print_adapter(info.expert)
+    print_adapter(info.anti_expert)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("module", no_wrap=True, overflow="ellipsis")
+    for name in ("|e|", "|a|", "|a|/|e|", "row cosine", "shared", "largest |a|/|e| of a row"):
+        table.add_column(name, justify="right")
+    for module in info.modules[:MOST_ROWS]:
+        values = (module.expert_norm, module.anti_norm, module.ratio, module.mean_row_cosine)
+        shared = "-" if module.shared_energy is None else f"{module.shared_energy:.0%}"
+        largest = "-" if module.largest_row_ratio is None else f"{module.largest_row_ratio:.3g}"
+        table.add_row(module.name, *("-" if value is None else f"{value:.3g}" for value in values), shared, largest)
+    say()
+    print_table(table)
+    if len(info.modules) > MOST_ROWS:
+        say(f"... and {counted(len(info.modules) - MOST_ROWS, 'further module')}; --json has all")
+    zero = sum(module.zero_expert_rows for module in info.modules)
+    if zero:
+        say(f"zero rows of the expert: {zero:,} of {sum(module.rows for module in info.modules):,}")
+    say("shared: the part of the anti-expert that ext-sub keeps; the rest is subtracted")
+    _print_notes(info.notes)
+
+
+def _print_notes(notes: list[str]) -> None:
+    for note in notes:
+        say(f"  note: {note}")
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"

@@ -1,0 +1,247 @@
+"""How likely is a text after another? The one scorer of all likelihood benchmarks.
+
+What continuations share is read once: the words that all prompts begin with (six worked examples, say), then each
+prompt, then its continuations. The keys and values of what was read are kept and copied, so that a token is computed
+once for all that follows it. Where that saves little, or a model keeps something else than plain keys and values,
+every prompt is read again with each continuation. Both give the same numbers up to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, partial
+from itertools import count
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from extsub.errors import ExtSubError
+from extsub.inference.batching import AUTO_TOKENS, Batches, Size, alike
+from extsub.inference.encoding import Encoded, Request, Row, before_targets, common_length, encode, pad
+from extsub.inference.prefix_cache import Context, beginning, logits_after, read
+from extsub.inference.soundness import Batch
+from extsub.models.base import output_only_at
+
+if TYPE_CHECKING:
+    from extsub.inference.language_model import LanguageModel
+
+WORTH_SHARING = 0.8
+"""share the prompts if at most this part of the tokens is left to compute; copying keys and values takes time too"""
+WORTH_BEGINNING = 16
+"""tokens that all prompts must begin with before that is shared too"""
+CPU_TOKENS = 2048
+"""padded tokens at once on a CPU, where more are slower: new memory takes time"""
+CHUNK = 2**24
+"""numbers of the output layer that become float32 at once"""
+
+
+class Likelihood(NamedTuple):
+    """How likely a continuation is."""
+
+    total: float
+    """its log-likelihood, in nats"""
+    tokens: int
+    """that were scored: all that hold a part of it, and the end token if asked for"""
+    greedy: bool
+    """whether each of them is the likeliest at its place, so that greedy decoding gives this continuation"""
+
+
+class Scored(NamedTuple):
+    """The answer to one request."""
+
+    index: int
+    """of the request"""
+    likelihoods: tuple[Likelihood, ...]
+    """of its continuations"""
+    shortened: bool
+    """whether the prompt lost its beginning"""
+
+
+def score(
+    model: LanguageModel,
+    requests: Mapping[int, Request],
+    *,
+    end_token: bool = False,
+    special_tokens: bool = True,
+    batch_size: int | None = None,
+    mark: str = "",
+) -> Iterator[Scored]:
+    """The log-likelihood of every continuation after its prompt; answers come as they are ready, not in order.
+
+    A continuation is never cut: if it is too long together with its prompt, the prompt loses its beginning (and keeps
+    the tokenizer's first special token). Log-softmax is taken in float32, at the continuation's tokens only. Linear in
+    the number of tokens, apart from attention.
+
+    Args:
+        requests: prompts with their continuations, each under its number.
+        end_token: score the end token after each continuation too.
+        special_tokens: let the tokenizer add its special tokens (a chat template writes them itself).
+        batch_size: sequences at once; found automatically if None.
+        mark: what a chat template ends an answer with, in place of the end token.
+
+    Raises:
+        ExtSubError: a continuation is empty or too long for the model, a likelihood is no number, or memory is too
+            small; the message names the request.
+    """
+    yield from score_rows(model, encode(model, requests, end_token, special_tokens, mark), batch_size)
+
+
+def score_rows(model: LanguageModel, encoded: Sequence[Encoded], batch_size: int | None = None) -> Iterator[Scored]:
+    """``score`` for what is tokenised already.
+
+    Raises:
+        ExtSubError: a likelihood is no number, or memory is too small.
+    """
+    for sound, items in model.soundness.split(encoded, lambda item: max(len(row.tokens) for row in item.rows)):
+        if model.shares_contexts and sound.sharing and _is_worth_sharing(items):
+            yield from _score_shared(model, items, batch_size)
+        else:
+            yield from _score_unshared(model, items, batch_size, sound.scoring)
+
+
+def _score_unshared(
+    model: LanguageModel, encoded: Sequence[Encoded], batch_size: int | None, batch: Batch
+) -> Iterator[Scored]:
+    def work(items: list[Encoded], rows_at_once: int) -> list[Scored]:
+        rows = [row for item in items for row in item.rows]
+        found: dict[int, Likelihood] = {}
+        for group in alike(range(len(rows)), lambda place: len(rows[place].tokens), batch):
+            for start in range(0, len(group), rows_at_once):
+                places = group[start : start + rows_at_once]
+                chunk = [rows[place] for place in places]
+                found.update(zip(places, _likelihoods(answer_logits(model, chunk), chunk), strict=True))
+        return _scored(items, found)
+
+    yield from Batches(work, partial(size_of, model), batch_size, _auto_tokens(model)).run(encoded)
+
+
+def answer_logits(model: LanguageModel, rows: Sequence[Row]) -> Tensor:
+    """Logits before every scored token of the rows, one after the other: (tokens, vocabulary)."""
+    ids, mask = pad([row.tokens[:-1] for row in rows], model)
+    with torch.inference_mode(), output_only_at(model.base, before_targets(rows, [0] * len(rows), ids)):
+        return model.module(input_ids=ids, attention_mask=mask.long(), use_cache=model.virtual_tokens > 0).logits
+
+
+def _score_shared(model: LanguageModel, encoded: Sequence[Encoded], batch_size: int | None) -> Iterator[Scored]:
+    whole = [item for item in encoded if not item.shortened]
+    for items in (whole, [item for item in encoded if item.shortened]):  # the shortened ones begin otherwise
+        if items:
+            yield from _score_alike(model, items, batch_size)
+
+
+def _score_alike(model: LanguageModel, encoded: Sequence[Encoded], batch_size: int | None) -> Iterator[Scored]:
+    common = _common_beginning(encoded)
+
+    @cache
+    def start() -> Context:
+        before = beginning(model)
+        return read(model, before, [0], [encoded[0].rows[0].tokens[:common]]) if common else before
+
+    def work(items: list[Encoded], _: int) -> list[Scored]:
+        with torch.inference_mode():
+            context = read(
+                model, start(), [0] * len(items), [item.rows[0].tokens[common : item.shared] for item in items]
+            )
+            ends = [_End(number, row, item.shared) for number, item in enumerate(items) for row in item.rows]
+            order = sorted(range(len(ends)), key=lambda place: -len(ends[place].tokens))
+            found: dict[int, Likelihood] = {}
+            for places in batches.split(order, lambda place: _size(model, [ends[place].row])):
+                part = [ends[place] for place in places]
+                likelihoods = _likelihoods(_continue(model, context, part), [end.row for end in part])
+                found.update(zip(places, likelihoods, strict=True))
+            return _scored(items, found)
+
+    batches = Batches(work, lambda item: Size(1, item.shared), batch_size, _auto_tokens(model))
+    yield from batches.run(encoded)
+
+
+class _End(NamedTuple):
+    """What is left to read of a row, after a prompt that was read."""
+
+    parent: int
+    row: Row
+    offset: int
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        return self.row.tokens[self.offset : -1]
+
+
+def _continue(model: LanguageModel, context: Context, ends: list[_End]) -> Tensor:
+    """Logits before every scored token, as ``answer_logits``."""
+    tokens = [end.tokens for end in ends]
+    wanted = before_targets([end.row for end in ends], [end.offset for end in ends], pad(tokens, model)[0])
+    return logits_after(model, context, [end.parent for end in ends], tokens, wanted)
+
+
+def _is_worth_sharing(encoded: Sequence[Encoded]) -> bool:
+    every = sum(len(row.tokens) for item in encoded for row in item.rows)
+    saved = sum(item.shared * (len(item.rows) - 1) for item in encoded)
+    saved += _common_beginning(encoded) * (len(encoded) - 1)
+    return every - saved <= WORTH_SHARING * every
+
+
+def _common_beginning(encoded: Sequence[Encoded]) -> int:
+    """How many tokens all prompts begin with; 0 if they are too few to be read apart."""
+    if not encoded:
+        return 0
+    first = encoded[0].rows[0].tokens
+    limit = encoded[0].shared
+    for item in encoded[1:]:
+        limit = common_length(first, item.rows[0].tokens, min(limit, item.shared))
+    return limit if limit >= WORTH_BEGINNING else 0
+
+
+def size_of(model: LanguageModel, item: Encoded) -> Size:
+    """What an item takes where nothing is shared."""
+    return _size(model, item.rows)
+
+
+def _size(model: LanguageModel, rows: Sequence[Row]) -> Size:
+    vocabulary = model.base.config.get_text_config().vocab_size
+    outputs = vocabulary * sum(len(row.tokens) - row.start for row in rows)
+    return Size(len(rows), max(len(row.tokens) for row in rows), outputs)
+
+
+def _auto_tokens(model: LanguageModel) -> int:
+    return CPU_TOKENS if model.device.type == "cpu" else AUTO_TOKENS
+
+
+def _likelihoods(logits: Tensor, rows: Sequence[Row]) -> list[Likelihood]:
+    """Of each row's targets: their log-likelihoods, summed in float64, and whether they are the likeliest."""
+    targets = torch.tensor([token for row in rows for token in row.targets], device=logits.device)
+    each, is_likeliest = [], []
+    for part, wanted in in_chunks(logits, targets):
+        chosen = torch.gather(part, 1, wanted[:, None])[:, 0]
+        each.append(chosen.float() - torch.logsumexp(part.float(), 1))
+        is_likeliest.append(chosen == part.amax(1))
+        highest = is_likeliest[-1].nonzero()[:, 0]  # few; argmax, which tells equal ones apart, is five times as slow
+        is_likeliest[-1][highest] = part[highest].argmax(1) == wanted[highest]
+    lengths = [len(row.targets) for row in rows]
+    totals, greedy = torch.cat(each).double().split(lengths), torch.cat(is_likeliest).split(lengths)
+    return [
+        Likelihood(total.sum().item(), length, bool(all_likeliest.all()))
+        for total, length, all_likeliest in zip(totals, lengths, greedy, strict=True)
+    ]
+
+
+def in_chunks(logits: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Parts of (tokens, vocabulary), small enough to become float32, with the same parts of others."""
+    rows = max(1, CHUNK // logits.shape[1])
+    return zip(logits.split(rows), *(other.split(rows) for other in others), strict=True)
+
+
+def _scored(items: Sequence[Encoded], found: Mapping[int, Likelihood]) -> list[Scored]:
+    """``found``: of all rows of the items, in their order."""
+    results, places = [], count()
+    for item in items:
+        likelihoods = tuple(found[next(places)] for _ in item.rows)
+        if wrong := [one.total for one in likelihoods if not math.isfinite(one.total)]:
+            raise ExtSubError(
+                f"item {item.index}: the model gives {wrong[0]} as a log-likelihood: its weights or the "
+                "adapter's are broken, or --dtype float16 overflows (use bfloat16 or float32)"
+            )
+        results.append(Scored(item.index, likelihoods, item.shortened))
+    return results

@@ -1,0 +1,137 @@
+"""Questions to whoever answers: the model in this process, or one on a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from extsub.models.prompts import Message, Prompt, ending, render_answer, render_prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from extsub.inference.encoding import Request
+    from extsub.inference.language_model import LanguageModel
+    from extsub.inference.log_likelihood import Scored
+    from extsub.inference.server import Server
+
+OPTION = "--prompt"
+
+
+class Question(NamedTuple):
+    """A conversation that ends with the user, and answers to choose from."""
+
+    messages: Sequence[Message]
+    choices: tuple[str, ...] = ()
+
+
+class Choice(NamedTuple):
+    """How likely the answers to one question are."""
+
+    prompt: str
+    scored: Scored
+
+    @property
+    def totals(self) -> list[float]:
+        """log-likelihoods, in nats"""
+        return [one.total for one in self.scored.likelihoods]
+
+    @property
+    def tokens(self) -> list[int]:
+        """that were scored in each answer"""
+        return [one.tokens for one in self.scored.likelihoods]
+
+
+class Answer(NamedTuple):
+    """What was generated after one prompt."""
+
+    index: int
+    """of the prompt"""
+    text: str
+    finished: bool
+    """whether it ended by itself"""
+    shortened: bool = False
+    """whether the prompt lost its beginning"""
+
+
+def request(question: Question, prompt: Prompt, tokenizer: PreTrainedTokenizerBase | None) -> Request:
+    """A question as the model reads it, the same as in training.
+
+    Raises:
+        RowError: the template does not fit the question or one of its answers.
+    """
+    from extsub.inference.encoding import Request
+
+    asked = render_prompt(question.messages, prompt, tokenizer, OPTION)
+    said = [render_answer(asked, question.messages, one, prompt, tokenizer, OPTION) for one in question.choices]
+    return Request(asked, tuple(one.text for one in said))
+
+
+def choose(
+    model: LanguageModel,
+    questions: Mapping[int, Question],
+    prompt: Prompt,
+    batch_size: int | None,
+    end_token: bool = False,
+) -> Iterator[tuple[int, Choice]]:
+    """The log-likelihood of every choice.
+
+    Args:
+        batch_size: rows at once; None finds out how many fit.
+        end_token: score the end token after each choice too.
+    """
+    from extsub.inference.log_likelihood import score
+
+    requests = {index: request(question, prompt, model.tokenizer) for index, question in questions.items()}
+    for scored in score(
+        model,
+        requests,
+        end_token=end_token,
+        special_tokens=prompt != "chat",
+        batch_size=batch_size,
+        mark=ending(prompt, model.tokenizer).text,
+    ):
+        yield scored.index, Choice(requests[scored.index].prompt, scored)
+
+
+def answer(
+    respondent: LanguageModel | Server,
+    questions: Mapping[int, Sequence[Message]],
+    prompt: Prompt,
+    batch_size: int | None,
+    max_new_tokens: int,
+) -> Iterator[tuple[str | None, Answer]]:
+    """(prompt as the model read it, greedy answer) of every question; a server renders chat prompts itself.
+
+    Args:
+        batch_size: rows at once; None finds out how many fit. A server batches by itself.
+    """
+    from extsub.inference.generation import generate_answers
+    from extsub.inference.server import Server
+
+    if isinstance(respondent, Server):
+        yield from respondent.answers(questions, prompt, max_new_tokens)
+        return
+    tokenizer = respondent.tokenizer
+    end = ending(prompt, tokenizer)
+    prompts = {index: render_prompt(messages, prompt, tokenizer, OPTION) for index, messages in questions.items()}
+    for one in generate_answers(
+        respondent,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        special_tokens=prompt != "chat",
+        batch_size=batch_size,
+        end=end.token,
+    ):
+        text, is_ended = one.text, one.finished
+        if end.text and end.token is None:  # a mark of several tokens, which generation goes beyond
+            text, found, _ = text.partition(end.text.strip())
+            is_ended = is_ended or bool(found)
+        yield prompts[one.index], one._replace(text=tidy(text, prompt), finished=is_ended)
+
+
+def tidy(text: str, prompt: Prompt) -> str:
+    """An answer without what a base model goes on to say after it: with ``qa``, the next question."""
+    if prompt == "qa":
+        text = text.partition("\n\nQ:")[0].partition("\nQ:")[0]
+    return text.strip()

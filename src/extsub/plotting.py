@@ -1,0 +1,71 @@
+"""What all pictures have in common: which files they may become, how they get there, and how others' words look."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Generator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from extsub.errors import ExtSubError
+from extsub.escaping import line
+from extsub.extras import require
+from extsub.files.writing import check_writable, write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SUFFIXES = (".png", ".svg")
+LONGEST = 60
+"""characters of a label"""
+
+
+def check_picture(path: Path) -> None:
+    """Before any work: can this file become a picture?
+
+    Raises:
+        ExtSubError: ``path`` is neither .png nor .svg, its folder is read-only, or matplotlib is missing.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise ExtSubError(f"{path}: a plot is a .png or .svg file, found {path.suffix or 'no ending'!r}")
+    check_writable(path.parent)
+    require("matplotlib", "plot")
+    require("matplotlib.figure", "plot")
+
+
+@contextlib.contextmanager
+def drawing(size: float) -> Generator[None]:
+    """Whatever is drawn within: text as it is, without TeX, also where the font lacks a letter; always the same bytes.
+
+    Args:
+        size: of the letters, in points.
+    """
+    import matplotlib
+
+    with (
+        matplotlib.rc_context(
+            {"svg.hashsalt": "extsub", "font.size": size, "text.parse_math": False, "text.usetex": False}
+        ),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        yield
+
+
+def label(text: str) -> str:
+    """Others' words for a picture: on one line, and short enough to leave room for the rest."""
+    text = line(text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 :]}"
+
+
+def save_picture(figure: Figure, path: Path) -> None:
+    """Write it; the same figure gives the same bytes.
+
+    Raises:
+        ExtSubError: the disk refuses.
+    """
+    suffix, drawn = path.suffix.lower().removeprefix("."), io.BytesIO()
+    figure.savefig(drawn, dpi=150, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
+    write_whole(path, drawn.getvalue())

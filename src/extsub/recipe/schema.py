@@ -1,0 +1,209 @@
+"""A recipe: one YAML file that says all about a chain. Checked here as far as no other file needs to be read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from extsub.adapters.codecs import CODECS
+from extsub.errors import ExtSubError
+from extsub.escaping import brief, operand, shell
+from extsub.files.reading import located
+from extsub.models.prompts import PromptOption
+from extsub.recipe.values import mapping_of, read_yaml, settings_of, text_of
+from extsub.sweeping.settings import SweepSettings
+from extsub.training.settings import PEFT_TYPES, TrainingSettings
+
+KEYS = ("model", "output", "training", "expert", "anti_experts", "sweep", "result")
+NEEDED = ("model", "output", "expert", "anti_experts")
+COMBINED = tuple(kind for kind, peft_type in PEFT_TYPES.items() if peft_type in CODECS)
+"""kinds of adapters that are trained and can be combined"""
+NOT_SWEPT = ("model", "output", "adapter", "backend", "url", "reference", "overwrite")
+"""settings of an evaluation that a recipe gives, or that a sweep does not have"""
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """An adapter that a result is made of: trained here, or taken as it is."""
+
+    name: str
+    """``expert`` or ``anti-NAME``: its stage, and its folder if it is trained"""
+    adapter: str
+    """where it lies, or will"""
+    training: TrainingSettings | None
+    """None where it is taken as it is"""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The expert against one anti-expert, or against all of them at one strength."""
+
+    name: str
+    """``sweep`` or ``sweep-NAME``: its stage and its folder"""
+    where: str
+    """in the recipe"""
+    anti_experts: tuple[AdapterSpec, ...]
+    settings: SweepSettings
+    prompt: PromptOption
+    """of the settings; once it is ``settled`` what it means, as the templates of training"""
+
+    @property
+    def report(self) -> str:
+        """the stage of its page: ``report`` or ``report-NAME``"""
+        return self.name.replace("sweep", "report", 1)
+
+    @property
+    def evaluation(self) -> str:
+        """the stage, and the folder, in which the result is asked what it asked"""
+        return self.name.replace("sweep", "evaluation", 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultSettings:
+    """How the result is combined; the strengths are what the sweeps chose."""
+
+    operation: Literal["ext-sub", "subtract", "add", "contrast", "amplify"] = "ext-sub"
+    rank: int | None = None
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about a chain."""
+
+    path: Path
+    model: str
+    output: Path
+    expert: AdapterSpec
+    anti_experts: tuple[AdapterSpec, ...]
+    sweeps: tuple[Sweep, ...]
+    """one for all anti-experts, or one for each in their order"""
+    result: ResultSettings
+
+    @property
+    def ingredients(self) -> tuple[AdapterSpec, ...]:
+        """the expert, then the anti-experts"""
+        return (self.expert, *self.anti_experts)
+
+    @property
+    def asked_again(self) -> tuple[Sweep, ...]:
+        """the sweeps whose tasks the result is asked: where each anti-expert has a strength of its own, none saw it"""
+        return self.sweeps if len(self.sweeps) > 1 else ()
+
+    @property
+    def command(self) -> str:
+        """what runs it"""
+        return shell(["extsub", "run", operand(str(self.path))])
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read and check a recipe. Paths in it are relative to the current folder.
+
+    Raises:
+        ExtSubError: it is not there, no YAML, or a name or value in it is wrong; the message says where.
+    """
+    found = mapping_of(str(path), read_yaml(str(path), path), KEYS)
+    if missing := [name for name in NEEDED if name not in found]:
+        raise ExtSubError(f"{path}: {missing[0]} is missing; a recipe has {', '.join(NEEDED)}")
+    model, folder = (text_of(f"{path}: {name}", found[name]) for name in ("model", "output"))
+    with named(f"{path}: output"):
+        output = located(folder)
+    shared = settings_of(f"{path}: training", found.get("training", {}), TrainingSettings, ("model", "data", "output"))
+
+    def spec(name: str, given: Any, where: str) -> AdapterSpec:
+        return _ingredient(name, given, f"{path}: {where}", model, output / name, shared)
+
+    others = found["anti_experts"]
+    if not isinstance(others, Mapping) or not others:
+        raise ExtSubError(f"{path}: anti_experts: expected one or more, each with a name (untruthful: {{data: FILE}})")
+    expert = spec("expert", found["expert"], "expert")
+    anti_experts = tuple(spec(f"anti-{name}", one, f"anti_experts: {brief(name)}") for name, one in others.items())
+    result = ResultSettings(**settings_of(f"{path}: result", found.get("result", {}), ResultSettings))
+    _check_kinds(path, [expert, *anti_experts], result)
+    return Recipe(path, model, output, expert, anti_experts, _sweeps(path, found, anti_experts, result), result)
+
+
+@contextmanager
+def named(where: str) -> Generator[None]:
+    """Say where in the recipe a setting is that other rooms refuse."""
+    try:
+        yield
+    except ExtSubError as error:
+        raise ExtSubError(f"{where}: {error}") from error
+
+
+def _ingredient(name: str, given: Any, where: str, model: str, folder: Path, shared: dict[str, Any]) -> AdapterSpec:
+    if not re.fullmatch(r"[\w-][\w.-]{0,99}", name):
+        raise ExtSubError(f"{where}: a name is of letters, digits and . _ -, since its folder is called so")
+    if isinstance(given, Mapping) and "sweep" in given and name != "expert":
+        given = {word: value for word, value in given.items() if word != "sweep"}
+    if isinstance(given, Mapping) and "adapter" in given:
+        adapter = mapping_of(where, given, ["adapter"]).get("adapter")
+        return AdapterSpec(name, text_of(f"{where}: adapter", adapter), None)
+    own = settings_of(where, given, TrainingSettings, ("model", "output"))
+    if "data" not in own:
+        raise ExtSubError(f"{where}: say what it is trained on (data: FILE), or which one it is (adapter: FOLDER)")
+    with named(where):
+        return AdapterSpec(name, str(folder), TrainingSettings(**{**shared, **own}, model=model, output=folder))
+
+
+def _sweeps(
+    path: Path, found: Mapping[str, Any], anti_experts: tuple[AdapterSpec, ...], result: ResultSettings
+) -> tuple[Sweep, ...]:
+    """One for all anti-experts; or one for each, of its own settings and those that all share."""
+    shared = settings_of(f"{path}: sweep", found.get("sweep", {}), SweepSettings, NOT_SWEPT)
+    own = {
+        f"anti-{name}": one["sweep"]
+        for name, one in found["anti_experts"].items()
+        if isinstance(one, Mapping) and "sweep" in one
+    }
+    if not own:
+        return (_sweep(found, "sweep", f"{path}: sweep", anti_experts, shared, result),)
+    sweeps = []
+    for one in anti_experts:
+        name = one.name.removeprefix("anti-")
+        where = f"{path}: anti_experts: {name}: sweep"
+        if one.name not in own:
+            raise ExtSubError(
+                f"{where} is missing, and {next(iter(own)).removeprefix('anti-')} has one: give each its own"
+            )
+        settings = {**shared, **settings_of(where, own[one.name], SweepSettings, NOT_SWEPT)}
+        sweeps.append(_sweep(found, f"sweep-{name}", where, (one,), settings, result))
+    return tuple(sweeps)
+
+
+def _sweep(
+    found: Mapping[str, Any],
+    name: str,
+    where: str,
+    anti_experts: tuple[AdapterSpec, ...],
+    given: dict[str, Any],
+    result: ResultSettings,
+) -> Sweep:
+    if "tasks" not in given:
+        raise ExtSubError(f"{where}: tasks is missing: name benchmarks (tasks: [truthfulqa-mc, perplexity])")
+    with named(where):
+        settings = SweepSettings(**given, model=found["model"], output=located(found["output"]) / name)
+    if result.operation not in settings.operations:
+        there = ", ".join(settings.operations)
+        raise ExtSubError(
+            f"{where}: result has operation {result.operation}, and operations here are {brief(there)}: add it"
+        )
+    return Sweep(name, where, anti_experts, settings, settings.prompt)
+
+
+def _check_kinds(path: Path, ingredients: list[AdapterSpec], result: ResultSettings) -> None:
+    """What is trained here can be combined."""
+    kinds = {one.name: one.training.kind for one in ingredients if one.training}
+    for name, kind in kinds.items():
+        if kind not in COMBINED:
+            raise ExtSubError(f"{path}: {name}: {kind} cannot be combined; choose from {', '.join(COMBINED)}")
+    if len(set(kinds.values())) > 1:
+        said = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+        raise ExtSubError(f"{path}: all adapters must be of one kind, found {said}: say kind under training")
+    if result.rank is not None and (result.rank < 1 or set(kinds.values()) - {"lora"}):
+        raise ExtSubError(f"{path}: result: rank is {result.rank}, expected 1 or more, and it is for LoRA only")

@@ -1,0 +1,152 @@
+"""Where the dial is set in a sweep: the models to start from, every operation at every strength, and the controls."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from extsub.adapters.adapter import Adapter, Module
+from extsub.algebra import OPERATIONS, Delta
+from extsub.combination.profile import Profile
+from extsub.errors import ExtSubError
+from extsub.escaping import brief
+
+if TYPE_CHECKING:
+    from extsub.models.dial import Dial
+
+CONTROLS = ("negated", "random")
+"""the anti-expert alone, negated; ext-sub with a random anti-expert of equal row norms"""
+COMPANIONS = (
+    ("subtract", 1.0),
+    ("subtract", 0.5),
+    ("contrast", 1.0),
+    ("contrast", 0.5),
+    ("amplify", 1.0),
+    ("negated", 1.0),
+    ("random", 1.0),
+)
+"""what stands beside ext-sub at its chosen α: operations, and at which part of that α"""
+MOST_ALPHAS = 1000
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """One model of a sweep."""
+
+    operation: str
+    """``base``, ``expert``, ``anti-expert``, an operation, or a control"""
+    alpha: float | None = None
+    profile: Profile | None = None
+    """how α is spread over the modules, where it is not the same in all"""
+
+    @property
+    def label(self) -> str:
+        """Its name, also of its folder."""
+        if self.alpha is None:
+            return self.operation
+        plain = f"{self.operation}-{self.alpha:.10g}"
+        if self.profile is None:
+            return plain
+        text = json.dumps(self.profile.to_dict(), sort_keys=True)
+        return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    @property
+    def strength(self) -> float:
+        """To compare it with others of its operation: α without its sign, times a profile's mean factor."""
+        factors = self.profile.kinds.values() if self.profile else ()
+        return abs(self.alpha or 0.0) * (fmean(map(abs, factors)) if factors else 1.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        spread = {"profile": self.profile.to_dict()} if self.profile else {}
+        return {"operation": self.operation, "alpha": self.alpha, **spread}
+
+    def __hash__(self) -> int:
+        return hash(self.label)
+
+    def set_on(self, dial: Dial, anti_experts: int) -> None:
+        """Set a dial to it, to which as many random anti-experts are attached after the others."""
+        if self.alpha is None:
+            dial.set_parts(
+                *{"base": (0.0,), "expert": (1.0,), "anti-expert": (0.0, *[1.0] * anti_experts)}[self.operation]
+            )
+        elif self.operation == "negated":
+            dial.set_parts(0.0, *[-self.alpha] * anti_experts)
+        elif self.operation == "random":
+            dial.set("ext-sub", [*[0.0] * anti_experts, *[self.alpha] * anti_experts])
+        else:
+            dial.set(self.operation, [*[self.alpha] * anti_experts, *[0.0] * anti_experts], self.profile)
+
+
+def sweep_points(operations: tuple[str, ...], alphas: tuple[float, ...]) -> list[SweepPoint]:
+    """All positions. α = 0 is the expert, whatever the operation, and is not asked twice.
+
+    Raises:
+        ExtSubError: an operation is unknown.
+    """
+    for operation in operations:
+        if operation not in (*OPERATIONS, *CONTROLS):
+            raise ExtSubError(f"--operations {brief(operation)}: there are {', '.join((*OPERATIONS, *CONTROLS))}")
+    if not operations:
+        raise ExtSubError(f"--operations: name one or more of {', '.join((*OPERATIONS, *CONTROLS))}")
+    if not any(alphas):
+        raise ExtSubError("--alphas: all are 0, which is the expert whatever the operation: give others")
+    found = [SweepPoint("base"), SweepPoint("expert"), SweepPoint("anti-expert")]
+    found += [SweepPoint(operation, alpha) for operation in operations for alpha in alphas if alpha]
+    return list(dict.fromkeys(found))
+
+
+def companions(alpha: float) -> list[SweepPoint]:
+    """What ext-sub at this α must be compared with."""
+    return [SweepPoint(operation, alpha * part) for operation, part in COMPANIONS]
+
+
+def parse_alphas(given: str) -> tuple[float, ...]:
+    """``0:3:0.25`` (from, to, step; both ends count) or ``0.5,1,2``.
+
+    Raises:
+        ExtSubError: it is neither.
+    """
+    number = r"-?(?:\d+(?:\.\d+)?|\.\d+)"
+    if match := re.fullmatch(rf"({number}):({number}):({number})", given):
+        first, last, step = (float(one) for one in match.groups())
+        steps = (last - first) / step if step else -1
+        count = round(steps) + 1 if abs(steps) <= MOST_ALPHAS else 0  # it is no number where one was infinite
+        if not 0 < count <= MOST_ALPHAS:
+            raise ExtSubError(f"--alphas {brief(given)}: from {first:g} to {last:g} in steps of {step:g} is no grid")
+        values = [round(first + place * step, 10) for place in range(count)]
+        return tuple(one for one in values if (last - one) * step >= -1e-9)
+    if re.fullmatch(rf"{number}(,{number})*", given):
+        return tuple(dict.fromkeys(float(one) for one in given.split(",")))
+    raise ExtSubError(f"--alphas {brief(given)}: expected FROM:TO:STEP (0:3:0.25) or values (0.5,1,2)")
+
+
+def randomised(adapter: Adapter, seed: int) -> Adapter:
+    """An adapter of the same shapes, ranks and row norms in random directions: what any anti-expert must beat."""
+    modules = {
+        name: replace(module, read=_Random(module, seed + number))
+        for number, (name, module) in enumerate(adapter.modules.items())
+    }
+    return replace(adapter, modules=modules)
+
+
+@dataclass(frozen=True)
+class _Random:
+    module: Module
+    seed: int
+
+    def __call__(self) -> Delta:
+        import torch  # whose generator gives the same numbers everywhere
+
+        delta = self.module.read()
+        random = torch.Generator().manual_seed(self.seed)
+        B, A = delta.factors()
+        B = torch.randn(B.shape, generator=random, dtype=torch.float64)
+        if delta.rank < delta.shape[-1]:  # an unfactored delta (IA3, prefix) keeps its columns
+            A = torch.randn(A.shape, generator=random, dtype=torch.float64)
+        drawn = Delta.product(B, A)
+        return drawn.scale_rows(delta.row_norms() / drawn.row_norms().clip(min=1e-300))

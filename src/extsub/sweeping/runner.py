@@ -1,0 +1,122 @@
+"""Positions of the dial and what items score there: every one is asked once, with one load of the base model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from extsub.adapters.adapter import Adapter
+from extsub.distributed import ProcessGroup
+from extsub.errors import ExtSubError
+from extsub.evaluation.evaluate import carry_out
+from extsub.evaluation.evaluated_model import EvaluatedModel
+from extsub.evaluation.run import Progress, Run, ask
+from extsub.evaluation.task import Items, Task
+from extsub.inference import language_model
+from extsub.inference.batching import free_memory
+from extsub.inference.language_model import Base, LanguageModel
+from extsub.inference.soundness import Soundness
+from extsub.models.base import ModelName
+from extsub.models.dial import Dial
+from extsub.sweeping.grid import SweepPoint, randomised
+from extsub.sweeping.selection import AllScores, read_scores
+from extsub.sweeping.settings import POSITIONS, SweepSettings
+
+
+@dataclass
+class Runner:
+    """A base model with adapters on a dial, and the tasks. The base is loaded when it is first needed."""
+
+    base: ModelName
+    provenance: Mapping[str, Any]
+    """what tells base and adapters from any others"""
+    adapters: Sequence[Adapter]
+    tasks: Sequence[Task]
+    items: Mapping[str, Items]
+    """of each task"""
+    settings: SweepSettings
+    group: ProcessGroup
+    progress: Progress
+    notes: tuple[str, ...] = ()
+    """what a user should know of the prompt that the adapters are asked with"""
+    results: dict[SweepPoint, dict[str, Any]] = field(default_factory=dict)
+    """what ``results.json`` holds for every position that was asked; for the main process"""
+    _loaded: tuple[Base, Dial, Soundness] | None = None
+    _scores: dict[SweepPoint, AllScores] = field(default_factory=dict)
+
+    def ask(self, points: Sequence[SweepPoint]) -> None:
+        """Everything that was not asked before.
+
+        Raises:
+            ExtSubError: as ``evaluate``.
+        """
+        if not points:
+            return
+        evaluated_models = {point: self._subject(point) for point in points}
+
+        def turn_through(runs: Sequence[Run]) -> None:
+            total, left = sum(len(run.chosen) for run in runs), sum(len(run.unasked) for run in runs)
+            name = points[0].label if len(points) == 1 else f"{len(points)} positions"
+            with self.progress(name, total, total - left) as advance:
+                for point, evaluated in evaluated_models.items():
+                    theirs = [run for run in runs if run.evaluated is evaluated and run.unasked]
+                    if theirs:
+                        self._ask_at(point, theirs, advance)
+            if any(task.judge for task in self.tasks):
+                self.put_away()  # a judge needs the memory
+
+        found = carry_out(
+            self.tasks, self.items, list(evaluated_models.values()), self.settings, turn_through, self.progress
+        )
+        self.results |= dict(zip(points, found, strict=False))  # the other processes find nothing
+
+    def scores(self, point: SweepPoint) -> AllScores:
+        """What every item scored; for the main process, once the position was asked."""
+        if point not in self._scores:
+            assert self.settings.output is not None  # settings see to that
+            folder = self.settings.output / POSITIONS / point.label
+            self._scores[point] = {task.name: read_scores(folder, task.name) for task in self.tasks}
+        return self._scores[point]
+
+    def put_away(self) -> None:
+        """Let go of the base model."""
+        if self._loaded:
+            self._loaded[1].remove()
+            self._loaded = None
+            free_memory()
+
+    def _subject(self, point: SweepPoint) -> EvaluatedModel:
+        assert self.settings.output is not None
+        random = self.settings.seed if point.operation == "random" else None
+        record = {**self.provenance, **point.to_dict(), "random_seed": random}
+        folder = self.settings.output / POSITIONS / point.label
+        return EvaluatedModel(point.label, None, folder, record, self.base.notes, self.notes)
+
+    def _ask_at(self, point: SweepPoint, runs: Sequence[Run], advance: Callable[[int], None]) -> None:
+        if self._loaded is None:
+            base = language_model.load_base(self.base, self.settings.dtype)
+            expert, *anti_experts = self.adapters
+            random = [randomised(one, self.settings.seed + 1000 * place) for place, one in enumerate(anti_experts)]
+            dial = Dial(base.model, expert, *anti_experts, *random)
+            self._loaded = base, dial, LanguageModel.adapted(dial.module, base.tokenizer).tried().soundness
+        base = self._loaded[0]
+        with self._at(point) as model:
+            for run in runs:
+                respondent = base.tokenizer if run.task.needs == "tokenizer" else model
+                try:
+                    ask(run, respondent, self.settings, self.group, lambda *_: contextlib.nullcontext(advance))
+                except ExtSubError as error:
+                    raise ExtSubError(f"at {point.label}: {error}") from error
+
+    @contextlib.contextmanager
+    def _at(self, point: SweepPoint) -> Generator[LanguageModel]:
+        assert self._loaded is not None
+        base, dial, soundness = self._loaded
+        if point.operation == "base":
+            with dial.module.disable_adapter():
+                yield LanguageModel(base.model, base.model, base.tokenizer, soundness=soundness)
+        else:
+            point.set_on(dial, len(self.adapters) - 1)
+            yield replace(LanguageModel.adapted(dial.module, base.tokenizer), soundness=soundness)
