@@ -64,7 +64,7 @@ def test_json_has_everything_and_alpha_may_stand_anywhere(extsub: Command, tmp_p
     [
         (["combine", "e", "a"], 'Error: Command "combine" parameter --output requires an argument.'),
         (["combine", "e", "-o", "o"], 'Error: Command "combine" parameter ANTI_EXPERT requires an argument.'),
-        (["combine", "e", "none", "-o", "o"], "Error: none: no such folder, and not a hub id"),
+        (["combine", "e", "none", "-o", "o"], "Error: none: no such folder, and not an adapter of the hub"),
         (["combine", "e", "a", "-o", "o", "--operation", "x"], 'Error: Invalid value "x" for --operation.'),
         (["combine", "e", "a", "-o", "o", "--alpha", "x"], 'Error: Invalid value for --alpha: unable to convert "x"'),
         (["combine", "e", "a", "-o", "o", "--alpha", "1", "2"], "Error: 2 values of alpha for 1 anti-expert: give"),
@@ -74,7 +74,7 @@ def test_json_has_everything_and_alpha_may_stand_anywhere(extsub: Command, tmp_p
         (["combine", "e", "a", "-o", "o", "--nothing"], "Error: Unknown option: --nothing."),
         (["inspect", "e", "--plot", "p.png"], "Error: --plot compares two adapters: give an anti-expert too"),
         (["inspect", "e", "a", "--plot", "p.gif"], "Error: p.gif: a plot is a .png or .svg file, found '.gif'"),
-        (["inspect", "none"], "Error: none: no such folder, and not a hub id"),
+        (["inspect", "none"], "Error: none: no such folder, and not an adapter of the hub"),
         (["unknown"], 'Error: Unknown command "unknown".'),
     ],
 )

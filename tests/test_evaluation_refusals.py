@@ -62,9 +62,9 @@ def refused(here: Path, evaluate: Command) -> Callable[[str], str]:
         ("toxicity --backend openai --url http://x/v1 --adapter lora", "--backend openai: name the model or adapter as "
          "the server knows it, with --model alone"),
         ("halueval-qa --model nowhere/base", "nowhere/base: the model could not be loaded: "),
-        ("halueval-qa --model ./nowhere", "./nowhere: no such folder, and no model of the hub (owner/name or "
+        ("halueval-qa --model ./nowhere", "./nowhere: no such folder, and not a model of the hub (owner/name or "
          "owner/name@revision)"),
-        ("halueval-qa --adapter nowhere", "nowhere: no such folder, and not a hub id (owner/name or "
+        ("halueval-qa --adapter nowhere", "nowhere: no such folder, and not an adapter of the hub (owner/name or "
          "owner/name@revision)"),
         ("halueval-qa --adapter base", "base: no adapter_config.json in this folder (model.safetensors looks like a "
          "full model, not a PEFT adapter)"),
@@ -101,10 +101,10 @@ def refused(here: Path, evaluate: Command) -> Callable[[str], str]:
         ("ability --lm-eval x --data ability=data/text.txt", "--data data/text.txt: ability expects a folder of task "
          "files (YAML)"),
         ("toxicity --toxicity-model base", "--toxicity-model base has no label toxicity; it has LABEL_0, LABEL_1"),
-        ("toxicity --toxicity-model ./nowhere", "--toxicity-model: ./nowhere: no such folder, and no model of the "
+        ("toxicity --toxicity-model ./nowhere", "--toxicity-model: ./nowhere: no such folder, and not a model of the "
          "hub (owner/name or owner/name@revision)"),
         ("truthfulqa-gen --info-judge none --truth-judge ./nowhere", "--truth-judge: ./nowhere: no such folder, and "
-         "no model of the hub (owner/name or owner/name@revision); or pass --truth-judge none, and nobody judges"),
+         "not a model of the hub (owner/name or owner/name@revision); or pass --truth-judge none, and nobody judges"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_met(here: Path, refused: Callable[[str], str], words: str, message: str) -> None:
@@ -376,8 +376,9 @@ def test_what_was_asked_before_the_numbers_broke_is_kept(here: Path, evaluate: C
         ({"peft_type": "LOHA"}, "spoilt: adapters of kind LOHA are not evaluated; of these: LORA, ADALORA, IA3, "
          "PREFIX_TUNING, P_TUNING, PROMPT_TUNING"),
         ({"peft_type": None}, "spoilt: adapters of kind NONE are not evaluated; of these: LORA"),
-        ({"base_model_name_or_path": "/gone/base"}, "/gone/base: no such folder, and no model of the hub (owner/name "
-         "or owner/name@revision); that is what the adapter's config names as its base: say where it is, --model"),
+        ({"base_model_name_or_path": "/gone/base"}, "/gone/base: no such folder, and not a model of the hub "
+         "(owner/name or owner/name@revision); that is what the adapter's config names as its base: say where it is, "
+         "--model"),
         ({"base_model_name_or_path": "x" * 4000}, f"{'x' * 48}...{'x' * 48}: no such folder"),
         ({"base_model_name_or_path": "~nobody-at-all/x"}, "~nobody-at-all/x: no such folder or file (Could"),
         ({"base_model_name_or_path": ["x"]}, "spoilt: base_model_name_or_path in adapter_config.json must be a string"),

@@ -164,7 +164,7 @@ def test_a_local_folder_wins_and_nothing_is_said(hub: type[Hub], tmp_path: Path)
 def test_a_slip_in_a_local_name_does_not_wait_for_the_hub(hub: type[Hub], tmp_path: Path) -> None:
     (tmp_path / "ann").mkdir()
     with pytest.raises(
-        ExtSubError, match="ann/expert: no such folder in ann; if you mean the hub's, write ann/expert@main"
+        ExtSubError, match="ann/expert: no such folder in ann; if you mean the hub's adapter, write ann/expert@main"
     ):
         load_adapter("ann/expert")
     assert not hub.asked

@@ -126,7 +126,7 @@ def test_what_it_can_have_is_not_refused(here: Path, model: str, kind: Any) -> N
         ("--data empty.jsonl", "empty.jsonl has no rows: give one that has"),
         ("--data nowhere.jsonl", "nowhere.jsonl: no such file, and not a dataset of the hub"),
         ("--model nowhere", "nowhere: the model could not be loaded: "),
-        ("--model ./nowhere", "./nowhere: no such folder, and no model of the hub"),
+        ("--model ./nowhere", "./nowhere: no such folder, and not a model of the hub"),
         ("--model vit", "vit: vit is no causal language model"),
         ("--model rows.jsonl", "rows.jsonl is a file: give the folder that holds config.json and the weights"),
         ("--model full", "full is an adapter, not a model: pass it as --adapter to evaluate"),

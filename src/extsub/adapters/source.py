@@ -10,13 +10,11 @@ from extsub.adapters.stated import CARD, PROVENANCE, TRAINING
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
 from extsub.files.reading import located
+from extsub.hub import HubId, hub_errors_explained, hub_id_of
 
 CONFIG = "adapter_config.json"
 SAFETENSORS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"
-
-# owner/name, then perhaps folders inside the repository, then perhaps a branch, tag or commit
-HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?P<subfolder>(/[\w.-]+)*)(@(?P<revision>[\w./-]+))?")
 
 WEIGHTS = re.compile(r"\.(safetensors|bin|pt|pth|ckpt|npz|npy|h5|msgpack|gguf)", re.IGNORECASE)
 
@@ -49,12 +47,7 @@ def find_adapter(name: str) -> Source:
         return _in_folder(name, folder)
     if folder.exists():
         raise ExtSubError(f"{name} is a file: give the folder that holds {CONFIG} and the weights")
-    hub_id = HUB_ID.fullmatch(name)
-    if not hub_id or name.startswith(".") or ".." in Path(name).parts:
-        raise ExtSubError(f"{name}: no such folder, and not a hub id (owner/name or owner/name@revision)")
-    if folder.parent.is_dir() and not hub_id["revision"]:  # a slip, most likely: do not wait for the hub to say so
-        raise ExtSubError(f"{name}: no such folder in {folder.parent}; if you mean the hub's, write {name}@main")
-    return _on_hub(name, hub_id["repo"], hub_id["subfolder"].strip("/"), hub_id["revision"])
+    return _on_hub(name, hub_id_of(name, folder, "adapter"))
 
 
 def _in_folder(name: str, folder: Path) -> Source:
@@ -116,15 +109,16 @@ def _other_format(files: set[str]) -> str:
     return f" ({found[0]})" if found else ""
 
 
-def _on_hub(name: str, repo: str, subfolder: str, revision: str | None) -> Source:
+def _on_hub(name: str, hub_id: HubId) -> Source:
     """Download config, weights, and what says more of them (licence, data, template) of one commit, nothing else."""
-    from huggingface_hub import errors as hub
-    from huggingface_hub import hf_hub_download, list_repo_files
+    from huggingface_hub import errors, hf_hub_download, list_repo_files
+
+    repo, subfolder, revision = hub_id
 
     def download(file: str, revision: str | None) -> Path:
         return Path(hf_hub_download(repo, file, subfolder=subfolder or None, revision=revision))
 
-    try:
+    with hub_errors_explained(name, revision, f"the hub repository has no {CONFIG}: it is not a PEFT adapter"):
         config = download(CONFIG, revision)
         # .../snapshots/<commit>/[subfolder/]adapter_config.json: the revision is resolved once, here.
         commit = config.parents[len(Path(subfolder).parts)].name
@@ -132,27 +126,12 @@ def _on_hub(name: str, repo: str, subfolder: str, revision: str | None) -> Sourc
             folder = f"{subfolder}/" if subfolder else ""
             listed = list_repo_files(repo, revision=commit)
             files = {file.removeprefix(folder) for file in listed if file.startswith(folder)}
-        except (hub.OfflineModeIsEnabled, hub.HfHubHTTPError, OSError):
+        except (errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError):
             files = {path.name for path in config.parent.iterdir()}  # offline: what the cache holds
         chosen = _choose_weights(name, files)
         weights = download(chosen, commit)
         for file in (CARD, TRAINING, PROVENANCE):
             if file in files:
                 download(file, commit)
-    except hub.GatedRepoError as error:
-        raise ExtSubError(f"{name}: access is gated: ask for it on its hub page, then run 'hf auth login'") from error
-    except hub.RepositoryNotFoundError as error:
-        raise ExtSubError(f"{name}: no such folder here and no such repository on the hub, or it is private") from error
-    except hub.RevisionNotFoundError as error:
-        raise ExtSubError(f"{name}: the hub repository has no revision {revision}") from error
-    except hub.EntryNotFoundError as error:
-        if isinstance(error, hub.LocalEntryNotFoundError):
-            raise ExtSubError(
-                f"{name}: no such folder here, and it is not in the cache of the hub, which cannot be reached "
-                "(or HF_HUB_OFFLINE is set)"
-            ) from error
-        raise ExtSubError(f"{name}: the hub repository has no {CONFIG}: it is not a PEFT adapter") from error
-    except (hub.HfHubHTTPError, hub.HFValidationError, OSError) as error:
-        raise ExtSubError(f"{name}: the hub answered with an error: {str(error).splitlines()[0]}") from error
-    hub_id = "/".join(filter(None, (repo, subfolder)))
-    return Source(name, config.parent, config, weights, hub_id, commit, _beside(files, chosen))
+    public = "/".join(filter(None, (repo, subfolder)))
+    return Source(name, config.parent, config, weights, public, commit, _beside(files, chosen))

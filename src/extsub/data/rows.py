@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +13,7 @@ from extsub.errors import ExtSubError, RowError
 from extsub.escaping import brief
 from extsub.extras import require
 from extsub.files.reading import located, read_bytes
-
-HUB_ID = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+from extsub.hub import hub_id_of, nothing_there
 
 MOST_SHOWN = 8
 """field names in an error"""
@@ -58,12 +56,9 @@ def find_file(name: str, text: bool = False) -> Path | None:
         return path
     if path.is_dir():
         raise ExtSubError(f"{name} is a folder: give a file ({', '.join(SUFFIXES)}) or a dataset of the hub")
-    hub_id, folder = HUB_ID.fullmatch(name), path.parent
-    is_file_name = path.suffix.lower() in (*SUFFIXES, *PACKED, ".gz", ".txt")
-    if not hub_id or name.startswith((".", "~")) or is_file_name:
-        raise ExtSubError(f"{name}: no such file, and not a dataset of the hub (owner/name or owner/name@revision)")
-    if folder.is_dir() and not hub_id["revision"]:  # a slip, most likely: do not wait for the hub to say so
-        raise ExtSubError(f"{name}: no such file in {folder}; if you mean the hub's dataset, write {name}@main")
+    if path.suffix.lower() in (*SUFFIXES, *PACKED, ".gz", ".txt"):
+        raise nothing_there(name, "dataset", "file")
+    hub_id_of(name, path, "dataset", "file")
     return None
 
 
@@ -145,11 +140,10 @@ def _bytes(path: Path) -> bytes:
 
 
 def _from_hub(name: str, subset: str | None, split: str) -> Iterator[tuple[str, Row]]:
-    hub_id = HUB_ID.fullmatch(name)
-    assert hub_id  # find_file sees to that
+    hub_id = hub_id_of(name, located(name), "dataset", "file")
     datasets = require("datasets", "train")
     try:
-        dataset = datasets.load_dataset(hub_id["repo"], subset, split=split, revision=hub_id["revision"])
+        dataset = datasets.load_dataset(hub_id.repo, subset, split=split, revision=hub_id.revision)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         said = str(error).splitlines()[0]
         raise ExtSubError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from extsub.errors import ExtSubError
-from extsub.escaping import brief, line
+from extsub.escaping import line
 from extsub.extras import require
 from extsub.files.reading import located
+from extsub.hub import GATED, hub_id_of, nothing_there
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-HUB_ID = re.compile(r"(?P<repo>([\w.-]+/)?[\w.-]+)(@(?P<revision>[\w./-]+))?")
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 
@@ -78,12 +77,10 @@ def find_model(name: str) -> ModelName:
         return ModelName(str(folder.resolve()), name)
     if folder.is_file():
         raise ExtSubError(f"{name} is a file: give the folder that holds {CONFIG} and the weights{_of_gguf([name])}")
-    hub_id = HUB_ID.fullmatch(name)
-    if folder.exists() or not hub_id or name.startswith("."):
-        raise ExtSubError(f"{brief(name)}: no such folder, and no model of the hub (owner/name or owner/name@revision)")
-    if "/" in name and folder.parent.is_dir() and not hub_id["revision"]:  # a slip, most likely
-        raise ExtSubError(f"{name}: no such folder in {folder.parent}; if you mean the hub's model, write {name}@main")
-    return ModelName(hub_id["repo"], name, hub_id["revision"])
+    if folder.exists():  # neither a folder nor a file
+        raise nothing_there(name, "model")
+    hub_id = hub_id_of(name, folder, "model")
+    return ModelName(hub_id.repo, name, hub_id.revision)
 
 
 def _check_folder(folder: Path, name: str) -> None:
@@ -261,7 +258,7 @@ def explained(name: str, what: str = "model") -> Generator[None]:
     try:
         yield
     except hub.GatedRepoError as error:
-        raise ExtSubError(f"{name}: access is gated: ask for it on its hub page, then run 'hf auth login'") from error
+        raise ExtSubError(GATED.format(name=name)) from error
     except (OSError, ValueError, KeyError, SafetensorError, hub.HFValidationError) as error:
         text = " ".join(str(error).split())
         if "trust_remote_code" in text:

@@ -36,9 +36,9 @@ def sweep(
     """Evaluate base, expert, anti-expert and every operation at every strength, and choose a strength.
 
     The base model is loaded once and the adapters are attached once: every point of the sweep is a setting of the dial.
-    Under ``accelerate launch`` the items are shared out. An interrupted sweep goes on when it is started again; a finished
-    one is not repeated, and a wider grid asks only what is new. What ext-sub must be compared with at the strength
-    chosen for it (``companions``) is asked too where the grid does not have it.
+    Under ``accelerate launch`` the items are shared out. An interrupted sweep goes on when it is started again; a
+    finished one is not repeated, and a wider grid asks only what is new. What ext-sub must be compared with at the
+    strength chosen for it (``companions``) is asked too where the grid does not have it.
 
     Returns:
         what ``sweep.json`` holds: figures of every position on all items, and for each operation the strength chosen on

@@ -1,0 +1,92 @@
+"""The Hugging Face hub: ids as people write them, its errors in one sentence; for adapters, models and data alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from extsub.errors import ExtSubError
+from extsub.escaping import brief
+
+# A repository, then perhaps folders inside it, then perhaps a branch, tag or commit.
+HUB_ID = re.compile(r"(?P<repo>([\w.-]+/)?[\w.-]+)(?P<subfolder>(/[\w.-]+)*)(@(?P<revision>[\w./-]+))?")
+
+GATED = "{name}: access is gated: ask for it on its hub page, then run 'hf auth login'"
+
+
+class HubId(NamedTuple):
+    """A place on the hub."""
+
+    repo: str
+    """``owner/name``, or the name alone of an old model (``gpt2``)."""
+
+    subfolder: str
+    """Inside the repository; empty for its root."""
+
+    revision: str | None
+    """A branch, tag or commit; None for the default branch."""
+
+
+def hub_id_of(name: str, path: Path, kind: str, here: str = "folder") -> HubId:
+    """The hub id that ``name`` must be, since nothing lies at ``path``.
+
+    Args:
+        name: as the user wrote it.
+        path: where it would lie on this machine.
+        kind: what is looked for: adapter, dataset or model. A model may have no owner, an adapter lie in a subfolder.
+        here: what it would be on this machine, for messages.
+
+    Raises:
+        ExtSubError: it does not have the shape of a hub id, or looks like a slip in the name of something local.
+    """
+    found = HUB_ID.fullmatch(name)
+    is_inside = found and (not found["subfolder"] or kind == "adapter") and ("/" in found["repo"] or kind == "model")
+    if not found or not is_inside or name.startswith(".") or ".." in Path(name).parts:
+        raise nothing_there(name, kind, here)
+    if "/" in name and path.parent.is_dir() and not found["revision"]:  # do not wait for the hub to say so
+        raise ExtSubError(f"{name}: no such {here} in {path.parent}; if you mean the hub's {kind}, write {name}@main")
+    return HubId(found["repo"], found["subfolder"].strip("/"), found["revision"])
+
+
+def nothing_there(name: str, kind: str, here: str = "folder") -> ExtSubError:
+    """The error for a name that is nothing on this machine, and has not the shape of a hub id."""
+    article = "an" if kind == "adapter" else "a"
+    return ExtSubError(
+        f"{brief(name)}: no such {here}, and not {article} {kind} of the hub (owner/name or owner/name@revision)"
+    )
+
+
+@contextmanager
+def hub_errors_explained(name: str, revision: str | None = None, missing: str = "") -> Generator[None]:
+    """Turn the hub's errors into one sentence each.
+
+    Args:
+        name: as the user wrote it.
+        revision: that was asked for.
+        missing: what it means that the repository lacks the file.
+
+    Raises:
+        ExtSubError: in place of what huggingface_hub raises, and of a connection that breaks off.
+    """
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise ExtSubError(GATED.format(name=name)) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ExtSubError(f"{name}: no such folder here and no such repository on the hub, or it is private") from error
+    except errors.RevisionNotFoundError as error:
+        raise ExtSubError(f"{name}: the hub repository has no revision {revision}") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise ExtSubError(
+            f"{name}: no such folder here, and it is not in the cache of the hub, which cannot be reached "
+            "(or HF_HUB_OFFLINE is set)"
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise ExtSubError(f"{name}: {missing}") from error
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+        raise ExtSubError(f"{name}: the hub answered with an error: {str(error).splitlines()[0]}") from error
