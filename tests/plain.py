@@ -120,7 +120,7 @@ def evaluated(base: Path, made: Path | None) -> Generator[EvaluatedModel]:
         yield EvaluatedModel(base, model, module.eval(), virtual)
 
 
-def subject_of(folder: Path, architecture: str, kind: str) -> contextlib.AbstractContextManager[EvaluatedModel]:
+def evaluated_model_of(folder: Path, architecture: str, kind: str) -> contextlib.AbstractContextManager[EvaluatedModel]:
     """The small model of an architecture, alone (``base``) or with a random adapter of a kind."""
     base = folder / architecture
     if not base.exists():

@@ -18,7 +18,7 @@ from extsub.inference.generation import generate_answers
 from extsub.inference.language_model import load_base
 from extsub.inference.requests import Answer
 from extsub.models.base import find_model
-from plain import KINDS, EvaluatedModel, subject_of
+from plain import KINDS, EvaluatedModel, evaluated_model_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -44,13 +44,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=[f"{one}-{kind}" for one in ("llama", "gpt2") for kind in ("base", *KINDS)])
 def asked(request: pytest.FixtureRequest, folder: Path) -> Generator[EvaluatedModel]:
-    with subject_of(folder, *request.param.split("-", 1)) as evaluated:
+    with evaluated_model_of(folder, *request.param.split("-", 1)) as evaluated:
         yield evaluated
 
 
 @pytest.fixture(params=["lora", "prefix", "prompt"])
 def llama(request: pytest.FixtureRequest, folder: Path) -> Generator[EvaluatedModel]:
-    with subject_of(folder, "llama", request.param) as evaluated:
+    with evaluated_model_of(folder, "llama", request.param) as evaluated:
         yield evaluated
 
 
@@ -144,7 +144,7 @@ def test_special_tokens_may_stand_in_the_prompt(llama: EvaluatedModel) -> None:
 
 
 def test_a_model_that_gives_nan_is_told_with_the_item(folder: Path, tmp_path: Path) -> None:
-    with subject_of(folder, "llama", "base") as whole:
+    with evaluated_model_of(folder, "llama", "base") as whole:
         broken: Any = AutoModelForCausalLM.from_pretrained(whole.folder)
         broken.get_input_embeddings().weight.data[whole.tokenizer("!")["input_ids"][-1]] = float("nan")
         broken.save_pretrained(tmp_path)

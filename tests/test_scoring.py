@@ -16,11 +16,11 @@ from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, 
 import tiny
 from extsub.errors import ExtSubError
 from extsub.inference import batching, log_likelihood
-from extsub.inference.encoding import Request, Row
+from extsub.inference.encoding import Continuation, Request
 from extsub.inference.language_model import LanguageModel, load_base
 from extsub.inference.log_likelihood import score
 from extsub.models.base import find_model
-from plain import KINDS, EvaluatedModel, adapter, evaluated, subject_of
+from plain import KINDS, EvaluatedModel, adapter, evaluated, evaluated_model_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -49,13 +49,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=[f"{one}-{kind}" for one in ("llama", "gpt2") for kind in ("base", *KINDS)])
 def asked(request: pytest.FixtureRequest, folder: Path) -> Generator[EvaluatedModel]:
-    with subject_of(folder, *request.param.split("-", 1)) as evaluated:
+    with evaluated_model_of(folder, *request.param.split("-", 1)) as evaluated:
         yield evaluated
 
 
 @pytest.fixture(scope="module")
 def llama(folder: Path) -> Generator[EvaluatedModel]:
-    with subject_of(folder, "llama", "lora") as evaluated:
+    with evaluated_model_of(folder, "llama", "lora") as evaluated:
         yield evaluated
 
 
@@ -255,7 +255,7 @@ def test_too_little_memory_halves_the_batches(
     choose(path)
     monkeypatch.setattr(batching, "free_memory", lambda: None)  # takes half a second in so large a process
     requests = {**REQUESTS, **{20 + number: one for number, one in SIX_SHOT.items()}}
-    with subject_of(folder, "llama", kind) as small:
+    with evaluated_model_of(folder, "llama", kind) as small:
         with watched(small.model, most=5) as seen:  # 64 at once, 32, 16, 8, 4
             assert_same(scored(small.model, requests), plainly(small, requests))
         assert max(rows for rows, _ in seen) == 4
@@ -276,7 +276,7 @@ def test_of_equally_likely_tokens_greedy_decoding_takes_the_first() -> None:
     """In bfloat16 the highest logits are often equal."""
     logits = torch.tensor([[1.0, 3.0, 3.0], [3.0, 1.0, 3.0]], dtype=torch.bfloat16)
     pairs = [(1, 0), (1, 2), (2, 0), (0, 0)]
-    found = [log_likelihood._likelihoods(logits, [Row([9, *pair], 1)])[0].greedy for pair in pairs]
+    found = [log_likelihood._likelihoods(logits, [Continuation([9, *pair], 1)])[0].greedy for pair in pairs]
     assert found == [True, False, False, False]
 
 

@@ -17,7 +17,7 @@ from extsub.adapters.load import decode
 from extsub.adapters.number_range import RangeError, check_range
 from extsub.adapters.source import CONFIG, SAFETENSORS
 from extsub.adapters.stated import CARD, PROVENANCE, common_template
-from extsub.adapters.writing import Part, Progress, write_safetensors
+from extsub.adapters.writing import Part, PartProgress, write_safetensors
 from extsub.arrays import Array, DType, rounded, without_numbers
 from extsub.errors import ExtSubError
 from extsub.escaping import to_json
@@ -25,7 +25,7 @@ from extsub.files.staging import check_output, staged
 
 
 def save_adapter(
-    adapter: Adapter, output: str | PathLike[str], *, overwrite: bool = False, progress: Progress = iter
+    adapter: Adapter, output: str | PathLike[str], *, overwrite: bool = False, progress: PartProgress = iter
 ) -> dict[str, Any]:
     """Write ``adapter`` as a folder that PEFT, transformers, vLLM, SGLang and llama.cpp load with the same meaning.
 
@@ -78,7 +78,9 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(to_json(content) + "\n", encoding="utf-8")
 
 
-def _write_tensors(adapter: Adapter, path: Path, output: Path, progress: Progress) -> tuple[DType, int, dict[str, Any]]:
+def _write_tensors(
+    adapter: Adapter, path: Path, output: Path, progress: PartProgress
+) -> tuple[DType, int, dict[str, Any]]:
     """Write in the first dtype that every number fits.
 
     Returns:

@@ -19,7 +19,7 @@ from extsub.errors import ExtSubError
 from extsub.parallel import in_order
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-Progress = Callable[[Iterable[str]], Iterable[str]]
+PartProgress = Callable[[Iterable[str]], Iterable[str]]
 """Wraps the names of the parts as they are written, to show how far it is."""
 
 
@@ -33,7 +33,9 @@ class Part:
     """(the tensors, what was seen while they were made)"""
 
 
-def write_safetensors(path: Path, parts: list[Part], output: Path, progress: Progress) -> tuple[int, dict[str, Any]]:
+def write_safetensors(
+    path: Path, parts: list[Part], output: Path, progress: PartProgress
+) -> tuple[int, dict[str, Any]]:
     """Write the parts; the next ones are computed while one is written.
 
     Args:

@@ -14,7 +14,7 @@ from rich.table import Table
 from extsub.adapters.card import serve_line
 from extsub.adapters.codec import Codec
 from extsub.adapters.codecs import READERS
-from extsub.adapters.writing import Progress
+from extsub.adapters.writing import PartProgress
 from extsub.errors import counted
 from extsub.escaping import shell
 from extsub.printing import bar, console, print_table, say, shows_progress
@@ -29,7 +29,7 @@ SECONDS = 20
 """between two lines of progress, where nobody looks"""
 
 
-def progress(doing: str) -> Progress:
+def progress(doing: str) -> PartProgress:
     """A bar on standard error with time left; silent where nobody looks."""
 
     def track(names: Iterable[str]) -> Iterator[str]:

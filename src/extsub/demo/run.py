@@ -23,7 +23,7 @@ from extsub.files.reading import read_json
 from extsub.files.writing import write_whole
 from extsub.recipe.run import run_recipe
 from extsub.recipe.stages import Stages
-from extsub.training.encoding import Progress as Tokenising
+from extsub.training.encoding import ChunkProgress
 
 SUMMARY, RECIPE = "summary.json", "recipe.yaml"
 HEAD = "# Written by extsub demo; extsub run does the same with it.\n"
@@ -76,7 +76,7 @@ def demo(
     size: Size | None = None,
     *,
     progress: Progress | None = None,
-    tokenising: Tokenising | None = None,
+    tokenising: ChunkProgress | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Write data and ``recipe.yaml`` and run it as ``extsub run`` does, for one seed after the other.
@@ -122,7 +122,7 @@ class _Seed:
     told: list[str] = field(default_factory=list)
     """the stages that began in this run"""
 
-    def run(self, progress: Progress, tokenising: Tokenising | None) -> dict[str, Any]:
+    def run(self, progress: Progress, tokenising: ChunkProgress | None) -> dict[str, Any]:
         stages = Stages(self.folder, "extsub demo", self.tell)
         inputs = {"seed": self.seed, "mix": self.size.mix.to_dict(), "from": data.source_key()}
         stages.make("data", data.FILES, inputs, lambda: write_data(self.folder, self.seed, self.size.mix))

@@ -13,13 +13,13 @@ from typing import Any
 from extsub.distributed import ProcessGroup, process_group
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, to_json
-from extsub.evaluation.evaluated_model import EvaluatedModel, base_of, subjects_of
+from extsub.evaluation.evaluated_model import EvaluatedModel, base_of, evaluated_models_of
 from extsub.evaluation.metrics import figures
 from extsub.evaluation.prompting import settled, told
 from extsub.evaluation.run import Progress, Run, ask_all, judge, saved_when_interrupted, silent
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.store import RESULTS, Store, changed, read_items, read_results, working_in
-from extsub.evaluation.task import Items, Row, Task, data_of, limited, scores_of
+from extsub.evaluation.task import ItemResult, Items, Task, data_of, limited, scores_of
 from extsub.evaluation.tasks import TASKS
 from extsub.files.writing import write_whole
 from extsub.inference import language_model
@@ -53,7 +53,7 @@ def evaluate(
     chosen = tasks_named(tasks, settings)
     items = items_of(chosen, settings)
     group, shown = process_group(), progress or silent
-    evaluated_models = subjects_of(settings, settings.output)
+    evaluated_models = evaluated_models_of(settings, settings.output)
     if any(task.name == "drift" for task in chosen):
         _check_drift(evaluated_models, settings)
     given, adapters = settings.prompt, [one.adapter for one in evaluated_models if one.adapter]
@@ -202,7 +202,7 @@ def _begin(
 
 def _done(
     task: Task, evaluated: EvaluatedModel, identity: dict[str, Any], settings: EvaluationSettings
-) -> dict[int, Row]:
+) -> dict[int, ItemResult]:
     """The rows of this very task if it is complete.
 
     Raises:
@@ -260,7 +260,7 @@ def _write(evaluated: EvaluatedModel, results: dict[str, Any]) -> None:
         write_whole(evaluated.folder / RESULTS, to_json(results) + "\n")
 
 
-def _record(run: Run, rows: list[Row], group: ProcessGroup) -> dict[str, Any]:
+def _record(run: Run, rows: list[ItemResult], group: ProcessGroup) -> dict[str, Any]:
     shortened = sum(bool(row.get("shortened")) for row in rows)
     unfinished = sum(not row.get("finished", True) for row in rows)
     notes = [*run.evaluated.notes, *run.items.notes, *run.notes]

@@ -31,7 +31,7 @@ class EvaluatedModel:
     """what a user should know of the prompt that it is asked with"""
 
 
-def subjects_of(settings: Asking, output: Path | None) -> list[EvaluatedModel]:
+def evaluated_models_of(settings: Asking, output: Path | None) -> list[EvaluatedModel]:
     """Everyone that the settings name; with several adapters each has a folder of its own in ``output``.
 
     Raises:

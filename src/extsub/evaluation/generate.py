@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from extsub.data.instructions import Prompts, load_prompts
-from extsub.data.rows import Row as Given
+from extsub.data.rows import Row
 from extsub.distributed import is_main_process, process_group
 from extsub.errors import ExtSubError, kept_when_interrupted
-from extsub.evaluation.evaluated_model import base_of, subjects_of
+from extsub.evaluation.evaluated_model import base_of, evaluated_models_of
 from extsub.evaluation.prompting import settled, told
 from extsub.evaluation.run import Progress, Run, ask_all, saved_when_interrupted, silent
 from extsub.evaluation.settings import GenerationSettings
 from extsub.evaluation.store import Store, working_in
-from extsub.evaluation.task import Item, Items, Row, Task, conversation
+from extsub.evaluation.task import Item, ItemResult, Items, Task, conversation
 from extsub.extras import require
 from extsub.files.writing import check_writable, last_written, locked, note_written, remove_empty, writing
 from extsub.inference.requests import Question, answer
@@ -75,7 +75,7 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
     )
     require("peft", "evaluate")
     group = process_group()
-    (evaluated,) = subjects_of(settings, partial)
+    (evaluated,) = evaluated_models_of(settings, partial)
     given, adapters = settings.prompt, [evaluated.adapter] if evaluated.adapter else []
     settings = settled([task], {task.name: items}, settings, adapters, base_of(settings, [evaluated]))
     (evaluated,) = told([evaluated], given, settings.asked_with)
@@ -131,7 +131,7 @@ def _written(output: Path) -> str:
     return f"{output} is written" if last_written() == output else ""
 
 
-def _names(rows: Iterable[Given]) -> dict[str, str]:
+def _names(rows: Iterable[Row]) -> dict[str, str]:
     """New names for fields of theirs that are called like ours."""
     there = {name for row in rows for name in row}
     names = {}
@@ -157,7 +157,7 @@ def _check_rows(prompts: Prompts) -> None:
                 )
 
 
-def _no_json(row: Given) -> str | None:
+def _no_json(row: Row) -> str | None:
     """What in it is no JSON; None where all is."""
     try:
         json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
@@ -185,7 +185,7 @@ def _check_file(output: Path) -> None:
         )
 
 
-def _ask(respondent: Any, items: Mapping[int, Item], settings: GenerationSettings) -> Iterator[tuple[int, Row]]:
+def _ask(respondent: Any, items: Mapping[int, Item], settings: GenerationSettings) -> Iterator[tuple[int, ItemResult]]:
     questions = {index: conversation(item) for index, item in items.items()}
     for prompt, one in answer(
         respondent, questions, settings.asked_with, settings.rows_at_once, settings.max_new_tokens or NEW_TOKENS

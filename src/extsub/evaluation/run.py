@@ -13,7 +13,7 @@ from extsub.errors import ExtSubError, counted, kept_when_interrupted
 from extsub.evaluation.evaluated_model import EvaluatedModel
 from extsub.evaluation.settings import Asking
 from extsub.evaluation.store import Store
-from extsub.evaluation.task import Items, Row, Task
+from extsub.evaluation.task import ItemResult, Items, Task
 from extsub.inference import language_model
 from extsub.inference.batching import free_memory
 from extsub.inference.language_model import Base, LanguageModel
@@ -34,7 +34,7 @@ class Run:
     evaluated: EvaluatedModel
     store: Store
     identity: dict[str, Any]
-    rows: dict[int, Row]
+    rows: dict[int, ItemResult]
     chosen: dict[int, dict[str, Any]]
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ class Run:
         return {index: item for index, item in self.chosen.items() if index not in self.rows}
 
     @property
-    def unjudged(self) -> dict[int, Row]:
+    def unjudged(self) -> dict[int, ItemResult]:
         """rows without scores"""
         return {index: row for index, row in self.rows.items() if "scores" not in row and "samples" not in row}
 
@@ -94,12 +94,12 @@ def ask_all(
     for evaluated in evaluated_models:
         theirs = [run for run in runs if run.evaluated is evaluated and run.unasked]
         if theirs:
-            _ask_subject(base, evaluated, theirs, settings, group, progress)
+            _ask_model(base, evaluated, theirs, settings, group, progress)
     del base
     free_memory()  # for judges
 
 
-def _ask_subject(
+def _ask_model(
     base: Base,
     evaluated: EvaluatedModel,
     runs: list[Run],
@@ -131,7 +131,9 @@ def judge(run: Run, settings: Asking, group: ProcessGroup, progress: Progress) -
         _collect(run, run.task.judge(group.split(run.unjudged), settings), " judged", group, progress)
 
 
-def _collect(run: Run, rows: Iterator[tuple[int, Row]], doing: str, group: ProcessGroup, progress: Progress) -> None:
+def _collect(
+    run: Run, rows: Iterator[tuple[int, ItemResult]], doing: str, group: ProcessGroup, progress: Progress
+) -> None:
     """Save rows as they come, and learn those of the other processes."""
     begun, ours, refused = time.perf_counter(), {}, None
     waiting = len(run.unjudged) if doing else len(run.unasked)

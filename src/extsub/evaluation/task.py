@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Item = dict[str, Any]
 """one question with what is needed to score it, as JSON values"""
-Row = dict[str, Any]
+ItemResult = dict[str, Any]
 """an item with what the model made of it; its ``scores`` are what figures are made of"""
 
 
@@ -49,7 +49,7 @@ class Task:
     name: str
     read: Callable[[EvaluationSettings, str | None], Items]
     """(settings, data) -> items; ``data`` is None where the user gave none"""
-    ask: Callable[[Any, Mapping[int, Item], Any], Iterator[tuple[int, Row]]]
+    ask: Callable[[Any, Mapping[int, Item], Any], Iterator[tuple[int, ItemResult]]]
     """(LanguageModel, Server or tokenizer, as it ``needs``; items; settings) -> rows as they are ready; one that needs
     a judge has no ``scores`` yet"""
     measures: Mapping[str, Measure]
@@ -57,7 +57,7 @@ class Task:
     needs: Literal["likelihoods", "answers", "tokenizer"]
     questions: Callable[[Item], Sequence[Question]] = lambda _: ()
     """item -> what the model is asked, so that it can be checked before the model is there"""
-    judge: Callable[[Mapping[int, Row], Any], Iterator[tuple[int, Row]]] | None = None
+    judge: Callable[[Mapping[int, ItemResult], Any], Iterator[tuple[int, ItemResult]]] | None = None
     """scores rows after the model was put away"""
     check: Callable[[Any], tuple[str, ...]] | None = None
     """(settings) -> refuses if what judges is not there; asked before answers are made for it"""
@@ -152,7 +152,7 @@ def conversation(item: Item) -> list[Message]:
     return [Message(*message) for message in item["messages"]]
 
 
-def scores_of(row: Row) -> list[Scores]:
+def scores_of(row: ItemResult) -> list[Scores]:
     """The scores of an item; of each of its samples where it holds several."""
     return [sample["scores"] for sample in row["samples"]] if "samples" in row else [row["scores"]]
 

@@ -30,7 +30,7 @@ class Request(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class Continuation:
     """Tokens of a prompt with one continuation, which begins at ``start``."""
 
     tokens: Sequence[int]
@@ -43,11 +43,11 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedRequest:
     """A request as tokens."""
 
     index: int
-    rows: tuple[Row, ...]
+    rows: tuple[Continuation, ...]
     shortened: bool
 
     @cached_property
@@ -62,7 +62,7 @@ class Encoded:
 
 def encode(
     model: LanguageModel, requests: Mapping[int, Request], end_token: bool, special_tokens: bool, mark: str = ""
-) -> list[Encoded]:
+) -> list[EncodedRequest]:
     """Requests as tokens, cut to the length that the model allows. Linear in the text.
 
     Args:
@@ -78,7 +78,7 @@ def encode(
         for index, request in requests.items()
         for one in request.continuations
     ]
-    rows: dict[int, list[Row]] = {index: [] for index in requests}
+    rows: dict[int, list[Continuation]] = {index: [] for index in requests}
     shortened = set()
     for begin in range(0, len(texts), CHUNK):
         chunk = texts[begin : begin + CHUNK]
@@ -88,10 +88,10 @@ def encode(
             rows[index].append(row)
             if is_shortened:
                 shortened.add(index)
-    return [Encoded(index, tuple(rows[index]), index in shortened) for index in requests]
+    return [EncodedRequest(index, tuple(rows[index]), index in shortened) for index in requests]
 
 
-def _row(model: LanguageModel, index: int, tokens: list[int], start: int) -> tuple[Row, bool]:
+def _row(model: LanguageModel, index: int, tokens: list[int], start: int) -> tuple[Continuation, bool]:
     """(tokens that fit, whether the prompt lost its beginning)."""
     tokenizer = model.tokenizer
     if start == len(tokens):
@@ -99,14 +99,14 @@ def _row(model: LanguageModel, index: int, tokens: list[int], start: int) -> tup
     model.check_tokens(index, tokens)
     too_many = 0 if model.longest is None else len(tokens) - model.longest
     if too_many <= 0:
-        return Row(array("i", tokens), start), False  # a tenth of a list: all items wait in memory
+        return Continuation(array("i", tokens), start), False  # a tenth of a list: all items wait in memory
     kept = 1 if tokens[0] in tokenizer.all_special_ids else 0
     if start - too_many < 1:
         raise ExtSubError(
             f"item {index}: the answer alone has {len(tokens) - start:,} tokens, and the model takes "
             f"{model.longest:,}: leave the item out, or use a model with a longer context"
         )
-    return Row(array("i", tokens[:kept] + tokens[kept + too_many :]), start - too_many), True
+    return Continuation(array("i", tokens[:kept] + tokens[kept + too_many :]), start - too_many), True
 
 
 def common_length(one: Sequence[int], other: Sequence[int], limit: int) -> int:
@@ -126,7 +126,7 @@ def pad(rows: Sequence[Sequence[int]], model: LanguageModel) -> tuple[Tensor, Te
     return ids.reshape(len(rows), longest).to(model.device), mask.reshape(len(rows), longest).to(model.device)
 
 
-def before_targets(rows: Sequence[Row], offsets: list[int], ids: Tensor) -> Tensor:
+def before_targets(rows: Sequence[Continuation], offsets: list[int], ids: Tensor) -> Tensor:
     """(rows, tokens): the places from which the next token is scored."""
     wanted = torch.zeros(ids.shape, dtype=torch.bool)
     for number, (row, offset) in enumerate(zip(rows, offsets, strict=True)):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from extsub.errors import ExtSubError
 from extsub.inference.batching import AUTO_TOKENS, Batches, Size, alike
-from extsub.inference.encoding import Encoded, Request, Row, before_targets, common_length, encode, pad
+from extsub.inference.encoding import Continuation, EncodedRequest, Request, before_targets, common_length, encode, pad
 from extsub.inference.prefix_cache import Context, beginning, logits_after, read
 from extsub.inference.soundness import Batch
 from extsub.models.base import output_only_at
@@ -88,7 +88,9 @@ def score(
     yield from score_rows(model, encode(model, requests, end_token, special_tokens, mark), batch_size)
 
 
-def score_rows(model: LanguageModel, encoded: Sequence[Encoded], batch_size: int | None = None) -> Iterator[Scored]:
+def score_rows(
+    model: LanguageModel, encoded: Sequence[EncodedRequest], batch_size: int | None = None
+) -> Iterator[Scored]:
     """``score`` for what is tokenised already.
 
     Raises:
@@ -102,9 +104,9 @@ def score_rows(model: LanguageModel, encoded: Sequence[Encoded], batch_size: int
 
 
 def _score_unshared(
-    model: LanguageModel, encoded: Sequence[Encoded], batch_size: int | None, batch: Batch
+    model: LanguageModel, encoded: Sequence[EncodedRequest], batch_size: int | None, batch: Batch
 ) -> Iterator[Scored]:
-    def work(items: list[Encoded], rows_at_once: int) -> list[Scored]:
+    def work(items: list[EncodedRequest], rows_at_once: int) -> list[Scored]:
         rows = [row for item in items for row in item.rows]
         found: dict[int, Likelihood] = {}
         for group in alike(range(len(rows)), lambda place: len(rows[place].tokens), batch):
@@ -117,21 +119,21 @@ def _score_unshared(
     yield from Batches(work, partial(size_of, model), batch_size, _auto_tokens(model)).run(encoded)
 
 
-def answer_logits(model: LanguageModel, rows: Sequence[Row]) -> Tensor:
+def answer_logits(model: LanguageModel, rows: Sequence[Continuation]) -> Tensor:
     """Logits before every scored token of the rows, one after the other: (tokens, vocabulary)."""
     ids, mask = pad([row.tokens[:-1] for row in rows], model)
     with torch.inference_mode(), output_only_at(model.base, before_targets(rows, [0] * len(rows), ids)):
         return model.module(input_ids=ids, attention_mask=mask.long(), use_cache=model.virtual_tokens > 0).logits
 
 
-def _score_shared(model: LanguageModel, encoded: Sequence[Encoded], batch_size: int | None) -> Iterator[Scored]:
+def _score_shared(model: LanguageModel, encoded: Sequence[EncodedRequest], batch_size: int | None) -> Iterator[Scored]:
     whole = [item for item in encoded if not item.shortened]
     for items in (whole, [item for item in encoded if item.shortened]):  # the shortened ones begin otherwise
         if items:
             yield from _score_alike(model, items, batch_size)
 
 
-def _score_alike(model: LanguageModel, encoded: Sequence[Encoded], batch_size: int | None) -> Iterator[Scored]:
+def _score_alike(model: LanguageModel, encoded: Sequence[EncodedRequest], batch_size: int | None) -> Iterator[Scored]:
     common = _common_beginning(encoded)
 
     @cache
@@ -139,7 +141,7 @@ def _score_alike(model: LanguageModel, encoded: Sequence[Encoded], batch_size: i
         before = beginning(model)
         return read(model, before, [0], [encoded[0].rows[0].tokens[:common]]) if common else before
 
-    def work(items: list[Encoded], _: int) -> list[Scored]:
+    def work(items: list[EncodedRequest], _: int) -> list[Scored]:
         with torch.inference_mode():
             context = read(
                 model, start(), [0] * len(items), [item.rows[0].tokens[common : item.shared] for item in items]
@@ -161,7 +163,7 @@ class _End(NamedTuple):
     """What is left to read of a row, after a prompt that was read."""
 
     parent: int
-    row: Row
+    row: Continuation
     offset: int
 
     @property
@@ -176,14 +178,14 @@ def _continue(model: LanguageModel, context: Context, ends: list[_End]) -> Tenso
     return logits_after(model, context, [end.parent for end in ends], tokens, wanted)
 
 
-def _is_worth_sharing(encoded: Sequence[Encoded]) -> bool:
+def _is_worth_sharing(encoded: Sequence[EncodedRequest]) -> bool:
     every = sum(len(row.tokens) for item in encoded for row in item.rows)
     saved = sum(item.shared * (len(item.rows) - 1) for item in encoded)
     saved += _common_beginning(encoded) * (len(encoded) - 1)
     return every - saved <= WORTH_SHARING * every
 
 
-def _common_beginning(encoded: Sequence[Encoded]) -> int:
+def _common_beginning(encoded: Sequence[EncodedRequest]) -> int:
     """How many tokens all prompts begin with; 0 if they are too few to be read apart."""
     if not encoded:
         return 0
@@ -194,12 +196,12 @@ def _common_beginning(encoded: Sequence[Encoded]) -> int:
     return limit if limit >= WORTH_BEGINNING else 0
 
 
-def size_of(model: LanguageModel, item: Encoded) -> Size:
+def size_of(model: LanguageModel, item: EncodedRequest) -> Size:
     """What an item takes where nothing is shared."""
     return _size(model, item.rows)
 
 
-def _size(model: LanguageModel, rows: Sequence[Row]) -> Size:
+def _size(model: LanguageModel, rows: Sequence[Continuation]) -> Size:
     vocabulary = model.base.config.get_text_config().vocab_size
     outputs = vocabulary * sum(len(row.tokens) - row.start for row in rows)
     return Size(len(rows), max(len(row.tokens) for row in rows), outputs)
@@ -209,7 +211,7 @@ def _auto_tokens(model: LanguageModel) -> int:
     return CPU_TOKENS if model.device.type == "cpu" else AUTO_TOKENS
 
 
-def _likelihoods(logits: Tensor, rows: Sequence[Row]) -> list[Likelihood]:
+def _likelihoods(logits: Tensor, rows: Sequence[Continuation]) -> list[Likelihood]:
     """Of each row's targets: their log-likelihoods, summed in float64, and whether they are the likeliest."""
     targets = torch.tensor([token for row in rows for token in row.targets], device=logits.device)
     each, is_likeliest = [], []
@@ -233,7 +235,7 @@ def in_chunks(logits: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
     return zip(logits.split(rows), *(other.split(rows) for other in others), strict=True)
 
 
-def _scored(items: Sequence[Encoded], found: Mapping[int, Likelihood]) -> list[Scored]:
+def _scored(items: Sequence[EncodedRequest], found: Mapping[int, Likelihood]) -> list[Scored]:
     """``found``: of all rows of the items, in their order."""
     results, places = [], count()
     for item in items:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from extsub.errors import ExtSubError
-from extsub.inference.encoding import Row, before_targets, pad
+from extsub.inference.encoding import Continuation, before_targets, pad
 from extsub.inference.generation import continued
 from extsub.inference.log_likelihood import answer_logits
 from extsub.inference.prefix_cache import beginning, logits_after, read
@@ -163,7 +163,7 @@ class _Trial:
         return all(map(self._rounding.explains, found.split([len(one) for one in expected]), expected))
 
     def _read(self, texts: Sequence[Sequence[int]]) -> Tensor:
-        return answer_logits(self._model, [Row(text, 1) for text in texts])
+        return answer_logits(self._model, [Continuation(text, 1) for text in texts])
 
     def _batch(self, batch: Batch) -> list[tuple[list[int], Tensor]]:
         """(text, its logits alone) of texts that may stand together."""
@@ -179,7 +179,7 @@ class _Trial:
 
     def _shares(self) -> bool:
         """The beginning of all, then a prompt for each pair of texts or text, then the rest: as in scoring."""
-        model, start, rows = self._model, self._start, [Row(text, 1) for text in self._texts]
+        model, start, rows = self._model, self._start, [Continuation(text, 1) for text in self._texts]
         prompts, parents = [self._fork, (start + len(self._texts[2])) // 2, start], [0, 0, 1, 2]
         offsets = [prompts[parent] for parent in parents]
         expected = [logits[offset:] for logits, offset in zip(self._alone, offsets, strict=True)]
@@ -191,7 +191,7 @@ class _Trial:
                 parts = [text[start:end] for text, end in zip(first, prompts, strict=True)]
                 context = read(model, context, [0] * len(parts), parts)
                 rest = [text[offset:-1] for text, offset in zip(self._texts, offsets, strict=True)]
-                targets = [Row(row.tokens, offset + 1) for row, offset in zip(rows, offsets, strict=True)]
+                targets = [Continuation(row.tokens, offset + 1) for row, offset in zip(rows, offsets, strict=True)]
                 wanted = before_targets(targets, offsets, pad(rest, model)[0])
                 return logits_after(model, context, parents, rest, wanted)
 

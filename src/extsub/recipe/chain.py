@@ -86,7 +86,7 @@ def evaluated(recipe: Recipe, sweep: Sweep, asked: Stage) -> Stage:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenAlphas:
     """What the sweep chose for the result's operation."""
 
     alpha: float | None
@@ -107,7 +107,7 @@ class Choice:
         return {"alpha": self.alpha, "choose": self.rule, "score": self.score, "budget": self.budget, **self.figures}
 
 
-def chosen(recipe: Recipe, sweep: Sweep) -> Choice:
+def chosen(recipe: Recipe, sweep: Sweep) -> ChosenAlphas:
     """Read what a finished sweep chose.
 
     Raises:
@@ -119,7 +119,7 @@ def chosen(recipe: Recipe, sweep: Sweep) -> Choice:
         raise ExtSubError(f"{sweep.name} has no strength of {recipe.result.operation} to choose from: widen alphas")
     position = found["position"]
     alpha = None if position is None else record["positions"][position]["alpha"]
-    return Choice(
+    return ChosenAlphas(
         alpha,
         found["closest"],
         sweep.settings.choose,
@@ -130,7 +130,7 @@ def chosen(recipe: Recipe, sweep: Sweep) -> Choice:
     )
 
 
-def nothing_kept(recipe: Recipe, choice: Choice) -> str:
+def nothing_kept(recipe: Recipe, choice: ChosenAlphas) -> str:
     """What to do where nothing keeps the budget."""
     wanted = f"keeps {in_words(choice.budget)}" if choice.budget else f"has a {choice.score} that is a number"
     return (

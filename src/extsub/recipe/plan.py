@@ -30,7 +30,7 @@ from extsub.sweeping.grid import parse_alphas, sweep_points
 from extsub.sweeping.search import searched
 from extsub.sweeping.settings import POSITIONS
 from extsub.sweeping.sweep import check_halves, judged_by
-from extsub.training.encoding import Progress
+from extsub.training.encoding import ChunkProgress
 from extsub.training.plan import plan_training
 from extsub.training.settings import PEFT_TYPES
 
@@ -63,7 +63,7 @@ class _Size:
     """None where it is not known before"""
 
 
-def plan(recipe: Recipe, stages: Stages, tokenising: Progress | None = None) -> list[Ahead]:
+def plan(recipe: Recipe, stages: Stages, tokenising: ChunkProgress | None = None) -> list[Ahead]:
     """Check everything that can be checked without weights, and say what is to be done.
 
     Raises:
@@ -178,7 +178,7 @@ def _check_taken(recipe: Recipe, taken: Mapping[str, Adapter]) -> None:
 
 
 def _training(
-    recipe: Recipe, stages: Stages, base: Mapping[str, Any], tokenising: Progress | None
+    recipe: Recipe, stages: Stages, base: Mapping[str, Any], tokenising: ChunkProgress | None
 ) -> tuple[list[Ahead], dict[str, _Size]]:
     ahead, sizes = [], {}
     for one in recipe.ingredients:

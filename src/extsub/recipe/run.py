@@ -24,13 +24,13 @@ from extsub.files.reading import read_json
 from extsub.inference.batching import free_memory
 from extsub.models.base import find_model
 from extsub.recipe import chain
-from extsub.recipe.chain import COMBINED, PAGE, Choice, Stage
+from extsub.recipe.chain import COMBINED, PAGE, ChosenAlphas, Stage
 from extsub.recipe.plan import plan, with_templates
 from extsub.recipe.schema import AdapterSpec, Recipe, Sweep, read_recipe
 from extsub.recipe.stages import Stages
 from extsub.report.page import write_report
 from extsub.sweeping.sweep import sweep
-from extsub.training.encoding import Progress as Tokenising
+from extsub.training.encoding import ChunkProgress
 from extsub.training.record import RECORD
 from extsub.training.train import train
 
@@ -41,7 +41,7 @@ def run_recipe(
     path: str | Path,
     *,
     progress: Progress | None = None,
-    tokenising: Tokenising | None = None,
+    tokenising: ChunkProgress | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Do what a recipe says: train, sweep, choose, combine, report. What is done, and made from the same, is kept.
@@ -72,7 +72,7 @@ def run_recipe(
             return run.all()
 
 
-def plan_recipe(path: str | Path, tokenising: Tokenising | None = None) -> dict[str, Any]:
+def plan_recipe(path: str | Path, tokenising: ChunkProgress | None = None) -> dict[str, Any]:
     """What ``run_recipe`` will do, with estimates; loads no weights and writes nothing.
 
     Raises:
@@ -91,7 +91,7 @@ class _Run:
     stages: Stages
     group: ProcessGroup
     progress: Progress
-    tokenising: Tokenising | None
+    tokenising: ChunkProgress | None
     kept: dict[str, bool] = field(default_factory=dict)
     """stages that are done: whether they were before"""
 
@@ -167,7 +167,7 @@ class _Run:
         written = write_report(self.recipe.output / one.name, self.recipe.output / one.name / PAGE)
         return {name: written[name] for name in ("verdict", "sentence", "beside")}
 
-    def choose(self, one: Sweep) -> Choice:
+    def choose(self, one: Sweep) -> ChosenAlphas:
         choice = chain.chosen(self.recipe, one)
         if choice.alpha is None:
             self.stages.drop("result", (COMBINED,))
@@ -189,7 +189,7 @@ class _Run:
         free_memory()
         return found
 
-    def summary(self, choices: Sequence[Choice]) -> dict[str, Any]:
+    def summary(self, choices: Sequence[ChosenAlphas]) -> dict[str, Any]:
         output, found = self.recipe.output, self.stages.found
         sweeps = {}
         for one, choice in zip(self.recipe.sweeps, choices, strict=True):

@@ -20,7 +20,7 @@ FEWEST = 0.95
 
 
 @dataclass(frozen=True)
-class Match:
+class MatchedPoint:
     """What two curves have at the same level of the other score: first and second, and first minus second."""
 
     level: float
@@ -62,7 +62,7 @@ def along(levels: np.ndarray, xs: np.ndarray, ys: np.ndarray, best: str) -> np.n
 
 def compare(
     one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray], place: int, best: str
-) -> Match | None:
+) -> MatchedPoint | None:
     """Two curves at the level of x that the first has at ``place``, or the nearest that both reach.
 
     Args:
@@ -85,7 +85,7 @@ def compare(
 
     values = float(first[0]), float(second[0])
     clipped = bool(levels[0] != one[0][0, place])
-    return Match(float(levels[0]), values, (bounds(first), bounds(second)), float(gap[0]), bounds(gap), clipped)
+    return MatchedPoint(float(levels[0]), values, (bounds(first), bounds(second)), float(gap[0]), bounds(gap), clipped)
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,8 @@ class Matched:
     """An operation against another, both ways."""
 
     operation: str
-    at_ability: Match | None
-    at_target: Match | None
+    at_ability: MatchedPoint | None
+    at_target: MatchedPoint | None
     words: tuple[str, str]
     """what each match says of the main operation: better, worse, no difference; empty where there is none"""
     sentences: tuple[str, ...]
@@ -157,7 +157,7 @@ def _pair(sweep: Sweep, other: str, curves: Mapping[str, tuple[np.ndarray, np.nd
     return Matched(other, at_ability, at_target, words, sentences)
 
 
-def _word(found: Match | None, asked: ScoreName) -> str:
+def _word(found: MatchedPoint | None, asked: ScoreName) -> str:
     """By whether the interval of the difference holds 0."""
     if found is None:
         return ""
@@ -167,12 +167,12 @@ def _word(found: Match | None, asked: ScoreName) -> str:
     return "better" if (low > 0) == (asked.measure.better == "higher") else "worse"
 
 
-def level_of(sweep: Sweep, same: ScoreName, found: Match) -> str:
+def level_of(sweep: Sweep, same: ScoreName, found: MatchedPoint) -> str:
     """The level, as the result's figure is written."""
     return alone(sweep.on_half(sweep.result, same).to_dict(), found.level)
 
 
-def _sentence(sweep: Sweep, other: str, same: ScoreName, asked: ScoreName, found: Match | None) -> str:
+def _sentence(sweep: Sweep, other: str, same: ScoreName, asked: ScoreName, found: MatchedPoint | None) -> str:
     """In words."""
     main = sweep.main
     if found is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from extsub.evaluation.tasks import TASKS
-from extsub.report.tables import Cell, Row, Table
+from extsub.report.tables import Cell, Table, TableRow
 from extsub.report.wording import at, change_in_words, named, number, said
 from extsub.sweeping.selection import judged
 
@@ -58,7 +58,7 @@ def search_table(record: Mapping[str, Any]) -> list[Table]:
     if found["best"].get("profile"):
         note += " profile.json beside sweep.json holds its factors, for extsub combine --profile."
     rows = [
-        Row(
+        TableRow(
             (Cell(_spread(one)), Cell(number(one["validation"])), Cell("yes" if one["within_budget"] else "no")),
             "chosen" if one["position"] == found["best"]["position"] else "",
         )

@@ -25,7 +25,7 @@ class Cell(NamedTuple):
     small: str = ""
 
 
-class Row(NamedTuple):
+class TableRow(NamedTuple):
     """A line, and what kind of line: chosen, model, control, first of its group."""
 
     cells: tuple[Cell, ...]
@@ -40,7 +40,7 @@ class Table:
     note: str
     head: tuple[str, ...]
     left: int
-    rows: list[Row] = field(default_factory=list)
+    rows: list[TableRow] = field(default_factory=list)
 
     @property
     def names(self) -> int:
@@ -89,13 +89,15 @@ def beside(sweep: Sweep) -> Table:
     for operation, strength, label in wanted:
         head = (Cell(operation), alpha_cell(strength))
         if label is None:
-            table.rows.append(Row((*head, *[Cell("not in the grid")], *[Cell("")] * (len(names) + 3)), "missing"))
+            table.rows.append(TableRow((*head, *[Cell("not in the grid")], *[Cell("")] * (len(names) + 3)), "missing"))
             continue
         against = None if label == "expert" else sweep.change("expert", label, sweep.target)
         ours = None if label == result else sweep.change(label, result, sweep.target)
         cells = (*(figure_cell(sweep.on_half(label, name)) for name in names),)
         changes = (*change_cells(against, sweep.target), *change_cells(ours, sweep.target))
-        table.rows.append(Row((*head, *cells, *changes), "chosen" if label == result else "model" * (strength is None)))
+        table.rows.append(
+            TableRow((*head, *cells, *changes), "chosen" if label == result else "model" * (strength is None))
+        )
     return table
 
 
@@ -118,11 +120,11 @@ def level(sweep: Sweep, pairs: list[Matched]) -> Iterator[Table]:
             head = Cell(one.operation), Cell(score(same) + level)
             if found is None:
                 rest = (Cell(arrowed(asked)), Cell("no level that both reach"), Cell(""), Cell(""), Cell(""))
-                table.rows.append(Row((*head, *rest), "missing"))
+                table.rows.append(TableRow((*head, *rest), "missing"))
                 continue
             values = [Cell(*figure(*one)) for one in zip(found.values, found.intervals, strict=True)]
             gap = Cell(*change(found.difference, found.ci95))
-            table.rows.append(Row((*head, Cell(arrowed(asked)), *values, gap, Cell(word))))
+            table.rows.append(TableRow((*head, Cell(arrowed(asked)), *values, gap, Cell(word))))
     yield table
 
 
@@ -145,7 +147,9 @@ def chosen(sweep: Sweep) -> Table:
     for operation, one in sweep.record["chosen"].items():
         if one["position"] is None:
             text = Cell("none keeps the budget", f"closest {sweep.alpha(one['closest']):g}")
-            table.rows.append(Row((Cell(operation), Cell(""), text, *[Cell("")] * (len(table.head) - 3)), "missing"))
+            table.rows.append(
+                TableRow((Cell(operation), Cell(""), text, *[Cell("")] * (len(table.head) - 3)), "missing")
+            )
             continue
         best = one.get("best") or one["position"]
         beside = "" if best == one["position"] else f"best there {sweep.alpha(best):g}"
@@ -153,7 +157,7 @@ def chosen(sweep: Sweep) -> Table:
         cells += change_cells(one["against_expert"], sweep.target)
         if sweep.ability:
             cells.append(figure_cell(one["budget_test"] or sweep.on_half(one["position"], sweep.ability)))
-        table.rows.append(Row(tuple(cells), "chosen" if operation == sweep.main else ""))
+        table.rows.append(TableRow(tuple(cells), "chosen" if operation == sweep.main else ""))
     return table
 
 
@@ -173,7 +177,7 @@ def everything(sweep: Sweep) -> Table:
         kind = "chosen" if label in picked else "model" if one["alpha"] is None else ""
         kind += " first" if one["operation"] != before and one["alpha"] is not None else ""
         before = one["operation"]
-        table.rows.append(Row((Cell(before), alpha_cell(one["alpha"]), *cells), kind.strip()))
+        table.rows.append(TableRow((Cell(before), alpha_cell(one["alpha"]), *cells), kind.strip()))
     table.rows.extend(_controls(sweep, names))
     return table
 
@@ -193,7 +197,7 @@ def _fewer(sweep: Sweep, names: list[ScoreName]) -> str:
     return f" _plain: {OVER_PLAIN}, n = {counts}." if counts else ""
 
 
-def _controls(sweep: Sweep, names: list[ScoreName]) -> Iterator[Row]:
+def _controls(sweep: Sweep, names: list[ScoreName]) -> Iterator[TableRow]:
     for kind, text in CONTROLS.items():
         cells = []
         for name in names:
@@ -201,4 +205,4 @@ def _controls(sweep: Sweep, names: list[ScoreName]) -> Iterator[Row]:
             found = [one for each, one in known.items() if control_of(name.task, each, name.score) == kind]
             cells.append(Cell(number(found[0]["value"])) if found else Cell(""))
         if any(cell.text for cell in cells):
-            yield Row((Cell(text), Cell(""), *cells), "control first" if kind == "chance" else "control")
+            yield TableRow((Cell(text), Cell(""), *cells), "control first" if kind == "chance" else "control")

@@ -54,7 +54,7 @@ class Runner:
         """
         if not points:
             return
-        evaluated_models = {point: self._subject(point) for point in points}
+        evaluated_models = {point: self._evaluated_model(point) for point in points}
 
         def turn_through(runs: Sequence[Run]) -> None:
             total, left = sum(len(run.chosen) for run in runs), sum(len(run.unasked) for run in runs)
@@ -87,7 +87,7 @@ class Runner:
             self._loaded = None
             free_memory()
 
-    def _subject(self, point: SweepPoint) -> EvaluatedModel:
+    def _evaluated_model(self, point: SweepPoint) -> EvaluatedModel:
         assert self.settings.output is not None
         random = self.settings.seed if point.operation == "random" else None
         record = {**self.provenance, **point.to_dict(), "random_seed": random}

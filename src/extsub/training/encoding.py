@@ -22,11 +22,11 @@ MASKED = -100
 CHUNK = 1024
 """rows that are tokenised together: enough to keep every core busy, few enough to show progress"""
 
-Progress = Callable[[Iterable[Sequence[Example]], int], Iterable[Sequence[Example]]]
+ChunkProgress = Callable[[Iterable[Sequence[Example]], int], Iterable[Sequence[Example]]]
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedExamples:
     """Rows ready for training; ``answers[i]`` is where the answer starts in ``tokens[i]``."""
 
     tokens: list[list[int]]
@@ -55,9 +55,9 @@ def encode(
     tokenizer: PreTrainedTokenizerBase,
     template: Template,
     max_length: int,
-    progress: Progress = lambda chunks, _: chunks,
+    progress: ChunkProgress = lambda chunks, _: chunks,
     places: Sequence[str] = (),
-) -> Encoded:
+) -> EncodedExamples:
     """Tokenise prompt and answer as one text, so that tokens fall as they do in running text.
 
     Every token that holds a part of the answer is learnt, and its end; a row longer than ``max_length`` loses its end
@@ -94,7 +94,7 @@ def encode(
     if not tokens:
         raise ExtSubError(f"every prompt alone fills --max-length {max_length}: nothing would be learnt; raise it")
     notes = tuple(f"{count:,} of {len(examples):,} rows: {what}" for what, count in changes.items())
-    return Encoded(tokens, answers, truncated, len(examples) - len(tokens), notes)
+    return EncodedExamples(tokens, answers, truncated, len(examples) - len(tokens), notes)
 
 
 def _changes(prompt: str, example: Example, said: Said) -> Iterator[str]:
@@ -107,7 +107,7 @@ def _changes(prompt: str, example: Example, said: Said) -> Iterator[str]:
         yield "the chat template leaves out or rewrites a part of the messages before the question; it is asked so too"
 
 
-def to_dataset(rows: Encoded, packed_length: int | None) -> Dataset:
+def to_dataset(rows: EncodedExamples, packed_length: int | None) -> Dataset:
     """Rows as TRL takes them, several in one of at most ``packed_length`` tokens if so asked."""
     from datasets import Dataset, disable_progress_bars
 

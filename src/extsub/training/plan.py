@@ -13,7 +13,7 @@ from extsub.errors import ExtSubError, counted
 from extsub.extras import require
 from extsub.models.base import ModelName, choose_dtype, find_model, load_config, load_tokenizer, positions
 from extsub.models.prompts import usual_template
-from extsub.training.encoding import Encoded, Progress, encode, to_dataset
+from extsub.training.encoding import ChunkProgress, EncodedExamples, encode, to_dataset
 from extsub.training.kinds import parameters, sketch
 from extsub.training.sampler import LengthOrderedBatches
 from extsub.training.settings import PROMPT_LEARNING, TrainingSettings
@@ -44,7 +44,7 @@ class Plan:
     config: PretrainedConfig
     tokenizer: PreTrainedTokenizerBase
     data: Data
-    rows: Encoded
+    rows: EncodedExamples
     order: LengthOrderedBatches
     dtype: torch.dtype
     processes: int
@@ -191,7 +191,7 @@ class Plan:
         }
 
 
-def plan_training(settings: TrainingSettings, progress: Progress | None = None) -> Plan:
+def plan_training(settings: TrainingSettings, progress: ChunkProgress | None = None) -> Plan:
     """Check everything that can be checked without weights: whether the adapter fits the model's architecture first.
 
     Raises:
@@ -271,7 +271,7 @@ def _share(settings: TrainingSettings, processes: int) -> tuple[int, int]:
     return micro_batch, rows // micro_batch
 
 
-def _check_length(settings: TrainingSettings, config: PretrainedConfig, rows: Encoded) -> None:
+def _check_length(settings: TrainingSettings, config: PretrainedConfig, rows: EncodedExamples) -> None:
     longest, allowed = max(rows.lengths), positions(config)
     virtual = settings.virtual_tokens if settings.kind in PROMPT_LEARNING else 0
     if allowed is not None and virtual >= allowed:
@@ -284,7 +284,7 @@ def _check_length(settings: TrainingSettings, config: PretrainedConfig, rows: En
         )
 
 
-def _check_vocabulary(settings: TrainingSettings, config: PretrainedConfig, rows: Encoded) -> None:
+def _check_vocabulary(settings: TrainingSettings, config: PretrainedConfig, rows: EncodedExamples) -> None:
     highest, size = max(map(max, rows.tokens)), config.get_text_config().vocab_size
     if highest >= size:
         raise ExtSubError(

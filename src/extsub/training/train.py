@@ -15,7 +15,7 @@ from extsub.files.staging import staged
 from extsub.files.writing import locked, make_parents, remove_empty, writing
 from extsub.models.base import is_out_of_memory, load_model
 from extsub.training import checkpoints
-from extsub.training.encoding import MASKED, Progress, to_dataset
+from extsub.training.encoding import MASKED, ChunkProgress, to_dataset
 from extsub.training.kinds import peft_config
 from extsub.training.plan import Plan, plan_training
 from extsub.training.record import identity, training_record, write_adapter
@@ -33,7 +33,7 @@ DONE = ("--resume writes it", "the training is done")
 """what is said where only the result cannot be written"""
 
 
-def train(settings: TrainingSettings, *, resume: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+def train(settings: TrainingSettings, *, resume: bool = False, progress: ChunkProgress | None = None) -> dict[str, Any]:
     """Train one adapter and write it to ``settings.output``: an ordinary PEFT adapter, a model card, ``training.json``
     and ``loss.png``.
 

@@ -13,7 +13,7 @@ from extsub.errors import ExtSubError
 from extsub.escaping import line
 from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.task import Item, Items, Row, Task
+from extsub.evaluation.task import Item, ItemResult, Items, Task
 from extsub.files.reading import located
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ def _is_hidden(path: Path) -> bool:
     return "__pycache__" in path.parts or path.name.startswith(".")
 
 
-def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings) -> Iterator[tuple[int, Row]]:
+def _ask(
+    model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings
+) -> Iterator[tuple[int, ItemResult]]:
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 

@@ -10,14 +10,14 @@ from extsub.data.rows import read_rows
 from extsub.errors import ExtSubError
 from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.task import Item, Items, Row, Task, conversation, examples_of, questions_of
+from extsub.evaluation.task import Item, ItemResult, Items, Task, conversation, examples_of, questions_of
 from extsub.inference.requests import Question, request
 from extsub.models.prompts import ending
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from extsub.inference.encoding import Encoded
+    from extsub.inference.encoding import EncodedRequest
     from extsub.inference.language_model import LanguageModel
 
 
@@ -35,7 +35,9 @@ def _questions(item: Item) -> list[Question]:
     return [Question(conversation(item), (item["answer"],) if "answer" in item else ())]
 
 
-def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings) -> Iterator[tuple[int, Row]]:
+def _ask(
+    model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings
+) -> Iterator[tuple[int, ItemResult]]:
     """At every token of the answer and at the end token after it; without an answer, at its first token."""
     import torch
 
@@ -53,7 +55,7 @@ def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSe
         requests[index] = one if question.choices else one._replace(continuations=("",))
     special = settings.asked_with != "chat"
 
-    def work(batch: list[Encoded], _: int) -> list[tuple[int, Row]]:
+    def work(batch: list[EncodedRequest], _: int) -> list[tuple[int, ItemResult]]:
         rows = [item.rows[0] for item in batch]
         ours = answer_logits(model, rows)
         with switched_to(model, reference) as other:

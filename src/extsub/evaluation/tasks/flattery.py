@@ -12,7 +12,7 @@ from extsub.data.rows import read_rows
 from extsub.errors import ExtSubError
 from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.task import Item, Items, Row, Task, conversation, questions_of
+from extsub.evaluation.task import Item, ItemResult, Items, Task, conversation, questions_of
 from extsub.inference.requests import Question, choose
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ def _question(item: Item) -> Question:
     return Question(conversation(item), openings())
 
 
-def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings) -> Iterator[tuple[int, Row]]:
+def _ask(
+    model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings
+) -> Iterator[tuple[int, ItemResult]]:
     questions = {index: _question(item) for index, item in items.items()}
     for index, choice in choose(model, questions, settings.asked_with, settings.rows_at_once):
         yield (

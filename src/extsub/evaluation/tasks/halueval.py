@@ -15,7 +15,7 @@ from extsub.data.rows import fields_of, read_rows
 from extsub.errors import ExtSubError
 from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.task import Item, Items, Row, Task, text_of
+from extsub.evaluation.task import Item, ItemResult, Items, Task, text_of
 from extsub.inference.requests import Question, choose
 from extsub.models.prompts import user_message
 
@@ -50,7 +50,7 @@ def _read(kind: str, settings: EvaluationSettings, data: str | None) -> Items:
 
 def _ask(
     kind: str, model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings
-) -> Iterator[tuple[int, Row]]:
+) -> Iterator[tuple[int, ItemResult]]:
     questions = {index: _question(kind, item) for index, item in items.items()}
     for index, choice in choose(model, questions, settings.asked_with, settings.rows_at_once, end_token=True):
         texts = questions[index].choices

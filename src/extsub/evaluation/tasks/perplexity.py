@@ -9,11 +9,11 @@ from extsub.data.rows import has, read_rows, read_text
 from extsub.errors import ExtSubError
 from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.task import Item, Items, Row, Task, conversation, examples_of, text_of
+from extsub.evaluation.task import Item, ItemResult, Items, Task, conversation, examples_of, text_of
 from extsub.inference.requests import Question, choose
 
 if TYPE_CHECKING:
-    from extsub.inference.encoding import Row as Tokens
+    from extsub.inference.encoding import Continuation
     from extsub.inference.language_model import LanguageModel
 
 WINDOW = 2048
@@ -34,12 +34,14 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
     return examples_of(data, settings)
 
 
-def _ask(model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings) -> Iterator[tuple[int, Row]]:
-    from extsub.inference.encoding import Encoded
+def _ask(
+    model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings
+) -> Iterator[tuple[int, ItemResult]]:
+    from extsub.inference.encoding import EncodedRequest
     from extsub.inference.log_likelihood import score_rows
 
     texts = {index: item["text"] for index, item in items.items() if "text" in item}
-    encoded = [Encoded(index, tuple(_windows(model, index, text)), False) for index, text in texts.items()]
+    encoded = [EncodedRequest(index, tuple(_windows(model, index, text)), False) for index, text in texts.items()]
     for one in score_rows(model, encoded, settings.rows_at_once):
         total = sum(part.total for part in one.likelihoods)
         yield one.index, _row(items[one.index], total, sum(part.tokens for part in one.likelihoods))
@@ -53,14 +55,14 @@ def _questions(item: Item) -> list[Question]:
     return [Question(conversation(item), (item["answer"],))] if "messages" in item else []
 
 
-def _row(item: Item, log_likelihood: float, tokens: int) -> Row:
+def _row(item: Item, log_likelihood: float, tokens: int) -> ItemResult:
     scores = {"perplexity": [-log_likelihood, tokens]}
     return {**item, "log_likelihood": log_likelihood, "tokens": tokens, "scores": scores}
 
 
-def _windows(model: LanguageModel, index: int, text: str) -> Iterator[Tokens]:
+def _windows(model: LanguageModel, index: int, text: str) -> Iterator[Continuation]:
     """Every token once: after the start token or, in later windows, after the last token of the window before."""
-    from extsub.inference.encoding import Row as Tokens
+    from extsub.inference.encoding import Continuation
 
     tokenizer = model.tokenizer
     tokens = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -68,7 +70,7 @@ def _windows(model: LanguageModel, index: int, text: str) -> Iterator[Tokens]:
     model.check_tokens(index, [begin, *tokens])
     tokens, step = [begin, *tokens], min(WINDOW, model.longest or WINDOW) - 1
     for start in range(0, len(tokens) - 1, step):
-        yield Tokens(tokens[start : start + step + 1], 1)
+        yield Continuation(tokens[start : start + step + 1], 1)
 
 
 TASK = Task(

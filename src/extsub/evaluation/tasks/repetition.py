@@ -10,7 +10,7 @@ from extsub.data.rows import fields_of, has, reach, read_rows
 from extsub.errors import ExtSubError
 from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.task import Item, Items, Row, Task
+from extsub.evaluation.task import Item, ItemResult, Items, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,7 +45,7 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
 
 def _ask(
     tokenizer: PreTrainedTokenizerBase, items: Mapping[int, Item], settings: EvaluationSettings
-) -> Iterator[tuple[int, Row]]:
+) -> Iterator[tuple[int, ItemResult]]:
     for index, item in items.items():
         tokens = tokenizer(item["text"], add_special_tokens=False, verbose=False)["input_ids"]
         scores = {f"repeated_{n}grams": repetition(tokens, n) for n in range(1, LONGEST + 1)}

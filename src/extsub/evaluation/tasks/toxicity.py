@@ -13,7 +13,7 @@ from extsub.errors import ExtSubError
 from extsub.evaluation.judges import check_weights
 from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.task import Item, Items, Row, Task, conversation, questions_of
+from extsub.evaluation.task import Item, ItemResult, Items, Task, conversation, questions_of
 from extsub.inference.requests import Question, answer
 from extsub.models.base import check_words, explained, find_model
 
@@ -35,7 +35,7 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
 
 def _ask(
     respondent: LanguageModel | Server, items: Mapping[int, Item], settings: EvaluationSettings
-) -> Iterator[tuple[int, Row]]:
+) -> Iterator[tuple[int, ItemResult]]:
     questions = {index: conversation(item) for index, item in items.items()}
     for prompt, one in answer(
         respondent, questions, settings.asked_with, settings.rows_at_once, settings.max_new_tokens or NEW_TOKENS
@@ -44,7 +44,7 @@ def _ask(
         yield one.index, {**items[one.index], **row}
 
 
-def _judge(rows: Mapping[int, Row], settings: EvaluationSettings) -> Iterator[tuple[int, Row]]:
+def _judge(rows: Mapping[int, ItemResult], settings: EvaluationSettings) -> Iterator[tuple[int, ItemResult]]:
     texts = {index: row["answer"] for index, row in rows.items()}
     for index, labels in classify(settings.toxicity_model, texts, settings.rows_at_once):
         toxicity = labels.pop("toxicity")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.style import is_styled
-from extsub.evaluation.task import Item, Items, Row, Task
+from extsub.evaluation.task import Item, ItemResult, Items, Task
 from extsub.evaluation.tasks.truthfulqa import CHOICE_FILES, read_questions
 from extsub.inference.requests import Question, choose
 from extsub.models.prompts import user_message
@@ -109,7 +109,7 @@ def _multiple(item: Item) -> Question:
 
 def _ask_multiple(
     model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings
-) -> Iterator[tuple[int, Row]]:
+) -> Iterator[tuple[int, ItemResult]]:
     questions = {index: _multiple(item) for index, item in items.items()}
     for index, choice in choose(model, questions, settings.asked_with, settings.rows_at_once):
         item, choices = items[index], questions[index].choices
@@ -184,7 +184,7 @@ def _binary(item: Item) -> list[Question]:
 
 def _ask_binary(
     model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings
-) -> Iterator[tuple[int, Row]]:
+) -> Iterator[tuple[int, ItemResult]]:
     """Each question thrice: its answers by likelihood, and shown as A and B in both orders."""
     questions = {3 * index + way: one for index, item in items.items() for way, one in enumerate(_binary(item))}
     done: dict[int, dict[int, list[float]]] = {}

@@ -11,7 +11,7 @@ from extsub.evaluation.judges import QUESTIONS, check_judge, judge
 from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.style import is_evasive
-from extsub.evaluation.task import Item, Items, Row, Task
+from extsub.evaluation.task import Item, ItemResult, Items, Task
 from extsub.evaluation.tasks.truthfulqa import CSV_FILES, NO_COMMENT, read_questions
 from extsub.inference.requests import Question, answer
 from extsub.models.prompts import user_message
@@ -44,7 +44,7 @@ def _check(settings: EvaluationSettings) -> tuple[str, ...]:
 
 def _ask(
     respondent: LanguageModel | Server, items: Mapping[int, Item], settings: EvaluationSettings
-) -> Iterator[tuple[int, Row]]:
+) -> Iterator[tuple[int, ItemResult]]:
     questions = {index: _question(item).messages for index, item in items.items()}
     for prompt, one in answer(
         respondent, questions, settings.asked_with, settings.rows_at_once, settings.max_new_tokens or NEW_TOKENS
@@ -57,7 +57,7 @@ def _question(item: Item) -> Question:
     return Question([user_message(item["question"])])
 
 
-def _judge(rows: Mapping[int, Row], settings: EvaluationSettings) -> Iterator[tuple[int, Row]]:
+def _judge(rows: Mapping[int, ItemResult], settings: EvaluationSettings) -> Iterator[tuple[int, ItemResult]]:
     judges = {"truth": settings.truth_judge, "info": settings.info_judge}
     asked = {index: (row["question"], row["answer"]) for index, row in rows.items()}
     said = {name: judge(model, QUESTIONS[name], asked, settings) for name, model in judges.items() if model != "none"}
