@@ -29,7 +29,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from extsub.inference.encoding import Request
 from extsub.inference.language_model import LanguageModel, load_base
 from extsub.inference.requests import Question, request
-from extsub.models.adapter_info import find
+from extsub.models.adapter_handle import find
 from extsub.models.base import find_model
 from extsub.models.prompts import Prompt, user_message
 from machine import apart, processor

@@ -40,7 +40,7 @@ from extsub.combination.profile import read_profile
 from extsub.data.instructions import load_data, load_prompts
 from extsub.escaping import line
 from extsub.evaluation.store import read_items, read_results
-from extsub.models.adapter_info import base_of, find
+from extsub.models.adapter_handle import base_of, find
 from extsub.models.attaching import attach
 from extsub.recipe.schema import read_recipe
 from extsub.recipe.stages import Stages

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 import tiny
 from extsub.inference.language_model import LanguageModel, load_base
-from extsub.models.adapter_info import find
+from extsub.models.adapter_handle import find
 from extsub.models.base import find_model
 
 KINDS = ("lora", "ia3", "prefix", "p-tuning", "prompt")

@@ -20,7 +20,7 @@ from conftest import start
 from extsub import ExtSubError, combine, load_adapter, save_adapter
 from extsub.demo import model as demo_model
 from extsub.inference.language_model import load_base
-from extsub.models.adapter_info import find
+from extsub.models.adapter_handle import find
 from extsub.models.base import find_model, load_config, load_model
 
 COMMIT, OLD = "c" * 40, "0" * 40

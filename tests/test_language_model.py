@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, Lfm2Config, Mamba2Config
 import tiny
 from extsub import Dial, ExtSubError, load_adapter
 from extsub.inference.language_model import Base, load_base, switched_to
-from extsub.models.adapter_info import base_of, find
+from extsub.models.adapter_handle import base_of, find
 from extsub.models.base import find_model
 
 pytestmark = [

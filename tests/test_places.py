@@ -21,7 +21,7 @@ import tiny
 from extsub import Dial, ExtSubError, combine, load_adapter, save_adapter
 from extsub.combination.profile import Profile
 from extsub.inference.language_model import Base, load_base, switched_to
-from extsub.models.adapter_info import find
+from extsub.models.adapter_handle import find
 from extsub.models.base import find_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries

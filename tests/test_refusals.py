@@ -345,7 +345,7 @@ model.safetensors.index.json""".split()
 
 @pytest.mark.parametrize("file", TRAINED)
 def test_weights_that_were_trained_beside_the_adapter_are_not_lost_without_a_word(tmp_path: Path, file: str) -> None:
-    from extsub.models.adapter_info import find
+    from extsub.models.adapter_handle import find
 
     folder = build.lora(tmp_path / "a")
     (folder / file).write_bytes(b"")
@@ -355,7 +355,7 @@ def test_weights_that_were_trained_beside_the_adapter_are_not_lost_without_a_wor
 
 
 def test_every_other_file_of_weights_is_named_and_what_a_trainer_keeps_is_not(tmp_path: Path) -> None:
-    from extsub.models.adapter_info import find
+    from extsub.models.adapter_handle import find
 
     folder = build.lora(tmp_path / "a")
     for file in (*NOTED, *HARMLESS, "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"):

@@ -23,7 +23,7 @@ from extsub.evaluation.task import ItemResult, Items, Task, data_of, limited, sc
 from extsub.evaluation.tasks import TASKS
 from extsub.files.writing import write_whole
 from extsub.inference import language_model
-from extsub.models import adapter_info
+from extsub.models import adapter_handle
 
 LIBRARIES = ("extsub", "torch", "transformers", "peft", "lm_eval", "sacrebleu", "rouge-score", "openai")
 SETTINGS = ("prompt", "limit", "seed", "dtype", "backend", "url")
@@ -82,7 +82,7 @@ def items_of(tasks: Sequence[Task], settings: EvaluationSettings) -> dict[str, I
 
 def _check_drift(evaluated_models: Sequence[EvaluatedModel], settings: EvaluationSettings) -> None:
     if settings.reference:
-        adapter_info.find(settings.reference)
+        adapter_handle.find(settings.reference)
     for evaluated in evaluated_models:
         if evaluated.adapter is None:
             raise ExtSubError("drift compares an adapter with its base, or with --reference: give --adapter")

@@ -10,8 +10,8 @@ from typing import Any
 
 from extsub.errors import ExtSubError
 from extsub.evaluation.settings import Asking
-from extsub.models import adapter_info
-from extsub.models.adapter_info import AdapterInfo
+from extsub.models import adapter_handle
+from extsub.models.adapter_handle import AdapterHandle
 from extsub.models.base import ModelName, load_config
 
 PROBE = 2**20
@@ -22,7 +22,7 @@ class EvaluatedModel:
     """A model that is evaluated: the base, an adapter on it, or one on a server."""
 
     label: str
-    adapter: AdapterInfo | None
+    adapter: AdapterHandle | None
     folder: Path | None
     record: dict[str, Any]
     notes: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ def evaluated_models_of(settings: Asking, output: Path | None) -> list[Evaluated
     Raises:
         ExtSubError: an adapter or the base is not there, or two adapters have the same name.
     """
-    adapters = [adapter_info.find(name) for name in settings.adapter]
+    adapters = [adapter_handle.find(name) for name in settings.adapter]
     for one in adapters:
         if one.changes_base and (len(adapters) > 1 or getattr(settings, "reference", None)):
             raise ExtSubError(f"{one.given} changes its base when it is loaded (PiSSA and the like): evaluate it alone")
@@ -47,7 +47,7 @@ def evaluated_models_of(settings: Asking, output: Path | None) -> list[Evaluated
     if settings.backend == "openai":
         record = {"base": None, "server": settings.url, "served_name": settings.model}
         return [EvaluatedModel(str(settings.model), None, output, record)]
-    base = adapter_info.base_of(settings.model, adapters)
+    base = adapter_handle.base_of(settings.model, adapters)
     known = identify(base)
     if not adapters:
         return [EvaluatedModel(known["base"], None, output, {**known, "adapter": None}, base.notes)]
@@ -69,7 +69,7 @@ def base_of(settings: Asking, evaluated_models: Sequence[EvaluatedModel]) -> Mod
     """
     if settings.backend == "openai":
         return None
-    return adapter_info.base_of(settings.model, [one.adapter for one in evaluated_models if one.adapter])
+    return adapter_handle.base_of(settings.model, [one.adapter for one in evaluated_models if one.adapter])
 
 
 def identify(base: ModelName) -> dict[str, Any]:

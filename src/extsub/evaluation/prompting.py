@@ -15,7 +15,7 @@ from extsub.evaluation.evaluated_model import EvaluatedModel
 from extsub.evaluation.settings import Asking
 from extsub.evaluation.task import Item, Items, Task, limited
 from extsub.inference.requests import request
-from extsub.models.adapter_info import AdapterInfo
+from extsub.models.adapter_handle import AdapterHandle
 from extsub.models.base import ModelName, load_config, load_tokenizer
 from extsub.models.prompts import Prompt, PromptOption, has_chat_template, usual_template
 
@@ -29,7 +29,7 @@ def settled(
     tasks: Sequence[Task],
     items: Mapping[str, Items],
     settings: Settings,
-    adapters: Sequence[AdapterInfo],
+    adapters: Sequence[AdapterHandle],
     base: ModelName | None,
 ) -> Settings:
     """The settings with the prompt that they mean: ``auto`` is the template that the first adapter was trained with
@@ -78,7 +78,7 @@ def _notes(evaluated: EvaluatedModel, given: PromptOption, taken: Prompt) -> tup
     return ()
 
 
-def notes_on(adapter: AdapterInfo, given: PromptOption, taken: Prompt) -> tuple[str, ...]:
+def notes_on(adapter: AdapterHandle, given: PromptOption, taken: Prompt) -> tuple[str, ...]:
     """What a user should know of an adapter that is asked with a prompt, in sentences."""
     if adapter.template is None:
         unknown = f"nothing says which template it was trained with: asked with --prompt {taken}"

@@ -18,7 +18,7 @@ from extsub.inference import language_model
 from extsub.inference.batching import free_memory
 from extsub.inference.language_model import Base, LanguageModel
 from extsub.inference.server import Server
-from extsub.models import adapter_info
+from extsub.models import adapter_handle
 from extsub.models.base import load_config, load_tokenizer
 
 Progress = Callable[[str, int, int], contextlib.AbstractContextManager[Callable[[int], None]]]
@@ -84,7 +84,7 @@ def ask_all(
         for run in runs:
             ask(run, server, settings, group, progress)
         return
-    name = adapter_info.base_of(settings.model, [one.adapter for one in evaluated_models if one.adapter])
+    name = adapter_handle.base_of(settings.model, [one.adapter for one in evaluated_models if one.adapter])
     if all(run.task.needs == "tokenizer" for run in runs if run.unasked):
         tokenizer = load_tokenizer(name, load_config(name))
         for run in runs:
@@ -109,7 +109,7 @@ def _ask_model(
 ) -> None:
     wanted = any("reference" in run.task.settings for run in runs)
     name = getattr(settings, "reference", None) if wanted else None
-    reference = adapter_info.find(name) if name else None
+    reference = adapter_handle.find(name) if name else None
     with base.with_adapter(evaluated.adapter, reference) as model:
         for run in runs:
             ask(run, base.tokenizer if run.task.needs == "tokenizer" else model, settings, group, progress)

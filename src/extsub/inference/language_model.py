@@ -14,7 +14,7 @@ from extsub.errors import ExtSubError
 from extsub.extras import require
 from extsub.inference.soundness import UNTRIED, Soundness
 from extsub.inference.trial import soundness_of
-from extsub.models.adapter_info import AdapterInfo
+from extsub.models.adapter_handle import AdapterHandle
 from extsub.models.attaching import attach, attach_reference, detach
 from extsub.models.base import ModelName, choose_dtype, load_config, load_model, load_tokenizer, positions
 
@@ -105,7 +105,7 @@ class Base:
 
     @contextlib.contextmanager
     def with_adapter(
-        self, adapter: AdapterInfo | None, reference: AdapterInfo | None = None
+        self, adapter: AdapterHandle | None, reference: AdapterHandle | None = None
     ) -> Generator[LanguageModel]:
         """The base with an adapter on it (or none), until the block ends.
 
@@ -149,7 +149,7 @@ def device() -> torch.device:
 
 
 @contextlib.contextmanager
-def switched_to(model: LanguageModel, reference: AdapterInfo | None) -> Generator[LanguageModel]:
+def switched_to(model: LanguageModel, reference: AdapterHandle | None) -> Generator[LanguageModel]:
     """The model with the reference adapter active, or without any adapter, until the block ends."""
     if model.module is model.base:
         yield model

@@ -18,7 +18,7 @@ from extsub.adapters.reading import read_config
 from extsub.errors import ExtSubError, counted
 from extsub.escaping import brief, line
 from extsub.models import layer_names
-from extsub.models.adapter_info import AdapterInfo
+from extsub.models.adapter_handle import AdapterHandle
 from extsub.models.base import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ PEFT_RAISES = (
 LAYER = f"{layer_names.LAYER}."
 
 
-def attach(model: PreTrainedModel, adapter: AdapterInfo) -> Any:
+def attach(model: PreTrainedModel, adapter: AdapterHandle) -> Any:
     """PEFT's loader turns what is missing into a warning and ignores what it does not know: here both are refused.
 
     Raises:
@@ -60,7 +60,7 @@ def attach(model: PreTrainedModel, adapter: AdapterInfo) -> Any:
     return module
 
 
-def _load(module: Any, name: str, adapter: AdapterInfo, weights: set[str], moved: _Moved | None) -> None:
+def _load(module: Any, name: str, adapter: AdapterHandle, weights: set[str], moved: _Moved | None) -> None:
     if moved:
         layer_names.fill(module, name, moved.adapter, moved.where)
     else:
@@ -95,7 +95,7 @@ class _Moved:
     config: Any
 
 
-def _moved(model: PreTrainedModel, adapter: AdapterInfo, weights: set[str]) -> _Moved | None:
+def _moved(model: PreTrainedModel, adapter: AdapterHandle, weights: set[str]) -> _Moved | None:
     base = layer_names.Base(model)
     layers = {key.removeprefix(PREFIX).partition(".lora_")[0] for key in weights if ".lora_" in key}
     if all(map(base.has_as_named, layers)) and not any(".default." in key for key in weights):
@@ -108,7 +108,7 @@ def _moved(model: PreTrainedModel, adapter: AdapterInfo, weights: set[str]) -> _
     return _Moved(read, where, layer_names.config_for(base, read, where)) if where else None
 
 
-def _check_heeded(module: Any, adapter: AdapterInfo) -> None:
+def _check_heeded(module: Any, adapter: AdapterHandle) -> None:
     """Not every architecture goes on from keys and values, or embeddings, that are handed to it."""
     tokens = torch.zeros(1, 2, dtype=torch.long, device=module.device)
     module.eval()
@@ -136,7 +136,7 @@ def detach(module: Any) -> None:
         del base.peft_config
 
 
-def attach_reference(module: Any, reference: AdapterInfo, adapter: AdapterInfo) -> None:
+def attach_reference(module: Any, reference: AdapterHandle, adapter: AdapterHandle) -> None:
     """A second adapter, named ``reference``, to switch to; the first stays active.
 
     Raises:
@@ -158,7 +158,7 @@ def attach_reference(module: Any, reference: AdapterInfo, adapter: AdapterInfo) 
     module.set_adapter("default")
 
 
-def _own_weights(model: PreTrainedModel, adapter: AdapterInfo) -> set[str]:
+def _own_weights(model: PreTrainedModel, adapter: AdapterHandle) -> set[str]:
     """The names of an adapter's tensors. PEFT saves embeddings beside it when they have an adapter or were resized; as
     long as they are the base's, they change nothing.
 
@@ -190,7 +190,7 @@ def _own_weights(model: PreTrainedModel, adapter: AdapterInfo) -> set[str]:
     return set(weights) - copies.keys()
 
 
-def _check_complete(module: Any, name: str, found: set[str], adapter: AdapterInfo) -> None:
+def _check_complete(module: Any, name: str, found: set[str], adapter: AdapterHandle) -> None:
     from peft import get_peft_model_state_dict
 
     expected = set(get_peft_model_state_dict(module, adapter_name=name, save_embedding_layers=False))
@@ -205,7 +205,7 @@ def _check_complete(module: Any, name: str, found: set[str], adapter: AdapterInf
 
 
 @contextlib.contextmanager
-def _explained(adapter: AdapterInfo) -> Generator[None]:
+def _explained(adapter: AdapterHandle) -> Generator[None]:
     try:
         yield
     except PEFT_RAISES as error:

@@ -23,7 +23,7 @@ from extsub.arrays import Array
 from extsub.combination.combine import Combination, combine
 from extsub.combination.profile import Profile
 from extsub.errors import ExtSubError
-from extsub.models.adapter_info import find
+from extsub.models.adapter_handle import find
 from extsub.models.attaching import attach, detach
 from extsub.models.layer_names import Base, places, tensors_of
 from extsub.models.tensors import to_torch

@@ -21,7 +21,7 @@ from extsub.evaluation.run import Progress, silent
 from extsub.evaluation.store import RESULTS, working_in
 from extsub.evaluation.task import Items, Task, limited
 from extsub.files.writing import write_together
-from extsub.models import adapter_info
+from extsub.models import adapter_handle
 from extsub.sweeping.budget import Budget, ScoreName, find_score
 from extsub.sweeping.grid import SweepPoint, companions, parse_alphas, sweep_points
 from extsub.sweeping.runner import Runner
@@ -54,8 +54,8 @@ def sweep(
     items = items_of(tasks, settings)
     check_halves(settings, items, target, budget)
     adapters = [load_adapter(name) for name in (expert, *anti_experts)]
-    named = [adapter_info.find(one) for one in (expert, *anti_experts)]
-    name = adapter_info.base_of(settings.model, named)
+    named = [adapter_handle.find(one) for one in (expert, *anti_experts)]
+    name = adapter_handle.base_of(settings.model, named)
     provenance = {**identify(name), "adapters": [one.source.provenance() for one in adapters if one.source]}
     group = process_group()
     group.run_on_main(lambda: _check_output(settings.output))

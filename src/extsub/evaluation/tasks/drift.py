@@ -45,7 +45,7 @@ def _ask(
     from extsub.inference.encoding import encode
     from extsub.inference.language_model import switched_to
     from extsub.inference.log_likelihood import answer_logits, in_chunks, size_of
-    from extsub.models.adapter_info import find
+    from extsub.models.adapter_handle import find
 
     reference = find(settings.reference) if settings.reference else None
     requests = {}

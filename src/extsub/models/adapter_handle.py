@@ -27,7 +27,7 @@ KINDS = (*READERS, "P_TUNING", "PROMPT_TUNING")
 
 
 @dataclass(frozen=True)
-class AdapterInfo:
+class AdapterHandle:
     """Where an adapter is and what its config says of itself."""
 
     source: Source
@@ -47,7 +47,7 @@ class AdapterInfo:
         return self.source.name
 
 
-def find(name: str) -> AdapterInfo:
+def find(name: str) -> AdapterHandle:
     """An adapter in a folder or on the hub that PEFT may load: its files are whole and hold no code.
 
     Raises:
@@ -68,7 +68,7 @@ def find(name: str) -> AdapterInfo:
     _check_sizes(config, open_tensors(source.weights, name))
     template, notes = template_in(source.folder)
     scale = check_scale(config, name) if kind == "LORA" else ()
-    return AdapterInfo(
+    return AdapterHandle(
         source=source,
         kind=kind,
         base=fields.text(config, "base_model_name_or_path", name),
@@ -92,7 +92,7 @@ def _check_sizes(config: Mapping[str, Any], file: TensorFile) -> None:
             )
 
 
-def base_of(given: str | None, adapters: list[AdapterInfo]) -> ModelName:
+def base_of(given: str | None, adapters: list[AdapterHandle]) -> ModelName:
     """The base model: as given, or as the adapters say.
 
     Raises:
