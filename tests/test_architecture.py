@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,24 @@ import pytest
 import extsub
 
 SOURCE = Path(extsub.__file__).parent
+PAGE = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+
+
+def test_the_page_of_the_architecture_names_what_is_there() -> None:
+    """Every file that it names exists, every room is in picture and table, and no way has more than eight stops."""
+    rooms = {
+        path.name + "/" * path.is_dir() for path in SOURCE.iterdir() if path.name[:4] not in ("__in", "__py", "py.t")
+    }
+    picture, table = PAGE.split("```")[1], PAGE.split("| room |")[1].split("\n\n")[0]
+    assert {room for room in rooms if room not in picture} == set()
+    assert {room for room in rooms if f"`{room}`" not in table} == set()
+    files = {str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py")}
+    names = files | {file.rpartition("/")[2] for file in files}  # the table leaves the room out
+    assert {name for name in re.findall(r"`([\w/]+\.py)`", PAGE) if name not in names} == set()
+    stops = [re.findall(r"^\d\. (.*)", way, re.MULTILINE) for way in PAGE.split("\n## ")[1:]]
+    assert len(stops) == 3
+    assert all(4 <= len(way) <= 8 for way in stops)
+    assert {name for way in stops for name in re.findall(r"`([\w/]+\.py)`", " ".join(way))} <= files
 
 
 def test_lora_alpha_and_r_live_only_where_lora_is_read_and_explained() -> None:

@@ -68,7 +68,7 @@ _HOMES = {
     "adapters.save": ("save_adapter",),
     "algebra": ("OPERATIONS", "Delta", "Operation", "add", "amplify", "contrast", "ext_sub", "subtract"),
     "combination.combine": ("combine",),
-    "dial": ("Dial",),
+    "models.dial": ("Dial",),
     "errors": ("ExtSubError",),
     "evaluation.compare": ("compare",),
     "evaluation.evaluate": ("evaluate",),
