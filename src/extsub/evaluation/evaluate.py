@@ -31,7 +31,7 @@ SETTINGS = ("prompt", "limit", "seed", "dtype", "backend", "url")
 
 
 def evaluate(
-    tasks: Sequence[str], settings: EvaluationSettings, progress: Progress | None = None
+    tasks: str | Sequence[str], settings: EvaluationSettings, progress: Progress | None = None
 ) -> list[dict[str, Any]]:
     """Evaluate a model, or adapters one after the other, on ``tasks``.
 
@@ -39,7 +39,7 @@ def evaluate(
     interrupted run goes on from its saved items when it is started again; a task that is complete is not repeated.
 
     Args:
-        tasks: names of benchmarks (``TASKS``).
+        tasks: the name of a benchmark (``TASKS``), or several.
         settings: the model, the data, and how to ask.
         progress: shows how far it is.
 
@@ -50,7 +50,7 @@ def evaluate(
     Raises:
         ExtSubError: a task, the data, a model or the output is at fault, or memory or disk is too small.
     """
-    chosen = tasks_named(tasks, settings)
+    chosen = tasks_named([tasks] if isinstance(tasks, str) else tasks, settings)
     items = items_of(chosen, settings)
     group, shown = process_group(), progress or silent
     evaluated_models = evaluated_models_of(settings, settings.output)

@@ -15,6 +15,7 @@ from extsub.files.reading import located
 from extsub.files.writing import check_writable
 from extsub.models.base import Dtype, find_model
 from extsub.models.prompts import Prompt, PromptOption
+from extsub.settings import accept_plain_values
 
 Backend = Literal["transformers", "openai"]
 MODEL = Parameter(group=Group("Model", sort_key=1))
@@ -56,6 +57,7 @@ class Asking:
     """Replace what the output holds."""
 
     def __post_init__(self) -> None:
+        accept_plain_values(self)
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ExtSubError(f"--max-new-tokens {self.max_new_tokens}: expected 1 or more")
         if self.batch_size != "auto" and self.batch_size < 1:

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,10 @@ from extsub.sweeping.settings import POSITIONS, PROFILE, RESULT, TABLE, SweepSet
 
 
 def sweep(
-    expert: str, anti_experts: Sequence[str], settings: SweepSettings, progress: Progress | None = None
+    expert: str | PathLike[str],
+    anti_experts: str | PathLike[str] | Sequence[str | PathLike[str]],
+    settings: SweepSettings,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Evaluate base, expert, anti-expert and every operation at every strength, and choose a strength.
 
@@ -39,6 +43,12 @@ def sweep(
     Under ``accelerate launch`` the items are shared out. An interrupted sweep goes on when it is started again; a
     finished one is not repeated, and a wider grid asks only what is new. What ext-sub must be compared with at the
     strength chosen for it (``companions``) is asked too where the grid does not have it.
+
+    Args:
+        expert: the adapter to improve, a folder or hub id.
+        anti_experts: one adapter trained on examples of what to suppress, or several.
+        settings: what is asked at which strengths, and how one is chosen.
+        progress: shows how far it is.
 
     Returns:
         what ``sweep.json`` holds: figures of every position on all items, and for each operation the strength chosen on
@@ -53,8 +63,10 @@ def sweep(
     operation = searched(points) if settings.search else None
     items = items_of(tasks, settings)
     check_halves(settings, items, target, budget)
-    adapters = [load_adapter(name) for name in (expert, *anti_experts)]
-    named = [adapter_handle.find(one) for one in (expert, *anti_experts)]
+    others = [anti_experts] if isinstance(anti_experts, (str, PathLike)) else anti_experts
+    names = [str(each) for each in (expert, *others)]
+    adapters = [load_adapter(each) for each in names]
+    named = [adapter_handle.find(each) for each in names]
     name = adapter_handle.base_of(settings.model, named)
     provenance = {**identify(name), "adapters": [one.source.provenance() for one in adapters if one.source]}
     group = process_group()
@@ -64,9 +76,7 @@ def sweep(
     runner = Runner(name, provenance, adapters, tasks, items, settings, group, progress or silent, notes)
     with contextlib.ExitStack() as stack, kept_when_interrupted(lambda: _kept(settings.output)):
         group.run_on_main(lambda: stack.enter_context(working_in(_folder(settings.output))))
-        return _carry_out(
-            runner, points, target, budget, operation, {"expert": expert, "anti_experts": [*anti_experts]}
-        )
+        return _carry_out(runner, points, target, budget, operation, {"expert": names[0], "anti_experts": names[1:]})
 
 
 def _carry_out(

@@ -14,6 +14,7 @@ from extsub.errors import ExtSubError
 from extsub.files.writing import check_writable
 from extsub.models.base import find_model
 from extsub.models.prompts import TemplateOption
+from extsub.settings import accept_plain_values
 
 Kind = Literal["lora", "ia3", "prefix", "p-tuning", "prompt"]
 PEFT_TYPES: dict[Kind, str] = {
@@ -144,6 +145,7 @@ class TrainingSettings:
         from extsub.data.instructions import check_fields  # in here, so that --help need not wait for it
         from extsub.data.rows import find_file
 
+        accept_plain_values(self)
         for name, value, least in (
             ("batch_size", self.batch_size, 1),
             ("micro_batch_size", self.micro_batch_size, 1),
