@@ -296,7 +296,9 @@ def sweep(
 
 
 @app.command(help_epilogue="Example: extsub report swept")
-def report(folder: Path, /, *, output: Path | None = None, shown: Printed = DEFAULT) -> None:
+def report(
+    folder: Path, /, *, output: Path | None = None, task_file: tuple[str, ...] = (), shown: Printed = DEFAULT
+) -> None:
     """Write what a sweep found as one page: the verdict, the trade-off, every figure, what the models say.
 
     The page needs nothing else and no network. The same as Markdown and the picture as SVG lie beside it.
@@ -307,18 +309,25 @@ def report(folder: Path, /, *, output: Path | None = None, shown: Printed = DEFA
         What extsub sweep wrote.
     output
         The .html file; report.html in the folder unless given.
+    task_file
+        A Python file of your own that registers a task.
     """
     need("extsub report", "report")
     from extsub.console import summaries
     from extsub.report.page import write_report
 
-    written = write_report(folder, output)
+    written = write_report(folder, output, task_file)
     shown.result(written, lambda: summaries.print_report(written))
 
 
 @app.command(help_epilogue="Example: extsub compare results/expert results/better --plot scores.png")
 def compare(
-    *results: Path, markdown: bool = False, plot: Path | None = None, seed: int = 0, shown: Printed = DEFAULT
+    *results: Path,
+    markdown: bool = False,
+    plot: Path | None = None,
+    seed: int = 0,
+    task_file: tuple[str, ...] = (),
+    shown: Printed = DEFAULT,
 ) -> None:
     """Lay runs side by side: how they differ from the first, item by item, and whether that could be chance.
 
@@ -332,6 +341,8 @@ def compare(
         Draw every score with its interval and its controls into this .png or .svg.
     seed
         Of the intervals and tests.
+    task_file
+        A Python file of your own that registers a task.
     """
     from extsub.console.results import print_comparison, print_markdown
     from extsub.evaluation.compare import compare
@@ -340,7 +351,7 @@ def compare(
         from extsub.plotting import check_picture
 
         check_picture(plot)
-    comparison = compare(*results, seed=seed)
+    comparison = compare(*results, seed=seed, task_file=task_file)
     if plot is not None:
         from extsub.evaluation.comparison_plot import plot_comparison
 

@@ -16,7 +16,7 @@ from extsub.evaluation.formatting import rounded
 from extsub.evaluation.metrics import Difference, Score, difference
 from extsub.evaluation.store import RESULTS, read_items, read_results
 from extsub.evaluation.task import scores_of
-from extsub.evaluation.tasks import TASKS
+from extsub.evaluation.tasks import TASKS, check_known, load_task_files
 from extsub.files.reading import located
 from extsub.notebooks import table
 
@@ -90,7 +90,7 @@ class Comparison:
         return {"runs": list(self.names), "tasks": tasks, "notes": list(self.notes)}
 
 
-def compare(*results: str | Path, seed: int = 0) -> Comparison:
+def compare(*results: str | Path, seed: int = 0, task_file: Sequence[str] = ()) -> Comparison:
     """Compare folders that ``evaluate`` wrote, each with the first, on the items that both have.
 
     The difference has a 95 % interval (paired bootstrap over items) and a two-sided p: exact (McNemar) where items are
@@ -99,10 +99,12 @@ def compare(*results: str | Path, seed: int = 0) -> Comparison:
     Args:
         results: folders, or their ``results.json``.
         seed: of bootstrap and test.
+        task_file: Python files of your own that register tasks.
 
     Raises:
-        ExtSubError: a folder holds no results, two are the same, or the data of a task differs.
+        ExtSubError: a folder holds no results, two are the same, a task is unknown, or the data of one differs.
     """
+    load_task_files(tuple(task_file))
     folders = [_folder(one) for one in results]
     if len(folders) < 2:
         raise ExtSubError("compare needs two or more folders of results")
@@ -112,6 +114,8 @@ def compare(*results: str | Path, seed: int = 0) -> Comparison:
     for folder, one in zip(folders, found, strict=True):
         if not one:
             raise ExtSubError(f"{folder}: no {RESULTS} in it; give a folder that extsub evaluate wrote")
+    for folder, one in zip(folders, found, strict=True):
+        check_known(one["tasks"], str(folder))
     tasks = [task for task in TASKS if sum(task in one["tasks"] for one in found) > 1]
     if not tasks:
         raise ExtSubError(

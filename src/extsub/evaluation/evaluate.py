@@ -20,10 +20,9 @@ from extsub.evaluation.run import Progress, Run, ask_all, judge, saved_when_inte
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.store import RESULTS, Store, changed, read_items, read_results, working_in
 from extsub.evaluation.task import ItemResult, Items, Task, data_of, limited, scores_of
-from extsub.evaluation.tasks import TASKS
+from extsub.evaluation.tasks import TASKS, load_task_files
 from extsub.files.writing import write_whole
 from extsub.inference import language_model
-from extsub.models import adapter_handle
 
 LIBRARIES = ("extsub", "torch", "transformers", "peft", "lm_eval", "sacrebleu", "rouge-score", "openai")
 SETTINGS = ("prompt", "limit", "seed", "dtype", "backend", "url")
@@ -54,8 +53,9 @@ def evaluate(
     items = items_of(chosen, settings)
     group, shown = process_group(), progress or silent
     evaluated_models = evaluated_models_of(settings, settings.output)
-    if any(task.name == "drift" for task in chosen):
-        _check_drift(evaluated_models, settings)
+    for task in chosen:
+        if task.check_models:
+            task.check_models(evaluated_models, settings)
     given, adapters = settings.prompt, [one.adapter for one in evaluated_models if one.adapter]
     settings = settled(chosen, items, settings, adapters, base_of(settings, evaluated_models))
     evaluated_models = told(evaluated_models, given, settings.asked_with)
@@ -78,19 +78,6 @@ def items_of(tasks: Sequence[Task], settings: EvaluationSettings) -> dict[str, I
         ExtSubError: data is not there, or not what a task reads.
     """
     return {task.name: task.read(settings, data_of(task, settings, tuple(TASKS))) for task in tasks}
-
-
-def _check_drift(evaluated_models: Sequence[EvaluatedModel], settings: EvaluationSettings) -> None:
-    if settings.reference:
-        adapter_handle.find(settings.reference)
-    for evaluated in evaluated_models:
-        if evaluated.adapter is None:
-            raise ExtSubError("drift compares an adapter with its base, or with --reference: give --adapter")
-        if evaluated.adapter.changes_base:
-            raise ExtSubError(
-                f"drift: {evaluated.adapter.given} changes its base when it is loaded (PiSSA and the like): nothing is "
-                "left to compare with"
-            )
 
 
 def carry_out(
@@ -147,6 +134,7 @@ def tasks_named(names: Sequence[str], settings: EvaluationSettings) -> list[Task
     Raises:
         ExtSubError: one is unknown, or cannot be asked so.
     """
+    load_task_files(settings.task_file)
     if not names:
         if taken := [one for one in (*settings.adapter, *settings.data, *settings.lm_eval) if one in TASKS]:
             raise ExtSubError(f"no task: {taken[0]} was taken for a value of the option before it; write tasks first")
@@ -192,12 +180,11 @@ def _begin(
         "model": evaluated.record,
         **{name: values[name] for name in (*SETTINGS, *task.settings)},
     }
-    chosen = items.items if task.name == "ability" else limited(items.items, settings)  # the harness limits its own
     store = Store(evaluated.folder, task.name, group.rank)
     rows = group.run_on_main(
         lambda: _done(task, evaluated, identity, settings) or store.begin(identity, settings.overwrite)
     )
-    return Run(task, items, evaluated, store, identity, rows, chosen)
+    return Run(task, items, evaluated, store, identity, rows, limited(task, items.items, settings))
 
 
 def _done(

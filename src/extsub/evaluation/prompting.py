@@ -56,7 +56,7 @@ def settled(
     settings = replace(settings, prompt=prompt)
     if prompt != "extsub":  # which takes everything
         for task in tasks:
-            chosen = limited(items[task.name].items, settings)
+            chosen = limited(task, items[task.name].items, settings)
             check_questions(task, items[task.name], chosen, settings.asked_with, tokenizer)
     return settings
 

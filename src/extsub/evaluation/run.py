@@ -117,10 +117,10 @@ def _ask_model(
 
 def ask(run: Run, respondent: Any, settings: Asking, group: ProcessGroup, progress: Progress) -> None:
     """Ask one respondent what this run still needs, this process's part of it."""
-    if run.task.name == "ability" and group.world_size > 1:
-        raise ExtSubError("ability: lm-evaluation-harness would not share its items: start it on one process")
+    if run.task.is_whole and group.world_size > 1:
+        raise ExtSubError(f"{run.task.name} would not share its items: start it on one process")
     if isinstance(respondent, LanguageModel):
-        answers = run.task.needs == "answers" or run.task.name == "ability"
+        answers = run.task.needs == "answers" or run.task.generates
         run.notes = respondent.soundness.notes(run.task.needs == "likelihoods", answers)
     _collect(run, run.task.ask(respondent, group.split(run.unasked), settings), "", group, progress)
 

@@ -95,6 +95,8 @@ class EvaluationSettings(Asking):
     unless given."""
     output: Annotated[Path | None, DATA] = None
     """Folder for results.json and items; with several adapters it gets a folder for each."""
+    task_file: Annotated[tuple[str, ...], OF_A_TASK] = ()
+    """A Python file of your own that registers a task (docs/evaluation.md); it is run."""
     limit: Annotated[int | None, DATA] = None
     """So many items of each task only, drawn with the seed: the same ones for every model."""
     seed: Annotated[int, ASKING] = 0

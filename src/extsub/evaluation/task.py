@@ -18,6 +18,7 @@ from extsub.files.reading import located
 from extsub.models.prompts import Message
 
 if TYPE_CHECKING:
+    from extsub.evaluation.evaluated_model import EvaluatedModel
     from extsub.inference.requests import Question
 
 Item = dict[str, Any]
@@ -71,6 +72,14 @@ class Task:
     """files by which a folder as a whole is known as its data"""
     settings: tuple[str, ...] = field(default=())
     """that change its figures, beside those that change all tasks'"""
+    check_models: Callable[[Sequence[EvaluatedModel], Any], None] | None = None
+    """(models, settings) -> refuses models that it cannot be asked of, before anything is loaded"""
+    generates: bool = False
+    """whether it lets the model generate, though it ``needs`` likelihoods"""
+    is_whole: bool = False
+    """whether it limits and shares its items itself: an item is a benchmark of its own"""
+    has_long_items: bool = False
+    """whether a single item can be enough to choose by, as the windows of one long text are"""
 
     def measure(self, name: str) -> Measure:
         """What a score means."""
@@ -112,9 +121,11 @@ def data_of(task: Task, settings: EvaluationSettings, names: tuple[str, ...]) ->
     return str(found[0])
 
 
-def limited(items: dict[int, Item], settings: Asking) -> dict[int, Item]:
-    """So many as ``--limit`` allows, drawn with the seed; all of them where there is no such setting."""
-    if not isinstance(settings, EvaluationSettings) or settings.limit is None or settings.limit >= len(items):
+def limited(task: Task, items: dict[int, Item], settings: Asking) -> dict[int, Item]:
+    """So many items as ``--limit`` allows, drawn with the seed; all of them where the task limits its own."""
+    if not isinstance(settings, EvaluationSettings) or settings.limit is None or task.is_whole:
+        return items
+    if settings.limit >= len(items):
         return items
     chosen = sorted(random.Random(settings.seed).sample(sorted(items), settings.limit))
     return {index: items[index] for index in chosen}

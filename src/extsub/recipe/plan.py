@@ -19,6 +19,7 @@ from extsub.evaluation.evaluated_model import identify
 from extsub.evaluation.prompting import settled
 from extsub.evaluation.store import read_results
 from extsub.evaluation.task import Items, Task, limited
+from extsub.evaluation.tasks import TASKS
 from extsub.extras import require
 from extsub.files.staging import check_place
 from extsub.models.base import find_model, load_config, load_tokenizer
@@ -251,7 +252,7 @@ def _sweep_estimate(recipe: Recipe, sweep: Sweep, items: Mapping[str, Items], an
     there = [] if anew else [list(read_results(folder / point.label).get("runs", ())) for point in points]
     tasks = {}
     for name, known in items.items():
-        count = len(known.items if name == "ability" else limited(known.items, settings))
+        count = len(limited(TASKS[name], known.items, settings))
         left = len(points) - sum(name in asked for asked in there)
         tasks[name] = {"positions": left, "items": count, "answers": left * count}
     return {"prompt": sweep.prompt, "positions": len(points), "tasks": tasks}

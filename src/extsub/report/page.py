@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from extsub.errors import ExtSubError
 from extsub.escaping import block
+from extsub.evaluation.tasks import load_task_files
 from extsub.extras import require
 from extsub.files.writing import check_writable, write_together
 from extsub.report import provenance, tables
@@ -31,12 +33,13 @@ PICTURES = {"picture_near": "near_wide", "picture": "wide"}
 TEMPLATE, SCRIPT = "page.html.j2", "hover.js"
 
 
-def write_report(folder: str | Path, output: str | Path | None = None) -> dict[str, Any]:
+def write_report(folder: str | Path, output: str | Path | None = None, task_file: Sequence[str] = ()) -> dict[str, Any]:
     """Write the page, the same as Markdown, and the picture.
 
     Args:
         folder: what ``extsub sweep`` wrote.
         output: the page; ``report.html`` in the folder unless given. The other files lie beside it.
+        task_file: Python files of your own that register tasks.
 
     Returns:
         verdict, matched comparisons, and the paths
@@ -45,6 +48,7 @@ def write_report(folder: str | Path, output: str | Path | None = None) -> dict[s
         ExtSubError: the folder holds no sweep, a file is in the way that is no report, or jinja2 is missing.
     """
     require("jinja2", "report")
+    load_task_files(tuple(task_file))
     folder = Path(folder).expanduser()
     paths = _paths(folder, output)
     sweep = read_sweep(folder)

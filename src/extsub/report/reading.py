@@ -13,7 +13,7 @@ from extsub.algebra import OPERATIONS
 from extsub.errors import ExtSubError
 from extsub.evaluation.metrics import Difference, Figure
 from extsub.evaluation.store import FIGURES, NUMBER, read_items, read_results
-from extsub.evaluation.tasks import TASKS
+from extsub.evaluation.tasks import TASKS, check_known
 from extsub.files.reading import read_json
 from extsub.report.wording import score
 from extsub.sweeping.budget import Budget, ScoreName, find_score
@@ -170,6 +170,7 @@ def read_sweep(folder: Path) -> Sweep:
         raise ExtSubError(f"{folder}: no {RESULT} in it; give a folder that extsub sweep wrote") from error
     except (OSError, ValueError) as error:
         raise ExtSubError(f"{path} was not written by extsub sweep, or is broken: sweep again") from error
+    check_known(record["settings"]["tasks"], str(path))
     if "choose" not in record["settings"]:  # of an older extsub, which took the best, of mc1 unless told otherwise
         record["settings"] |= {"choose": "best", "score": record["score"]}
     known = _known(record)
@@ -183,8 +184,8 @@ def read_sweep(folder: Path) -> Sweep:
 def _check_names(record: dict[str, Any]) -> None:
     """Raises ValueError where a record names what is not there, or a position is not called as it must be."""
     positions, chosen = record["positions"], record["chosen"]
-    if set(record["settings"]["tasks"]) - TASKS.keys() or not record["given"]["anti_experts"] or not chosen:
-        raise ValueError("unknown tasks, or nothing chosen")
+    if not record["given"]["anti_experts"] or not chosen:
+        raise ValueError("nothing chosen")
     for label, one in positions.items():  # each is the name of a folder
         plain = SweepPoint(one["operation"], one["alpha"]).label
         is_known = one["operation"] in (*MODELS, *OPERATIONS, *CONTROLS)

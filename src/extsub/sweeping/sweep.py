@@ -21,6 +21,7 @@ from extsub.evaluation.prompting import notes_on, settled
 from extsub.evaluation.run import Progress, silent
 from extsub.evaluation.store import RESULTS, working_in
 from extsub.evaluation.task import Items, Task, limited
+from extsub.evaluation.tasks import TASKS
 from extsub.files.writing import write_together
 from extsub.models import adapter_handle
 from extsub.sweeping.budget import Budget, ScoreName, find_score
@@ -141,9 +142,10 @@ def check_halves(settings: SweepSettings, items: Mapping[str, Items], target: Sc
     Raises:
         ExtSubError: a task has too few.
     """
-    judges = {target.task, *([budget.name.task] if budget else [])} - {"perplexity"}  # one text may be many windows
-    for task in sorted(judges):
-        asked = limited(items[task].items, settings)
+    for task in sorted({target.task, *([budget.name.task] if budget else [])}):
+        if TASKS[task].has_long_items:
+            continue
+        asked = limited(TASKS[task], items[task].items, settings)
         found = {half_of((index, 0), settings.seed) for index in asked}
         for half in ("validation", "test"):
             if half not in found:

@@ -141,4 +141,6 @@ TASK = Task(
     libraries={"lm_eval": "ability"},
     folder_with="*.yaml",
     settings=("lm_eval",),
+    generates=True,
+    is_whole=True,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from extsub.data.instructions import has_answers
@@ -12,11 +12,13 @@ from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.task import Item, ItemResult, Items, Task, conversation, examples_of, questions_of
 from extsub.inference.requests import Question, request
+from extsub.models.adapter_handle import find
 from extsub.models.prompts import ending
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from extsub.evaluation.evaluated_model import EvaluatedModel
     from extsub.inference.encoding import EncodedRequest
     from extsub.inference.language_model import LanguageModel
 
@@ -29,6 +31,19 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
 
 def _has_answers(data: str, settings: EvaluationSettings) -> bool:
     return not data.endswith(".txt") and has_answers(read_rows(data).rows[0][1], settings.field)
+
+
+def _check_models(evaluated_models: Sequence[EvaluatedModel], settings: EvaluationSettings) -> None:
+    if settings.reference:
+        find(settings.reference)
+    for evaluated in evaluated_models:
+        if evaluated.adapter is None:
+            raise ExtSubError("drift compares an adapter with its base, or with --reference: give --adapter")
+        if evaluated.adapter.changes_base:
+            raise ExtSubError(
+                f"drift: {evaluated.adapter.given} changes its base when it is loaded (PiSSA and the like): nothing is "
+                "left to compare with"
+            )
 
 
 def _questions(item: Item) -> list[Question]:
@@ -45,7 +60,6 @@ def _ask(
     from extsub.inference.encoding import encode
     from extsub.inference.language_model import switched_to
     from extsub.inference.log_likelihood import answer_logits, in_chunks, size_of
-    from extsub.models.adapter_handle import find
 
     reference = find(settings.reference) if settings.reference else None
     requests = {}
@@ -93,4 +107,5 @@ TASK = Task(
     needs="likelihoods",
     questions=_questions,
     settings=("field", "reference"),
+    check_models=_check_models,
 )

@@ -81,4 +81,5 @@ TASK = Task(
     needs="likelihoods",
     questions=_questions,
     settings=("field",),
+    has_long_items=True,
 )
