@@ -16,7 +16,7 @@ from extsub.adapters.codecs import CODECS
 from extsub.adapters.load import decode
 from extsub.adapters.number_range import RangeError, check_range
 from extsub.adapters.source import CONFIG, SAFETENSORS
-from extsub.adapters.stated import CARD, PROVENANCE, common_template
+from extsub.adapters.stated import CARD, FORMAT, PROVENANCE, common_template
 from extsub.adapters.writing import Part, PartProgress, write_safetensors
 from extsub.arrays import Array, DType, rounded, without_numbers
 from extsub.errors import ExtSubError
@@ -51,6 +51,7 @@ def save_adapter(
         _write_json(folder / CONFIG, codec.encode(adapter))
         written = decode(Source(str(output), folder, folder / CONFIG, folder / SAFETENSORS))
         record = {
+            "format": FORMAT,
             "kind": adapter.kind,
             "base_model": adapter.base,
             "template": template,

@@ -19,6 +19,8 @@ Template = Literal["extsub", "chat", "none"]
 """The prompt templates that an adapter can be trained with (`extsub.models.prompts` writes them)."""
 TEMPLATES: tuple[Template, ...] = get_args(Template)
 CARD, TRAINING, PROVENANCE = "README.md", "training.json", "extsub.json"
+FORMAT = 1
+"""of ``training.json`` and ``extsub.json`` (docs/files.md)"""
 LARGEST_CARD = 1 << 16
 """bytes of a card that are read: its front matter stands at the beginning"""
 MOST = 50
@@ -129,11 +131,12 @@ def _trained_on(folder: Path) -> str:
 
 
 def _record(folder: Path, name: str) -> Any:
-    """What a file of JSON holds; None where it is not there, or holds none."""
+    """What a file of JSON holds; None where it is not there, holds none, or has a format of a later extsub."""
     try:
-        return parse_json(read_bytes(folder / name).removeprefix(codecs.BOM_UTF8))
+        record = parse_json(read_bytes(folder / name).removeprefix(codecs.BOM_UTF8))
     except (OSError, ValueError):
         return None
+    return record if _value(record, "format") in (None, FORMAT) else None
 
 
 def _value(record: Any, *path: str) -> Any:

@@ -18,7 +18,7 @@ from extsub.evaluation.metrics import figures
 from extsub.evaluation.prompting import settled, told
 from extsub.evaluation.run import Progress, Run, ask_all, judge, saved_when_interrupted, silent
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.store import RESULTS, Store, changed, read_items, read_results, working_in
+from extsub.evaluation.store import FORMAT, RESULTS, Store, changed, read_items, read_results, working_in
 from extsub.evaluation.task import ItemResult, Items, Task, data_of, limited, scores_of
 from extsub.evaluation.tasks import TASKS, load_task_files
 from extsub.files.writing import write_whole
@@ -244,7 +244,7 @@ def _finish(evaluated: EvaluatedModel, runs: list[Run], group: ProcessGroup) -> 
 
 def _write(evaluated: EvaluatedModel, results: dict[str, Any]) -> None:
     if evaluated.folder:
-        write_whole(evaluated.folder / RESULTS, to_json(results) + "\n")
+        write_whole(evaluated.folder / RESULTS, to_json({"format": FORMAT, **results}) + "\n")
 
 
 def _record(run: Run, rows: list[ItemResult], group: ProcessGroup) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from extsub.files.staging import check_place
 from extsub.files.writing import check_writable, locked, make_parents, remove_empty, write_whole, writing
 
 RESULTS = "results.json"
+FORMAT = 1
+"""of ``results.json`` (docs/files.md)"""
 NUMBER = (int, float)
 FIGURES = {...: {...: {"value": NUMBER, "ci95": [NUMBER, NUMBER], "n": int}}}
 """of a model: task -> metric -> figure"""
@@ -143,7 +145,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        results = read_json(path, SHAPE)
+        results = read_json(path, SHAPE, format=FORMAT)
         if results["tasks"].keys() - results["runs"].keys():
             raise ValueError("figures of no run")
     except (OSError, ValueError) as error:

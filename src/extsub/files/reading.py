@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from extsub.errors import ExtSubError
-from extsub.escaping import brief
+from extsub.escaping import brief, shown
 
 LARGEST = 32 * 2**20
 """bytes of a config or record; those of the largest adapters have 5 million"""
@@ -64,17 +64,25 @@ def read_bytes(path: Path, largest: int | None = LARGEST) -> bytes:
     return content
 
 
-def read_json(path: Path, shape: Any = object, largest: int | None = LARGEST) -> Any:
+def read_json(path: Path, shape: Any = object, largest: int | None = LARGEST, format: int | None = None) -> Any:
     """What a JSON file holds.
 
     Args:
         shape: what it must look like, as `fits` has it.
+        format: the number of the format that is read (docs/files.md); a file without one is older than the numbers,
+            and is taken to be of format 1.
 
     Raises:
+        ExtSubError: it has another format.
         OSError: as `read_bytes`.
         ValueError: as `parse_json`, or it has another shape.
     """
     value = parse_json(read_bytes(path, largest))
+    if format is not None and isinstance(value, dict) and (given := value.get("format", 1)) != format:
+        raise ExtSubError(
+            f"{path} has format {shown(given)}, and this extsub reads format {format}: use the extsub that wrote it, "
+            "or make it anew"
+        )
     if not fits(value, shape):
         raise ValueError("other values than expected")
     return value

@@ -14,6 +14,8 @@ from extsub.files.reading import read_json
 from extsub.files.writing import make_parents, remove, write_whole, writing
 
 RECORD = "stages.json"
+FORMAT = 1
+"""of ``stages.json`` (docs/files.md)"""
 NOTE = {"inputs": str, "again": str, "finished": bool, "seconds": float, "cpu_seconds": float, "found": object}
 """what is noted of a stage"""
 
@@ -128,7 +130,7 @@ class Stages:
     def _write(self) -> None:
         with writing(self._folder):
             make_parents(self._folder / RECORD)
-        record = {"command": self._command, "stages": self.done}
+        record = {"format": FORMAT, "command": self._command, "stages": self.done}
         write_whole(self._folder / RECORD, json.dumps(record, indent=2) + "\n")
 
     def _remove(self, file: str) -> None:
@@ -140,7 +142,7 @@ class Stages:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return read_json(path, {"stages": {...: NOTE}})
+        return read_json(path, {"stages": {...: NOTE}}, format=FORMAT)
     except (OSError, ValueError) as error:
         raise ExtSubError(
             f"{path} is broken, so nobody knows what was made from what: choose another output"

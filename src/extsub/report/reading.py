@@ -19,7 +19,7 @@ from extsub.report.wording import score
 from extsub.sweeping.budget import Budget, ScoreName, find_score
 from extsub.sweeping.grid import CONTROLS, SweepPoint
 from extsub.sweeping.selection import AllScores, Half, change_on_test, figure_on, half_of, read_scores
-from extsub.sweeping.settings import POSITIONS, RESULT
+from extsub.sweeping.settings import FORMAT, POSITIONS, RESULT
 
 MODELS = ("base", "expert", "anti-expert")
 
@@ -164,7 +164,7 @@ def read_sweep(folder: Path) -> Sweep:
     """
     path = folder / RESULT
     try:
-        record = read_json(path, SHAPE)
+        record = read_json(path, SHAPE, format=FORMAT)
         _check_names(record)
     except FileNotFoundError as error:
         raise ExtSubError(f"{folder}: no {RESULT} in it; give a folder that extsub sweep wrote") from error

@@ -17,6 +17,8 @@ RESULT, TABLE, PROFILE = "sweep.json", "sweep.csv", "profile.json"
 """what a sweep writes into its folder"""
 Rule = Literal["one-se", "best"]
 """of a choice: the smallest strength that is as good as the best as far as one can tell, or the best"""
+FORMAT = 1
+"""of ``sweep.json`` (docs/files.md)"""
 POSITIONS = "positions"
 """where in it the results of every position lie"""
 

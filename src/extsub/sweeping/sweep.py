@@ -29,7 +29,7 @@ from extsub.sweeping.grid import SweepPoint, companions, parse_alphas, sweep_poi
 from extsub.sweeping.runner import Runner
 from extsub.sweeping.search import search, searched
 from extsub.sweeping.selection import Chooser, Chosen, half_of
-from extsub.sweeping.settings import POSITIONS, PROFILE, RESULT, TABLE, SweepSettings
+from extsub.sweeping.settings import FORMAT, POSITIONS, PROFILE, RESULT, TABLE, SweepSettings
 
 
 def sweep(
@@ -111,6 +111,7 @@ def _carry_out(
         return {}
     asked = {point.label: {**point.to_dict(), "tasks": runner.results[point]["tasks"]} for point in (*points, *beside)}
     record = {
+        "format": FORMAT,
         "settings": settings.to_dict(),
         "made_of": dict(runner.provenance),
         "given": given,

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from extsub.adapters.card import KINDS, base_in_words, front_matter, use
 from extsub.adapters.source import CONFIG, SAFETENSORS
-from extsub.adapters.stated import CARD, data_named
+from extsub.adapters.stated import CARD, FORMAT, data_named
 from extsub.adapters.stated import TRAINING as RECORD
 from extsub.errors import ExtSubError, counted
 from extsub.escaping import markdown
@@ -47,6 +47,7 @@ def training_record(plan: Plan, trainer: Trainer, watch: Watch) -> dict[str, Any
     ]
     seconds, done = watch.seconds, trainer.state.global_step - watch.first_step
     return {
+        "format": FORMAT,
         "settings": plan.settings.to_dict(),
         "plan": plan.to_dict(),
         "base_commit": getattr(plan.config, "_commit_hash", None),
