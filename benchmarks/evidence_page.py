@@ -27,7 +27,7 @@ from extsub.sweeping.budget import ScoreName
 FIGURES = "<!-- Figures: make evidence writes all below. -->"
 MC, PLAIN = ("mc1", "mc2"), ("mc1_plain", "mc2_plain")
 SPLIT = ("mc2", "mc2_plain")
-"""a gain, and the part of it that is no change of style"""
+"""a gain, and the part of it that is not a change of style"""
 BINARY = ("shown_accuracy", "likelihood_accuracy")
 CONTROLS = ("chance", "longest", "shortest", "negated")
 ASKED = ("base", "expert", "ext-sub at 1", "ext-sub chosen", "contrast chosen", "subtract chosen")

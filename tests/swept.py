@@ -14,7 +14,7 @@ from extsub.evaluation.metrics import figures
 from extsub.evaluation.task import scores_of
 from extsub.evaluation.tasks import TASKS
 from extsub.sweeping.budget import Budget, ScoreName, find_score
-from extsub.sweeping.grid import SweepPoint, positions
+from extsub.sweeping.grid import SweepPoint, sweep_points
 from extsub.sweeping.selection import Chooser
 from extsub.sweeping.settings import Rule, SweepSettings
 from extsub.sweeping.sweep import _table
@@ -60,7 +60,7 @@ def made_up(
         tasks=tuple(tasks), operations=tuple(operations), alphas=",".join(f"{one:g}" for one in alphas),
         budget=budget, output=folder, data=("owner/data",), score=f"{tasks[0]}.{SCORES[tasks[0]]}", choose=choose,
     )  # fmt: skip
-    turns, scores, found = positions(settings.operations, tuple(alphas)), {}, {}
+    turns, scores, found = sweep_points(settings.operations, tuple(alphas)), {}, {}
     for place, turn in enumerate(turns):
         theirs = {task: _rows(task, model(turn), items, place, said) for task in tasks}
         for task, rows in theirs.items():

@@ -611,7 +611,7 @@ def test_vllm_is_not_offered_for_other_kinds_and_layouts(tmp_path: Path) -> None
 
     expert, anti_expert = build.lora(tmp_path / "e", rank=300), build.lora(tmp_path / "a", rank=300, seed=1)
     assert problem(expert, anti_expert) == "vLLM takes rank 512 at most, and this is 600: combine with --rank 512"
-    assert "is no adapter to use alone" in problem(expert, anti_expert, rank=8, deficiency=True)
+    assert "is not an adapter to use alone" in problem(expert, anti_expert, rank=8, deficiency=True)
     assert "not IA3" in problem(build.ia3(tmp_path / "i"), build.ia3(tmp_path / "j", seed=1))
     assert "not PREFIX_TUNING" in problem(build.prefix(tmp_path / "p"), build.prefix(tmp_path / "q", seed=1))
     conv = {

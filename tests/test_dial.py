@@ -142,7 +142,7 @@ def test_profiles_on_disk(tmp_path: Path) -> None:
         with pytest.raises(ExtSubError, match="expected"):
             read_profile(path)
     path.write_text("{")
-    with pytest.raises(ExtSubError, match="is no JSON"):
+    with pytest.raises(ExtSubError, match="is not JSON"):
         read_profile(path)
     with pytest.raises(ExtSubError, match="No such file"):
         read_profile(tmp_path / "missing.json")

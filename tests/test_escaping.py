@@ -34,7 +34,7 @@ TEXT = st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=5)), max_siz
 ARGUMENT = TEXT.map(lambda text: text.replace("\0", "").encode("utf-8", "replace").decode()) | st.binary(
     max_size=8
 ).map(lambda name: os.fsdecode(name.replace(b"\0", b"")))
-"""what a command line can hold: no null byte, perhaps bytes that are no UTF-8"""
+"""what a command line can hold: no null byte, perhaps bytes that are not UTF-8"""
 
 
 def is_seen(text: str) -> bool:

@@ -238,7 +238,7 @@ def test_who_stops_it_when_all_is_done_is_told_what_is_written(
     evaluate: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
-    monkeypatch.setattr(results, "print_results", lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr("extsub.console.results.print_results", lambda *_: signal.raise_signal(signal.SIGTERM))
     stopped = evaluate("halueval-qa --adapter lora --data data --output out")
     assert (stopped.returncode, stopped.stderr) == (143, "Error: terminated; out/results.json is written\n")
 

@@ -150,8 +150,8 @@ PAIR = {"question": "q", "right_answer": "r", "hallucinated_answer": "h"}
         ("truthfulqa-gen", {"a": 1, "b": 2}, f"bad.jsonl, line 2: {TRUTHFULQA}"),
         ("truthfulqa-mc", {**TARGETS, "mc1_targets": {"a": 1, "b": 1}}, "bad.jsonl, line 2: mc1_targets has 2 true "
          "answers, expected 1"),
-        ("truthfulqa-mc", {**TARGETS, "mc2_targets": {"a": "yes"}}, "bad.jsonl, line 2: mc2_targets is no mapping of "
-         "answers to 1 (true) or 0"),
+        ("truthfulqa-mc", {**TARGETS, "mc2_targets": {"a": "yes"}}, "bad.jsonl, line 2: mc2_targets is not a mapping "
+         "of answers to 1 (true) or 0"),
         ("truthfulqa-mc", {**TARGETS, "mc2_targets": {"a": 1}}, "bad.jsonl, line 2: no false answer; correct or "
          "remove the row"),
         ("truthfulqa-mc", {**TARGETS, "mc1_targets": {"a": 1}}, "bad.jsonl, line 2: no false answer among "
@@ -159,7 +159,7 @@ PAIR = {"question": "q", "right_answer": "r", "hallucinated_answer": "h"}
         ("truthfulqa-mc", {**TARGETS, "mc1_targets": {"choices": ["a"], "labels": []}}, "bad.jsonl, line 2: "
          "mc1_targets has not as many labels as choices; correct or remove the row"),
         ("truthfulqa-gen", {"question": "q", "best_answer": "b", "correct_answers": ["b"]}, "bad.jsonl, line 2: "
-         "incorrect_answers is no list of texts; correct or remove the row"),
+         "incorrect_answers is not a list of texts; correct or remove the row"),
         ("truthfulqa-mc", {**CSV, "Best Answer": " "}, "bad.jsonl, line 2: expected a text in 'Best Answer', found "
          "' '; correct or remove the row"),
         ("truthfulqa-gen", TARGETS, "bad.jsonl, question 2: choices alone; truthfulqa-gen needs TruthfulQA.csv"),
@@ -207,7 +207,7 @@ def test_rows_that_cannot_be_asked(refused: Callable[[str], str], task: str, row
          "task has which, --data halueval-qa=data/rows.jsonl"),
         ("halueval-qa --data halueval-qa=data --data halueval-qa=judge", "--data halueval-qa=judge: halueval-qa has "
          "--data halueval-qa=data already; give one"),
-        ("halueval-qa --data halueval=data/qa_data.json", "--data halueval=data/qa_data.json: halueval is no task; "
+        ("halueval-qa --data halueval=data/qa_data.json", "--data halueval=data/qa_data.json: halueval is not a task; "
          f"there are {ALL}"),
         ("halueval-qa --data judge", "--data judge: halueval-qa expects qa_data.json or halueval_qa.jsonl or "
          "halueval_qa_sample.jsonl in it; or say --data halueval-qa=FILE"),
@@ -384,7 +384,7 @@ def test_what_was_asked_before_the_numbers_broke_is_kept(here: Path, evaluate: C
         ({"base_model_name_or_path": ["x"]}, "spoilt: base_model_name_or_path in adapter_config.json must be a string"),
         ({"rank_pattern": [[]]}, "spoilt: rank_pattern must map names to numbers, found [[]]"),
         ({"modules_to_save": "lm_head"}, "spoilt: modules_to_save in adapter_config.json must be a list of names"),
-        ({"modules_to_save": ["("]}, "spoilt: modules_to_save has '(', which is no regular expression"),
+        ({"modules_to_save": ["("]}, "spoilt: modules_to_save has '(', which is not a regular expression"),
         ({"base_model_name_or_path": "lora"}, "lora is an adapter, not a model: pass it as --adapter to "
          "evaluate or generate, or merge it into its base; that is what the adapter's config names"),
         ({"lora_alpha": 0}, "spoilt: lora_alpha is 0 in adapter_config.json: the adapter changes nothing; if its scale "

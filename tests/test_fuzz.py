@@ -22,7 +22,7 @@ def test_what_is_not_spoilt_is_read_and_right(tmp_path: Path, kind: str, pickled
     assert fuzz.counts["combine", "read"] == 1
     assert fuzz.counts["combine", "compared"] or kind in ("embedding", "conv", "experts")
     if kind in ATTACHED:
-        fuzz.attach(tmp_path / "other", spoilt.Spoilt(kind, {}, pickled=pickled))
+        fuzz.attached(tmp_path / "other", spoilt.Spoilt(kind, {}, pickled=pickled))
         assert fuzz.counts["attach", "read"] == 1
 
 
@@ -32,7 +32,7 @@ def test_recipe_and_records_are_read_when_they_are_whole(tmp_path: Path) -> None
     fuzz.rows(tmp_path, ([0], "Why?", ()))
     fuzz.records(tmp_path, ([], fuzz.SWEEP, ()))
     refused = {target for target, ending in fuzz.counts if ending == "refused"}
-    assert refused == {"results.json", "items", "profile", "stages.json"}, "which are no sweep"
+    assert refused == {"results.json", "items", "profile", "stages.json"}, "which are not sweep"
 
 
 @pytest.mark.parametrize("target", fuzz.TARGETS)

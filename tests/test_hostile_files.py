@@ -82,7 +82,7 @@ def test_the_command_line_refuses_it_too(tmp_path: Path, extsub: Command, soon: 
 @pytest.mark.parametrize("broken", ["(", "*", "(?i)q_proj", "a{1000}{1000}", "(" * 3000 + ")" * 3000, "a{99999999999}"])
 def test_what_is_no_regular_expression_where_peft_puts_it(tmp_path: Path, broken: str) -> None:
     folder = build.lora(tmp_path / "a", rank_pattern={broken: 3})
-    assert "which is no regular expression (" in refused(lambda: load_adapter(folder))
+    assert "which is not a regular expression (" in refused(lambda: load_adapter(folder))
 
 
 def test_an_expression_may_be_odd_as_long_as_peft_takes_it(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_usual_expressions_for_peft_are_let_through() -> None:
         "(?i).*Q_PROJ",
     ):
         check_expressions({"target_modules": expression}, names, "a")
-    with pytest.raises(ExtSubError, match=r"target_modules has '\(', which is no regular expression"):
+    with pytest.raises(ExtSubError, match=r"target_modules has '\(', which is not a regular expression"):
         check_expressions({"target_modules": "("}, names, "a")
 
 
@@ -174,7 +174,7 @@ def test_the_expression_of_ia3s_inputs(tmp_path: Path, soon: None) -> None:
     assert "in feedforward_modules, take more than" in refused(lambda: load_adapter(tmp_path / "b"))
 
 
-# ---- what is no file -------------------------------------------------------------------------------------------
+# ---- what is not a file -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
@@ -253,7 +253,7 @@ def test_an_ia3_vector_is_a_vector(tmp_path: Path, shape: tuple[int, ...]) -> No
 def test_a_tensor_has_a_name_that_can_be_shown(tmp_path: Path, key: str) -> None:
     tensors = build.factors() | {f"{PREFIX}{key}.lora_A.weight": torch.ones(3, 8)}
     folder = build.write(tmp_path / "a", tensors, build.lora_config())
-    assert "that is no name of a module" in refused(lambda: load_adapter(folder))
+    assert "that is not a name of a module" in refused(lambda: load_adapter(folder))
 
 
 def test_two_adapters_that_name_long_things_differently(tmp_path: Path) -> None:
@@ -331,16 +331,16 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 
     ("content", "message"),
     [
         ("a: !!map foo", "not YAML (expected a mapping node, but found scalar, line 1)"),
-        ("a:\n  2001-13-45", "not YAML ('2001-13-45' is no timestamp: put text in quotes, line 2)"),
-        ("!!int x", "'x' is no int: put text in quotes"),
-        ("!!float x", "'x' is no float"),
-        ("!!bool x", "'x' is no bool"),
-        ("!!timestamp x", "'x' is no timestamp"),
-        ('!!int ""', "'' is no int"),
-        ("9" * 5000, f"{'9' * 20}' is no int"),
-        ("0x" + "f" * 5000, "is no int"),
-        ("1" + ":1" * 200_000, "is no int"),
-        ("1" + ":1" * 200_000 + ".5", "is no float"),
+        ("a:\n  2001-13-45", "not YAML ('2001-13-45' is not a timestamp: put text in quotes, line 2)"),
+        ("!!int x", "'x' is not an int: put text in quotes"),
+        ("!!float x", "'x' is not a float"),
+        ("!!bool x", "'x' is not a bool"),
+        ("!!timestamp x", "'x' is not a timestamp"),
+        ('!!int ""', "'' is not an int"),
+        ("9" * 5000, f"{'9' * 20}' is not an int"),
+        ("0x" + "f" * 5000, "is not an int"),
+        ("1" + ":1" * 200_000, "is not an int"),
+        ("1" + ":1" * 200_000 + ".5", "is not a float"),
         ("[" * 5000, "nested too deeply"),
         ("- " * 5000, "nested too deeply"),
         ("{a: " * 5000, "nested too deeply"),
@@ -384,7 +384,7 @@ def test_yaml_that_is_some(tmp_path: Path) -> None:
         ("learning-rate: 1\nlearning_rate: 2", "a name is there twice, once with - and once with _: keep one"),
         ("rank: !!map foo", "not YAML"),
         ("? [a]\n: 1", "not YAML"),
-        (f"{'x' * 900}: 1", "is no setting of extsub train"),
+        (f"{'x' * 900}: 1", "is not a setting of extsub train"),
     ],
     ids=lambda one: one[:20],
 )

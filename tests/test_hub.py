@@ -256,7 +256,7 @@ def test_the_demo_takes_its_model_from_the_hub(hub: type[Hub], tmp_path: Path, m
 
 DATASETS = """
 import sys
-from extsub.data import load_data
+from extsub.data.instructions import load_data
 from extsub.errors import ExtSubError
 for name in sys.argv[1:]:
     try:

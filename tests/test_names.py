@@ -111,7 +111,7 @@ def test_a_layer_that_peft_would_not_find_is_refused(tmp_path: Path, kind: str, 
         build.lora(tmp_path / "a", {name: (12, 8), V: (4, 8)})
     else:
         build.ia3(tmp_path / "a", vectors={name: (4, 1), "layers.0.k_proj": (4, 1)})
-    with pytest.raises(ExtSubError, match=f"is no layer that PEFT would find: {message}"):
+    with pytest.raises(ExtSubError, match=f"is not a layer that PEFT would find: {message}"):
         load_adapter(tmp_path / "a")
 
 

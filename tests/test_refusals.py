@@ -53,7 +53,7 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
         ({"lora_alpha": 0}, "lora_alpha is 0 .*: the adapter changes nothing; if its scale was lost"),
         ({"use_rslora": "yes"}, "use_rslora in adapter_config.json must be true or false, found 'yes'"),
         ({"rank_pattern": [1]}, "rank_pattern in adapter_config.json must be an object"),
-        ({"rank_pattern": {"(": 3}}, r"rank_pattern has '\(', which is no regular expression"),
+        ({"rank_pattern": {"(": 3}}, r"rank_pattern has '\(', which is not a regular expression"),
         ({"rank_pattern": {"q_proj": "a"}}, "q_proj in adapter_config.json must be a whole number above 0, found 'a'"),
         ({"target_modules": [3]}, "target_modules in adapter_config.json must be a list of names"),
         (
@@ -350,7 +350,7 @@ def test_weights_that_were_trained_beside_the_adapter_are_not_lost_without_a_wor
     folder = build.lora(tmp_path / "a")
     (folder / file).write_bytes(b"")
     for read in (load_adapter, find):
-        with pytest.raises(ExtSubError, match=rf"a: {file} lies beside the adapter \(.*\) and is no part of it"):
+        with pytest.raises(ExtSubError, match=rf"a: {file} lies beside the adapter \(.*\) and is not part of it"):
             read(str(folder))
 
 
@@ -386,7 +386,7 @@ def test_a_module_name_never_becomes_a_path(tmp_path: Path) -> None:
     """Names in a file are data: one that is a path changes nothing outside the output."""
     from extsub import combine, save_adapter
 
-    with pytest.raises(ExtSubError, match="is no layer that PEFT would find: a part of the name is empty"):
+    with pytest.raises(ExtSubError, match="is not a layer that PEFT would find: a part of the name is empty"):
         load_adapter(build.lora(tmp_path / "dots", {"../../../escape": (3, 3)}))
     name = f"{tmp_path.parent}/escape"
     for folder, seed in (("e", 0), ("a", 1)):

@@ -510,7 +510,7 @@ def test_every_picture_has_a_name_of_its_own(copy: Path) -> None:
 
 
 def test_the_words_are_those_of_the_score(tmp_path: Path) -> None:
-    """Toxicity is no truth, and less of it is better."""
+    """Toxicity is not a truth, and less of it is better."""
     swept.made_up(tmp_path / "a", tasks=("toxicity", "perplexity"), budget="perplexity <= 1.05 * expert")
     written = write_report(tmp_path / "a")
     page, text = ((tmp_path / "a" / name).read_text() for name in ("report.html", "report.md"))

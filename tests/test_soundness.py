@@ -163,12 +163,12 @@ def spoilt(folder: Path, dtype: Any, fault: Callable[..., torch.Tensor]) -> Gene
 def test_the_model_itself_is_tried(folder: Path, dtype: str) -> None:
     with spoilt(folder, dtype, rows_together) as model:
         assert soundness_of(model).short == Sound(sharing=False, scoring="one", answering="one")
-    with spoilt(folder, dtype, from_the_next) as model, pytest.raises(ExtSubError, match="llama is no causal language"):
+    with spoilt(folder, dtype, from_the_next) as model, pytest.raises(ExtSubError, match="llama is not a causal"):
         soundness_of(model)
 
 
 def test_what_reads_both_sides_is_refused(folder: Path, tmp_path: Path, extsub: Command) -> None:
-    said = "bert-generation is no causal language model: what it says of a token depends on the tokens after it"
+    said = "bert-generation is not a causal language model: what it says of a token depends on the tokens after it"
     (tmp_path / "text.txt").write_text("Who wrote the book?")
     arguments = ["--model", made(folder, "bert-generation"), "--data", tmp_path / "text.txt"]
     result = extsub("evaluate", "perplexity", *arguments)

@@ -29,7 +29,7 @@ from extsub.evaluation.tasks import toxicity
 from extsub.files.writing import locked
 from extsub.inference.soundness import Sound, Soundness
 from extsub.sweeping.budget import Budget, ScoreName, find_score, kept_part
-from extsub.sweeping.grid import SweepPoint, parse_alphas, positions, randomised
+from extsub.sweeping.grid import SweepPoint, parse_alphas, randomised, sweep_points
 from extsub.sweeping.proposals import Space, propose
 from extsub.sweeping.selection import Chooser, figure_on, half_of, too_few
 from quiz import DYING, done, results, rows_of
@@ -107,8 +107,8 @@ def test_every_position_is_asked_as_the_model_allows(
 def test_a_wider_grid_asks_only_what_is_new(pair: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     first = sweep(extsub, "--output swept --operations ext-sub random --alphas 1")
     asked: list[str] = []
-    turn = SweepPoint.turn
-    monkeypatch.setattr(SweepPoint, "turn", lambda self, *rest: (asked.append(self.label), turn(self, *rest))[1])
+    turn = SweepPoint.set_on
+    monkeypatch.setattr(SweepPoint, "set_on", lambda self, *rest: (asked.append(self.label), turn(self, *rest))[1])
     second = sweep(extsub, "--output swept --operations ext-sub random --alphas 0:2:1")
     assert asked[:2] == ["ext-sub-2", "random-2"]
     assert not set(asked) & set(first["positions"])
@@ -137,14 +137,14 @@ def test_grids() -> None:
     assert parse_alphas("2:0:-1") == (2.0, 1.0, 0.0)
     assert parse_alphas("-1:-2.5:-1") == (-1.0, -2.0)
     assert SweepPoint("ext-sub", 1.0000001).label != SweepPoint("ext-sub", 1.0).label
-    assert [one.label for one in positions(("ext-sub", "negated"), (0.0, 0.5))] == [
+    assert [one.label for one in sweep_points(("ext-sub", "negated"), (0.0, 0.5))] == [
         "base", "expert", "anti-expert", "ext-sub-0.5", "negated-0.5"
     ]  # fmt: skip
     for given in ("1:0:0.5", "0:1:0", "one", "0:1"):
         with pytest.raises(ExtSubError, match="--alphas"):
             parse_alphas(given)
     with pytest.raises(ExtSubError, match="--operations divide: there are ext-sub, subtract"):
-        positions(("divide",), (1.0,))
+        sweep_points(("divide",), (1.0,))
 
 
 def test_a_search_goes_between_the_points_and_is_compared_with_the_grid(
@@ -185,7 +185,7 @@ def test_a_search_goes_between_the_points_and_is_compared_with_the_grid(
     assert values[best["position"]] == max(values.values())
     assert (found["against_grid"] is None) == (best["position"] == found["grid"])
     assert Path("swept/profile.json").exists() == (best["position"] in known)
-    monkeypatch.setattr(SweepPoint, "turn", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(SweepPoint, "set_on", lambda *_: pytest.fail("asked again"))
     assert sweep(extsub, words) == record
 
 
@@ -454,7 +454,7 @@ def test_another_rule_asks_nothing_again_and_few_items_are_said(
     note = f"only {count} items of truthfulqa-mc to choose by, and fewer than 50 are too few to choose by"
     assert record["notes"][-1] == note
     assert f"note: {note}" in said.replace("\n", " ")
-    monkeypatch.setattr(SweepPoint, "turn", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(SweepPoint, "set_on", lambda *_: pytest.fail("asked again"))
     said = done(extsub("sweep", "expert", "anti-expert", *words, "--choose", "best"))
     assert "The α with the best truthfulqa-mc.mc2, chosen on one half" in said
     best = json.loads(Path("swept/sweep.json").read_text())["chosen"]["subtract"]
@@ -581,14 +581,14 @@ def test_every_anti_expert_has_a_random_counterpart(pair: Path, extsub: Command)
 def test_who_stops_a_search_is_told_that_the_grid_is_kept(
     pair: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    turn = SweepPoint.turn
+    turn = SweepPoint.set_on
 
     def stopped(self: SweepPoint, *rest: Any) -> None:
         if self.operation == "ext-sub" and self.alpha not in (0.5, 1.0):
             raise KeyboardInterrupt
         turn(self, *rest)
 
-    monkeypatch.setattr(SweepPoint, "turn", stopped)
+    monkeypatch.setattr(SweepPoint, "set_on", stopped)
     words = "--tasks truthfulqa-mc --operations ext-sub --alphas 0.5,1 --search 2 --output s".split()
     run = extsub("sweep", "expert", "anti-expert", *words, "--data", "data")
     assert run.returncode == 130

@@ -82,7 +82,7 @@ def test_the_command_says_so_before_it_works(folder: Path, tmp_path: Path, extsu
     assert extsub(*arguments, "--dry-run").returncode == 0
     arguments[2] = made(folder, "bert-generation")
     result = extsub(*arguments, "--target-modules", "query")
-    assert "bert-generation sees both sides of a token: it is no causal language model" in " ".join(
+    assert "bert-generation sees both sides of a token: it is not a causal language model" in " ".join(
         result.stderr.split()
     )
 

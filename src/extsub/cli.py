@@ -464,7 +464,7 @@ def run_command(arguments: list[str]) -> None:
 
 
 def _config(tokens: list[str]) -> list[Dict]:
-    """The settings in the file that ``--config`` names. A name in it that is no setting is an error."""
+    """The settings in the file that ``--config`` names. A name in it that is not a setting is an error."""
     for place, token in enumerate(tokens):
         if token == "--config" and place + 1 < len(tokens):
             return [Dict(_read_config(Path(tokens[place + 1])), use_commands_as_keys=False)]
@@ -482,7 +482,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     settings = mapping_of(f"--config {path}", content or {}, None)
     if unknown := sorted(settings.keys() - {one.name for one in fields(TrainingSettings)}):
         raise ExtSubError(
-            f"--config {path}: {brief(unknown[0])} is no setting of extsub train; see extsub train --help"
+            f"--config {path}: {brief(unknown[0])} is not a setting of extsub train; see extsub train --help"
         )
     settings_of(f"--config {path}", settings, TrainingSettings)  # cyclopts would cut a number off
     return settings

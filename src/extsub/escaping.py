@@ -25,7 +25,7 @@ _UNSEEN = re.compile(
     "\xad\u200b\u2060-\u2065\ufeff\ufff9-\uffff"  # nothing to see
     "\u061c\u200e\u200f\u202a-\u202e\u2066-\u206f"  # turn the direction of what follows
     "\u2028\u2029"  # end a line
-    "\ud800-\udfff"  # halves of a character: file names that are no UTF-8
+    "\ud800-\udfff"  # halves of a character: file names that are not UTF-8
     "\U000e0000-\U000e0fff]"  # tags: hidden ASCII
 )
 """what nobody sees, or what a terminal or an editor obeys; joiners of emoji and of Persian words are not among it"""
@@ -77,7 +77,7 @@ def _word(word: str) -> str:
 
 
 def _octal(character: str) -> str:
-    is_byte = "\udc80" <= character <= "\udcff"  # of a file name that is no UTF-8
+    is_byte = "\udc80" <= character <= "\udcff"  # of a file name that is not UTF-8
     content = character.encode("utf-8", "surrogateescape" if is_byte else "surrogatepass")
     return "".join(f"\\{byte:03o}" for byte in content)
 

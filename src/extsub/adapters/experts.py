@@ -56,7 +56,7 @@ class FusedExperts:
                 self._hidden[_list_of(layer)] = size.B if leaf == "o_proj" else size.A
 
     def parameters(self, name: str) -> list[str]:
-        """The full names of the parameters that a layer of the file may be; none if it is no parameter.
+        """The full names of the parameters that a layer of the file may be; none if it is not a parameter.
 
         Raises:
             ExtSubError: two are nested in one another, and one of them is missing.

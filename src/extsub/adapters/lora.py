@@ -278,7 +278,7 @@ class _Reader:
         elif len(A) == len(B) > 2 and all(size == 1 for size in B[2:]):
             layout, rank = Conv(A[1:]), A[0]
         else:
-            raise ExtSubError(f"{self.where}: {brief(name)} has {shapes}: that is no layer whose change is B @ A")
+            raise ExtSubError(f"{self.where}: {brief(name)} has {shapes}: that is not a layer whose change is B @ A")
         inner = B[1] // layout.count if isinstance(layout, Experts) else B[1]
         if isinstance(layout, Conv) and inner < rank:
             raise ExtSubError(f"{self.where}: {brief(name)} has {shapes}: a grouped convolution, which is not combined")

@@ -114,7 +114,7 @@ def refuse_lost(names: Iterable[str], where: str) -> None:
     for name in names:
         parts = name.split(".")
         if reason := _why_no_layer(parts):
-            raise ExtSubError(f"{where}: {brief(name)} is no layer that PEFT would find: {reason}; rename its keys")
+            raise ExtSubError(f"{where}: {brief(name)} is not a layer that PEFT would find: {reason}; rename its keys")
         root = parts[: _numbered(parts)]
         plain = tuple(itertools.dropwhile(lambda part: part in ("model", "language_model"), root))
         first = roots.setdefault(plain, ".".join(root))

@@ -54,7 +54,7 @@ def first_keys(field: str, keys: Sequence[str], names: Sequence[str], where: str
         the key by name, for every name that one matches
 
     Raises:
-        ExtSubError: a key is no regular expression, or they take too long.
+        ExtSubError: a key is not a regular expression, or they take too long.
     """
     plain: dict[_Shape, dict[str, int]] = {}
     others = []
@@ -84,7 +84,7 @@ def full_matches(field: str, expression: str, names: Sequence[str], where: str) 
     """Which ``names`` match an expression in whole, as PEFT reads a field that is a text and not a list.
 
     Raises:
-        ExtSubError: it is no regular expression, or takes too long.
+        ExtSubError: it is not a regular expression, or takes too long.
     """
     return set(_first_matches([_Expression(field, expression, "fullmatch", expression)], names, where))
 
@@ -93,7 +93,7 @@ def check_expressions(config: Mapping[str, Any], names: Sequence[str], where: st
     """Refuse a config whose regular expressions PEFT could not match in time against ``names``, a base's modules.
 
     Raises:
-        ExtSubError: one is no regular expression, or they take too long.
+        ExtSubError: one is not a regular expression, or they take too long.
     """
     expressions = [
         *(
@@ -169,5 +169,5 @@ def _first_matches(expressions: Sequence[_Expression], names: Sequence[str], whe
     if "broken" in answer:
         index, reason = answer["broken"]
         field, key, *_ = expressions[index]
-        raise ExtSubError(f"{where}: {field} has {shown(key)}, which is no regular expression ({brief(reason)})")
+        raise ExtSubError(f"{where}: {field} has {shown(key)}, which is not a regular expression ({brief(reason)})")
     return {name: index for name, index in zip(names, answer["first"], strict=True) if index is not None}

@@ -111,5 +111,5 @@ CODEC = Codec(
     "A prefix-tuning",
     decode,
     encode,
-    caution="a prefix is no change of a weight: arithmetic on it is the paper's heuristic",
+    caution="a prefix is not a change of a weight: arithmetic on it is the paper's heuristic",
 )

@@ -135,7 +135,7 @@ def open_tensors(path: Path, where: str) -> TensorFile:
         raise ExtSubError(f"{where}: {path.name} holds no tensors: the training saved an empty adapter")
     for key, info in file.info.items():
         if not key.isprintable() or len(key) > LONGEST_KEY:
-            raise ExtSubError(f"{where}: {path.name} has a tensor called {shown(key)}: that is no name of a module")
+            raise ExtSubError(f"{where}: {path.name} has a tensor called {shown(key)}: that is not a name of a module")
         if len(info.shape) > MOST_DIMENSIONS:
             raise ExtSubError(f"{where}: {brief(key)} has {len(info.shape)} dimensions: the file is damaged")
     return file

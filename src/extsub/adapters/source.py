@@ -69,7 +69,7 @@ def _choose_weights(name: str, files: set[str]) -> str:
     for file in sorted(filter(_holds_weights, files)):
         if meaning := next((meaning for names, meaning in TRAINED_BESIDE if names.match(file)), None):
             raise ExtSubError(
-                f"{name}: {file} lies beside the adapter ({meaning}) and is no part of it, so it would be left out: "
+                f"{name}: {file} lies beside the adapter ({meaning}) and is not part of it, so it would be left out: "
                 "move it away if the adapter works without it"
             )
     for candidate in (SAFETENSORS, PICKLE):

@@ -34,7 +34,7 @@ LICENCE = {
 }
 """a field of the front matter: what the hub accepts there"""
 FILES = (".json", ".jsonl", ".csv", ".parquet")
-"""as what training data ends that is no data set of the hub"""
+"""as what training data ends that is not a data set of the hub"""
 
 
 class Stated(NamedTuple):

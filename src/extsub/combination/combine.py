@@ -249,7 +249,9 @@ class Combination:
     def _serve(self) -> dict[str, str]:
         """The flags that vLLM needs, or why it cannot serve the result."""
         if self.deficiency:
-            return {"problem": "a deficiency is no adapter to use alone: load it beside the expert, with the scale -α"}
+            return {
+                "problem": "a deficiency is not an adapter to use alone: load it beside the expert, with the scale -α"
+            }
         if self.matched.copies:
             return {"problem": "servers take no tensors stored whole"}
         modules = {name: self.module(name) for name in self.matched.modules}

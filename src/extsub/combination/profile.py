@@ -72,7 +72,7 @@ def read_profile(path: Path) -> Profile:
     except OSError as error:
         raise ExtSubError(f"--profile {path}: {error.strerror}") from error
     except ValueError as error:
-        raise ExtSubError(f"--profile {path} is no JSON: {brief(error)}") from error
+        raise ExtSubError(f"--profile {path} is not JSON: {brief(error)}") from error
     if not isinstance(content, dict) or set(content) - {"kinds", "ramp"} or not _all_numbers(content):
         raise ExtSubError(f'--profile {path}: expected {{"kinds": {{MODULE_KIND: FACTOR}}, "ramp": NUMBER}}')
     return Profile({name: float(one) for name, one in content.get("kinds", {}).items()}, float(content.get("ramp", 0)))

@@ -69,7 +69,7 @@ def as_options(tokens: list[str]) -> list[str]:
 
 
 def _join_alphas(tokens: list[str]) -> list[str]:
-    """``--alphas -1:1:0.5`` to ``--alphas=-1:1:0.5``: a grid that begins below 0 is no option."""
+    """``--alphas -1:1:0.5`` to ``--alphas=-1:1:0.5``: a grid that begins below 0 is not an option."""
     result: list[str] = []
     for token in tokens:
         if result and result[-1] == "--alphas" and token[:1] == "-" and token[1:2] in (".", *"0123456789"):

@@ -43,7 +43,7 @@ def conversation(value: Any, name: str = "messages") -> list[Message]:
         name: its field, for errors.
 
     Raises:
-        RowError: it is no such list, or a message is a tool's, holds an image, or has no text.
+        RowError: it is not such a list, or a message is a tool's, holds an image, or has no text.
     """
     return [_message(number, each) for number, each in enumerate(_listed(value, name), start=1)]
 
@@ -52,8 +52,8 @@ def learnt(value: Any, name: str = "messages") -> tuple[list[Message], str]:
     """(the conversation so far, the answer to learn), which is the last message.
 
     Raises:
-        RowError: as ``conversation``; or the last two messages are no question and answer, or the answer is not to be
-            learnt, or more was thought than ``content`` holds.
+        RowError: as ``conversation``; or the last two messages are not a question and its answer, or the answer is not
+            to be learnt, or more was thought than ``content`` holds.
     """
     *messages, answer = conversation(value, name)
     if len(messages) < 1 or answer.role != "assistant" or not is_question(messages[-1]):
@@ -89,13 +89,13 @@ def _listed(value: Any, name: str) -> Sequence[Any]:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError) as error:
-            raise RowError(f"{name} is a text that begins like a list and is no JSON") from error
+            raise RowError(f"{name} is a text that begins like a list and is not JSON") from error
     if isinstance(value, Mapping) and value and all(isinstance(column, list) for column in value.values()):
         # as datasets has it
         columns = {field: values for field, values in value.items() if isinstance(values, list)}
         value = [dict(zip(columns, fields, strict=False)) for fields in zip(*columns.values(), strict=False)]
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-        raise RowError(f"{name} is no list of messages")
+        raise RowError(f"{name} is not a list of messages")
     return value
 
 
@@ -125,6 +125,6 @@ def _text(number: int, content: Any) -> str:
         text = part.get("text") if isinstance(part, Mapping) else part
         kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
         if kind not in ("text", "input_text", "output_text") or not isinstance(text, str):
-            raise RowError(f"message {number} holds a part that is no text ({kind!s:.40}): only text is read")
+            raise RowError(f"message {number} holds a part that is not text ({kind!s:.40}): only text is read")
         texts.append(text)
     return "".join(texts)

@@ -26,7 +26,7 @@ from extsub.files.writing import check_can_appear, refusal
 
 HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
-"""without which it is no model, on the hub or in our cache"""
+"""without which it is not a model, on the hub or in our cache"""
 SECONDS = 3
 """for the hub to answer"""
 
@@ -223,7 +223,7 @@ def _dequantise(weights: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(weights.parent, gguf_file=weights.name)
         assert isinstance(tokenizer, PreTrainedTokenizerFast)
         config = model.config
-        del config.quantization_config  # it is no quantised model any more, and save_pretrained would refuse it
+        del config.quantization_config  # it is not a quantised model any more, and save_pretrained would refuse it
         plain = type(model).from_pretrained(None, config=config, state_dict=model.state_dict())
         plain.save_pretrained(folder)
         # GGUF says "smollm", which transformers does not know: a digit is a token, and no space is glued to it.

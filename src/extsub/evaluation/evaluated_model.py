@@ -88,7 +88,7 @@ def identify(base: ModelName) -> dict[str, Any]:
 def _fingerprint(name: str) -> str | None:
     """Tells a local model from another one in its place: sizes of its files, and a megabyte of each at three places.
 
-    An adapter beside it is no part of it.
+    An adapter beside it is not part of it.
     """
     folder = Path(name)
     if not folder.is_dir():

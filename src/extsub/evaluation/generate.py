@@ -158,7 +158,7 @@ def _check_rows(prompts: Prompts) -> None:
 
 
 def _no_json(row: Row) -> str | None:
-    """What in it is no JSON; None where all is."""
+    """What in it is not JSON; None where all is."""
     try:
         json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:

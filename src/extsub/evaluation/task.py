@@ -100,7 +100,7 @@ def data_of(task: Task, settings: EvaluationSettings, names: tuple[str, ...]) ->
         name, equals, path = given.partition("=")
         if equals and not Path(given).exists():
             if name not in names:
-                raise ExtSubError(f"--data {given}: {name} is no task; there are {', '.join(names)}")
+                raise ExtSubError(f"--data {given}: {name} is not a task; there are {', '.join(names)}")
             if name == task.name and own is not None:
                 raise ExtSubError(f"--data {given}: {name} has --data {name}={own} already; give one")
             own = path if name == task.name else own

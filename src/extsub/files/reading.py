@@ -106,7 +106,7 @@ def parse_json(content: bytes, **hooks: Any) -> Any:
     """A JSON value, with the hooks of ``json.loads``.
 
     Raises:
-        ValueError: it is no JSON: bad UTF-8, thousands of levels, a number of thousands of digits, or half of a
+        ValueError: it is not JSON: bad UTF-8, thousands of levels, a number of thousands of digits, or half of a
             surrogate pair, which Python could neither print nor write.
     """
     try:

@@ -43,8 +43,8 @@ def check_output(output: Path, inputs: Iterable[Path], overwrite: bool) -> None:
 
 
 def check_place(output: Path) -> None:
-    """Refuse what is no folder; undo the first of the two renames if a run was killed between them, and take away what
-    was replaced if one was killed after both.
+    """Refuse what is not a folder; undo the first of the two renames if a run was killed between them, and take away
+    what was replaced if one was killed after both.
 
     Raises:
         ExtSubError: the output is a link or a file, has no name, or is just being written.

@@ -47,7 +47,7 @@ def generate_answers(
         end: a token that ends an answer beside those that always do: the chat template's.
 
     Raises:
-        ExtSubError: the model has no room for so many new tokens or cannot generate, its numbers are no numbers, or
+        ExtSubError: the model has no room for so many new tokens or cannot generate, its numbers are not numbers, or
             memory is too small.
     """
     encoded = [_encode(model, index, text, max_new_tokens, special_tokens) for index, text in prompts.items()]

@@ -48,7 +48,7 @@ class LanguageModel:
         """The same, with how it may be asked.
 
         Raises:
-            ExtSubError: it is no causal language model.
+            ExtSubError: it is not a causal language model.
         """
         return replace(self, soundness=soundness_of(self))
 
@@ -113,7 +113,7 @@ class Base:
             reference: a second adapter of the same kind, to be switched to (``switched_to``).
 
         Raises:
-            ExtSubError: the adapter does not fit the base, or the base is no causal language model.
+            ExtSubError: the adapter does not fit the base, or the base is not a causal language model.
         """
         if adapter is None:
             yield LanguageModel(self.model, self.model, self.tokenizer).tried()

@@ -82,7 +82,7 @@ def score(
         mark: what a chat template ends an answer with, in place of the end token.
 
     Raises:
-        ExtSubError: a continuation is empty or too long for the model, a likelihood is no number, or memory is too
+        ExtSubError: a continuation is empty or too long for the model, a likelihood is not a number, or memory is too
             small; the message names the request.
     """
     yield from score_rows(model, encode(model, requests, end_token, special_tokens, mark), batch_size)
@@ -94,7 +94,7 @@ def score_rows(
     """``score`` for what is tokenised already.
 
     Raises:
-        ExtSubError: a likelihood is no number, or memory is too small.
+        ExtSubError: a likelihood is not a number, or memory is too small.
     """
     for sound, items in model.soundness.split(encoded, lambda item: max(len(row.tokens) for row in item.rows)):
         if model.shares_contexts and sound.sharing and _is_worth_sharing(items):

@@ -137,7 +137,7 @@ class _Trial:
             raise _UnfitError(f"{adapted} says something else each time it is asked".strip())
         first, second = (logits[: self._fork] for logits in self._alone[:2])
         if not self._rounding.explains(first, second, everywhere=True):
-            raise _UnfitError("is no causal language model: what it says of a token depends on the tokens after it")
+            raise _UnfitError("is not a causal language model: what it says of a token depends on the tokens after it")
         ways = BATCHES[1:] if self._model.is_soft_prompt else BATCHES  # they stand in front of padding on the left
         found = ((batch, cache) for cache in (True, False) for batch in ways if self._answers(batch, cache))
         answering, cache = next(found, (None, True))

@@ -106,16 +106,16 @@ def load_config(model: ModelName) -> PretrainedConfig:
     """The architecture, without weights.
 
     Raises:
-        ExtSubError: it is not there, cannot be reached, needs code of its own, or is no causal language model.
+        ExtSubError: it is not there, cannot be reached, needs code of its own, or is not a causal language model.
     """
     transformers = require("transformers", "train")
     with _told_from_adapter(model), explained(model.given):
         config = transformers.AutoConfig.from_pretrained(**model.arguments)
     if type(config) not in transformers.AutoModelForCausalLM._model_mapping:
-        raise ExtSubError(f"{model.given}: {config.model_type} is no causal language model")
+        raise ExtSubError(f"{model.given}: {config.model_type} is not a causal language model")
     if type(config) in transformers.AutoModelForMaskedLM._model_mapping and not getattr(config, "is_decoder", True):
         raise ExtSubError(
-            f"{model.given}: {config.model_type} sees both sides of a token: it is no causal language model"
+            f"{model.given}: {config.model_type} sees both sides of a token: it is not a causal language model"
         )
     return config
 

@@ -83,7 +83,8 @@ class _Loader(yaml.SafeLoader):
             AttributeError,
             ArithmeticError,
         ) as error:  # 2001-13-45, !!bool x, !!timestamp x
-            said = f"{shown(node.value)} is no {kind}: put text in quotes"
+            article = "an" if kind == "int" else "a"
+            said = f"{shown(node.value)} is not {article} {kind}: put text in quotes"
             raise yaml.MarkedYAMLError(problem=said, problem_mark=node.start_mark) from error
 
 

@@ -45,7 +45,7 @@ def write_report(folder: str | Path, output: str | Path | None = None, task_file
         verdict, matched comparisons, and the paths
 
     Raises:
-        ExtSubError: the folder holds no sweep, a file is in the way that is no report, or jinja2 is missing.
+        ExtSubError: the folder holds no sweep, a file is in the way that is not a report, or jinja2 is missing.
     """
     require("jinja2", "report")
     load_task_files(tuple(task_file))

@@ -107,7 +107,7 @@ def _choices(task: str, rows: Rows, result: str) -> Samples:
 
 
 def _counts(rows: Rows, picks: Mapping[str, Mapping[int, str]], indices: Sequence[int], result: str) -> str:
-    """How many changed, and in which direction: the samples are no random ones."""
+    """How many changed, and in which direction: the samples are not random ones."""
     turned = {True: 0, False: 0}
     changed = 0
     for index in indices:

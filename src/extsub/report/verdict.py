@@ -64,7 +64,7 @@ def _few(sweep: Sweep) -> Iterator[str]:
 
 
 def _over_plain(sweep: Sweep, position: str) -> tuple[str, str]:
-    """What of the change is no change of style, on the same half: for the sentence, and more exactly."""
+    """What of the change is not a change of style, on the same half: for the sentence, and more exactly."""
     name = sweep.plain
     if name is None:
         return "", ""

@@ -115,9 +115,9 @@ def parse_alphas(given: str) -> tuple[float, ...]:
     if match := re.fullmatch(rf"({number}):({number}):({number})", given):
         first, last, step = (float(one) for one in match.groups())
         steps = (last - first) / step if step else -1
-        count = round(steps) + 1 if abs(steps) <= MOST_ALPHAS else 0  # it is no number where one was infinite
+        count = round(steps) + 1 if abs(steps) <= MOST_ALPHAS else 0  # it is not a number where one was infinite
         if not 0 < count <= MOST_ALPHAS:
-            raise ExtSubError(f"--alphas {brief(given)}: from {first:g} to {last:g} in steps of {step:g} is no grid")
+            raise ExtSubError(f"--alphas {brief(given)}: from {first:g} to {last:g} in steps of {step:g} is not a grid")
         values = [round(first + place * step, 10) for place in range(count)]
         return tuple(one for one in values if (last - one) * step >= -1e-9)
     if re.fullmatch(rf"{number}(,{number})*", given):

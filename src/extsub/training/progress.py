@@ -20,7 +20,7 @@ LINES = 20
 
 
 class Watch(TrainerCallback):
-    """Follows a run: stops it when the loss is no number, and shows how it goes on the main process."""
+    """Follows a run: stops it when the loss is not a number, and shows how it goes on the main process."""
 
     def __init__(self, tokens_per_step: float) -> None:
         self.tokens_per_step = tokens_per_step

@@ -59,7 +59,7 @@ def try_model(model: PreTrainedModel, settings: TrainingSettings) -> None:
     kind, was = f"{settings.model}: {model.config.model_type}", model.training
     try:
         if not _is_causal(model.eval()):
-            raise ExtSubError(f"{kind} sees both sides of a token: it is no causal language model")
+            raise ExtSubError(f"{kind} sees both sides of a token: it is not a causal language model")
         if settings.packing and (fault := _packing_fault(model)):
             raise ExtSubError(f"{kind} cannot be trained with --packing: {fault}; leave out --packing")
     finally:

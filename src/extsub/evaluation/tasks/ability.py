@@ -107,7 +107,7 @@ def _ask(
 @contextlib.contextmanager
 def _without_git() -> Generator[None]:
     """The harness asks git for the commit of the folder where the user happens to be, and git complains on stderr where
-    that is no repository; we keep no such answer."""
+    that is not a repository; we keep no such answer."""
     from lm_eval import evaluator
 
     harness: Any = evaluator
@@ -119,7 +119,7 @@ def _without_git() -> Generator[None]:
 
 
 def _samples(name: str, found: Mapping[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """Each document's own scores. What is no number for a single document (a corpus BLEU, say) has none."""
+    """Each document's own scores. What is not a number for a single document (a corpus BLEU, say) has none."""
     for leaf, samples in found.items():
         for one in samples:
             ending = "" if one.get("filter", "none") == "none" else f",{one['filter']}"

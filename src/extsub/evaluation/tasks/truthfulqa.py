@@ -97,14 +97,14 @@ def _targets(where: str, row: Row, name: str) -> dict[str, int]:
             raise ExtSubError(f"{where}: {name} has not as many labels as choices; correct or remove the row")
         targets = dict(zip(targets["choices"], labels, strict=True))
     if not isinstance(targets, Mapping) or not all(label in (0, 1) for label in targets.values()):
-        raise ExtSubError(f"{where}: {name} is no mapping of answers to 1 (true) or 0")
+        raise ExtSubError(f"{where}: {name} is not a mapping of answers to 1 (true) or 0")
     return {str(answer): int(label) for answer, label in targets.items()}
 
 
 def _texts(where: str, row: Row, name: str) -> list[str]:
     answers = row.get(name)
     if not isinstance(answers, list) or not all(isinstance(one, str) for one in answers):
-        raise ExtSubError(f"{where}: {name} is no list of texts; correct or remove the row")
+        raise ExtSubError(f"{where}: {name} is not a list of texts; correct or remove the row")
     return answers
 
 
