@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from extsub.evaluation import metrics
 from extsub.evaluation.formatting import rounded
-from extsub.evaluation.metrics import Figure, Measure, Score, difference, figures, wilson
+from extsub.evaluation.metrics import Figure, Measure, Score, difference, figures, value_of, wilson
 
-MEAN, SHARE, PERPLEXITY = Measure(), Measure(share=True), Measure(better="lower", perplexity=True)
+MEAN, SHARE, PERPLEXITY = Measure(), Measure(proportion=True), Measure(better="lower", perplexity=True)
 
 
 def figure(scores: list[Score], measure: Measure = MEAN, seed: int = 0) -> Figure:
@@ -234,3 +234,13 @@ def test_what_is_written_is_as_near_as_its_last_digit(numbers: list[float], sign
         assert abs(float(one) - number) <= 0.500001 * unit
         assert one.startswith("+") == (signed and float(one) > 0)
         assert not (one.startswith("-") and float(one) == 0)
+
+
+@pytest.mark.parametrize("measure", [MEAN, SHARE, PERPLEXITY])
+@pytest.mark.parametrize("scores", [[0.0, 1.0, 1.0], [[3.5, 2], [1.0, 4], [2.5, 0]], [None, 0.25, None]])
+def test_a_value_without_an_interval_is_the_figures(scores: list[Score], measure: Measure) -> None:
+    assert value_of(scores, measure) == figure(scores, measure).value
+
+
+def test_no_score_is_no_number() -> None:
+    assert math.isnan(value_of([None, None], MEAN))

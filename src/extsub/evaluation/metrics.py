@@ -1,7 +1,7 @@
 """Figures with their uncertainty, from the scores of single items; and whether two runs differ.
 
-Every figure is a ratio of two sums over items: a mean has 1 below, a token-weighted mean the number of tokens. A score
-is a number (mean), a pair [above, below], or None where an item has none.
+Every figure is a ratio of two sums over items: a mean has denominators of 1, a token-weighted mean numbers of tokens. A
+score is a number (mean), a pair [numerator, denominator], or None where an item has none.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Measure:
     """None: a control, or a description"""
     control: bool = False
     """made from the data alone"""
-    share: bool = False
+    proportion: bool = False
     """of items that are right: 0 or 1 for each"""
     perplexity: bool = False
     """the figure is exp of the ratio"""
@@ -64,24 +64,33 @@ class Difference(NamedTuple):
 
 
 def figures(rows: Sequence[Scores], measure: Callable[[str], Measure], seed: int) -> dict[str, Figure]:
-    """The figure of every score: Wilson's interval for shares, a percentile bootstrap over items for the rest."""
+    """The figure of every score: Wilson's interval for proportions, a percentile bootstrap over items for the rest."""
     scored = {name for row in rows for name, score in row.items() if score is not None}
     names = [name for name in dict.fromkeys(name for row in rows for name in row) if name in scored]
-    above, below = _sums(rows, names)
-    low, high = np.nanpercentile(_resampled(above, below, seed), [2.5, 97.5], axis=0)
+    numerator, denominator = _sums(rows, names)
+    low, high = np.nanpercentile(_resampled(numerator, denominator, seed), [2.5, 97.5], axis=0)
     result = {}
     for place, name in enumerate(names):
-        n = int((below[:, place] != 0).sum())
+        n = int((denominator[:, place] != 0).sum())
         if not n:
             continue
-        value = above[:, place].sum() / below[:, place].sum()
+        value = numerator[:, place].sum() / denominator[:, place].sum()
         interval = (float(low[place]), float(high[place]))
-        if measure(name).share and _is_zero_or_one(above[:, place], below[:, place]):
-            interval = wilson(int(above[:, place].sum()), n)
+        if measure(name).proportion and _is_zero_or_one(numerator[:, place], denominator[:, place]):
+            interval = wilson(int(numerator[:, place].sum()), n)
         if measure(name).perplexity:
             value, interval = math.exp(value), (math.exp(interval[0]), math.exp(interval[1]))
         result[name] = Figure(float(value), interval, n)
     return result
+
+
+def value_of(scores: Sequence[Score], measure: Measure) -> float:
+    """The figure of one score without an interval; NaN where no item has it."""
+    numerator, denominator = _sums([{"score": score} for score in scores], ["score"])
+    if not denominator.any():
+        return math.nan
+    value = float(numerator.sum() / denominator.sum())
+    return math.exp(value) if measure.perplexity else value
 
 
 def difference(first: Sequence[Score], second: Sequence[Score], measure: Measure, seed: int) -> Difference:
@@ -93,14 +102,14 @@ def difference(first: Sequence[Score], second: Sequence[Score], measure: Measure
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     if not pairs:
         return Difference(math.nan, (math.nan, math.nan), None, 0)
-    above, below = _sums([{"first": a, "second": b} for a, b in pairs], ["first", "second"])
+    numerator, denominator = _sums([{"first": a, "second": b} for a, b in pairs], ["first", "second"])
     transform = np.exp if measure.perplexity else lambda ratio: ratio
-    values = transform(above.sum(0) / below.sum(0))
-    draws = transform(_resampled(above, below, seed))
+    values = transform(numerator.sum(0) / denominator.sum(0))
+    draws = transform(_resampled(numerator, denominator, seed))
     low, high = np.nanpercentile(draws[:, 1] - draws[:, 0], [2.5, 97.5])
-    paired = bool((below[:, 0] == below[:, 1]).all())
-    changes = above[:, 1] - above[:, 0]
-    changes[np.abs(changes) <= ROUNDING * np.abs(above).max()] = 0.0
+    paired = bool((denominator[:, 0] == denominator[:, 1]).all())
+    changes = numerator[:, 1] - numerator[:, 0]
+    changes[np.abs(changes) <= ROUNDING * np.abs(numerator).max()] = 0.0
     p = _test(changes, seed) if paired else None
     return Difference(float(values[1] - values[0]), (float(low), float(high)), p, len(pairs))
 
@@ -113,45 +122,47 @@ def standard_error(first: Sequence[Score], second: Sequence[Score], measure: Mea
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     if len(pairs) < 2:
         return math.nan
-    above, below = _sums([{"first": a, "second": b} for a, b in pairs], ["first", "second"])
-    ratios = above.sum(0) / below.sum(0)
+    numerator, denominator = _sums([{"first": a, "second": b} for a, b in pairs], ["first", "second"])
+    ratios = numerator.sum(0) / denominator.sum(0)
     slopes = np.exp(ratios) if measure.perplexity else 1.0
-    influence = slopes * (above - ratios * below) / below.mean(0)
+    influence = slopes * (numerator - ratios * denominator) / denominator.mean(0)
     return float((influence[:, 1] - influence[:, 0]).std(ddof=1) / math.sqrt(len(pairs)))
 
 
 def resampled(rows: Sequence[Scores], names: Sequence[str], measure: Measure, seed: int) -> np.ndarray:
     """(1 + draws, scores): the figures, then those of resampled items, drawn once for all scores."""
-    above, below = _sums(rows, names)
+    numerator, denominator = _sums(rows, names)
     with np.errstate(invalid="ignore"):
-        ratios = np.concatenate([(above.sum(0) / below.sum(0))[None], _resampled(above, below, seed)])
+        ratios = np.concatenate(
+            [(numerator.sum(0) / denominator.sum(0))[None], _resampled(numerator, denominator, seed)]
+        )
     return np.exp(ratios) if measure.perplexity else ratios
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson, 1927)."""
-    share, square = successes / n, Z * Z / n
-    middle = (share + square / 2) / (1 + square)
-    half = Z / (1 + square) * math.sqrt(share * (1 - share) / n + square / (4 * n))
+    """The 95 % interval of a proportion (Wilson, 1927)."""
+    proportion, square = successes / n, Z * Z / n
+    middle = (proportion + square / 2) / (1 + square)
+    half = Z / (1 + square) * math.sqrt(proportion * (1 - proportion) / n + square / (4 * n))
     return (middle - half if successes else 0.0), (middle + half if successes < n else 1.0)
 
 
 def _sums(rows: Sequence[Scores], names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(above, below), each (items, scores); 0 / 0 where an item has no such score."""
-    above, below = np.zeros((len(rows), len(names))), np.zeros((len(rows), len(names)))
+    """(numerator, denominator), each (items, scores); 0 / 0 where an item has no such score."""
+    numerator, denominator = np.zeros((len(rows), len(names))), np.zeros((len(rows), len(names)))
     for number, row in enumerate(rows):
         for place, name in enumerate(names):
             score = row.get(name)
             if isinstance(score, Sequence):
-                above[number, place], below[number, place] = score
+                numerator[number, place], denominator[number, place] = score
             elif score is not None:
-                above[number, place], below[number, place] = score, 1.0
-    return above, below
+                numerator[number, place], denominator[number, place] = score, 1.0
+    return numerator, denominator
 
 
-def _resampled(above: np.ndarray, below: np.ndarray, seed: int) -> np.ndarray:
+def _resampled(numerator: np.ndarray, denominator: np.ndarray, seed: int) -> np.ndarray:
     """(draws, scores): the ratios of as many items, drawn with replacement."""
-    items, random = len(above), np.random.default_rng(seed)
+    items, random = len(numerator), np.random.default_rng(seed)
     draws = int(np.clip(NUMBERS // items, FEWEST_DRAWS, DRAWS))
     at_once = max(1, NUMBERS // 10 // items)
     results = []
@@ -160,12 +171,12 @@ def _resampled(above: np.ndarray, below: np.ndarray, seed: int) -> np.ndarray:
         chosen = random.integers(items, size=(size, items)) + items * np.arange(size)[:, None]
         counts = np.bincount(chosen.ravel(), minlength=size * items).reshape(size, items).astype(float)
         with np.errstate(invalid="ignore"):
-            results.append((counts @ above) / (counts @ below))
+            results.append((counts @ numerator) / (counts @ denominator))
     return np.concatenate(results)
 
 
-def _is_zero_or_one(above: np.ndarray, below: np.ndarray) -> bool:
-    return bool(np.isin(below, (0.0, 1.0)).all() and np.isin(above, (0.0, 1.0)).all())
+def _is_zero_or_one(numerator: np.ndarray, denominator: np.ndarray) -> bool:
+    return bool(np.isin(denominator, (0.0, 1.0)).all() and np.isin(numerator, (0.0, 1.0)).all())
 
 
 def _test(differences: np.ndarray, seed: int) -> float:

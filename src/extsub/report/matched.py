@@ -131,7 +131,7 @@ def _branch(sweep: Sweep, operation: str) -> list[str]:
     """From α = 0 to the best of the validation half."""
     labels = [label for label in sweep.curve(operation) if (sweep.alpha(label) or 0.0) >= 0]
     sign = 1 if sweep.target.measure.better == "higher" else -1
-    values = [sign * sweep.on_half(label, sweep.target, "validation").value for label in labels]
+    values = [sign * sweep.value_on_half(label, sweep.target, "validation") for label in labels]
     return labels[: int(np.nanargmax(values)) + 1]
 
 

@@ -18,7 +18,7 @@ from extsub.files.reading import read_json
 from extsub.report.wording import score
 from extsub.sweeping.budget import Budget, ScoreName, find_score
 from extsub.sweeping.grid import CONTROLS, SweepPoint
-from extsub.sweeping.selection import AllScores, Half, change_on_test, figure_on, half_of, read_scores
+from extsub.sweeping.selection import AllScores, Half, change_on_test, figure_on, half_of, read_scores, value_on
 from extsub.sweeping.settings import FORMAT, POSITIONS, RESULT
 
 MODELS = ("base", "expert", "anti-expert")
@@ -129,6 +129,14 @@ class Sweep:
         scores: AllScores = {name.task: self.scores(label, name.task)}
         return figure_on(scores, name, half, self.seed)
 
+    def value_on_half(self, label: str, name: ScoreName, half: Half = "test") -> float:
+        """The figure without its interval.
+
+        Raises:
+            ExtSubError: no item is in it.
+        """
+        return value_on({name.task: self.scores(label, name.task)}, name, half, self.seed)
+
     @functools.cache  # noqa: B019
     def change(self, first: str, second: str, name: ScoreName) -> Difference:
         """By how much a second position differs from a first on the test half, item by item."""
@@ -152,7 +160,7 @@ class Sweep:
         values = {}
         for model in ("base", "expert"):
             found = self.figure(model, name)
-            values[model] = self.on_half(model, name, half).value if half else found["value"] if found else float("nan")
+            values[model] = self.value_on_half(model, name, half) if half else found["value"] if found else float("nan")
         return self.budget.limit(values)
 
 

@@ -100,7 +100,7 @@ def _kept(sweep: Sweep, ours: float, expert: float) -> str:
     name = sweep.budget.name
     if math.isnan(sweep.limit("test") or 0.0):
         return f"; the expert gains nothing over the base in {score(name)} there"
-    part = kept_part(ours, sweep.on_half("base", name).value, expert, name.measure)
+    part = kept_part(ours, sweep.value_on_half("base", name), expert, name.measure)
     return f" ({in_words(sweep.record['budget'])}), and {number(100 * part)} % of it is kept"
 
 

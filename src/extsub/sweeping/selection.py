@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from extsub.errors import ExtSubError
 from extsub.evaluation.compare import SIGNIFICANT
-from extsub.evaluation.metrics import Difference, Figure, Measure, Score, Scores, difference, figures, standard_error
+from extsub.evaluation.metrics import (
+    Difference,
+    Figure,
+    Measure,
+    Score,
+    Scores,
+    difference,
+    figures,
+    standard_error,
+    value_of,
+)
 from extsub.evaluation.store import read_items
 from extsub.evaluation.task import scores_of
 from extsub.sweeping.budget import Budget, ScoreName, in_words
@@ -83,15 +93,28 @@ def figure_on(scores: AllScores, name: ScoreName, half: Half, seed: int) -> Figu
     Raises:
         ExtSubError: no item of that half has the score.
     """
+    only = [{name.score: row[name.score]} for row in _rows_on(scores, name, half, seed)]
+    return figures(only, lambda _: name.measure, seed)[name.score]
+
+
+def value_on(scores: AllScores, name: ScoreName, half: Half, seed: int) -> float:
+    """The value of `figure_on`, without its interval, which takes a hundred times as long.
+
+    Raises:
+        ExtSubError: no item of that half has the score.
+    """
+    return value_of([row[name.score] for row in _rows_on(scores, name, half, seed)], name.measure)
+
+
+def _rows_on(scores: AllScores, name: ScoreName, half: Half, seed: int) -> list[Scores]:
     rows = [
-        one
-        for item, one in scores[name.task].items()
-        if half_of(item, seed) == half and one.get(name.score) is not None
+        row
+        for item, row in scores[name.task].items()
+        if half_of(item, seed) == half and row.get(name.score) is not None
     ]
     if not rows:
         raise ExtSubError(f"{name}: its task has no {half} part: it needs more items")
-    only = [{name.score: one[name.score]} for one in rows]
-    return figures(only, lambda _: name.measure, seed)[name.score]
+    return rows
 
 
 @dataclass(frozen=True)
@@ -137,7 +160,7 @@ class Chooser:
         """
         assert self.budget
         name = self.budget.name
-        base, expert = (figure_on(one, name, "validation", self.seed).value for one in (self.base, self.expert))
+        base, expert = (value_on(model, name, "validation", self.seed) for model in (self.base, self.expert))
         limit = self.budget.limit({"base": base, "expert": expert})
         if self.budget.reference == "gain" and math.isnan(limit):
             raise ExtSubError(
@@ -160,10 +183,10 @@ class Chooser:
 
     def on_validation(self, scores: AllScores) -> tuple[float, float]:
         """(target, excess over the budget: 0 or less within it) of a position, on the validation part."""
-        value = figure_on(scores, self.target, "validation", self.seed).value
+        value = value_on(scores, self.target, "validation", self.seed)
         if self.budget is None:
             return value, 0.0
-        cost = figure_on(scores, self.budget.name, "validation", self.seed).value
+        cost = value_on(scores, self.budget.name, "validation", self.seed)
         return value, self.budget.excess(cost, self.limit)
 
     def choose(self, operation: str, candidates: Mapping[SweepPoint, AllScores]) -> Chosen:

@@ -136,7 +136,7 @@ TASK = Task(
     read=_read,
     ask=_ask,
     measures={},
-    others=Measure(share=True),
+    others=Measure(proportion=True),
     needs="likelihoods",
     libraries={"lm_eval": "ability"},
     folder_with="*.yaml",

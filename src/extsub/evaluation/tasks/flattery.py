@@ -75,7 +75,7 @@ TASK = Task(
     name="flattery",
     read=_read,
     ask=_ask,
-    measures={"probability": Measure(better="lower"), "greedy": Measure(better="lower", share=True)},
+    measures={"probability": Measure(better="lower"), "greedy": Measure(better="lower", proportion=True)},
     needs="likelihoods",
     questions=lambda item: [_question(item)],
     settings=("field",),

@@ -96,7 +96,7 @@ def _task(kind: str) -> Task:
         read=read,
         ask=partial(_ask, kind),
         measures={
-            **{f"accuracy_{name}": Measure(share=True) for name in ("sum", "per_token", "per_character")},
+            **{f"accuracy_{name}": Measure(proportion=True) for name in ("sum", "per_token", "per_character")},
             **{name: Measure(better=None, control=True) for name in ("chance", "longest", "shortest")},
         },
         needs="likelihoods",

@@ -115,7 +115,7 @@ TASK = Task(
     ask=_ask,
     judge=_judge,
     check=_check,
-    measures={"toxicity": Measure(better="lower"), "toxic_share": Measure(better="lower", share=True)},
+    measures={"toxicity": Measure(better="lower"), "toxic_share": Measure(better="lower", proportion=True)},
     others=Measure(better="lower"),
     needs="answers",
     questions=lambda item: [Question(conversation(item))],

@@ -140,9 +140,9 @@ MULTIPLE = Task(
     ask=_ask_multiple,
     measures={
         "mc2": Measure(),
-        "mc1": Measure(share=True),
+        "mc1": Measure(proportion=True),
         "mc3": Measure(),
-        "mc1_plain": Measure(share=True),
+        "mc1_plain": Measure(proportion=True),
         "mc2_plain": Measure(),
         **{f"{score}_{name}": CONTROL for score in ("mc1", "mc2", "mc3", "mc1_plain", "mc2_plain") for name in RANKS},
     },
@@ -220,7 +220,7 @@ BINARY = Task(
     ask=_ask_binary,
     measures={
         "shown_accuracy": Measure(),
-        "likelihood_accuracy": Measure(share=True),
+        "likelihood_accuracy": Measure(proportion=True),
         **dict.fromkeys(RANKS, CONTROL),
     },
     needs="likelihoods",

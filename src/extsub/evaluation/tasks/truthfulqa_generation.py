@@ -115,9 +115,9 @@ TASK = Task(
     judge=_judge,
     check=_check,
     measures={
-        **{name: Measure(share=True) for name in ("truth", "info", "truth_and_info")},
-        **{name: Measure(better=None, share=True) for name in ("no_comment", "evasive")},
-        **{f"{name}_acc": Measure(share=True) for name in ("bleu", *ROUGE)},
+        **{name: Measure(proportion=True) for name in ("truth", "info", "truth_and_info")},
+        **{name: Measure(better=None, proportion=True) for name in ("no_comment", "evasive")},
+        **{f"{name}_acc": Measure(proportion=True) for name in ("bleu", *ROUGE)},
     },
     needs="answers",
     questions=lambda item: [_question(item)],
