@@ -237,7 +237,7 @@ def test_what_is_written_is_as_near_as_its_last_digit(numbers: list[float], sign
 
 
 @pytest.mark.parametrize("measure", [MEAN, SHARE, PERPLEXITY])
-@pytest.mark.parametrize("scores", [[0.0, 1.0, 1.0], [[3.5, 2], [1.0, 4], [2.5, 0]], [None, 0.25, None]])
+@pytest.mark.parametrize("scores", [[0.0, 1.0, 1.0], [[3.5, 2], [1.0, 4], [2.5, 1]], [None, 0.25, None]])
 def test_a_value_without_an_interval_is_the_figures(scores: list[Score], measure: Measure) -> None:
     assert value_of(scores, measure) == figure(scores, measure).value
 
