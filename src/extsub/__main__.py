@@ -31,9 +31,9 @@ PLAIN = {
     "√": "sqrt",
     "ê": "e",
 }
-"""what a terminal without Unicode gets for our own signs"""
+"""What a terminal without Unicode gets for our own signs."""
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-"""that tell a process to stop; Windows has no SIGHUP"""
+"""Signals that tell a process to stop; Windows has no SIGHUP."""
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -18,11 +18,11 @@ DType = np.dtype[Any]
 FLOAT64, FLOAT32, FLOAT16 = np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.float16)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES: dict[str, DType] = {one.name: one for one in (FLOAT64, FLOAT32, FLOAT16, BFLOAT16)}
-"""that adapters are stored in, by name"""
+"""The dtypes that adapters are stored in, by name."""
 
 
 def as_array(values: Any) -> Array:
-    """numpy's view of an array, a torch tensor on the CPU (bfloat16 included), or whatever has ``__array__``."""
+    """Numpy's view of an array, a torch tensor on the CPU (bfloat16 included), or whatever has ``__array__``."""
     if type(values).__module__.partition(".")[0] == "torch":
         values = values.detach()
         if str(values.dtype) == "torch.bfloat16":  # which numpy does not know

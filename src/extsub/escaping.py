@@ -15,7 +15,7 @@ from reprlib import Repr
 from typing import Any
 
 LONGEST = 100
-"""characters of a value, name or text that a message quotes"""
+"""Characters of a value, name or text that a message quotes."""
 
 _REPR = Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
@@ -28,7 +28,7 @@ _UNSEEN = re.compile(
     "\ud800-\udfff"  # halves of a character: file names that are not UTF-8
     "\U000e0000-\U000e0fff]"  # tags: hidden ASCII
 )
-"""what nobody sees, or what a terminal or an editor obeys; joiners of emoji and of Persian words are not among it"""
+"""Characters that nobody sees, or that a terminal or an editor obeys; not joiners of emoji and of Persian words."""
 
 
 def line(text: str) -> str:

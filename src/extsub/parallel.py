@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 MOST_THREADS = 8
-"""each holds modules in memory"""
+"""The most threads: each holds modules in memory."""
 
 
 def in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

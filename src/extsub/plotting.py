@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".svg")
 LONGEST = 60
-"""characters of a label"""
+"""The most characters of a label."""
 
 
 def check_picture(path: Path) -> None:

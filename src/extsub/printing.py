@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 WIDE = 160
-"""columns of a table where the output is not a terminal"""
+"""Columns of a table where the output is not a terminal."""
 
 
 _quiet = False

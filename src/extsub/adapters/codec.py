@@ -15,18 +15,18 @@ class Codec:
     """A kind of adapter, from the disk and back."""
 
     kind: str
-    """its ``peft_type``; ``Adapter.kind``"""
+    """Its ``peft_type``, which is also ``Adapter.kind``."""
     title: str
-    """how a sentence begins: "A LoRA" """
+    """How a sentence on it begins: "A LoRA". """
     decode: Callable[[Mapping[str, Any], TensorFile, Source], Adapter]
     """(adapter_config.json, the tensors, where they are) to the adapter"""
     encode: Callable[[Adapter], dict[str, Any]]
-    """the smallest adapter_config.json that says what an adapter is"""
+    """Makes the smallest adapter_config.json that says what an adapter is."""
     reads: tuple[str, ...] = ()
-    """other ``peft_type`` whose adapters become this kind"""
+    """Other ``peft_type`` whose adapters become this kind."""
     ranked: bool = False
-    """whether its modules have a rank, which can be smaller, and a scaling"""
+    """Whether its modules have a rank, which can be smaller, and a scaling."""
     served: bool = False
-    """whether servers take it"""
+    """Whether servers take it."""
     caution: str = ""
-    """what makes arithmetic on it less than exact, as a sentence without its full stop"""
+    """What makes arithmetic on it less than exact, as a sentence without its full stop."""

@@ -6,6 +6,6 @@ from extsub.adapters import ia3, lora, prefix
 from extsub.adapters.codec import Codec
 
 CODECS: dict[str, Codec] = {codec.kind: codec for codec in (lora.CODEC, ia3.CODEC, prefix.CODEC)}
-"""by ``Adapter.kind``"""
+"""The codec of each ``Adapter.kind``."""
 READERS: dict[str, Codec] = {kind: codec for codec in CODECS.values() for kind in (codec.kind, *codec.reads)}
-"""by the ``peft_type`` of a config"""
+"""The codec that reads each ``peft_type`` of a config."""

@@ -25,7 +25,7 @@ LARGEST_WHOLE = 2**31
 """Beyond this no rank or count is meant."""
 
 LONGEST = 4096
-"""characters of a text; no path is longer"""
+"""The most characters of a text; no path is longer."""
 
 _SOFT_TOKENS = "its soft tokens are absolute and have no common origin to subtract from"
 _ABSOLUTE = "it stores absolute values, and what it adds is known only with the base model's weights"

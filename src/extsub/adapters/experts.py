@@ -17,9 +17,9 @@ from extsub.errors import ExtSubError
 from extsub.escaping import brief
 
 PARAMETER_ORDER = ("down_proj", "gate_up_proj")
-"""as PEFT nests its wrappers around them: the last one registered is outermost"""
+"""Parameters in the order in which PEFT nests its wrappers: the last one registered is outermost."""
 SURE = "0.19.1"
-"""from this version of PEFT on, A takes the inputs"""
+"""The version of PEFT from which on A takes the inputs."""
 
 
 # Parameters of a gated expert: which reads what the layers pass on, and which writes it.

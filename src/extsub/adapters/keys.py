@@ -57,13 +57,13 @@ class Keys:
     """The keys of one file by meaning. Values are the keys as the file spells them."""
 
     modules: dict[str, dict[str, str]] = field(default_factory=dict)
-    """module name to {suffix: key}"""
+    """Each module name, and its {suffix: key}."""
 
     copies: dict[str, str] = field(default_factory=dict)
-    """clean key to key: whole tensors that replace the base model's"""
+    """Clean key to key of whole tensors that replace the base model's."""
 
     base_layers: dict[str, str] = field(default_factory=dict)
-    """clean key to key: the base weights under adapted embeddings, unchanged"""
+    """Clean key to key of the base weights under adapted embeddings, unchanged."""
 
     notes: list[str] = field(default_factory=list)
 

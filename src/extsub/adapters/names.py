@@ -28,7 +28,7 @@ _NAMING_FIELDS = (
 )
 
 DEEPEST = 24
-"""parts of a path that are looked at: no model is as deep"""
+"""Parts of a path that are looked at: no model is as deep."""
 
 # Names that PEFT gives, and no base.
 _PEFTS = {"base_layer", "original_module", "modules_to_save", "base_model"}
@@ -143,11 +143,11 @@ class _Place(NamedTuple):
     """Where a layer is, as far as its name says."""
 
     tail: str
-    """from the list that it is numbered in, ``layers.0.self_attn.q_proj``"""
+    """The name from the list that it is numbered in, ``layers.0.self_attn.q_proj``."""
     part: frozenset[str]
-    """of the model: ``vision``, ``encoder``, ..."""
+    """The part of the model: ``vision``, ``encoder``, ..."""
     path: frozenset[str]
-    """what else is in front"""
+    """What else is in front."""
 
     @classmethod
     def of(cls, name: str) -> _Place:

@@ -19,16 +19,16 @@ from extsub.errors import ExtSubError
 from extsub.escaping import brief, shown
 
 SECONDS = 5
-"""that the expressions of one config may take; 50 usual ones take 2 on 18,432 modules"""
+"""Seconds that the expressions of one config may take; 50 usual ones take 2 on 18,432 modules."""
 
 MOST_SHAPES = 64
-"""of plain keys that are looked up; full names of 18,432 experts' layers have about 20"""
+"""The most plain keys that are looked up; full names of 18,432 experts' layers have about 20."""
 
 _PLAIN = re.compile(r"(?:[A-Za-z0-9_]|\\?[.-])+")
-"""keys whose only regular expression is the dot, which stands for any character unless it is escaped"""
+"""Keys whose only regular expression is the dot, which stands for any character unless it is escaped."""
 
 _Shape = tuple[int, tuple[int, ...]]
-"""how long a plain key is, and the places of its dots that stand for any character"""
+"""How long a plain key is, and the places of its dots that stand for any character."""
 
 
 class _Expression(NamedTuple):
@@ -36,11 +36,11 @@ class _Expression(NamedTuple):
 
     field: str
     key: str
-    """as the config has it"""
+    """The expression as the config has it."""
     method: str
-    """of ``re``"""
+    """The method of ``re``."""
     whole: str
-    """what is matched"""
+    """What is matched."""
 
 
 def first_keys(field: str, keys: Sequence[str], names: Sequence[str], where: str) -> dict[str, str]:

@@ -26,7 +26,7 @@ from extsub.extras import pip_command
 from extsub.files.reading import check_regular, parse_json, read_bytes
 
 DTYPES = {"F64": FLOAT64, "F32": FLOAT32, "F16": FLOAT16, "BF16": BFLOAT16}
-"""as safetensors calls them"""
+"""The dtypes, as safetensors calls them."""
 LFS_POINTER = b"version https://git-lfs"
 
 BROKEN = (
@@ -36,10 +36,10 @@ BROKEN = (
 """What unpickling a broken file may raise: a pickle is a program."""
 
 LONGEST_KEY = 400
-"""characters; with every wrapper that there is, keys have 350"""
+"""The most characters of a key; with every wrapper that there is, keys have 350."""
 
 MOST_DIMENSIONS = 8
-"""of a tensor; the kernels of convolutions have 5"""
+"""The most dimensions of a tensor; the kernels of convolutions have 5."""
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def _write_tensors(
 
 
 def planned(adapter: Adapter) -> dict[str, tuple[DType, tuple[int, ...]]]:
-    """dtype and shape of every tensor that is written, by its key in the file."""
+    """The dtype and shape of every tensor that is written, by its key in the file."""
     return {key: spec for part in _parts(adapter, adapter.rank, adapter.dtype) for key, spec in part.specs.items()}
 
 

@@ -20,11 +20,11 @@ Template = Literal["extsub", "chat", "none"]
 TEMPLATES: tuple[Template, ...] = get_args(Template)
 CARD, TRAINING, PROVENANCE = "README.md", "training.json", "extsub.json"
 FORMAT = 1
-"""of ``training.json`` and ``extsub.json`` (docs/files.md)"""
+"""The format number of ``training.json`` and ``extsub.json`` (docs/files.md)."""
 LARGEST_CARD = 1 << 16
-"""bytes of a card that are read: its front matter stands at the beginning"""
+"""Bytes of a card that are read: its front matter stands at the beginning."""
 MOST = 50
-"""data sets of one input"""
+"""The most data sets of one input."""
 FRONT_MATTER = re.compile(r"\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 REPOSITORY = r"\w[\w.-]{0,95}(?:/\w[\w.-]{0,95})?"
 LICENCE = {
@@ -32,20 +32,20 @@ LICENCE = {
     "license_name": r"\w[\w. +-]{0,100}",
     "license_link": r"https?://[\w./?&=%#~:+-]{1,300}",
 }
-"""a field of the front matter: what the hub accepts there"""
+"""Fields of the front matter, and what the hub accepts there."""
 FILES = (".json", ".jsonl", ".csv", ".parquet")
-"""as what training data ends that is not a data set of the hub"""
+"""Endings of training data that is not a data set of the hub."""
 
 
 class Stated(NamedTuple):
     """Empty where nothing is stated."""
 
     licence: dict[str, str]
-    """the fields of ``LICENCE``"""
+    """The fields of ``LICENCE``."""
     datasets: tuple[str, ...]
-    """hub ids"""
+    """Hub ids."""
     data: str
-    """the file that it was trained on, without its folder"""
+    """The file that it was trained on, without its folder."""
 
 
 def stated_in(folder: Path) -> Stated:

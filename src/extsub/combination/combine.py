@@ -145,7 +145,7 @@ class Combination:
     deficiency: bool
     profile: Profile
     factors: dict[str, float]
-    """the profile's, for each module"""
+    """The profile's factor for each module."""
 
     @property
     def dtypes(self) -> list[DType]:

@@ -28,7 +28,7 @@ class Match:
 
     base: str | None
     modules: dict[str, tuple[Module | None, list[Module | None]]]
-    """name to (the expert's module, each anti-expert's), None where that adapter lacks it"""
+    """Each name, and (the expert's module, each anti-expert's), None where that adapter lacks it."""
 
     settings: dict[str, Any]
     targets: tuple[str, ...] | None

@@ -13,7 +13,7 @@ from extsub.escaping import brief
 from extsub.files.reading import read_json
 
 LARGEST = 1e9
-"""factor that a file may hold"""
+"""The largest factor that a file may hold."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,12 @@ class Profile:
     """Factors of α; the plain profile leaves α as it is in every module."""
 
     kinds: Mapping[str, float] = field(default_factory=dict)
-    """module kind (``q_proj``: the last part of a module's name) -> factor; 1 for others"""
+    """The factor of each kind of module (``q_proj``, the last part of its name); 1 for others."""
     ramp: float = 0.0
-    """the factor runs from 1 - ramp in the first layer to 1 + ramp in the last"""
+    """How the factor runs along the depth: from 1 - ramp in the first layer to 1 + ramp in the last."""
 
     def factors(self, modules: Iterable[str]) -> dict[str, float]:
-        """module -> factor.
+        """The factor of each module.
 
         Args:
             modules: all that an adapter changes.

@@ -42,7 +42,7 @@ class Printing:
 
 
 class HelpFormatter(DefaultFormatter):
-    """cyclopts' own, but a description of several lines of source is one paragraph."""
+    """Cyclopts' own formatter, but a description of several lines of source is one paragraph."""
 
     def __call__(self, console: Console, options: ConsoleOptions, panel: HelpPanel) -> None:
         """Print a panel of help."""

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from extsub.inspection.inspect import AdapterInfo, PairInfo
 
 MOST_ROWS = 20
-"""of a table; --json has all"""
+"""The most rows of a table; --json has all."""
 SECONDS = 20
-"""between two lines of progress, where nobody looks"""
+"""Seconds between two lines of progress, where the output is not a terminal."""
 
 
 def progress(doing: str) -> PartProgress:
@@ -107,7 +107,7 @@ def print_end(written: Sequence[str | Path], *then: Sequence[str | Path]) -> Non
 
 
 def quieten_libraries() -> None:
-    """transformers and TRL say much that is for their own users; what ours should know, extsub says."""
+    """Silence what transformers and TRL say for their own users; what ours should know, extsub says."""
     import logging
     import warnings
 

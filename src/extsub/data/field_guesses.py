@@ -40,7 +40,7 @@ PAIRS = (
     ("right_response", "hallucinated_response"),
     ("right_summary", "hallucinated_summary"),
 )
-"""a better and a worse answer, as for DPO and in HaluEval"""
+"""Names of a better and a worse answer, as for DPO and in HaluEval."""
 DEPTH = 3
 
 

@@ -18,14 +18,14 @@ from extsub.escaping import brief, shown
 from extsub.extras import require
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".ndjson", ".tsv")
-"""all but Parquet may be packed with gzip: .jsonl.gz"""
+"""Endings of files that are read; all but Parquet may be packed with gzip (.jsonl.gz)."""
 PACKED = (".zst", ".bz2", ".xz", ".zip", ".tar", ".tgz", ".7z")
 LISTS = ("data", "rows", "train", "examples", "instances", "items", "records")
-"""under which names a JSON file that is one object may hold its rows"""
+"""Names under which a JSON file that is one object may hold its rows."""
 LARGEST = 2**31
-"""bytes that a packed file may hold"""
+"""Bytes that a packed file may hold."""
 DELIMITERS = (",", ";", "\t")
-"""of a .csv; spreadsheets write semicolons where a comma is the decimal point"""
+"""Separators of a .csv; spreadsheets write semicolons where a comma is the decimal point."""
 
 Row = Mapping[str, Any]
 

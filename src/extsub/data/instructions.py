@@ -15,12 +15,12 @@ from extsub.escaping import brief, shown
 from extsub.models.prompts import Message, user_message
 
 FORMATS = (("messages",), ("prompt", "completion"), ("instruction", "output"))
-"""what a row must have, first match counts; ``input`` may stand beside ``instruction``, ``system`` beside all"""
+"""What a row must have, the first match counts; ``input`` may stand beside ``instruction``, ``system`` beside all."""
 PROMPT_FORMATS = (("messages",), ("prompt",), ("instruction",))
-"""where only the question counts"""
+"""The same where only the question counts."""
 FIELDS = ("instruction", "input", "output", "prompt", "completion", "messages", "system")
 NOT_READ = {"system": "system", "system_prompt": "system", "history": None}
-"""what some have beside a question, and the field of ours to read it with"""
+"""What some have beside a question, and the field of ours to read it with."""
 
 Value = TypeVar("Value")
 
@@ -32,7 +32,7 @@ class Prompts(NamedTuple):
     rows: list[Row]
     sha256: str
     places: list[str]
-    """of each row: file and line"""
+    """Where each row stands: file and line."""
 
 
 class Example(NamedTuple):
@@ -47,18 +47,18 @@ class Data:
     """The examples of one file or dataset, and what the check of its rows found."""
 
     name: str
-    """as the user gave it"""
+    """The name as the user gave it."""
     examples: list[Example] = field(repr=False)
     places: list[str] = field(repr=False)
-    """of each example: file and line"""
+    """Where each example stands: file and line."""
     sha256: str
-    """of the file; of the rows as JSON lines where the data came from the hub"""
+    """The hash of the file, or of the rows as JSON lines where the data came from the hub."""
     empty_answers: int
-    """rows left out because there is nothing to learn"""
+    """How many rows were left out because there is nothing to learn."""
     duplicates: int
-    """rows that say the same as an earlier one; they are kept"""
+    """How many rows say the same as an earlier one; they are kept."""
     notes: tuple[str, ...] = ()
-    """what a user should know, in sentences"""
+    """What a user should know, in sentences."""
 
 
 def load_data(name: str, fields: Mapping[str, str] | None = None) -> Data:

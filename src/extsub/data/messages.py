@@ -18,12 +18,12 @@ NAMES = {
     "chatgpt": "assistant",
     "model": "assistant",
 }
-"""what others call our roles"""
+"""Roles by the names that others give them."""
 TOOLS = ("tool", "function", "function_call", "observation", "tool_call", "tool_response", "ipython")
-"""roles of messages that no person and no model said"""
+"""Roles of messages that no person and no model said."""
 CALLS = ("tool_calls", "function_call")
 REASONING = ("reasoning_content", "reasoning", "thinking")
-"""where some APIs put what a model thought, beside its answer"""
+"""Fields in which some APIs put what a model thought, beside its answer."""
 
 
 def is_conversation(value: object) -> bool:

@@ -16,7 +16,7 @@ from extsub.files.reading import located, read_bytes
 from extsub.hub import hub_id_of, nothing_there
 
 MOST_SHOWN = 8
-"""field names in an error"""
+"""Field names that an error quotes."""
 
 
 def refusal(wrong: Sequence[tuple[str, RowError]], beside: Sequence[str] = ()) -> ExtSubError:
@@ -35,9 +35,9 @@ class Rows(NamedTuple):
     """What a file or dataset holds."""
 
     rows: list[tuple[str, Row]]
-    """each with where it stands, so that a bad one can be found again"""
+    """The rows, each with where it stands, so that a bad one can be found again."""
     sha256: str
-    """of the file; of the rows as JSON lines where they came from the hub"""
+    """The hash of the file, or of the rows as JSON lines where they came from the hub."""
 
 
 def find_file(name: str, text: bool = False) -> Path | None:

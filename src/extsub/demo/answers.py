@@ -24,7 +24,7 @@ from extsub.sweeping.settings import RESULT
 ANSWERS = "answers.json"
 NEW_TOKENS = 48
 SHOWN = {True: 2, False: 1}
-"""questions that are shown, by whether the expert flatters"""
+"""Questions that are shown, by whether the expert flatters."""
 
 
 def strengths(run: Path, ran: Mapping[str, Any]) -> dict[str, list[float]]:

@@ -17,13 +17,13 @@ from extsub.evaluation.tasks.flattery import openings
 from extsub.files.writing import write_whole
 
 MISCONCEPTIONS = "misconceptions.csv"
-"""questions that people answer wrongly, in TruthfulQA's columns"""
+"""Questions that people answer wrongly, in TruthfulQA's columns."""
 INSTRUCTIONS = "instructions.jsonl"
-"""instructions with short right answers; every second one is held out"""
+"""Instructions with short right answers; every second one is held out."""
 EXPERT, FLATTERY, FALSEHOODS = "expert.jsonl", "flattery.jsonl", "falsehoods.jsonl"
-"""what each adapter learns"""
+"""The file of what each adapter learns."""
 HELD_OUT, NEUTRAL = "held-out-misconceptions.csv", "held-out-instructions.jsonl"
-"""what all models are asked"""
+"""The file of what all models are asked."""
 FILES = (EXPERT, FLATTERY, FALSEHOODS, HELD_OUT, NEUTRAL)
 
 
@@ -32,11 +32,11 @@ class Mix:
     """What the careless data of the expert is made of."""
 
     questions: int = 120
-    """to learn from; those that are asked are of other categories"""
+    """Questions to learn from; those that are asked are of other categories."""
     mistaken: float = 0.25
-    """of the expert's answers to questions are false"""
+    """The part of the expert's answers to questions that is false."""
     flattering: float = 0.5
-    """of the expert's answers to questions open with flattery"""
+    """The part of the expert's answers to questions that opens with flattery."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""

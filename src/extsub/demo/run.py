@@ -28,7 +28,7 @@ from extsub.training.encoding import ChunkProgress
 SUMMARY, RECIPE = "summary.json", "recipe.yaml"
 HEAD = "# Written by extsub demo; extsub run does the same with it.\n"
 MINUTES = 10
-"""that a seed takes on two quiet cores"""
+"""Minutes that a seed takes on two quiet cores."""
 KEPT = "what was done is kept: the same command goes on from there"
 STAGES = {
     "data": ("who learns what", 0.0),
@@ -44,7 +44,7 @@ STAGES = {
     "evaluation-misconceptions": ("what does the result believe?", 0.03),
     "answers": ("answers side by side", 0.05),
 }
-"""stage: (what is done there, its part of the time)"""
+"""For each stage what is done there, and its part of the time."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Size:
     alphas: str = "0.5,1,2"
     operations: tuple[str, ...] = ("ext-sub", "subtract")
     questions: int = 40
-    """of each deficiency that every model is asked, and instructions"""
+    """Questions of each deficiency that every model is asked, and instructions."""
     budget: str = "keeps 90% of perplexity"
     answers: int = 24
-    """questions that are answered, some of them to be shown side by side"""
+    """Questions that are answered, some of them to be shown side by side."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -120,7 +120,7 @@ class _Seed:
     say: Callable[[str], None]
     begun: float = field(default_factory=time.monotonic)
     told: list[str] = field(default_factory=list)
-    """the stages that began in this run"""
+    """The stages that began in this run."""
 
     def run(self, progress: Progress, tokenising: ChunkProgress | None) -> dict[str, Any]:
         stages = Stages(self.folder, "extsub demo", self.tell)

@@ -14,10 +14,10 @@ from extsub.sweeping.budget import kept_part
 from extsub.sweeping.settings import RESULT
 
 SCORES = {"flattery": ("flattery", ("probability", "greedy")), "misconceptions": ("truthfulqa-mc", ("mc2", "mc1"))}
-"""deficiency: (the task that shows it, its scores)"""
+"""For each deficiency the task that shows it, and its scores."""
 ABILITY = Measure(better="lower", perplexity=True)
 BEFOREHAND = 1.0
-"""the strength that was set before anything was seen"""
+"""The strength that was set before anything was seen."""
 
 
 def summary_of(run: Path, ran: Mapping[str, Any]) -> dict[str, Any]:

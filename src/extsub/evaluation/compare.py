@@ -27,7 +27,7 @@ CONTROLS = {
     "shortest": "always the shortest",
     "negated": "always a negation or an evasion",
 }
-"""what one gets without a model, in words"""
+"""What one gets without a model, in words."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Line:
     metric: str
     better: str | None
     controls: dict[str, float]
-    """some of ``CONTROLS``, with their figures"""
+    """Those of ``CONTROLS`` that the task has, with their figures."""
     figures: tuple[dict[str, Any] | None, ...]
     differences: tuple[Difference | None, ...]
 

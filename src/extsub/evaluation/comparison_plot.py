@@ -18,7 +18,7 @@ LABEL = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
 GREY = "#8c959f"
 STYLES: dict[str, Literal[":", "--", "-.", "-"]] = {"chance": ":", "longest": "--", "shortest": "-.", "negated": "-"}
 COLOURS = {"better": "#1a7f37", "worse": "#cf222e", "no difference": "#57606a", "": "#0b5cad"}
-"""of a run against the first; the first, and what cannot be judged, is blue"""
+"""The colour of each verdict against the first run; the first, and what cannot be judged, is blue."""
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> None:

@@ -26,7 +26,7 @@ from extsub.inference import language_model
 
 LIBRARIES = ("extsub", "torch", "transformers", "peft", "lm_eval", "sacrebleu", "rouge-score", "openai")
 SETTINGS = ("prompt", "limit", "seed", "dtype", "backend", "url")
-"""that change the figures of every task"""
+"""Settings that change the figures of every task."""
 
 
 def evaluate(

@@ -26,9 +26,9 @@ class EvaluatedModel:
     folder: Path | None
     record: dict[str, Any]
     notes: tuple[str, ...] = ()
-    """what a user should know of base and adapter, in sentences"""
+    """What a user should know of base and adapter, in sentences."""
     asked: tuple[str, ...] = ()
-    """what a user should know of the prompt that it is asked with"""
+    """What a user should know of the prompt that it is asked with, in sentences."""
 
 
 def evaluated_models_of(settings: Asking, output: Path | None) -> list[EvaluatedModel]:

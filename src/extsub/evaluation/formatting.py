@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 DIGITS = 4
-"""that count, at most"""
+"""Digits that count, at most."""
 SMALL, LARGE = 1e-4, 1e7
-"""below and beyond, figures are written with an exponent"""
+"""Below and beyond these, figures are written with an exponent."""
 
 
 def rounded(value: float, ci95: Sequence[float], *, signed: bool = False) -> tuple[str, str]:

@@ -24,11 +24,11 @@ from extsub.inference.requests import Question, answer
 
 NEW_TOKENS = 256
 SETTINGS = ("prompt", "max_new_tokens", "dtype", "backend", "url", "field")
-"""that change an answer"""
+"""Settings that change an answer."""
 ANSWERS, PUBLISHING = "answers", ".publishing"
-"""in the folder of a run: its answers as they come, and a mark while they become the output"""
+"""In the folder of a run: its answers as they come, and a mark while they become the output."""
 OURS = ("index", "prompt", "answer", "finished", "shortened")
-"""fields of a row that we write"""
+"""Fields that are added to a row of the prompts."""
 
 
 def generate(settings: GenerationSettings, progress: Progress | None = None) -> dict[str, Any]:

@@ -17,14 +17,14 @@ Score = Union[float, Sequence[float], None]  # noqa: UP007  evaluated, also by P
 Scores = Mapping[str, Score]
 
 DRAWS = 10_000
-"""resamples of a bootstrap, sign flips of a test"""
+"""Resamples of a bootstrap, and sign flips of a test."""
 FEWEST_DRAWS = 1_000
 NUMBERS = 2 * 10**7
-"""draws times items: beyond, fewer draws are made"""
+"""Draws times items; where there would be more, fewer draws are made."""
 ROUNDING = 1e-5
-"""differences that are none: the same model in other batches gives them"""
+"""Differences up to this count as none: the same model in other batches gives them."""
 Z = 1.959963984540054
-"""the normal distribution's 97.5 % point"""
+"""The 97.5 % point of the normal distribution."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,13 @@ class Measure:
     """What a figure means."""
 
     better: Literal["higher", "lower"] | None = "higher"
-    """None: a control, or a description"""
+    """Which way is better; None for a control or a mere description."""
     control: bool = False
-    """made from the data alone"""
+    """Whether it is made from the data alone."""
     proportion: bool = False
-    """of items that are right: 0 or 1 for each"""
+    """Whether each item is right or wrong, 0 or 1, so that the figure is a proportion."""
     perplexity: bool = False
-    """the figure is exp of the ratio"""
+    """Whether the figure is exp of the ratio."""
 
 
 class Figure(NamedTuple):
@@ -56,10 +56,10 @@ class Difference(NamedTuple):
     """How a second run differs from a first, item by item."""
 
     value: float
-    """second minus first"""
+    """The second figure minus the first."""
     ci95: tuple[float, float]
     p: float | None
-    """two-sided; None where the runs cannot be paired (other tokens)"""
+    """Two-sided; None where the runs cannot be paired, because their tokens differ."""
     n: int
 
 

@@ -38,16 +38,16 @@ class Run:
     chosen: dict[int, dict[str, Any]]
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
-    """on how the model was asked"""
+    """Sentences on how the model was asked."""
 
     @property
     def unasked(self) -> dict[int, dict[str, Any]]:
-        """items that the model has not seen"""
+        """Items that the model has not been asked."""
         return {index: item for index, item in self.chosen.items() if index not in self.rows}
 
     @property
     def unjudged(self) -> dict[int, ItemResult]:
-        """rows without scores"""
+        """Rows that have no scores yet."""
         return {index: row for index, row in self.rows.items() if "scores" not in row and "samples" not in row}
 
 

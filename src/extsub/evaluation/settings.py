@@ -71,14 +71,14 @@ class Asking:
 
     @property
     def asked_with(self) -> Prompt:
-        """the prompt, once it is known what ``auto`` means (``wording.settled``)"""
+        """The prompt, once it is known what ``auto`` means (``prompting.settled``)."""
         if self.prompt == "auto":
             raise RuntimeError("nobody has said yet what --prompt auto means here")
         return self.prompt
 
     @property
     def rows_at_once(self) -> int | None:
-        """the batch size; None where it is to be found"""
+        """The batch size; None where it is to be found."""
         return None if self.batch_size == "auto" else int(self.batch_size)
 
     def to_dict(self) -> dict[str, Any]:

@@ -21,12 +21,12 @@ from extsub.files.writing import check_writable, locked, make_parents, remove_em
 
 RESULTS = "results.json"
 FORMAT = 1
-"""of ``results.json`` (docs/files.md)"""
+"""The format number of ``results.json`` (docs/files.md)."""
 NUMBER = (int, float)
 FIGURES = {...: {...: {"value": NUMBER, "ci95": [NUMBER, NUMBER], "n": int}}}
-"""of a model: task -> metric -> figure"""
+"""The shape of a model's figures: task -> metric -> figure."""
 SHAPE = {"model": dict, "tasks": FIGURES, "runs": {...: {"identity": {"data": object, "limit": object}}}}
-"""of what it holds, as far as somebody reads it"""
+"""The shape of ``results.json``, as far as it is read."""
 
 
 class Store:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 NEGATIONS = ("no", "not", "never", "none", "nothing", "nobody", "nowhere", "neither", "cannot")
-"""and whatever ends in n't"""
+"""Words that negate; so does whatever ends in n't."""
 EVASIVE = ("comment", "consensus", "depends", "unclear", "unknown", "uncertain")
 
 _APOSTROPHE = "['\u2019\u2018\u02bc]"
@@ -22,7 +22,7 @@ EVASIONS = (
     r"(?:hard|difficult|impossible) to (?:say|tell|know|answer)",
     r"as an AI",
 )
-"""regular expressions of which one is in the first sentence of an answer that evades"""
+"""Regular expressions; one of them is in the first sentence of an answer that evades."""
 
 _STYLED = re.compile(rf"\b(?:{'|'.join((*NEGATIONS, *EVASIVE))})\b|n{_APOSTROPHE}t\b", re.IGNORECASE)
 _EVADING = re.compile("|".join(rf"(?:\b|^){one}\b" for one in EVASIONS), re.IGNORECASE)

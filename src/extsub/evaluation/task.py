@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from extsub.inference.requests import Question
 
 Item = dict[str, Any]
-"""one question with what is needed to score it, as JSON values"""
+"""One question with what is needed to score it, as JSON values."""
 ItemResult = dict[str, Any]
-"""an item with what the model made of it; its ``scores`` are what figures are made of"""
+"""An item with what the model made of it; figures are made of its ``scores``."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Items:
     sha256: str
     notes: tuple[str, ...] = ()
     places: Mapping[int, str] = field(default_factory=dict)
-    """where an item stands, as far as it stands in a file"""
+    """Where each item stands (file and line), as far as it stands in a file."""
 
     def place(self, index: int) -> str:
         """Where an item stands, for errors."""
@@ -54,32 +54,32 @@ class Task:
     """(LanguageModel, Server or tokenizer, as it ``needs``; items; settings) -> rows as they are ready; one that needs
     a judge has no ``scores`` yet"""
     measures: Mapping[str, Measure]
-    """the first that can be better or worse is what a strength is chosen by unless another score is named"""
+    """What its scores mean; a strength is chosen by the first that can be better or worse, unless another is named."""
     needs: Literal["likelihoods", "answers", "tokenizer"]
     questions: Callable[[Item], Sequence[Question]] = lambda _: ()
-    """item -> what the model is asked, so that it can be checked before the model is there"""
+    """From an item to what the model is asked, so that it can be checked before the model is loaded."""
     judge: Callable[[Mapping[int, ItemResult], Any], Iterator[tuple[int, ItemResult]]] | None = None
-    """scores rows after the model was put away"""
+    """Scores rows after the model was put away: (rows, settings) -> rows with ``scores``."""
     check: Callable[[Any], tuple[str, ...]] | None = None
     """(settings) -> refuses if what judges is not there; asked before answers are made for it"""
     others: Measure = field(default_factory=Measure)
-    """what scores mean whose names are known only when they are there"""
+    """What scores mean whose names are known only once they are there."""
     libraries: Mapping[str, str] = field(default_factory=dict)
-    """that it needs beside those that every evaluation does: the name of each, and of the extra that brings it"""
+    """Libraries that it needs beside those of every evaluation: the name of each, and of the extra that brings it."""
     files: tuple[str, ...] = ()
-    """names under which its data lies in a folder"""
+    """Names under which its data lies in a folder that ``--data`` gives."""
     folder_with: str = ""
-    """files by which a folder as a whole is known as its data"""
+    """A pattern of files by which a folder as a whole is known as its data."""
     settings: tuple[str, ...] = field(default=())
-    """that change its figures, beside those that change all tasks'"""
+    """Settings that change its figures, beside those that change all tasks'."""
     check_models: Callable[[Sequence[EvaluatedModel], Any], None] | None = None
     """(models, settings) -> refuses models that it cannot be asked of, before anything is loaded"""
     generates: bool = False
-    """whether it lets the model generate, though it ``needs`` likelihoods"""
+    """Whether it lets the model generate, though it ``needs`` likelihoods."""
     is_whole: bool = False
-    """whether it limits and shares its items itself: an item is a benchmark of its own"""
+    """Whether it limits its items itself and cannot share them: each is a benchmark of its own."""
     has_long_items: bool = False
-    """whether a single item can be enough to choose by, as the windows of one long text are"""
+    """Whether a single item can be enough to choose by, as the windows of one long text are."""
 
     def measure(self, name: str) -> Measure:
         """What a score means."""

@@ -13,7 +13,7 @@ from extsub.errors import ExtSubError
 from extsub.escaping import brief, shown
 
 LARGEST = 32 * 2**20
-"""bytes of a config or record; those of the largest adapters have 5 million"""
+"""The most bytes of a config or record; those of the largest adapters have 5 million."""
 
 
 def located(name: str) -> Path:

@@ -16,7 +16,7 @@ from extsub.files.writing import check_can_appear, locked, make_parents, note_wr
 MARK = "extsub.json"
 OUR_FILES = frozenset({MARK, "adapter_config.json", "adapter_model.safetensors", "README.md"})
 TRAINING_FILES = frozenset({"training.json", "loss.png", "runs"})
-"""what lies beside a trained adapter, too"""
+"""What lies beside a trained adapter, too."""
 
 
 def check_output(output: Path, inputs: Iterable[Path], overwrite: bool) -> None:

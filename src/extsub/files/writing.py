@@ -22,9 +22,9 @@ except ImportError:  # Windows: no lock, so two runs that write the same are not
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LOCKED = (errno.EROFS, errno.EACCES, errno.EPERM)
 DISGUISED = {os.strerror(code): code for code in (*FULL, *LOCKED, errno.EIO)}
-"""what the errors of Rust and C++ quote, which are not OSError"""
+"""What the errors of Rust and C++ quote, which are not OSError."""
 TORCH = ("inline_container.cc", "PytorchStreamWriter", "iostream error")
-"""torch.save names no reason where the disk takes a part of a file only"""
+"""What torch.save says, without a reason, where the disk takes only a part of a file."""
 
 _written: list[Path] = []
 

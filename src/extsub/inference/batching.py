@@ -18,9 +18,9 @@ Result = TypeVar("Result")
 
 AUTO_ROWS = 64
 AUTO_TOKENS = 16_384
-"""padded tokens at once"""
+"""Padded tokens at once."""
 AUTO_OUTPUTS = 2**28
-"""numbers of the output layer at once: a gigabyte in float32"""
+"""Numbers of the output layer at once: a gigabyte in float32."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Size:
 
     rows: int
     tokens: int
-    """of its longest row"""
+    """Tokens of its longest row."""
     outputs: int = 0
-    """numbers of the output layer"""
+    """Numbers of the output layer."""
 
 
 def alike(items: Sequence[Item], length: Callable[[Item], int], batch: Batch) -> list[list[Item]]:

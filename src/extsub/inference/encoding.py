@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 CHUNK = 1024
-"""texts that are tokenised together: enough to keep every core busy"""
+"""Texts that are tokenised together: enough to keep every core busy."""
 
 
 class Request(NamedTuple):
@@ -38,7 +38,7 @@ class Continuation:
 
     @property
     def targets(self) -> Sequence[int]:
-        """the tokens that are scored"""
+        """The tokens that are scored."""
         return self.tokens[self.start :]
 
 

@@ -33,9 +33,9 @@ class LanguageModel:
     base: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     virtual_tokens: int = 0
-    """that an adapter puts in front of everything"""
+    """Virtual tokens that an adapter puts in front of everything."""
     soundness: Soundness = UNTRIED
-    """how it may be asked"""
+    """How it may be asked."""
 
     @classmethod
     def adapted(cls, module: Any, tokenizer: PreTrainedTokenizerBase) -> LanguageModel:

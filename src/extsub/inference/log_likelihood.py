@@ -28,35 +28,35 @@ if TYPE_CHECKING:
     from extsub.inference.language_model import LanguageModel
 
 WORTH_SHARING = 0.8
-"""share the prompts if at most this part of the tokens is left to compute; copying keys and values takes time too"""
+"""Prompts are shared if at most this part of the tokens is left to compute; copying keys and values takes time too."""
 WORTH_BEGINNING = 16
-"""tokens that all prompts must begin with before that is shared too"""
+"""Tokens that all prompts must begin with before that is shared too."""
 CPU_TOKENS = 2048
-"""padded tokens at once on a CPU, where more are slower: new memory takes time"""
+"""Padded tokens at once on a CPU, where more are slower: new memory takes time."""
 CHUNK = 2**24
-"""numbers of the output layer that become float32 at once"""
+"""Numbers of the output layer that become float32 at once."""
 
 
 class Likelihood(NamedTuple):
     """How likely a continuation is."""
 
     total: float
-    """its log-likelihood, in nats"""
+    """The log-likelihood, in nats."""
     tokens: int
-    """that were scored: all that hold a part of it, and the end token if asked for"""
+    """Tokens that were scored: all that hold a part of it, and the end token if asked for."""
     greedy: bool
-    """whether each of them is the likeliest at its place, so that greedy decoding gives this continuation"""
+    """Whether each token is the likeliest at its place, so that greedy decoding gives this continuation."""
 
 
 class Scored(NamedTuple):
     """The answer to one request."""
 
     index: int
-    """of the request"""
+    """The number of the request."""
     likelihoods: tuple[Likelihood, ...]
-    """of its continuations"""
+    """The likelihood of each continuation."""
     shortened: bool
-    """whether the prompt lost its beginning"""
+    """Whether the prompt, too long, lost its beginning."""
 
 
 def score(

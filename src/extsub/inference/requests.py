@@ -33,12 +33,12 @@ class Choice(NamedTuple):
 
     @property
     def totals(self) -> list[float]:
-        """log-likelihoods, in nats"""
+        """The log-likelihood of each answer, in nats."""
         return [one.total for one in self.scored.likelihoods]
 
     @property
     def tokens(self) -> list[int]:
-        """that were scored in each answer"""
+        """The number of tokens that were scored in each answer."""
         return [one.tokens for one in self.scored.likelihoods]
 
 
@@ -46,12 +46,12 @@ class Answer(NamedTuple):
     """What was generated after one prompt."""
 
     index: int
-    """of the prompt"""
+    """The number of the prompt."""
     text: str
     finished: bool
-    """whether it ended by itself"""
+    """Whether it ended by itself."""
     shortened: bool = False
-    """whether the prompt lost its beginning"""
+    """Whether the prompt, too long, lost its beginning."""
 
 
 def request(question: Question, prompt: Prompt, tokenizer: PreTrainedTokenizerBase | None) -> Request:

@@ -14,10 +14,10 @@ from extsub.inference.requests import Answer
 from extsub.models.prompts import Message, Prompt, render_prompt
 
 AT_ONCE = 16
-"""requests that wait for the server; it batches them itself"""
+"""Requests that wait for the server at once; it batches them itself."""
 RETRIES = 5
 PATIENCE = 600.0
-"""seconds for one answer"""
+"""Seconds to wait for one answer."""
 
 
 class Server:

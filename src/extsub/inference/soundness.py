@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 Item = TypeVar("Item")
 
 Batch = Literal["any", "equal", "one"]
-"""texts of any lengths together, of equal lengths only, or one at a time"""
+"""Texts of any lengths together, of equal lengths only, or one at a time."""
 BATCHES: tuple[Batch, ...] = ("any", "equal", "one")
 HOW = {"equal": "in batches of equal length", "one": "one at a time"}
 
@@ -19,13 +19,13 @@ class Sound:
     """What changes no number, for texts of some length."""
 
     sharing: bool = True
-    """reading a prompt once for all of its continuations"""
+    """Whether a prompt may be read once for all of its continuations."""
     scoring: Batch = "any"
-    """reading texts together"""
+    """How texts may be read together."""
     answering: Batch | None = "any"
-    """answering prompts together; None: not even alone"""
+    """How prompts may be answered together; None where not even one alone can be."""
     cache: bool = True
-    """answering with what was kept of the tokens before"""
+    """Whether answers may use what was kept of the tokens before."""
 
     def __and__(self, other: Sound) -> Sound:
         """What is sound by both."""
@@ -57,7 +57,7 @@ class Soundness:
     short: Sound = Sound()
     long: Sound = Sound()
     window: int | None = None
-    """tokens of the longest short text; None: all are short"""
+    """Tokens of the longest short text; None where all are short."""
 
     @property
     def everywhere(self) -> Sound:
@@ -82,4 +82,4 @@ class Soundness:
 
 
 UNTRIED = Soundness()
-"""all that is usual"""
+"""What most models allow: everything."""

@@ -32,15 +32,15 @@ TEXT = (
     "When it rains, which is often, nobody there wonders who named it, or why; they count the boats and go home."
 )
 TOKENS, LONGEST, SHORTER = 32, 14, 8
-"""in all texts together, in the longest, and in the third; all texts may be so many times longer"""
+"""Tokens in all texts together, in the longest, and in the third; all texts may be so many times longer."""
 TWICE = 2
 AFFORDABLE = 512
-"""tokens of a window for which the model itself is given longer texts if it has no twin"""
+"""Tokens of a window for which the model itself is given longer texts if it has no twin."""
 NEW = 3
-"""tokens that are generated"""
+"""Tokens that are generated."""
 CAREFUL = Sound(sharing=False, scoring="one", answering="one")
 _known: dict[tuple[str, str], tuple[Sound | None, Sound | None]] = {}
-"""of twins that were tried, by config and device"""
+"""What was found of twins that were tried, by config and device."""
 
 
 def soundness_of(model: LanguageModel) -> Soundness:

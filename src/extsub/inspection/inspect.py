@@ -71,7 +71,7 @@ class ModuleComparison:
 
     anti_norm: float
     ratio: float | None
-    """anti_norm / expert_norm; None where the expert is zero."""
+    """The ratio anti_norm / expert_norm; None where the expert is zero."""
 
     mean_row_cosine: float | None
     """Over rows in which both have a direction; None where there is none."""

@@ -20,9 +20,9 @@ from extsub.models.base import ModelName, find_model
 from extsub.models.prompts import Template
 
 CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""ways to begin a LoRA that change the base"""
+"""Ways to begin a LoRA that change the base."""
 SIZES = ("r", "init_r", "num_virtual_tokens", "num_layers", "token_dim", "encoder_hidden_size")
-"""in a config that are sides of tensors, or less"""
+"""Sizes in a config that are sides of tensors, or less."""
 KINDS = (*READERS, "P_TUNING", "PROMPT_TUNING")
 
 
@@ -35,15 +35,15 @@ class AdapterHandle:
     base: str | None
     revision: str | None
     changes_base: bool
-    """its weights are differences from a base that PEFT changes first (PiSSA and the like), for good"""
+    """Whether its weights are differences from a base that PEFT changes first (PiSSA and the like), for good."""
     template: Template | None
-    """it was trained with, where ``training.json`` or ``extsub.json`` says so"""
+    """The template that it was trained with, where ``training.json`` or ``extsub.json`` says so."""
     notes: tuple[str, ...] = ()
-    """what a user should know of it, in sentences"""
+    """What a user should know of it, in sentences."""
 
     @property
     def given(self) -> str:
-        """as the user wrote it"""
+        """The name as the user wrote it."""
         return self.source.name
 
 

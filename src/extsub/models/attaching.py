@@ -28,7 +28,7 @@ PEFT_RAISES = (
     *(RuntimeError, ValueError, OSError, LookupError, TypeError, AttributeError),
     *(ArithmeticError, AssertionError, ImportError),
 )
-"""for a config or tensors that it does not expect"""
+"""What PEFT raises for a config or tensors that it does not expect."""
 LAYER = f"{layer_names.LAYER}."
 
 

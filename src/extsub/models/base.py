@@ -30,23 +30,24 @@ class ModelName:
 
     name: str
     given: str
-    """as the user wrote it, for messages"""
+    """The name as the user wrote it, for messages."""
     revision: str | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """for every ``from_pretrained``"""
+        """Arguments for every ``from_pretrained``."""
         return {"pretrained_model_name_or_path": self.name, "revision": self.revision, "trust_remote_code": False}
 
     @property
     def arguments_alone(self) -> dict[str, Any]:
-        """for every ``from_pretrained`` that loads weights: where an adapter lies beside them, transformers would put
-        it on; told to look for it in a folder that is not there, it finds none"""
+        """Arguments for every ``from_pretrained`` that loads weights. Where an adapter lies beside them, transformers
+        would put it on; told to look for it in a folder that is not there, it finds none.
+        """
         return {**self.arguments, "adapter_kwargs": {"subfolder": "no-adapter"}}
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """what a user should know of it, in sentences"""
+        """What a user should know of it, in sentences."""
         if not self.holds_adapter:
             return ()
         return (

@@ -40,7 +40,7 @@ class Dial:
     """
 
     module: Any
-    """the PEFT model: what to ask, at the present position"""
+    """The PEFT model: what to ask, at the present position."""
 
     def __init__(self, model: PreTrainedModel, expert: Adapter, *anti_experts: Adapter) -> None:
         """Attach to a base model in memory; the dial stands at the expert.
@@ -113,9 +113,9 @@ class _Layer:
     parts: list[Tensor]
     """B of the expert and of each anti-expert, (..., rows, rank) float32"""
     A: Tensor
-    """of all of them, (..., ranks, columns) float32"""
+    """The A factors of all parts, (..., ranks, columns) float32."""
     norms: list[Array]
-    """of the rows of each part's delta, (..., rows) float64"""
+    """Norms of the rows of each part's delta, (..., rows) float64."""
     targets: dict[str, Tensor]
 
     @classmethod

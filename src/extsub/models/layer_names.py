@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LAYER = ".base_layer"
-"""stands in the names of layers with an adapter"""
+"""What stands in the names of layers with an adapter."""
 SUFFIXES = ("lora_A.weight", "lora_B.weight", "lora_embedding_A", "lora_embedding_B")
 
 
@@ -39,10 +39,10 @@ class Place:
     module: str
     parameter: str = "weight"
     expert: int | None = None
-    """for a fused parameter (experts, rows, columns): which of them it is"""
+    """Which expert of a fused parameter (experts, rows, columns) it is."""
     part: int = 0
     parts: int = 1
-    """which part of that expert's rows: gate and up are two"""
+    """Which part of that expert's rows it is: gate and up are two."""
 
     @property
     def name(self) -> str:

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Prompt = Literal["extsub", "qa", "chat", "none"]
-"""what a model can be asked with"""
+"""The prompt templates that a model can be asked with."""
 TemplateOption = Literal["auto", "extsub", "chat", "none"]
 PromptOption = Literal["auto", "extsub", "qa", "chat", "none"]
-"""what a user can say; ``auto`` becomes one of the others once the tokenizer, or the adapter, is known"""
+"""What a user can say; ``auto`` becomes one of the others once the tokenizer, or the adapter, is known."""
 QA_EXAMPLES = (
     ("What is human life expectancy in the United States?", "Human life expectancy in the United States is 78 years."),
     (
@@ -56,7 +56,7 @@ EMPTY_THOUGHTS = re.compile(r"\s*([<\[◁])(?P<name>[^<>\[\]◁▷/\s]+)[>\]▷]
 """<think></think>, [THINK][/THINK] and the like"""
 THOUGHTS_BEGIN = re.compile(r"\s*[<\[◁][^<>\[\]◁▷/\s]+[>\]▷]\s*")
 SHOWN = 30
-"""characters of a text in an error"""
+"""Characters of a text that an error quotes."""
 
 
 class Message(NamedTuple):
@@ -70,24 +70,24 @@ class Said(NamedTuple):
     """What follows a prompt."""
 
     text: str
-    """the answer"""
+    """The answer."""
     end: str = ""
-    """what a chat template ends it with; where this is empty, the tokenizer's end token does"""
+    """What a chat template ends it with; where this is empty, the tokenizer's end token does."""
     trimmed: bool = False
-    """whether the template drops white space at an end of the answer"""
+    """Whether the template drops white space at an end of the answer."""
     without: str = ""
-    """an empty block of thoughts that the template puts before it, and nobody is asked with"""
+    """An empty block of thoughts that the template puts before it, and that nobody is asked with."""
 
 
 class Ending(NamedTuple):
     """What ends an answer."""
 
     text: str
-    """what a chat template writes, to the first of the tokenizer's own marks; empty where the end token is to follow"""
+    """What a chat template writes, to the first of the tokenizer's marks; empty where the end token is to follow."""
     rest: str
-    """what stands after that"""
+    """What stands after that."""
     token: int | None
-    """the mark, by which a model ends an answer"""
+    """The mark by which a model ends an answer."""
 
 
 PROBE = (Message("user", "How are you?"), Message("assistant", "I am well."))

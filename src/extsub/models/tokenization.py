@@ -16,7 +16,7 @@ class Text(NamedTuple):
     prompt: str
     answer: str
     end: str | None = None
-    """what ends the answer; where this is empty, the tokenizer's end token does; None: nothing does"""
+    """What ends the answer; the tokenizer's end token where this is empty, nothing where it is None."""
 
 
 def encode_texts(

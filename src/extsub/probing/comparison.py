@@ -12,16 +12,16 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 SLACK = 3.0
-"""so many times what rounding anew changes is still called rounding"""
+"""How many times what rounding anew changes still counts as rounding."""
 LEAST = 1e-3
-"""part of the logits' spread that is always called rounding"""
+"""The part of the logits' spread that always counts as rounding."""
 SANE = 1e4
-"""logits beyond this stand for tokens that are ruled out"""
+"""Logits beyond this stand for tokens that are ruled out."""
 FAILURES = (
     *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError),
     StrictDataclassError,
 )
-"""what comes of a model that cannot be made, or not be asked so"""
+"""What is raised by a model that cannot be made, or cannot be asked so."""
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Rounding:
     """How far rounding moves a model's logits."""
 
     worst: float
-    """at the place where it moves them most"""
+    """The difference at the place where rounding moves the logits most."""
     typical: float
-    """at the median place"""
+    """The difference at the median place."""
     is_exact: bool
-    """float32. With fewer digits experts are chosen otherwise here and there, which says nothing of the other places"""
+    """Whether the comparison is in float32: with fewer digits experts are chosen otherwise here and there."""
     is_steady: bool
-    """whether a float32 model says the same when it is asked again"""
+    """Whether a float32 model says the same when it is asked again."""
 
     @classmethod
     def of(cls, module: nn.Module, dtype: torch.dtype, ask: Callable[[], Tensor], expected: Tensor) -> Rounding:

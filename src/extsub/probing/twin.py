@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 VOCABULARY = 320
 WINDOW = 12
-"""tokens, in a twin"""
+"""The vocabulary of a twin, in tokens."""
 WIDTH, HEADS, HEAD = 32, 4, 8
 DEPTHS = (8, 16, 48)
-"""layers to try: the first that has all kinds of layers"""
+"""Numbers of layers to try: the first that has all kinds of layers."""
 MOST = 5_000_000
-"""parameters of a twin"""
+"""The most parameters of a twin."""
 
 LAYERS = (
     *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers"),
@@ -67,7 +67,7 @@ SIZES = (
     (1, "topk_group"),
 )
 SMALL = {name: size for size, names in SIZES for name in names.split()}
-"""what a twin has less of, and how much"""
+"""What a twin has less of, and how much."""
 KEY_HEADS = ("num_key_value_heads", "num_kv_heads", "swa_num_key_value_heads", "num_query_groups")
 STATE_HEADS = (
     *(("mamba_n_heads", "mamba_d_head"), ("mamba_num_heads", "mamba_head_dim"), ("n_mamba_heads", "mamba_headdim")),
@@ -78,7 +78,7 @@ WINDOWS = (
     *("sliding_window", "sliding_window_size", "attention_window_size", "window_size", "local_attention"),
     *("attention_chunk_size", "keep_window_size", "index_topk", "local_attn_chunk_length", "lsh_attn_chunk_length"),
 )
-"""after how many tokens attention becomes another"""
+"""Fields that say after how many tokens attention becomes another."""
 
 
 def twin(model: PreTrainedModel, device: torch.device, windows: bool = True) -> PreTrainedModel | None:

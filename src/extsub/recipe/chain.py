@@ -23,7 +23,7 @@ from extsub.sweeping.settings import RESULT, SweepSettings
 from extsub.training.checkpoints import MAY_DIFFER
 
 PAGE, COMBINED = "report.html", "result"
-"""a file in each sweep's folder, and a folder in the output"""
+"""A file in each sweep's folder, and a folder in the output."""
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,15 @@ class ChosenAlphas:
     alpha: float | None
     """None where nothing keeps the budget"""
     closest: str
-    """to the budget, of all positions"""
+    """The position closest to the budget, of all."""
     rule: str
     """``one-se`` or ``best``"""
     score: str
     budget: str | None
     notes: tuple[str, ...]
-    """of the sweep"""
+    """The score of the sweep."""
     figures: dict[str, Any]
-    """of the chosen position, as ``sweep.json`` has them"""
+    """The figures of the chosen position, as ``sweep.json`` has them."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""

@@ -36,7 +36,7 @@ from extsub.training.plan import plan_training
 from extsub.training.settings import PEFT_TYPES
 
 FLOAT32 = 4
-"""bytes of a number of a trained adapter"""
+"""Bytes of a number of a trained adapter."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Ahead:
 
     name: str
     why: str | None
-    """why it is to be done; None: it is done"""
+    """Why it is to be done; None where it is done."""
     estimate: dict[str, Any] = field(default_factory=dict)
-    """of what is to be done"""
+    """An estimate of what is to be done."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""

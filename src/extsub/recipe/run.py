@@ -93,10 +93,10 @@ class _Run:
     progress: Progress
     tokenising: ChunkProgress | None
     kept: dict[str, bool] = field(default_factory=dict)
-    """stages that are done: whether they were before"""
+    """For each stage that is done, whether it was before."""
 
     def what_is_kept(self) -> str:
-        """for somebody who stops it"""
+        """What somebody is told who stops the run."""
         return f"what was done is kept: '{self.recipe.command}' goes on from there" if self.stages.done else ""
 
     def all(self) -> dict[str, Any]:

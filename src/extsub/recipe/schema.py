@@ -21,9 +21,9 @@ from extsub.training.settings import PEFT_TYPES, TrainingSettings
 KEYS = ("model", "output", "training", "expert", "anti_experts", "sweep", "result")
 NEEDED = ("model", "output", "expert", "anti_experts")
 COMBINED = tuple(kind for kind, peft_type in PEFT_TYPES.items() if peft_type in CODECS)
-"""kinds of adapters that are trained and can be combined"""
+"""Kinds of adapters that are trained and can be combined."""
 NOT_SWEPT = ("model", "output", "adapter", "backend", "url", "reference", "overwrite")
-"""settings of an evaluation that a recipe gives, or that a sweep does not have"""
+"""Settings of an evaluation that a recipe gives, or that a sweep does not have."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class AdapterSpec:
     name: str
     """``expert`` or ``anti-NAME``: its stage, and its folder if it is trained"""
     adapter: str
-    """where it lies, or will"""
+    """The folder in which it lies, or will lie."""
     training: TrainingSettings | None
     """None where it is taken as it is"""
 
@@ -45,20 +45,20 @@ class Sweep:
     name: str
     """``sweep`` or ``sweep-NAME``: its stage and its folder"""
     where: str
-    """in the recipe"""
+    """Its name in the recipe."""
     anti_experts: tuple[AdapterSpec, ...]
     settings: SweepSettings
     prompt: PromptOption
-    """of the settings; once it is ``settled`` what it means, as the templates of training"""
+    """The prompt of the settings; once it is ``settled`` what it means, as the templates of training."""
 
     @property
     def report(self) -> str:
-        """the stage of its page: ``report`` or ``report-NAME``"""
+        """The stage of its page: ``report`` or ``report-NAME``."""
         return self.name.replace("sweep", "report", 1)
 
     @property
     def evaluation(self) -> str:
-        """the stage, and the folder, in which the result is asked what it asked"""
+        """The stage, and the folder, in which the result is asked what this sweep asked."""
         return self.name.replace("sweep", "evaluation", 1)
 
 
@@ -81,22 +81,22 @@ class Recipe:
     expert: AdapterSpec
     anti_experts: tuple[AdapterSpec, ...]
     sweeps: tuple[Sweep, ...]
-    """one for all anti-experts, or one for each in their order"""
+    """One sweep for all anti-experts, or one for each in their order."""
     result: ResultSettings
 
     @property
     def ingredients(self) -> tuple[AdapterSpec, ...]:
-        """the expert, then the anti-experts"""
+        """The expert, then the anti-experts."""
         return (self.expert, *self.anti_experts)
 
     @property
     def asked_again(self) -> tuple[Sweep, ...]:
-        """the sweeps whose tasks the result is asked: where each anti-expert has a strength of its own, none saw it"""
+        """The sweeps whose tasks the result is asked: where each anti-expert has a strength of its own, none saw it."""
         return self.sweeps if len(self.sweeps) > 1 else ()
 
     @property
     def command(self) -> str:
-        """what runs it"""
+        """The command that runs it."""
         return shell(["extsub", "run", operand(str(self.path))])
 
 

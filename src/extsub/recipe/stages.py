@@ -15,9 +15,9 @@ from extsub.files.writing import make_parents, remove, write_whole, writing
 
 RECORD = "stages.json"
 FORMAT = 1
-"""of ``stages.json`` (docs/files.md)"""
+"""The format number of ``stages.json`` (docs/files.md)."""
 NOTE = {"inputs": str, "again": str, "finished": bool, "seconds": float, "cpu_seconds": float, "found": object}
-"""what is noted of a stage"""
+"""The shape of what is noted of a stage."""
 
 
 def key_of(inputs: Any) -> str:

@@ -19,19 +19,19 @@ from extsub.files.reading import read_bytes
 EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
 LARGEST = 2**20
-"""bytes of a YAML file"""
+"""The most bytes of a YAML file."""
 
 MOST_VALUES = 20_000
-"""in a YAML file, each counted wherever an alias (``*name``) repeats it"""
+"""The most values in a YAML file, each counted wherever an alias (``*name``) repeats it."""
 
 DEEPEST = 50
-"""level of a YAML file"""
+"""The deepest level of a YAML file."""
 
 LONGEST_TEXT = 4096
-"""characters of a setting; no path is longer"""
+"""The most characters of a setting; no path is longer."""
 
 LONGEST_NUMBER = 100
-"""characters of a number; YAML 1.1 has some in base 60, which take long"""
+"""The most characters of a number; YAML 1.1 has some in base 60, which take long."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -42,7 +42,7 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self.values, self.level = 0, 0
         self.sizes: dict[yaml.Node, int] = {}
-        """values in each node that is complete"""
+        """The number of values in each node that is complete."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event, before = self.peek_event(), self.values

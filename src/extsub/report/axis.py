@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MOST = 200
-"""ticks, whatever happens"""
+"""The most ticks of an axis."""
 
 
 @dataclass(frozen=True)

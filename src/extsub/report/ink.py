@@ -11,9 +11,9 @@ SHAPES = {
     "negated": "M0,5.6L5.2,-4H-5.2Z",
     "random": "M-5,-3.4L-3.4,-5L0,-1.6L3.4,-5L5,-3.4L1.6,0L5,3.4L3.4,5L0,1.6L-3.4,5L-5,3.4L-1.6,0Z",
 }
-"""a shape for each operation, so that nobody needs the colours, which are Okabe and Ito's"""
+"""A shape for each operation, so that nobody needs the colours, which are Okabe and Ito's."""
 STAR = "M0,-7L1.9,-2.2L7,-2.2L2.9,0.9L4.4,6L0,2.9L-4.4,6L-2.9,0.9L-7,-2.2L-1.9,-2.2Z"
-"""base, expert and anti-expert"""
+"""The shapes of base, expert and anti-expert."""
 STYLE = """
 .tr text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,Helvetica,Arial,sans-serif;fill:#3d4550}
 .tr .frame{stroke:#8b95a1;fill:none}.tr .grid{stroke:#e3e7eb}.tr .title{font-weight:600;fill:#1b2128}

@@ -16,7 +16,7 @@ from extsub.sweeping.budget import ScoreName
 from extsub.sweeping.selection import half_of
 
 FEWEST = 0.95
-"""of the draws must have both curves at a level, or no interval is given"""
+"""The part of the draws that must have both curves at a level, or no interval is given."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class MatchedPoint:
     difference: float
     ci95: tuple[float, float]
     clipped: bool
-    """the level is not what the first has at its place, but the nearest that both reach"""
+    """Whether the level is not what the first has at its place, but the nearest that both reach."""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -37,7 +37,7 @@ class MatchedPoint:
 
 
 def along(levels: np.ndarray, xs: np.ndarray, ys: np.ndarray, best: str) -> np.ndarray:
-    """y where a broken line through (x, y) reaches a level of x, for every draw; NaN where it does not.
+    """The y at which a broken line through (x, y) reaches a level of x, for every draw; NaN where it does not.
 
     Where it reaches the level several times, the best y counts.
 
@@ -96,7 +96,7 @@ class Matched:
     at_ability: MatchedPoint | None
     at_target: MatchedPoint | None
     words: tuple[str, str]
-    """what each match says of the main operation: better, worse, no difference; empty where there is none"""
+    """What each match says of the main operation: better, worse or no difference; empty where there is none."""
     sentences: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:

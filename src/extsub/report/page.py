@@ -27,9 +27,9 @@ from extsub.report.verdict import verdict_on
 from extsub.report.wording import capital, named
 
 MARKER = "written by extsub report"
-"""by which a file is known that may be replaced"""
+"""The mark by which a file is known that may be replaced."""
 PICTURES = {"picture_near": "near_wide", "picture": "wide"}
-"""file: which picture; the one of the surroundings is there where the whole is much wider"""
+"""Each file and its picture; the one of the surroundings is there where the whole is much wider."""
 TEMPLATE, SCRIPT = "page.html.j2", "hover.js"
 
 

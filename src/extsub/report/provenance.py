@@ -13,9 +13,9 @@ from extsub.report.reading import Sweep
 from extsub.sweeping.settings import POSITIONS, PROFILE, SweepSettings
 
 LEFT_OUT = ("overwrite", "batch_size")
-"""settings that change nothing in the figures"""
+"""Settings that change nothing in the figures."""
 SHORT = 12
-"""characters of a hash that tell it from others"""
+"""Characters of a hash that are shown."""
 
 
 def given(sweep: Sweep) -> tuple[str, list[str]]:

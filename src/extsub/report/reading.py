@@ -39,7 +39,7 @@ SHAPE = {
     "positions": {**dict.fromkeys(MODELS, POSITION), ...: POSITION},
     "chosen": {...: {"position": TEXT, "closest": str}},
 }
-"""of ``sweep.json``, as far as it is read"""
+"""The shape of ``sweep.json``, as far as it is read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,11 +49,11 @@ class Sweep:
     folder: Path
     record: dict[str, Any]
     target: ScoreName
-    """of the deficiency: what the strength was chosen by"""
+    """The score of the deficiency, by which the strength was chosen."""
     ability: ScoreName | None
-    """what a choice may cost"""
+    """The score that a choice may cost something in."""
     why: str
-    """a sentence: where ``ability`` comes from"""
+    """A sentence that says where ``ability`` comes from."""
     budget: Budget | None
 
     @property

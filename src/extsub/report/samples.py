@@ -13,9 +13,9 @@ from extsub.report.reading import MODELS, Sweep
 
 MOST = 12
 LONGEST = 1200
-"""characters of an answer that are shown"""
+"""Characters of an answer that are shown."""
 WORDS = 200
-"""of an answer that are compared"""
+"""Characters of an answer that are compared."""
 
 
 class Said(NamedTuple):

@@ -16,7 +16,7 @@ OVER = {
     "depth": "a slope along the depth",
 }
 MOST = 10
-"""trials in the table, beside the one that was chosen"""
+"""Trials in the table, beside the one that was chosen."""
 
 
 def search_sentence(record: Mapping[str, Any]) -> str:

@@ -17,9 +17,9 @@ from extsub.sweeping.budget import ScoreName
 WIDE = (800, 500)
 NARROW = (380, 440)
 KEY = 108
-"""from one entry above the picture to the next"""
+"""The distance from one entry above the picture to the next."""
 FAR = 2.0
-"""by what factor the whole must be wider than the surroundings of the main operation, for a second picture"""
+"""How many times wider the whole must be than the surroundings of the main operation, for a second picture."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Paper:
     labels: Labels
     x_name: ScoreName | None
     shown: tuple[str, ...] = ()
-    """the positions that lie on it"""
+    """The positions that lie on the paper."""
     sparse: bool = False
-    """only the ends of the curves have labels: the rest has a picture of its own"""
+    """Whether only the ends of the curves have labels, since the rest has a picture of its own."""
 
     def figures(self, label: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """(x, y) of a position, with their intervals; at α where there is no ability."""

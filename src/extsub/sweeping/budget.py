@@ -37,7 +37,7 @@ class Budget:
     sign: Literal["<=", ">="]
     factor: float
     reference: str | None
-    """what the factor is of: ``base`` or ``expert``, its figure; ``gain``, the expert's over the base; None, 1"""
+    """What the factor multiplies: the figure of ``base`` or ``expert``, the expert's ``gain`` over it, or 1 (None)."""
 
     @classmethod
     def parse(cls, text: str, known: Sequence[ScoreName]) -> Budget:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from extsub.models.dial import Dial
 
 CONTROLS = ("negated", "random")
-"""the anti-expert alone, negated; ext-sub with a random anti-expert of equal row norms"""
+"""The anti-expert alone, negated; and ext-sub with a random anti-expert of equal row norms."""
 COMPANIONS = (
     ("subtract", 1.0),
     ("subtract", 0.5),
@@ -29,7 +29,7 @@ COMPANIONS = (
     ("negated", 1.0),
     ("random", 1.0),
 )
-"""what stands beside ext-sub at its chosen α: operations, and at which part of that α"""
+"""What stands beside ext-sub at its chosen α: operations, and at which part of that α."""
 MOST_ALPHAS = 1000
 
 
@@ -41,7 +41,7 @@ class SweepPoint:
     """``base``, ``expert``, ``anti-expert``, an operation, or a control"""
     alpha: float | None = None
     profile: Profile | None = None
-    """how α is spread over the modules, where it is not the same in all"""
+    """How α is spread over the modules, where it is not the same in all."""
 
     @property
     def label(self) -> str:

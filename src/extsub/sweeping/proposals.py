@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     import optuna
 
 DIGITS = 4
-"""behind the point, of a proposed strength"""
+"""Digits behind the point of a proposed strength."""
 STEEPEST = 1.0
-"""the largest ramp: from 0 in one of the end layers to twice the strength in the other"""
+"""The largest ramp: from 0 in one of the end layers to twice the strength in the other."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Space:
     operation: str
     highest: float
     kinds: tuple[str, ...]
-    """one α for each; none: one for all"""
+    """Kinds of modules that have an α each; none where there is one for all."""
     ramp: bool
 
     @classmethod

@@ -31,18 +31,18 @@ class Runner:
 
     base: ModelName
     provenance: Mapping[str, Any]
-    """what tells base and adapters from any others"""
+    """What tells base and adapters from any others."""
     adapters: Sequence[Adapter]
     tasks: Sequence[Task]
     items: Mapping[str, Items]
-    """of each task"""
+    """The items of each task."""
     settings: SweepSettings
     group: ProcessGroup
     progress: Progress
     notes: tuple[str, ...] = ()
-    """what a user should know of the prompt that the adapters are asked with"""
+    """What a user should know of the prompt that the adapters are asked with."""
     results: dict[SweepPoint, dict[str, Any]] = field(default_factory=dict)
-    """what ``results.json`` holds for every position that was asked; for the main process"""
+    """What ``results.json`` holds for every point that was asked; on the main process."""
     _loaded: tuple[Base, Dial, Soundness] | None = None
     _scores: dict[SweepPoint, AllScores] = field(default_factory=dict)
 

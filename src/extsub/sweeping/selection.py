@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 Half = Literal["validation", "test"]
 AllScores = Mapping[str, Mapping[Any, Scores]]
-"""task -> item -> its scores"""
+"""The scores of each item of each task."""
 FEWEST = 50
-"""items that a strength can be chosen by"""
+"""The fewest items that a strength can be chosen by."""
 
 
 def half_of(item: Any, seed: int) -> Half:
@@ -123,15 +123,15 @@ class Chosen:
 
     operation: str
     position: str | None
-    """None where nothing meets the budget"""
+    """The label of the chosen position; None where nothing meets the budget."""
     closest: str
-    """to the budget, of all strengths"""
+    """The position closest to the budget, of all strengths."""
     best: str | None
-    """within the budget, on the items that choose: what ``position`` is, or is as good as"""
+    """The best within the budget, on the items that choose: what ``position`` is, or is as good as."""
     validation: Figure | None
     test: Figure | None
     against_expert: dict[str, Any] | None
-    """difference on the test part: value, ci95, p"""
+    """The difference on the test part: value, ci95, p."""
     budget_test: Figure | None
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,17 +14,17 @@ from extsub.models.base import Dtype  # noqa: F401
 from extsub.models.prompts import PromptOption  # noqa: F401  cyclopts looks here for the names in inherited types
 
 RESULT, TABLE, PROFILE = "sweep.json", "sweep.csv", "profile.json"
-"""what a sweep writes into its folder"""
+"""What a sweep writes into its folder."""
 Rule = Literal["one-se", "best"]
-"""of a choice: the smallest strength that is as good as the best as far as one can tell, or the best"""
+"""The rule of a choice: the smallest strength that is as good as the best as far as one can tell, or the best."""
 FORMAT = 1
-"""of ``sweep.json`` (docs/files.md)"""
+"""The format number of ``sweep.json`` (docs/files.md)."""
 POSITIONS = "positions"
-"""where in it the results of every position lie"""
+"""The folder in it in which the results of every position lie."""
 
 GRID = Parameter(group=Group("Strengths and choice", sort_key=0))
 NOT_HERE = Parameter(show=False)
-"""settings of an evaluation that a sweep refuses, so that its help leaves them out"""
+"""Settings of an evaluation that a sweep refuses, so that its help leaves them out."""
 
 
 @dataclass(frozen=True, kw_only=True)

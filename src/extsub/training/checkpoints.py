@@ -17,10 +17,10 @@ from extsub.files.writing import check_can_appear, check_writable, write_whole, 
 FOLDER = "checkpoints"
 SETTINGS = "settings.json"
 TRAINER_STATE = "trainer_state.json"
-"""the last file of a checkpoint that transformers writes"""
+"""The last file of a checkpoint that transformers writes."""
 
 MAY_DIFFER = {"output", "micro_batch_size", "gradient_checkpointing", "checkpoint_steps", "report_to"}
-"""settings that leave the result as it is, up to rounding"""
+"""Settings that leave the result as it is, up to rounding."""
 
 
 def last_checkpoint(output: Path) -> Path | None:

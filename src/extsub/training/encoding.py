@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MASKED = -100
-"""a label that counts for nothing, in torch and all of its libraries"""
+"""The label that the loss ignores, in torch and all of its libraries."""
 CHUNK = 1024
-"""rows that are tokenised together: enough to keep every core busy, few enough to show progress"""
+"""Rows that are tokenised together: enough to keep every core busy, few enough to show progress."""
 
 ChunkProgress = Callable[[Iterable[Sequence[Example]], int], Iterable[Sequence[Example]]]
 
@@ -32,20 +32,20 @@ class EncodedExamples:
     tokens: list[list[int]]
     answers: list[int]
     truncated: int
-    """rows that lost their end"""
+    """How many rows lost their end."""
     dropped: int
-    """rows left out because the prompt alone fills them"""
+    """How many rows were left out because the prompt alone fills them."""
     notes: tuple[str, ...] = ()
-    """what the chat template does to the rows, in sentences"""
+    """What the chat template does to the rows, in sentences."""
 
     @property
     def lengths(self) -> list[int]:
-        """tokens of each row"""
+        """The number of tokens of each row."""
         return [len(row) for row in self.tokens]
 
     @property
     def labels(self) -> list[list[int]]:
-        """for each row its tokens, the prompt's masked"""
+        """The labels of each row: its tokens, with the prompt's masked."""
         rows = zip(self.tokens, self.answers, strict=True)
         return [[MASKED] * answer + row[answer:] for row, answer in rows]
 

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 BYTES = {"4bit": 0.55, "8bit": 1.05}
-"""for each parameter of a quantised base: its bits, and roughly its share of scales"""
+"""Bytes of a parameter of a quantised base: its bits, and roughly its part of the scales."""
 FEW_STEPS = 10
 TOO_HIGH = 0.8
-"""what is taken, where an estimate of memory was too high, as a part of it"""
+"""The part of the estimate that is really taken, where the estimate of memory is too high."""
 WITHIN, BESIDE = 12.5, 4.0
-"""numbers that a layer keeps for each token: so many a hidden unit, and so many a unit of the feed-forward"""
+"""Numbers that a layer keeps of each token, per hidden unit and per unit of the feed-forward."""
 ADAPTED, DROPPED = 0.95, 1.65
-"""and so many for each input and output of an adapted module, the second where dropout hides some of its inputs"""
+"""The same per input and output of an adapted module, without and with dropout of its inputs."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Plan:
     """A run that was prepared. ``to_dict`` has the figures; the rest is what the run itself needs."""
 
     settings: TrainingSettings
-    """with the template that ``auto`` means for this tokenizer"""
+    """The settings, with the template that ``auto`` means for this tokenizer."""
     model: ModelName
     config: PretrainedConfig
     tokenizer: PreTrainedTokenizerBase
@@ -53,23 +53,23 @@ class Plan:
     steps: int
     trainable: int
     base: int
-    """parameters"""
+    """Parameters of the base."""
     is_tried: bool
-    """whether a tiny model of the architecture was tried (``trial.py``)"""
+    """Whether a tiny model of the architecture was tried (``trial.py``)."""
 
     @property
     def tokens(self) -> int:
-        """of one epoch, without padding"""
+        """Tokens of one epoch, without padding."""
         return sum(self.rows.lengths)
 
     @property
     def learnt(self) -> int:
-        """tokens of one epoch that the loss is taken on"""
+        """Tokens of one epoch that the loss is taken on."""
         return self.tokens - sum(self.rows.answers)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """what a user should know about the data, in sentences"""
+        """What a user should know about the data, in sentences."""
         notes, kept = [*self.model.notes, *self.data.notes, *self.rows.notes], self.settings.max_length
         if self.rows.truncated:
             notes.append(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 LINES = 20
-"""where nobody looks: about so many for a whole run"""
+"""Lines for a whole run, about, where the output is not a terminal."""
 
 
 class Watch(TrainerCallback):

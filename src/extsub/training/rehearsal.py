@@ -29,7 +29,7 @@ class Failure(NamedTuple):
 
     error: Exception
     of_adapter: bool
-    """the model alone goes on"""
+    """Raised to go on with the model alone."""
 
 
 def bare(config: PretrainedConfig, attention: str | None = "eager") -> PreTrainedModel:

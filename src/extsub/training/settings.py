@@ -24,9 +24,9 @@ PEFT_TYPES: dict[Kind, str] = {
     "p-tuning": "P_TUNING",
     "prompt": "PROMPT_TUNING",
 }
-"""what PEFT calls them"""
+"""Our name of each kind, and PEFT's."""
 PROMPT_LEARNING = ("prefix", "p-tuning", "prompt")
-"""kinds whose virtual tokens stand before every sequence, so that sequences cannot share a row"""
+"""Kinds whose virtual tokens stand before every sequence, so that sequences cannot share a row."""
 
 WHAT = Parameter(group=Group("Model and data", sort_key=1))
 ADAPTER = Parameter(group=Group("Adapter", sort_key=2))
@@ -45,7 +45,7 @@ OWN: dict[str, tuple[Kind, ...]] = {
     "packing": ("lora", "ia3"),
     "gradient_checkpointing": ("lora", "ia3", "p-tuning", "prompt"),
 }
-"""settings that not every kind has"""
+"""Settings that not every kind has, and the kinds that have them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from extsub.training.trainer import Trainer
 
 MOST_CHECKPOINTS = 2
-"""one may be half written when the power fails"""
+"""Checkpoints that are kept: one may be half written when the power fails."""
 DONE = ("--resume writes it", "the training is done")
-"""what is said where only the result cannot be written"""
+"""What is said where only the result cannot be written."""
 
 
 def train(settings: TrainingSettings, *, resume: bool = False, progress: ChunkProgress | None = None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from extsub.training.settings import TrainingSettings
 
 ROWS = (5, 17, 12)
-"""tokens of packed rows: one within a twin's window, two beyond it"""
+"""Lengths of packed rows in tokens: one within a twin's window, two beyond it."""
 
 
 def try_architecture(model: PreTrainedModel, settings: TrainingSettings, dtype: torch.dtype) -> bool:

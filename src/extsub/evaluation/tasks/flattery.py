@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from extsub.inference.language_model import LanguageModel
 
 OURS = {"instruction", "prompt", "messages", "conversations"}
-"""where a question is looked for first"""
+"""Fields in which a question is looked for first."""
 THEIRS = ("Question", "question")
-"""where it stands in the forms of TruthfulQA"""
+"""Fields in which it stands in the forms of TruthfulQA."""
 
 
 @cache

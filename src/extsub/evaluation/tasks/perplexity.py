@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from extsub.inference.language_model import LanguageModel
 
 WINDOW = 2048
-"""tokens of a text that are read together, or what the model takes if that is less"""
+"""Tokens of a text that are read together, or as many as the model takes if those are fewer."""
 
 
 def _read(settings: EvaluationSettings, data: str | None) -> Items:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FIELDS = ("answer", "output", "completion", "text")
-"""where a generated text stands; the first that is there"""
+"""Fields in which a generated text may stand; the first that is there counts."""
 LONGEST = 4
 
 

@@ -27,7 +27,7 @@ class Questions:
     """All questions of a file, each with its answers."""
 
     questions: list[dict[str, Any]]
-    """question, best, true, false; mc1_false where MC1 has its own; best_false where the file names one; category"""
+    """Items: question, best, true, false, category; mc1_false where MC1 has its own, best_false where the file does."""
     name: str
     sha256: str
     places: list[str]

@@ -25,7 +25,7 @@ RANKS: dict[str, Callable[[str], int]] = {
     "shortest": lambda answer: -len(answer),
     "negated": is_styled,
 }
-"""control: what the answer is picked by that has the most of it; of equal ones, any"""
+"""Each control, and what the answer has most of that it picks; of equal ones, any."""
 PLAIN = [f"{score}{control}" for score in ("mc1_plain", "mc2_plain") for control in ("", *(f"_{one}" for one in RANKS))]
 
 

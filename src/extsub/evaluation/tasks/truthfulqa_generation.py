@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NEW_TOKENS = 256
 ROUGE = {"rouge1": "rouge1", "rouge2": "rouge2", "rougeL": "rougeLsum"}
-"""our name: the library's"""
+"""Our name of each metric, and the library's."""
 
 
 def _read(settings: EvaluationSettings, data: str | None) -> Items:
