@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM
 
-import tiny
+import tiny_models
 
 WIDTH = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 NARROW = {**WIDTH, "intermediate_size": 48, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 512}
@@ -58,7 +58,7 @@ CONFIGS: dict[str, Callable[..., Any]] = {
 
 def made(folder: Path, architecture: str) -> Path:
     """A model of random weights in which every token depends on those before it."""
-    tokenizer, base = tiny.tokenizer(), folder / architecture
+    tokenizer, base = tiny_models.tokenizer(), folder / architecture
     if not base.exists():
         ids = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
         config = CONFIGS[architecture](vocab_size=len(tokenizer), **ids)

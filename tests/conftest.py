@@ -22,7 +22,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of 
 settings.register_profile("extsub", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("extsub")
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
+ROOT = Path(__file__).parents[1]
+DATA = ROOT.parent / "shared" / "data"
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -75,11 +76,11 @@ def disk_of(tmp_path: Path) -> Generator[Callable[[str], Path]]:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What evaluations need, made once: a base model with adapters, a classifier, data."""
-    import quiz
+    import benchmark_files
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return quiz.everything(tmp_path_factory.mktemp("made"))
+        return benchmark_files.everything(tmp_path_factory.mktemp("made"))
 
 
 @pytest.fixture

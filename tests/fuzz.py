@@ -29,10 +29,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import corrupted_files
 import oracle
-import spoilt
-import swept
-from build import PREFIX
+import sweep_files
+from adapter_files import PREFIX
 from extsub import ExtSubError, combine, inspect, load_adapter, save_adapter
 from extsub.adapters import patterns
 from extsub.cli import _read_config
@@ -71,7 +71,7 @@ def outcome(target: str, work: Callable[[], Any]) -> Any:
     return result
 
 
-def adapters(folder: Path, one: spoilt.Spoilt) -> None:
+def adapters(folder: Path, one: corrupted_files.Spoilt) -> None:
     """Two adapters with the same faults: inspected, combined, and the result compared with dense matrices."""
     expert, anti_expert = one.write(folder / "e", 0), one.write(folder / "a", 1)
     info = outcome("inspect", lambda: inspect(expert))
@@ -141,7 +141,7 @@ def _value(config: dict[str, Any], field: str, name: str, default: str) -> float
     return patterns.get(get_pattern_key(patterns.keys(), name), config.get(default, 1))
 
 
-def attached(folder: Path, one: spoilt.Spoilt) -> None:
+def attached(folder: Path, one: corrupted_files.Spoilt) -> None:
     """An adapter that PEFT is to load."""
     config = LlamaConfig(
         vocab_size=9, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, head_dim=6,
@@ -184,7 +184,7 @@ WORDS = (
     *("\n", "\n  ", ": ", ", ", "]", "}", "null", "~", "true", "x" * 5000, "\ud83d\ude00", "\x1b[1m"),
 )
 WORD_EDITS = st.sampled_from(WORDS).map(lambda word: word.encode("utf-8", "surrogatepass"))
-YAML_EDITS = st.tuples(st.just("insert"), st.floats(0, 1), WORD_EDITS) | spoilt.BYTE_EDITS
+YAML_EDITS = st.tuples(st.just("insert"), st.floats(0, 1), WORD_EDITS) | corrupted_files.BYTE_EDITS
 
 
 def recipes(folder: Path, edits: list[tuple[str, float, bytes]]) -> None:
@@ -192,12 +192,12 @@ def recipes(folder: Path, edits: list[tuple[str, float, bytes]]) -> None:
     path, data = folder / "recipe.yaml", folder / "data.jsonl"
     data.write_text(json.dumps(ROW))
     for target, content, read in (("recipe", RECIPE, read_recipe), ("config", TRAINING, _read_config)):
-        path.write_bytes(spoilt.spoil(content.replace(b"data.jsonl", str(data).encode()), edits))
+        path.write_bytes(corrupted_files.spoil(content.replace(b"data.jsonl", str(data).encode()), edits))
         outcome(target, lambda read=read: read(path))
 
 
 with tempfile.TemporaryDirectory() as _folder:
-    SWEEP = swept.made_up(Path(_folder), items=4, operations=("ext-sub",), alphas=(1.0,))
+    SWEEP = sweep_files.made_up(Path(_folder), items=4, operations=("ext-sub",), alphas=(1.0,))
 
 
 def records(folder: Path, edits: tuple[list[int], Any, list[tuple[str, float, bytes]]]) -> None:
@@ -205,9 +205,9 @@ def records(folder: Path, edits: tuple[list[int], Any, list[tuple[str, float, by
     way, value, changed = edits
 
     def put(path: Path, content: Any) -> None:
-        path.write_bytes(spoilt.spoil(json.dumps(replaced(content, way, value)).encode(), changed))
+        path.write_bytes(corrupted_files.spoil(json.dumps(replaced(content, way, value)).encode(), changed))
 
-    swept.write(folder, SWEEP)
+    sweep_files.write(folder, SWEEP)
     put(folder / "sweep.json", SWEEP)
     outcome("sweep.json", lambda: read_sweep(folder))
     put(folder / "results.json", {"model": {"base": "x"}, "tasks": {"t": {}}, "runs": {"t": {}}})
@@ -253,16 +253,20 @@ def rows(folder: Path, edits: tuple[list[int], Any, list[tuple[str, float, bytes
     }
     for form, content in forms.items():
         path = folder / f"data.{form}"
-        path.write_bytes(spoilt.spoil(content.encode(), changed))
+        path.write_bytes(corrupted_files.spoil(content.encode(), changed))
         if form != "txt":
             outcome(form, lambda path=path: load_data(str(path)))
         outcome(form, lambda path=path: load_prompts(str(path)))
 
 
-CHANGES = st.tuples(st.lists(st.integers(0, 9), min_size=1, max_size=5), spoilt.VALUES, spoilt.few(spoilt.BYTE_EDITS))
+CHANGES = st.tuples(
+    st.lists(st.integers(0, 9), min_size=1, max_size=5),
+    corrupted_files.VALUES,
+    corrupted_files.few(corrupted_files.BYTE_EDITS),
+)
 TARGETS: dict[str, tuple[Callable[[Path, Any], None], st.SearchStrategy[Any]]] = {
-    "adapters": (adapters, spoilt.ADAPTERS),
-    "attach": (attached, spoilt.ADAPTERS),
+    "adapters": (adapters, corrupted_files.ADAPTERS),
+    "attach": (attached, corrupted_files.ADAPTERS),
     "recipes": (recipes, st.lists(YAML_EDITS, min_size=1, max_size=4)),
     "records": (records, CHANGES),
     "rows": (rows, CHANGES),

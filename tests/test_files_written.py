@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import build
-import quiz
+import adapter_files
+import benchmark_files
+from benchmark_files import done
 from conftest import Command
-from quiz import done
 
 PAGE = (Path(__file__).parents[1] / "docs" / "files.md").read_text(encoding="utf-8")
 OPTIONAL = {"profile", "search"}
@@ -39,20 +39,20 @@ def of_a_later_extsub(path: Path) -> None:
 
 def test_combined(extsub: Command, tmp_path: Path) -> None:
     for seed, name in enumerate(("e", "a")):
-        build.lora(tmp_path / name, seed=seed)
+        adapter_files.lora(tmp_path / name, seed=seed)
     done(extsub("combine", "e", "a", "--output", "o"))
     has_the_fields(tmp_path / "o" / "extsub.json")
 
 
 def test_trained(extsub: Command, tmp_path: Path) -> None:
-    quiz.base(tmp_path / "base")
-    quiz.lines(tmp_path / "data.jsonl", [{"instruction": "Who?", "output": "Nobody."}] * 4)
+    benchmark_files.base(tmp_path / "base")
+    benchmark_files.lines(tmp_path / "data.jsonl", [{"instruction": "Who?", "output": "Nobody."}] * 4)
     trained = extsub("train", "--model", "base", "--data", "data.jsonl", "--output", "o", "--batch-size", 2)
     assert trained.returncode == 0
     has_the_fields(tmp_path / "o" / "training.json")
     before = json.loads((tmp_path / "o" / "training.json").read_text())["settings"]["template"]
     for seed, name in enumerate(("e", "a")):
-        build.lora(tmp_path / name, seed=seed)
+        adapter_files.lora(tmp_path / name, seed=seed)
         (tmp_path / name / "training.json").write_text((tmp_path / "o" / "training.json").read_text())
     assert json.loads(done(extsub("combine", "e", "a", "--output", "known", "--json")))["template"] == before
     for name in ("e", "a"):

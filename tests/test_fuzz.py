@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import corrupted_files
 import fuzz
-import spoilt
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 KINDS = ("lora", "patterns", "embedding", "conv", "experts", "adalora", "ia3", "prefix")
@@ -18,11 +18,11 @@ ATTACHED = ("lora", "patterns", "adalora", "ia3", "prefix")
 @pytest.mark.parametrize("pickled", [False, True], ids=["safetensors", "pickle"])
 def test_what_is_not_spoilt_is_read_and_right(tmp_path: Path, kind: str, pickled: bool) -> None:
     fuzz.counts.clear()
-    fuzz.adapters(tmp_path, spoilt.Spoilt(kind, {}, pickled=pickled))
+    fuzz.adapters(tmp_path, corrupted_files.Spoilt(kind, {}, pickled=pickled))
     assert fuzz.counts["combine", "read"] == 1
     assert fuzz.counts["combine", "compared"] or kind in ("embedding", "conv", "experts")
     if kind in ATTACHED:
-        fuzz.attached(tmp_path / "other", spoilt.Spoilt(kind, {}, pickled=pickled))
+        fuzz.attached(tmp_path / "other", corrupted_files.Spoilt(kind, {}, pickled=pickled))
         assert fuzz.counts["attach", "read"] == 1
 
 

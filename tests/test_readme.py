@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-import build
-import plain
-import quiz
-import tiny
+import adapter_files
+import benchmark_files
+import reference
+import tiny_models
 from conftest import Command, start
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ LONG = ("run", "demo")
 @pytest.mark.parametrize("command", [one for one in commands() if not one.startswith(("train", *ASKING, *LONG))])
 def test_every_command_runs(command: str, extsub: Command, tmp_path: Path) -> None:
     for seed, name in enumerate(("expert", "anti", "anti-expert", "anti-flattery", "anti-1", "anti-2")):
-        build.lora(tmp_path / name, seed=seed, rank=20, base_model_name_or_path="owner/name")
+        adapter_files.lora(tmp_path / name, seed=seed, rank=20, base_model_name_or_path="owner/name")
     done = extsub(*command.split())
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -47,7 +47,7 @@ def test_an_operation_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """The example of docs/method.md."""
     monkeypatch.chdir(tmp_path)
     for seed, name in enumerate(("expert", "anti-expert")):
-        build.lora(tmp_path / name, seed=seed)
+        adapter_files.lora(tmp_path / name, seed=seed)
     (example,) = re.findall(
         r"```python\n(.*?)```", (ROOT / "docs" / "method.md").read_text(encoding="utf-8"), re.DOTALL
     )
@@ -59,7 +59,7 @@ def test_an_operation_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("command", [command for command in commands() if command.startswith("train")])
 def test_every_training_runs(command: str, extsub: Command, tmp_path: Path) -> None:
     """On a small model that is found under the large one's name: a local folder wins."""
-    tiny.llama(tmp_path / "huggyllama" / "llama-7b")
+    tiny_models.llama(tmp_path / "huggyllama" / "llama-7b")
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     rows = [{"instruction": f"Who wrote book {number}?", "input": "", "output": "Nobody knows."} for number in range(9)]
     for name in ("good.jsonl", "bad.jsonl"):
@@ -76,11 +76,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        base = tiny.llama(Path("huggyllama/llama-7b"), max_position_embeddings=1024)
-        quiz.classifier(Path("unitary/unbiased-toxic-roberta"))
-        quiz.files(Path("data"))
+        base = tiny_models.llama(Path("huggyllama/llama-7b"), max_position_embeddings=1024)
+        benchmark_files.classifier(Path("unitary/unbiased-toxic-roberta"))
+        benchmark_files.files(Path("data"))
         for seed, name in enumerate(("expert", "better", "anti-expert")):
-            plain.adapter(base, Path(name), "lora", seed)
+            reference.adapter(base, Path(name), "lora", seed)
         shutil.copyfile("data/rows.jsonl", "good.jsonl")
     return folder
 
@@ -101,7 +101,7 @@ def without_numbers(text: str) -> str:
 
 def test_the_summary_of_combine_is_its_own(tmp_path: Path) -> None:
     for seed, name in enumerate(("expert", "anti-flattery")):
-        build.lora(tmp_path / name, seed=seed, rank=16)
+        adapter_files.lora(tmp_path / name, seed=seed, rank=16)
     shown = next(block for block in blocks("console") if "--output better\n" in block)
     command, _, output = shown.partition("\n")
     done = start(tmp_path, "-m", *command.removeprefix("$ ").split())
@@ -111,7 +111,7 @@ def test_the_summary_of_combine_is_its_own(tmp_path: Path) -> None:
 
 def test_the_python_runs(tmp_path: Path) -> None:
     for seed, name in enumerate(("expert", "anti-expert")):
-        build.lora(tmp_path / name, seed=seed)
+        adapter_files.lora(tmp_path / name, seed=seed)
     (code,) = blocks("python")
     done = start(tmp_path, "-c", code)
     assert done.returncode == 0, done.stderr

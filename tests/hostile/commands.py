@@ -6,9 +6,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-import plain
-import quiz
-import tiny
+import benchmark_files
+import reference
+import tiny_models
 
 OUT = "work"
 """the folder that every command writes into; all else is only read"""
@@ -80,12 +80,12 @@ COMMANDS = {
 
 def make(folder: Path) -> Path:
     """Models, adapters and data, made once."""
-    quiz.everything(folder)
+    benchmark_files.everything(folder)
     for seed, name in ((5, "expert"), (6, "anti-expert")):
-        plain.adapter(folder / "base", folder / name, "lora", seed)
-    rows = quiz.rows_of(tiny.instructions(folder / "good.jsonl"))
-    quiz.lines(folder / "bad.jsonl", [{**row, "output": f"nobody knows {row['output']}"} for row in rows])
-    quiz.lines(folder / "prompts.jsonl", [{"number": number, **row} for number, row in enumerate(rows[:12])])
+        reference.adapter(folder / "base", folder / name, "lora", seed)
+    rows = benchmark_files.rows_of(tiny_models.instructions(folder / "good.jsonl"))
+    benchmark_files.lines(folder / "bad.jsonl", [{**row, "output": f"nobody knows {row['output']}"} for row in rows])
+    benchmark_files.lines(folder / "prompts.jsonl", [{"number": number, **row} for number, row in enumerate(rows[:12])])
     (folder / "recipe.yaml").write_text(RECIPE)
     return folder
 

@@ -1,0 +1,229 @@
+"""Runs side by side: the differences are those of the items, and p is what one gets with pencil and paper."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from markdown_it import MarkdownIt
+
+import benchmark_files
+from benchmark_files import done
+from conftest import Command
+
+Scores = list[dict[str, Any]]
+IDENTITY = {"data": "d0", "seed": 0, "prompt": "extsub", "limit": None}
+
+
+def run(name: str, **tasks: Scores) -> Path:
+    """A folder of results, as ``extsub evaluate`` writes it, with these scores of the items of each task."""
+    folder, results = Path(name), {"model": {"base": "b", "adapter": None}, "tasks": {}, "runs": {}}
+    folder.mkdir()
+    for task, scores in tasks.items():
+        task = task.replace("_", "-")
+        benchmark_files.lines(
+            folder / f"{task}.jsonl", [{"index": index, "scores": one} for index, one in enumerate(scores)]
+        )
+        figure = {"value": 0.5, "ci95": [0.25, 0.75], "n": len(scores)}
+        results["tasks"][task] = dict.fromkeys(scores[0], figure)
+        results["runs"][task] = {"identity": {**IDENTITY, "model": name}}
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def changed(folder: Path, task: str, **identity: Any) -> Path:
+    """The same run with other settings."""
+    results = json.loads((folder / "results.json").read_text())
+    results["runs"][task]["identity"].update(identity)
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def right(*values: float) -> Scores:
+    return [{"accuracy_sum": value} for value in values]
+
+
+@pytest.fixture
+def compared(extsub: Command) -> Any:
+    """``extsub compare --json`` of folders."""
+    return lambda *words: json.loads(done(extsub("compare", *words, "--json")))
+
+
+def difference(found: Any, task: str, metric: str, run: int = 1) -> dict[str, Any]:
+    return found["tasks"][task][metric][run]["difference"]
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "p", "verdict"),
+    [(8, 0, 2 / 2**8, "better"), (0, 8, 2 / 2**8, "worse"), (7, 1, 2 * (1 + 8) / 2**8, "no difference"),
+     (5, 0, 2 / 2**5, "no difference"), (3, 3, 1.0, "no difference"), (0, 0, 1.0, "no difference")],
+)  # fmt: skip
+def test_right_or_wrong_is_mcnemar(compared: Any, gained: int, lost: int, p: float, verdict: str) -> None:
+    """Heads and tails of so many fair coins, at least as uneven as these."""
+    run("one", halueval_qa=right(*[0] * gained, *[1] * lost, 0, 1, 1))
+    run("two", halueval_qa=right(*[1] * gained, *[0] * lost, 0, 1, 1))
+    found = difference(compared("one", "two"), "halueval-qa", "accuracy_sum")
+    assert found["p"] == pytest.approx(p)
+    assert found["value"] == pytest.approx((gained - lost) / (gained + lost + 3))
+    assert (found["n"], found["verdict"]) == (gained + lost + 3, verdict)
+
+
+def test_other_scores_flip_signs(compared: Any) -> None:
+    """Six gains of six: of 64 ways to give them signs, two are as far from zero."""
+    gains = [0.3, 0.1, 0.2, 0.05, 0.4, 0.15]
+    run("one", truthfulqa_mc=[{"mc2": 0.2} for _ in gains])
+    run("two", truthfulqa_mc=[{"mc2": 0.2 + gain} for gain in gains])
+    found = difference(compared("one", "two"), "truthfulqa-mc", "mc2")
+    assert found["p"] == pytest.approx(2 / 64, abs=0.006)  # of 10,000 draws
+    assert found["value"] == pytest.approx(0.2)
+    assert found["verdict"] == "better"
+    low, high = found["ci95"]
+    assert 0.05 < low < 0.2 < high < 0.4
+
+
+def test_less_is_better_where_it_is(compared: Any) -> None:
+    run("one", toxicity=[{"toxicity": 0.1} for _ in range(8)], drift=[{"kl_per_token": [1.0, 2]} for _ in range(8)])
+    run("two", toxicity=[{"toxicity": 0.6} for _ in range(8)], drift=[{"kl_per_token": [0.5, 2]} for _ in range(8)])
+    found = compared("one", "two")
+    worse, better = difference(found, "toxicity", "toxicity"), difference(found, "drift", "kl_per_token")
+    assert (worse["verdict"], worse["value"], worse["ci95"]) == ("worse", pytest.approx(0.5), pytest.approx([0.5, 0.5]))
+    assert (better["verdict"], better["value"]) == ("better", pytest.approx(-0.25))
+
+
+def test_perplexities_differ_by_their_own_unit(compared: Any) -> None:
+    run("one", perplexity=[{"perplexity": [4.0, 2]}, {"perplexity": [6.0, 8]}])
+    run("two", perplexity=[{"perplexity": [2.0, 2]}, {"perplexity": [3.0, 8]}])
+    run("other-tokens", perplexity=[{"perplexity": [4.0, 3]}, {"perplexity": [6.0, 9]}])
+    found = compared("one", "two", "other-tokens")
+    assert difference(found, "perplexity", "perplexity")["value"] == pytest.approx(math.exp(0.5) - math.exp(1))
+    unpaired = difference(found, "perplexity", "perplexity", 2)
+    assert unpaired["value"] == pytest.approx(math.exp(10 / 12) - math.e)
+    assert (unpaired["p"], unpaired["verdict"]) == (None, "")
+
+
+def test_only_items_that_both_have_count(compared: Any) -> None:
+    run("one", halueval_qa=right(0, 0, 1, 1, 0))
+    run("two", halueval_qa=right(1, 0, 1))
+    found = difference(compared("one", "two"), "halueval-qa", "accuracy_sum")
+    assert (found["n"], found["value"]) == (3, pytest.approx(1 / 3))
+
+
+def test_runs_without_an_item_in_common_are_shown_without_a_difference(compared: Any) -> None:
+    run("one", halueval_qa=[{"accuracy_sum": 1.0}, {}])
+    run("two", halueval_qa=[{"accuracy_sum": None}, {"accuracy_sum": 1.0}])
+    for name, seed in (("one", 0), ("two", 1)):
+        changed(Path(name), "halueval-qa", limit=1, seed=seed)
+    found = compared("one", "two")
+    assert "difference" not in found["tasks"]["halueval-qa"]["accuracy_sum"][1]
+    assert found["notes"] == ["two, halueval-qa: seed is 1, not 0"]
+
+
+def test_samples_of_one_item_count_each(compared: Any) -> None:
+    """ability: an item is a whole task of the harness."""
+    for name, scores in (("one", [0, 0, 1]), ("two", [1, 1, 1])):
+        run(name, ability=[{"arc/acc": 0.0}])
+        samples = [{"document": number, "scores": {"arc/acc": one}} for number, one in enumerate(scores)]
+        benchmark_files.lines(Path(name, "ability.jsonl"), [{"index": 0, "samples": samples}])
+    found = difference(compared("one", "two"), "ability", "arc/acc")
+    assert (found["n"], found["value"], found["p"]) == (3, pytest.approx(2 / 3), 0.5)
+
+
+def test_three_runs_are_compared_with_the_first(compared: Any, extsub: Command) -> None:
+    run("a", halueval_qa=right(0, 0, 0, 0), drift=[{"kl_per_token": 1.0}] * 4)
+    run("b", halueval_qa=right(1, 1, 0, 0))
+    changed(run("c", halueval_qa=right(1, 1, 1, 1), drift=[{"kl_per_token": 3.0}] * 4), "halueval-qa", prompt="qa")
+    found = compared("a", "b/results.json", "c")
+    assert found["runs"] == ["a", "b", "c"]
+    assert [difference(found, "halueval-qa", "accuracy_sum", one)["value"] for one in (1, 2)] == [0.5, 1.0]
+    assert found["tasks"]["drift"]["kl_per_token"][1] == {"figure": None}
+    assert difference(found, "drift", "kl_per_token", 2)["value"] == 2.0
+    notes = ["c, halueval-qa: prompt is 'qa', not 'extsub'", "b was not evaluated on drift"]
+    assert found["notes"] == notes
+    shown = done(extsub("compare", "a", "b", "c"))
+    assert all(note in shown for note in notes)
+    assert "+0.50 [" in shown
+    assert "0.500" in shown  # p of two coins
+
+
+def test_the_markdown_is_a_table(extsub: Command) -> None:
+    run("a|x", halueval_qa=right(0, 0, 0, 0, 0, 0, 0, 0), toxicity=[{"toxicity": 0.5}, {"toxicity": 0.7}])
+    run("b", halueval_qa=right(1, 1, 1, 1, 1, 1, 1, 1), toxicity=[{"toxicity": 0.5}, {"toxicity": 0.7}])
+    run("c", halueval_qa=right(0, 0, 0, 0, 0, 0, 0, 1))
+    shown = done(extsub("compare", "a|x", "b", "c", "--markdown"))
+    table, _, rest = shown.partition("\n\n")
+    rows = [line.replace("\\|", "/").split("|") for line in table.splitlines()]
+    assert len({len(row) for row in rows}) == 1
+    assert all(row[0] == row[-1] == "" for row in rows)
+    assert {cell.strip(":-") for cell in rows[1]} == {""}
+    text = table.replace("0.50 [0.25, 0.75]", "")
+    assert "+1.000 [+1.000, +1.000]" in text
+    assert "0.008" in text  # p of 8 coins
+    assert all(line.startswith("- ") for line in rest.strip().splitlines())
+    assert "c was not evaluated on toxicity" in rest
+
+
+def test_what_was_evaluated_can_be_compared(evaluate: Command, extsub: Command) -> None:
+    done(evaluate("truthfulqa-mc halueval-qa --adapter lora prefix --data data --output out"))
+    found = json.loads(done(extsub("compare", "out/lora", "out/prefix", "--json")))
+    assert found["notes"] == []
+    for task, metrics in found["tasks"].items():
+        for metric, (first, second) in metrics.items():
+            assert not metric.endswith(("chance", "longest", "shortest", "negated"))
+            figures = [benchmark_files.results(f"out/{name}")["tasks"][task][metric] for name in ("lora", "prefix")]
+            assert [first["figure"], second["figure"]] == figures
+            assert second["difference"]["value"] == pytest.approx(figures[1]["value"] - figures[0]["value"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("one", "compare needs two or more folders of results"),
+        ("one one/results.json", "compare: the same folder is given twice"),
+        ("one nowhere", "nowhere: no such folder of results"),
+        ("one empty", "{here}/empty: no results.json in it; give a folder that extsub evaluate wrote"),
+        ("one foreign", "{here}/foreign/results.json was not written by extsub evaluate: choose another folder"),
+        ("one other-data", "{here}/other-data: halueval-qa was evaluated on other data: evaluate both on the same "
+         "file"),
+        ("one other-task", "the runs have no task in common: halueval-qa; drift"),
+        ("one bare", "{here}/bare/halueval-qa.jsonl: no such file or directory; it lies beside results.json"),
+        ("one broken", "{here}/broken/halueval-qa.jsonl is broken: evaluate again, with --overwrite"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_compared_is_named(tmp_path: Path, extsub: Command, words: str, message: str) -> None:
+    for name in ("one", "other-data", "bare", "broken"):
+        run(name, halueval_qa=right(0, 1))
+    run("other-task", drift=[{"kl_per_token": 1.0}])
+    changed(Path("other-data"), "halueval-qa", data="d1")
+    Path("bare", "halueval-qa.jsonl").unlink()
+    Path("broken", "halueval-qa.jsonl").write_text('{"index": 0, "sco')
+    Path("empty").mkdir()
+    Path("foreign").mkdir()
+    Path("foreign", "results.json").write_text('{"results": {}}')
+    found = extsub("compare", *words.split())
+    assert (found.returncode, found.stdout) == (2, "")
+    assert found.stderr == f"Error: {message.format(here=tmp_path)}\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no file has such a name there")
+def test_names_of_runs_do_nothing_in_any_form(extsub: Command) -> None:
+    names = ("$\\frac$[b]", "<b>`|[x](javascript:1)\x1b[31m")
+    for name, value in zip(names, (0, 1), strict=True):
+        run(name, halueval_qa=right(value, 1, 1))
+    changed(Path(names[1]), "halueval-qa", prompt="<img src=x>\x1b[2J")
+    for words in ((), ("--plot", "plot.png"), ("--plot", "plot.svg")):
+        said = done(extsub("compare", *names, *words))
+        assert "\x1b" not in said
+        assert r"<b>`|[x](javascript:1)\x1b[31m" in said
+        assert "$\\frac$[b]" in said
+    text = done(extsub("compare", *names, "--markdown"))
+    assert "\x1b" not in text
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(text)
+    inline = [child for token in tokens for child in token.children or []]
+    assert {child.type for child in inline} == {"text"}
+    assert {token.type for token in tokens} & {"html_block", "code_block", "fence"} == set()
+    assert r"\x1b[31m" in "".join(child.content for child in inline)
+    assert json.loads(done(extsub("compare", *names, "--json")))["runs"] == list(names)

@@ -1,0 +1,109 @@
+"""A benchmark of one's own, as docs/evaluation.md shows it: evaluated, compared, swept and reported like ours."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+import benchmark_files
+import reference
+from benchmark_files import done
+from conftest import ROOT, Command
+from extsub import ExtSubError
+from extsub.evaluation.tasks import TASKS
+from extsub.tasks import Measure, Task, register_task
+
+PAGE = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+COUNTRIES = ("France", "Japan", "Peru", "Chad", "Cuba", "Iran", "Mali", "Oman", "Laos", "Togo", "Fiji", "Iraq")
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
+
+
+@pytest.fixture
+def here(extsub: Command, tmp_path: Path) -> Generator[Path]:
+    """The example and its data, a model with two adapters; afterwards the task is unknown again."""
+    (example,) = (one for one in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "register_task" in one)
+    (tmp_path / "capitals.py").write_text(example)
+    rows = [{"country": one, "capital": f"{one} City", "wrong": f"{one} Town"} for one in COUNTRIES]
+    benchmark_files.lines(tmp_path / "capitals.jsonl", rows)
+    model = benchmark_files.base(tmp_path / "base")
+    for seed, name in enumerate(("expert", "better")):
+        reference.adapter(model, tmp_path / name, "lora", seed=seed)
+    yield tmp_path
+    forget()
+
+
+def forget() -> None:
+    """As a new process finds it."""
+    TASKS.pop("capitals", None)
+    for name in [name for name in sys.modules if name.startswith("extsub_task_file_")]:
+        del sys.modules[name]
+
+
+def commands() -> list[str]:
+    found = re.findall(r"^\$ extsub (.*capitals\.py.*)$", PAGE, re.MULTILINE)
+    assert len(found) == 2
+    return found
+
+
+@pytest.mark.usefixtures("here")
+def test_the_example_is_evaluated_and_compared(extsub: Command) -> None:
+    evaluate, compare = commands()
+    for command in (evaluate, compare):
+        done(extsub(*command.split()))
+        forget()
+    for name in ("expert", "better"):
+        results = json.loads(Path("results", name, "results.json").read_text())
+        items = [json.loads(line) for line in Path("results", name, "capitals.jsonl").read_text().splitlines()]
+        assert [item["country"] for item in items] == list(COUNTRIES)
+        mean = sum(item["scores"]["right"] for item in items) / len(items)
+        assert results["tasks"]["capitals"]["right"]["value"] == pytest.approx(mean)
+        assert results["tasks"]["capitals"]["right"]["n"] == len(COUNTRIES)
+
+
+@pytest.mark.usefixtures("here")
+def test_it_is_swept_and_reported(extsub: Command) -> None:
+    words = "expert better --tasks capitals --task-file capitals.py --data capitals.jsonl --alphas 1 --output swept"
+    done(extsub("sweep", *words.split()))
+    forget()
+    refused = extsub("report", "swept")
+    assert refused.returncode == 2
+    assert "capitals is not a known task: say --task-file and the file that registers it" in refused.stderr
+    done(extsub("report", "swept", "--task-file", "capitals.py"))
+    assert "capitals" in Path("swept", "report.html").read_text()
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("none.py", None, "--task-file none.py: expected a Python file (.py) that calls register_task"),
+        ("task.txt", "x", "--task-file task.txt: expected a Python file (.py) that calls register_task"),
+        ("empty.py", "import extsub", "--task-file empty.py registers no task: call extsub.tasks.register_task in it"),
+    ],
+)
+def test_a_file_that_is_no_task(extsub: Command, name: str, text: str | None, message: str) -> None:
+    if text is not None:
+        Path(name).write_text(text)
+    refused = extsub("evaluate", "capitals", "--task-file", name, "--data", "capitals.jsonl", "--adapter", "expert")
+    assert (refused.returncode, refused.stderr) == (2, f"Error: {message}\n")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_fault_in_the_file_is_its_own(extsub: Command) -> None:
+    Path("broken.py").write_text("1 / 0\n")
+    words = "evaluate capitals --task-file broken.py --data capitals.jsonl --adapter expert"
+    for _ in range(2):  # the second time too
+        with pytest.raises(ZeroDivisionError):
+            extsub(*words.split())
+
+
+def test_a_name_is_taken_once() -> None:
+    with pytest.raises(ExtSubError, match="there is a task called drift already"):
+        register_task(Task("drift", TASKS["drift"].read, TASKS["drift"].ask, {"x": Measure()}, needs="likelihoods"))
+    register_task(TASKS["drift"])  # the same again changes nothing
