@@ -144,8 +144,8 @@ def test_wrapper_names_are_dropped_where_all_keys_have_them(tmp_path: Path, wrap
         ((3, 8), (12, 2), "their ranks differ"),
         ((4, 8), (12, 4), "has rank 4"),
         ((3, 4, 2, 2), (6, 1, 1, 1), "a grouped convolution"),
-        ((3, 8), (12, 3, 1), "no layer whose change is B @ A"),
-        ((3, 8, 2), (12, 3, 2), "no layer whose change is B @ A"),
+        ((3, 8), (12, 3, 1), "not a layer whose change is B @ A"),
+        ((3, 8, 2), (12, 3, 2), "not a layer whose change is B @ A"),
     ],
 )
 def test_shapes_that_are_no_product_are_refused(

@@ -218,7 +218,7 @@ def _done(
 def _finish(evaluated: EvaluatedModel, runs: list[Run], group: ProcessGroup) -> dict[str, Any]:
     results = read_results(evaluated.folder) if evaluated.folder else {}
     if results.get("model") != evaluated.record:
-        old, results = results, {"model": evaluated.record, "tasks": {}, "runs": {}}
+        old, results = results, {"format": FORMAT, "model": evaluated.record, "tasks": {}, "runs": {}}
         if evaluated.folder and old:
             _write(evaluated, results)
             for task in old["runs"]:  # of the model that is replaced
@@ -244,7 +244,7 @@ def _finish(evaluated: EvaluatedModel, runs: list[Run], group: ProcessGroup) -> 
 
 def _write(evaluated: EvaluatedModel, results: dict[str, Any]) -> None:
     if evaluated.folder:
-        write_whole(evaluated.folder / RESULTS, to_json({"format": FORMAT, **results}) + "\n")
+        write_whole(evaluated.folder / RESULTS, to_json(results) + "\n")
 
 
 def _record(run: Run, rows: list[ItemResult], group: ProcessGroup) -> dict[str, Any]:
