@@ -17,7 +17,17 @@ if TYPE_CHECKING:
     from extsub.adapters.adapter import Adapter
     from extsub.adapters.load import load_adapter
     from extsub.adapters.save import save_adapter
-    from extsub.algebra import OPERATIONS, Delta, Operation, add, amplify, contrast, ext_sub, subtract
+    from extsub.algebra import (
+        OPERATIONS,
+        Delta,
+        Operation,
+        add,
+        amplify,
+        contrast,
+        ext_sub,
+        register_operation,
+        subtract,
+    )
     from extsub.combination.combine import combine
     from extsub.errors import ExtSubError
     from extsub.evaluation.compare import compare
@@ -55,6 +65,7 @@ __all__ = [
     "inspect",
     "load_adapter",
     "plan_training",
+    "register_operation",
     "run_recipe",
     "save_adapter",
     "subtract",
@@ -66,7 +77,17 @@ _HOMES = {
     "adapters.adapter": ("Adapter",),
     "adapters.load": ("load_adapter",),
     "adapters.save": ("save_adapter",),
-    "algebra": ("OPERATIONS", "Delta", "Operation", "add", "amplify", "contrast", "ext_sub", "subtract"),
+    "algebra": (
+        "OPERATIONS",
+        "Delta",
+        "Operation",
+        "add",
+        "amplify",
+        "contrast",
+        "ext_sub",
+        "register_operation",
+        "subtract",
+    ),
     "combination.combine": ("combine",),
     "models.dial": ("Dial",),
     "errors": ("ExtSubError",),

@@ -8,6 +8,7 @@ unchanged. This file knows nothing of files, PEFT or configs. The proofs are in 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -212,9 +213,29 @@ contrast = Operation("contrast", "(1 + α)·e − α·a", lambda _e, _a, alpha: 
 amplify = Operation("amplify", "(1 + α)·e", lambda _e, _a, alpha: (alpha, 0.0), keeps_anti_expert=False)
 """The expert alone, scaled: the control that any claim must beat."""
 
-OPERATIONS: dict[str, Operation] = {
-    operation.name: operation for operation in (ext_sub, subtract, add, contrast, amplify)
-}
+BUILT_IN = (ext_sub, subtract, add, contrast, amplify)
+OPERATIONS: dict[str, Operation] = {operation.name: operation for operation in BUILT_IN}
+"""Every operation that is known by a name: those of extsub, and what `register_operation` adds."""
+RESERVED = ("base", "expert", "anti-expert", "negated", "random")
+"""Names that a sweep gives to models and controls."""
+
+
+def register_operation(operation: Operation) -> None:
+    """Make an operation known under its name, to `combine`, `sweep`, `Dial` and the commands of this process.
+
+    Call it in a file that ``--operation-file`` (or ``--task-file``) names, or name an `Operation` in an entry point of
+    the group ``extsub.operations``. What it makes is verified through its own weights.
+
+    Raises:
+        ExtSubError: another operation has this name, or it is none that a folder and a page can be called by.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", operation.name) or operation.name in RESERVED:
+        raise ExtSubError(
+            f"an operation cannot be called {operation.name!r}: take lower-case letters, digits and -, and none of "
+            f"{', '.join(RESERVED)}"
+        )
+    if OPERATIONS.setdefault(operation.name, operation) is not operation:
+        raise ExtSubError(f"there is an operation called {operation.name} already: give yours another name")
 
 
 class RowWeights(NamedTuple):

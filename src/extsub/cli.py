@@ -48,7 +48,8 @@ def combine(
     /,
     *more: str,
     output: Annotated[Path, INPUT, Parameter(name=["--output", "-o"])],
-    operation: Annotated[Literal["ext-sub", "subtract", "add", "contrast", "amplify"], METHOD] = "ext-sub",
+    operation: Annotated[str, METHOD] = "ext-sub",
+    operation_file: Annotated[tuple[str, ...], METHOD] = (),
     alpha: Annotated[list[float] | None, METHOD, Parameter(consume_multiple=False, show_default="1")] = None,
     rank: Annotated[int | None, METHOD] = None,
     dtype: Annotated[Literal["auto", "float32", "float16", "bfloat16"], INPUT] = "auto",
@@ -75,7 +76,10 @@ def combine(
     output
         The folder to write.
     operation
-        What to do with each row: ext-sub is the paper's, the others are its baselines and controls.
+        What to do with each row: ext-sub is the paper's; subtract, add, contrast and amplify are its baselines and
+        controls.
+    operation_file
+        A Python file of your own that registers an operation (docs/method.md); it is run.
     alpha
         Strength: one for all anti-experts, or one for each (--alpha 0.5 1).
     rank
@@ -97,11 +101,12 @@ def combine(
     """
     from extsub.adapters.load import load_adapter
     from extsub.adapters.save import save_adapter
-    from extsub.combination.combine import combine
+    from extsub.combination.combine import combine, load_operations
     from extsub.combination.profile import read_profile
     from extsub.console import summaries
 
     shown.begin()
+    load_operations([operation], operation_file)
     anti_experts = [load_adapter(name) for name in (anti_expert, *more)]
     result = combine(
         load_adapter(expert),

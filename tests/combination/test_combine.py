@@ -4,6 +4,8 @@ concerns combining, as a test."""
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,17 @@ import adapter_files
 import extsub
 import oracle
 from adapter_files import PREFIX, SHAPES, Q, V
-from extsub import ExtSubError, Operation, combine, load_adapter, save_adapter
+from conftest import Command
+from extsub import (
+    OPERATIONS,
+    ExtSubError,
+    Operation,
+    combine,
+    ext_sub,
+    load_adapter,
+    register_operation,
+    save_adapter,
+)
 
 TOLERANCE = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
@@ -766,3 +778,38 @@ def test_an_adapter_shows_itself_in_one_line(tmp_path: Path) -> None:
     adapter = load_adapter(adapter_files.lora(tmp_path / "e"))
     assert repr(adapter) == f"<Adapter {str(tmp_path / 'e')!r}: LORA of made-up/tiny, 2 modules, float32>"
     assert repr(combine(adapter, adapter)).startswith("<Adapter 'the result': LORA")
+
+
+LEVEL = """
+from extsub import Operation, register_operation
+register_operation(Operation("level", "e/2 − α·a", lambda e, a, alpha: (-0.5, -alpha)))
+"""
+
+
+@pytest.fixture
+def level(tmp_path: Path) -> Generator[Path]:
+    """A file that registers an operation; afterwards nobody knows it."""
+    (tmp_path / "level.py").write_text(LEVEL, encoding="utf-8")
+    yield tmp_path / "level.py"
+    OPERATIONS.pop("level", None)
+    for name in [name for name in sys.modules if name.startswith("extsub_plugin_")]:
+        del sys.modules[name]
+
+
+def test_an_operation_is_known_to_the_command_line_by_its_file(extsub: Command, tmp_path: Path, level: Path) -> None:
+    e, a = (adapter_files.lora(tmp_path / name, seed=seed) for seed, name in enumerate("ea"))
+    unknown = extsub("combine", "e", "a", "--operation", "level", "-o", "o")
+    assert unknown.returncode == 2
+    assert "operation must be one of ext-sub, subtract, add, contrast, amplify, found 'level'" in unknown.stderr
+    done = extsub("combine", "e", "a", "--operation", "level", "--operation-file", level.name, "--alpha", 2, "-o", "o")
+    assert done.returncode == 0, done.stderr
+    e, a, found = (adapter_files.read_delta(tmp_path / name, Q) for name in ("e", "a", "o"))
+    assert torch.allclose(found, e / 2 - 2 * a, atol=1e-6)
+    assert json.loads((tmp_path / "o" / "extsub.json").read_text())["operation"] == "level"
+
+
+@pytest.mark.parametrize("name", ["ext-sub", "base", "random", "Level", "a b", "../x", ""])
+def test_names_that_an_operation_cannot_have(name: str) -> None:
+    with pytest.raises(ExtSubError, match="there is an operation called|an operation cannot be called"):
+        register_operation(Operation(name, "e", lambda e, a, alpha: (0.0, 0.0)))
+    assert OPERATIONS["ext-sub"] is ext_sub

@@ -41,7 +41,7 @@ def here(extsub: Command, tmp_path: Path) -> Generator[Path]:
 def forget() -> None:
     """As a new process finds it."""
     TASKS.pop("capitals", None)
-    for name in [name for name in sys.modules if name.startswith("extsub_task_file_")]:
+    for name in [name for name in sys.modules if name.startswith("extsub_plugin_")]:
         del sys.modules[name]
 
 
@@ -82,9 +82,9 @@ def test_it_is_swept_and_reported(extsub: Command) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("none.py", None, "--task-file none.py: expected a Python file (.py) that calls register_task"),
-        ("task.txt", "x", "--task-file task.txt: expected a Python file (.py) that calls register_task"),
-        ("empty.py", "import extsub", "--task-file empty.py registers no task: call extsub.tasks.register_task in it"),
+        ("none.py", None, "--task-file none.py: expected a Python file (.py) that calls extsub.tasks.register_task"),
+        ("task.txt", "x", "--task-file task.txt: expected a Python file (.py) that calls extsub.tasks.register_task"),
+        ("empty.py", "import extsub", "--task-file empty.py registers nothing: call extsub.tasks.register_task in it"),
     ],
 )
 def test_a_file_that_is_no_task(extsub: Command, name: str, text: str | None, message: str) -> None:

@@ -8,7 +8,7 @@ import os
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from extsub.adapters.adapter import Adapter, Copy, Source
 from extsub.adapters.card import model_card
@@ -24,9 +24,46 @@ from extsub.escaping import to_json
 from extsub.files.staging import check_output, staged
 
 
+class CombinedRecord(TypedDict, total=False):
+    """What ``extsub.json`` holds (docs/files.md); from ``operation`` to ``verification`` of combinations alone."""
+
+    format: int
+    kind: str
+    """The ``peft_type``."""
+    base_model: str | None
+    template: str | None
+    """The prompt template that the inputs were trained with; None where they differ, or none says so."""
+    modules: int
+    rank: int | None
+    """None for kinds without a rank."""
+    dtype: str
+    bytes: int
+    """Of the file of weights."""
+    operation: str
+    formula: str
+    deficiency: bool
+    profile: dict[str, Any]
+    inputs: list[dict[str, Any]]
+    """For each adapter its role, alpha, name, repository, commit and hashes."""
+    rows: int
+    zero_rows: dict[str, Any]
+    """Rows without a direction in the expert, and in each anti-expert."""
+    largest_amplification: dict[str, Any]
+    """The largest factor on a row of the expert, and its module."""
+    truncation: dict[str, Any] | None
+    """The relative errors where a rank was asked for."""
+    serve: dict[str, str]
+    """vLLM's flags, or the problem."""
+    verification: dict[str, Any]
+    """Rows compared with the dense formula, and the largest relative error."""
+    notes: list[str]
+    """What a user should know, in sentences."""
+    versions: dict[str, str]
+
+
 def save_adapter(
     adapter: Adapter, output: str | PathLike[str], *, overwrite: bool = False, progress: PartProgress = iter
-) -> dict[str, Any]:
+) -> CombinedRecord:
     """Write ``adapter`` as a folder that PEFT, transformers, vLLM, SGLang and llama.cpp load with the same meaning.
 
     All or nothing: the folder appears only after it was written, read again and verified. Writes
@@ -50,7 +87,7 @@ def save_adapter(
         dtype, size, seen = _write_tensors(adapter, folder / SAFETENSORS, output, progress)
         _write_json(folder / CONFIG, codec.encode(adapter))
         written = decode(Source(str(output), folder, folder / CONFIG, folder / SAFETENSORS))
-        record = {
+        record: dict[str, Any] = {
             "format": FORMAT,
             "kind": adapter.kind,
             "base_model": adapter.base,
@@ -66,7 +103,7 @@ def save_adapter(
         record["versions"] = {name: version(name) for name in ("extsub", "numpy", "safetensors")}
         _write_json(folder / PROVENANCE, record)
         (folder / CARD).write_text(model_card(adapter, record, output.name), encoding="utf-8")
-    return record
+    return cast("CombinedRecord", record)
 
 
 def _plain_path(path: str | PathLike[str]) -> Path:

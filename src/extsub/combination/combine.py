@@ -7,7 +7,7 @@ combining and saving hold one module in memory at a time.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
@@ -23,6 +23,7 @@ from extsub.algebra import (
     Operation,
     RowWeights,
     Truncation,
+    register_operation,
     row_weights,
     spread_alpha,
     truncate,
@@ -36,6 +37,7 @@ from extsub.combination.profile import Profile
 from extsub.combination.verification import verify
 from extsub.errors import ExtSubError
 from extsub.parallel import in_order
+from extsub.plugins import entry_points_of, run_files
 
 STORED = ("float32", "float16", "bfloat16")
 
@@ -78,7 +80,7 @@ def combine(
         ExtSubError: the adapters do not belong together, or an argument is out of range.
     """
     expert, *antis = map(opened, (expert, *anti_experts))
-    operation = _operation(operation)
+    operation = operation_of(operation)
     _check_choice("dtype", dtype, ("auto", *STORED))
     _check_choice("missing_modules", missing_modules, ("error", "zero"))
     _check_choice("modules_to_save", modules_to_save, ("error", "expert"))
@@ -119,9 +121,27 @@ def _provenance(adapter: Adapter) -> dict[str, Any]:
     return adapter.source.provenance() if adapter.source else {"name": None}
 
 
-def _operation(operation: str | Operation) -> Operation:
+def load_operations(names: Iterable[str], files: Iterable[str] = ()) -> None:
+    """Register the operations of files, and where a name is still unknown those of installed packages.
+
+    Raises:
+        ExtSubError: a file is not there, or registers nothing.
+    """
+    run_files("--operation-file", files, (OPERATIONS,), "extsub.register_operation")
+    if any(name not in OPERATIONS for name in names):
+        for operation in entry_points_of("extsub.operations"):
+            register_operation(operation)
+
+
+def operation_of(operation: str | Operation) -> Operation:
+    """The operation of a name.
+
+    Raises:
+        ExtSubError: there is none.
+    """
     if isinstance(operation, Operation):
         return operation
+    load_operations([operation])
     _check_choice("operation", operation, tuple(OPERATIONS))
     return OPERATIONS[operation]
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from extsub.adapters.adapter import Adapter
-from extsub.algebra import OPERATIONS, Delta, Operation, Weight
+from extsub.algebra import BUILT_IN, Delta, Operation, Weight
 from extsub.arrays import FLOAT64, Array, DType, double, finfo, flat
 from extsub.combination.figures import ModuleFigures
 from extsub.parallel import in_order
@@ -145,7 +145,7 @@ def dense_rows(operation: Operation, e: Array, anti_experts: Sequence[Array], al
     """An operation on dense rows (rows, columns) in float64: as the paper writes it, or by the weights of one's own."""
     result = e.copy()
     for a, alpha in zip(anti_experts, alphas, strict=True):
-        if operation is OPERATIONS.get(operation.name):
+        if any(operation is each for each in BUILT_IN):
             result = result + alpha * _change(operation.name, e, a)
         else:
             x, y = operation.weights(_norms(e), _norms(a), alpha)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from extsub.printing import say
@@ -37,7 +38,7 @@ def _estimate(estimate: dict[str, Any]) -> list[str]:
     return lines
 
 
-def print_run(summary: dict[str, Any]) -> None:
+def print_run(summary: Mapping[str, Any]) -> None:
     """What ``extsub run`` did and found."""
     made = [name for name, what in summary["stages"].items() if what == "made"]
     say(f"{summary['output']}: {', '.join(made) if made else 'nothing was to be done'}")

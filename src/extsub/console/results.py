@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from extsub.evaluation.compare import (
     shown_change,
     shown_p,
 )
-from extsub.evaluation.store import RESULTS
+from extsub.evaluation.store import RESULTS, Results
 from extsub.evaluation.tasks import TASKS
 from extsub.printing import print_table, say
 from extsub.report.searched import search_sentence
@@ -28,7 +28,7 @@ from extsub.report.wording import aim, capital
 LEFT = ["task", "score", "model"]
 
 
-def print_results(results: list[dict[str, Any]], tasks: list[str], output: Path | None) -> None:
+def print_results(results: list[Results], tasks: list[str], output: Path | None) -> None:
     """A line for each score of each model, and the score's controls beside it."""
     names, known = (
         [_name(one["model"]) for one in results],
@@ -63,7 +63,7 @@ def print_results(results: list[dict[str, Any]], tasks: list[str], output: Path 
         )
 
 
-def _print_notes(results: list[dict[str, Any]], names: list[str], tasks: list[str]) -> None:
+def _print_notes(results: list[Results], names: list[str], tasks: list[str]) -> None:
     """A note once, with the models that it is true of."""
     whose: dict[str, list[str]] = {}
     for one, name in zip(results, names, strict=True):
@@ -95,7 +95,7 @@ def print_markdown(comparison: Comparison, plot: Path | None = None) -> None:
     say(*markdown(comparison).splitlines())
 
 
-def print_sweep(record: dict[str, Any]) -> None:
+def print_sweep(record: Mapping[str, Any]) -> None:
     """A line for each position with every score that can be better or worse, then what was chosen."""
     columns = [
         (task, score)
@@ -137,7 +137,7 @@ def print_sweep(record: dict[str, Any]) -> None:
     _print_sweep_end(record)
 
 
-def _print_sweep_end(record: dict[str, Any]) -> None:
+def _print_sweep_end(record: Mapping[str, Any]) -> None:
     folder, chosen, then = Path(record["settings"]["output"]), record["chosen"].get("ext-sub"), []
     names = ["sweep.json", "sweep.csv"]
     if record.get("search", {}).get("best", {}).get("profile"):

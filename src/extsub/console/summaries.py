@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -148,7 +148,7 @@ def print_plan(plan: dict[str, Any]) -> None:
     _print_notes(plan["notes"])
 
 
-def print_training(output: Path, record: dict[str, Any]) -> None:
+def print_training(output: Path, record: Mapping[str, Any]) -> None:
     """The summary of a trained adapter."""
     plan = record["plan"]
     speed = f" ({record['tokens_per_second']:,.0f} tokens/s)" if record["tokens_per_second"] else ""
@@ -163,7 +163,7 @@ def print_training(output: Path, record: dict[str, Any]) -> None:
     print_end([f"{output}/: {', '.join(names)}"], ("combine", output, "ANTI_EXPERT", "--output", "better"))
 
 
-def print_generation(settings: GenerationSettings, record: dict[str, Any]) -> None:
+def print_generation(settings: GenerationSettings, record: Mapping[str, Any]) -> None:
     """The summary of generated answers."""
     output = settings.output
     how = f"in {_duration(record['seconds'])}, asked with --prompt {record['prompt']}"
@@ -184,7 +184,7 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
-def print_record(output: Path, record: dict[str, Any], expert: str) -> None:
+def print_record(output: Path, record: Mapping[str, Any], expert: str) -> None:
     """The summary of a combined adapter."""
     given = [f"{one['name']} (α {one['alpha']:g})" for one in record["inputs"][1:] if one["alpha"] is not None]
     what = "the deficiency" if record["deficiency"] else record["operation"]
@@ -207,7 +207,7 @@ def print_record(output: Path, record: dict[str, Any], expert: str) -> None:
     print_end([f"{output}/: adapter_model.safetensors, adapter_config.json, README.md, extsub.json"], asked)
 
 
-def _zero_rows(record: dict[str, Any]) -> str:
+def _zero_rows(record: Mapping[str, Any]) -> str:
     zero = record["zero_rows"]
     antis = ", ".join(f"{rows:,}" for rows in zero["anti_experts"])
     return f"{zero['expert']:,} in the expert, {antis} in the anti-expert, of {record['rows']:,}"
@@ -217,7 +217,7 @@ def _amplification(largest: dict[str, Any]) -> str:
     return f"expert rows are scaled by {largest['factor']:.3g} at most ({largest['module']})"
 
 
-def _verified(record: dict[str, Any]) -> str:
+def _verified(record: Mapping[str, Any]) -> str:
     verification, truncation = record["verification"], record["truncation"]
     error = f"largest relative error {verification['largest_relative_error']:.1e}"
     if truncation and truncation["relative_error"]:
@@ -232,7 +232,7 @@ def _truncation(truncation: dict[str, Any]) -> str:
     )
 
 
-def _serve(output: Path, record: dict[str, Any]) -> str:
+def _serve(output: Path, record: Mapping[str, Any]) -> str:
     if "problem" in record["serve"]:
         return f"no: {record['serve']['problem']}"
     return serve_line(record["base_model"], record["serve"]["vllm"], output.resolve().name, str(output))
@@ -251,7 +251,7 @@ def print_inspection(info: AdapterInfo | PairInfo, adapter: str, anti_expert: st
             print_end([], ("inspect", adapter, "ANTI_EXPERT", "--plot", "pair.png"))
 
 
-def print_report(written: dict[str, Any]) -> None:
+def print_report(written: Mapping[str, Any]) -> None:
     """What ``extsub report`` wrote, and the verdict."""
     say(written["sentence"], *(f"- {comparison}" for comparison in written["beside"]))
     print_end(list(written["files"].values()))

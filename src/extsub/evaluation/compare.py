@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from extsub.escaping import markdown as plain
 from extsub.escaping import shown as quoted
 from extsub.evaluation.formatting import rounded
 from extsub.evaluation.metrics import Difference, Score, difference
-from extsub.evaluation.store import RESULTS, read_items, read_results
+from extsub.evaluation.store import RESULTS, FigureRecord, Results, read_items, read_results
 from extsub.evaluation.task import scores_of
 from extsub.evaluation.tasks import TASKS, check_known, load_task_files
 from extsub.files.reading import located
@@ -39,7 +39,7 @@ class Line:
     better: str | None
     controls: dict[str, float]
     """Those of ``CONTROLS`` that the task has, with their figures."""
-    figures: tuple[dict[str, Any] | None, ...]
+    figures: tuple[FigureRecord | None, ...]
     differences: tuple[Difference | None, ...]
 
     def verdict(self, run: int) -> str:
@@ -145,7 +145,7 @@ def _names(folders: Sequence[Path]) -> tuple[str, ...]:
     return tuple(map(str, folders))
 
 
-def _notes(task: str, folders: Sequence[Path], found: Sequence[dict[str, Any]]) -> list[str]:
+def _notes(task: str, folders: Sequence[Path], found: Sequence[Results]) -> list[str]:
     """Raises where two runs cannot be compared; says where they were asked otherwise."""
     identities = [one["runs"][task]["identity"] if task in one["runs"] else None for one in found]
     first = next(one for one in identities if one)
@@ -165,7 +165,7 @@ def _notes(task: str, folders: Sequence[Path], found: Sequence[dict[str, Any]]) 
     return notes
 
 
-def _lines(task: str, folders: Sequence[Path], found: Sequence[dict[str, Any]], seed: int) -> list[Line]:
+def _lines(task: str, folders: Sequence[Path], found: Sequence[Results], seed: int) -> list[Line]:
     items = [_scores(folder, task) if task in one["tasks"] else {} for folder, one in zip(folders, found, strict=True)]
     lines = []
     for metric in dict.fromkeys(metric for one in found for metric in one["tasks"].get(task, {})):
@@ -185,7 +185,7 @@ def _lines(task: str, folders: Sequence[Path], found: Sequence[dict[str, Any]], 
     return lines
 
 
-def _controls(task: str, metric: str, found: Sequence[dict[str, Any]]) -> dict[str, float]:
+def _controls(task: str, metric: str, found: Sequence[Results]) -> dict[str, float]:
     known = next(one["tasks"][task] for one in found if task in one["tasks"])
     return {kind: figure["value"] for name, figure in known.items() if (kind := control_of(task, name, metric))}
 
@@ -220,7 +220,7 @@ EXPLANATION = (
 )
 
 
-def shown(figure: dict[str, Any] | None) -> str:
+def shown(figure: FigureRecord | Mapping[str, Any] | None) -> str:
     """A figure with its interval."""
     if figure is None:
         return ""

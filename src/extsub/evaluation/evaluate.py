@@ -18,7 +18,17 @@ from extsub.evaluation.metrics import figures
 from extsub.evaluation.prompting import settled, told
 from extsub.evaluation.run import Progress, Run, ask_all, judge, saved_when_interrupted, silent
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.store import FORMAT, RESULTS, Store, changed, read_items, read_results, working_in
+from extsub.evaluation.store import (
+    FORMAT,
+    RESULTS,
+    Results,
+    RunRecord,
+    Store,
+    changed,
+    read_items,
+    read_results,
+    working_in,
+)
 from extsub.evaluation.task import ItemResult, Items, Task, data_of, limited, scores_of
 from extsub.evaluation.tasks import TASKS, load_task_files
 from extsub.files.writing import write_whole
@@ -31,7 +41,7 @@ SETTINGS = ("prompt", "limit", "seed", "dtype", "backend", "url")
 
 def evaluate(
     tasks: str | Sequence[str], settings: EvaluationSettings, progress: Progress | None = None
-) -> list[dict[str, Any]]:
+) -> list[Results]:
     """Evaluate a model, or adapters one after the other, on ``tasks``.
 
     Under ``accelerate launch`` every process calls this; the items are shared out, and the figures are the same. An
@@ -87,7 +97,7 @@ def carry_out(
     settings: EvaluationSettings,
     ask: Callable[[Sequence[Run]], None],
     progress: Progress,
-) -> list[dict[str, Any]]:
+) -> list[Results]:
     """Every task for every evaluated, of whom ``ask`` asks what they were not asked before.
 
     Args:
@@ -215,10 +225,11 @@ def _done(
     return read_items(evaluated.folder, task.name)
 
 
-def _finish(evaluated: EvaluatedModel, runs: list[Run], group: ProcessGroup) -> dict[str, Any]:
-    results = read_results(evaluated.folder) if evaluated.folder else {}
+def _finish(evaluated: EvaluatedModel, runs: list[Run], group: ProcessGroup) -> Results:
+    results: Results = read_results(evaluated.folder) if evaluated.folder else {}
     if results.get("model") != evaluated.record:
-        old, results = results, {"format": FORMAT, "model": evaluated.record, "tasks": {}, "runs": {}}
+        old = results
+        results = {"format": FORMAT, "model": evaluated.record, "tasks": {}, "runs": {}}
         if evaluated.folder and old:
             _write(evaluated, results)
             for task in old["runs"]:  # of the model that is replaced
@@ -242,12 +253,12 @@ def _finish(evaluated: EvaluatedModel, runs: list[Run], group: ProcessGroup) -> 
     return results
 
 
-def _write(evaluated: EvaluatedModel, results: dict[str, Any]) -> None:
+def _write(evaluated: EvaluatedModel, results: Results) -> None:
     if evaluated.folder:
         write_whole(evaluated.folder / RESULTS, to_json(results) + "\n")
 
 
-def _record(run: Run, rows: list[ItemResult], group: ProcessGroup) -> dict[str, Any]:
+def _record(run: Run, rows: list[ItemResult], group: ProcessGroup) -> RunRecord:
     shortened = sum(bool(row.get("shortened")) for row in rows)
     unfinished = sum(not row.get("finished", True) for row in rows)
     notes = [*run.evaluated.notes, *run.items.notes, *run.notes]

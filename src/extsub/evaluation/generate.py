@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from extsub.data.instructions import Prompts, load_prompts
 from extsub.data.rows import Row
@@ -31,16 +31,31 @@ OURS = ("index", "prompt", "answer", "finished", "shortened")
 """Fields that are added to a row of the prompts."""
 
 
-def generate(settings: GenerationSettings, progress: Progress | None = None) -> dict[str, Any]:
+class GenerationRecord(TypedDict):
+    """What `generate` did."""
+
+    model: dict[str, Any]
+    """The base and the adapter, with their hashes."""
+    prompt: str
+    """The prompt template that was asked with."""
+    prompts: int
+    unfinished: int
+    """Answers that reached the limit of new tokens."""
+    shortened: int
+    """Prompts that were too long and lost their beginning."""
+    renamed: dict[str, str]
+    """Fields of the prompts that are called otherwise in the output."""
+    notes: list[str]
+    """What a user should know, in sentences."""
+    seconds: float
+
+
+def generate(settings: GenerationSettings, progress: Progress | None = None) -> GenerationRecord:
     """Answer every prompt greedily and write ``settings.output``: the prompts' rows, each with prompt and answer.
 
     Under ``accelerate launch`` every process calls this; the prompts are shared out. An interrupted run goes on from
     its saved answers when it is started again. A field of theirs that is called like one of ours (``answer``, say) is
     kept as ``given_answer``.
-
-    Returns:
-        how many prompts there were, how many answers reached ``max_new_tokens``, how many prompts lost their beginning,
-        and what fields of theirs are called now
 
     Raises:
         ExtSubError: prompts, model or output are at fault, or memory or disk is too small.

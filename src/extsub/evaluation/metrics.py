@@ -48,7 +48,7 @@ class Figure(NamedTuple):
     ci95: tuple[float, float]
     n: int
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Any:
         return {"value": self.value, "ci95": list(self.ci95), "n": self.n}
 
 

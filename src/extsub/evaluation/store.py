@@ -11,7 +11,7 @@ import contextlib
 import json
 from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 from extsub.errors import ExtSubError
 from extsub.escaping import shown
@@ -27,6 +27,47 @@ FIGURES = {...: {...: {"value": NUMBER, "ci95": [NUMBER, NUMBER], "n": int}}}
 """The shape of a model's figures: task -> metric -> figure."""
 SHAPE = {"model": dict, "tasks": FIGURES, "runs": {...: {"identity": {"data": object, "limit": object}}}}
 """The shape of ``results.json``, as far as it is read."""
+
+
+class FigureRecord(TypedDict):
+    """A figure as files have it."""
+
+    value: float
+    ci95: list[float]
+    """The 95 % interval, [low, high]."""
+    n: int
+    """Items that have the score."""
+
+
+class RunRecord(TypedDict):
+    """How the figures of one task were made."""
+
+    identity: dict[str, Any]
+    """What must be the same for a run to go on: task, data, model, settings."""
+    data: str
+    items: int
+    shortened: int
+    """Prompts that were too long and lost their beginning."""
+    unfinished: int
+    """Answers that reached the limit of new tokens."""
+    notes: list[str]
+    """What a user should know, in sentences."""
+    seconds: float
+    processes: int
+    device: str
+    versions: dict[str, str]
+
+
+class Results(TypedDict, total=False):
+    """What ``results.json`` holds for one model (docs/files.md); nothing where there is no such file."""
+
+    format: int
+    model: dict[str, Any]
+    """The base and the adapter, with their hashes."""
+    tasks: dict[str, dict[str, FigureRecord]]
+    """The figure of each score of each task."""
+    runs: dict[str, RunRecord]
+    """How each task was asked."""
 
 
 class Store:
@@ -135,7 +176,7 @@ def changed(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     return "other settings"
 
 
-def read_results(folder: Path) -> dict[str, Any]:
+def read_results(folder: Path) -> Results:
     """What ``results.json`` holds; nothing if there is none.
 
     Raises:

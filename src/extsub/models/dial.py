@@ -18,9 +18,9 @@ from torch import Tensor
 
 from extsub.adapters.adapter import Adapter, Layout
 from extsub.adapters.save import save_adapter
-from extsub.algebra import OPERATIONS, Delta, Operation, Weight, spread_alpha
+from extsub.algebra import Delta, Operation, Weight, spread_alpha
 from extsub.arrays import Array
-from extsub.combination.combine import Combination, combine
+from extsub.combination.combine import Combination, combine, operation_of
 from extsub.combination.profile import Profile
 from extsub.errors import ExtSubError
 from extsub.models.adapter_handle import find
@@ -78,10 +78,7 @@ class Dial:
             ExtSubError: there is no such operation, alpha is not finite or not one for each anti-expert, or the
                 profile names a kind of module that is not there.
         """
-        if isinstance(operation, str):
-            if operation not in OPERATIONS:
-                raise ExtSubError(f"operation must be one of {', '.join(OPERATIONS)}, found {operation!r}")
-            operation = OPERATIONS[operation]
+        operation = operation_of(operation)
         alphas = spread_alpha(alpha, self._anti_experts)
         factors = profile.factors(layer.name for layer in self._layers) if profile else {}
         for layer in self._layers:

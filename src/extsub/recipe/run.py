@@ -7,10 +7,10 @@ import functools
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from extsub.adapters.load import load_adapter
-from extsub.adapters.save import save_adapter
+from extsub.adapters.save import CombinedRecord, save_adapter
 from extsub.combination.combine import combine
 from extsub.distributed import ProcessGroup, process_group
 from extsub.errors import ExtSubError, kept_when_interrupted
@@ -18,7 +18,7 @@ from extsub.evaluation.evaluate import evaluate
 from extsub.evaluation.evaluated_model import identify
 from extsub.evaluation.run import Progress, silent
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.store import working_in
+from extsub.evaluation.store import Results, working_in
 from extsub.extras import require
 from extsub.files.reading import read_json
 from extsub.inference.batching import free_memory
@@ -37,13 +37,29 @@ from extsub.training.train import train
 COMMAND = "extsub run"
 
 
+class RecipeRecord(TypedDict, total=False):
+    """What `run_recipe` did; nothing on processes other than the main one."""
+
+    output: str
+    stages: dict[str, str]
+    """For each stage whether it was ``made`` or ``kept``."""
+    seconds: dict[str, dict[str, float]]
+    """Wall and CPU seconds of each stage, interrupted runs included."""
+    sweeps: dict[str, dict[str, Any]]
+    """For each sweep its anti-experts, what was chosen, its report and page."""
+    result: dict[str, Any]
+    """The folder of the result, and what its ``extsub.json`` holds."""
+    notes: list[str]
+    """What a user should know, in sentences."""
+
+
 def run_recipe(
     path: str | Path,
     *,
     progress: Progress | None = None,
     tokenising: ChunkProgress | None = None,
     say: Callable[[str], None] = lambda _: None,
-) -> dict[str, Any]:
+) -> RecipeRecord:
     """Do what a recipe says: train, sweep, choose, combine, report. What is done, and made from the same, is kept.
 
     Under ``accelerate launch`` every process calls this. An interrupted run goes on when it is started again.
@@ -99,7 +115,7 @@ class _Run:
         """What somebody is told who stops the run."""
         return f"what was done is kept: '{self.recipe.command}' goes on from there" if self.stages.done else ""
 
-    def all(self) -> dict[str, Any]:
+    def all(self) -> RecipeRecord:
         recipe, base = self.recipe, identify(find_model(self.recipe.model))
         for one in recipe.ingredients:
             if one.training:
@@ -175,13 +191,13 @@ class _Run:
             raise ExtSubError(f"{chain.nothing_kept(self.recipe, choice)}; the page is {page}")
         return choice
 
-    def combine(self, alphas: Sequence[float]) -> dict[str, Any]:
+    def combine(self, alphas: Sequence[float]) -> CombinedRecord:
         adapters = [load_adapter(one.adapter) for one in self.recipe.ingredients]
         alpha = alphas if len(self.recipe.sweeps) > 1 else alphas[0]  # one strength for all
         result = combine(*adapters, alpha=alpha, **vars(self.recipe.result))
         return save_adapter(result, self.recipe.output / COMBINED, overwrite=True)
 
-    def evaluate(self, one: Sweep) -> dict[str, Any]:
+    def evaluate(self, one: Sweep) -> Results:
         asked = {name.name: getattr(one.settings, name.name) for name in fields(EvaluationSettings)}
         asked |= {"adapter": (str(self.recipe.output / COMBINED),), "prompt": one.prompt}
         asked |= {"output": self.recipe.output / one.evaluation}
@@ -189,7 +205,7 @@ class _Run:
         free_memory()
         return found
 
-    def summary(self, choices: Sequence[ChosenAlphas]) -> dict[str, Any]:
+    def summary(self, choices: Sequence[ChosenAlphas]) -> RecipeRecord:
         output, found = self.recipe.output, self.stages.found
         sweeps = {}
         for one, choice in zip(self.recipe.sweeps, choices, strict=True):

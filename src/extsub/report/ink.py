@@ -12,6 +12,8 @@ SHAPES = {
     "random": "M-5,-3.4L-3.4,-5L0,-1.6L3.4,-5L5,-3.4L1.6,0L5,3.4L3.4,5L0,1.6L-3.4,5L-5,3.4L-1.6,0Z",
 }
 """A shape for each operation, so that nobody needs the colours, which are Okabe and Ito's."""
+OWN = "M-5,-4.5H5L2,0L5,4.5H-5L-2,0Z"
+"""The shape of an operation of the user's own."""
 STAR = "M0,-7L1.9,-2.2L7,-2.2L2.9,0.9L4.4,6L0,2.9L-4.4,6L-2.9,0.9L-7,-2.2L-1.9,-2.2Z"
 """The shapes of base, expert and anti-expert."""
 STYLE = """
@@ -28,6 +30,7 @@ STYLE = """
 .tr .limit-text{fill:#a8480a;paint-order:stroke;stroke:#fff;stroke-width:3px}
 .tr .reference{stroke:#8b95a1;stroke-dasharray:2 3}
 .tr:has(.curve:hover) .curve:not(:hover){opacity:.25}
+.tr .curve,.tr .key{--c:#6a51a3}
 .tr .op-ext-sub{--c:#0072b2}.tr .op-subtract{--c:#d55e00}.tr .op-contrast{--c:#009e73}.tr .op-amplify{--c:#cc79a7}
 .tr .op-add{--c:#56b4e9}.tr .op-negated{--c:#a07800}.tr .op-random{--c:#8a8f98}.tr .model{--c:#1b2128}
 .tr .line,.tr .ci{stroke:var(--c)}.tr .curve .mark,.tr .key .mark{fill:var(--c)}.tr .curve .alpha{fill:#3d4550}

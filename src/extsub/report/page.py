@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from extsub.errors import ExtSubError
 from extsub.escaping import block
@@ -33,7 +33,21 @@ PICTURES = {"picture_near": "near_wide", "picture": "wide"}
 TEMPLATE, SCRIPT = "page.html.j2", "hover.js"
 
 
-def write_report(folder: str | Path, output: str | Path | None = None, task_file: Sequence[str] = ()) -> dict[str, Any]:
+class ReportRecord(TypedDict):
+    """What `write_report` found and wrote."""
+
+    verdict: str
+    """``better``, ``no difference`` or ``worse`` than the expert; or that nothing keeps the budget."""
+    sentence: str
+    beside: list[str]
+    """Sentences on how the others do."""
+    matched: list[dict[str, Any]]
+    """Comparisons at equal ability, and at equal score."""
+    files: dict[str, str]
+    """The path of each file that was written."""
+
+
+def write_report(folder: str | Path, output: str | Path | None = None, task_file: Sequence[str] = ()) -> ReportRecord:
     """Write the page, the same as Markdown, and the picture.
 
     Args:

@@ -10,7 +10,9 @@ from types import NoneType
 from typing import Any
 
 from extsub.algebra import OPERATIONS
+from extsub.combination.combine import load_operations
 from extsub.errors import ExtSubError
+from extsub.escaping import brief
 from extsub.evaluation.metrics import Difference, Figure
 from extsub.evaluation.store import FIGURES, NUMBER, read_items, read_results
 from extsub.evaluation.tasks import TASKS, check_known
@@ -192,12 +194,16 @@ def read_sweep(folder: Path) -> Sweep:
 def _check_names(record: dict[str, Any]) -> None:
     """Raises ValueError where a record names what is not there, or a position is not called as it must be."""
     positions, chosen = record["positions"], record["chosen"]
+    load_operations(set(chosen))
     if not record["given"]["anti_experts"] or not chosen:
         raise ValueError("nothing chosen")
     for label, one in positions.items():  # each is the name of a folder
         plain = SweepPoint(one["operation"], one["alpha"]).label
-        is_known = one["operation"] in (*MODELS, *OPERATIONS, *CONTROLS)
-        if not is_known or not re.fullmatch(rf"{re.escape(plain)}(-[0-9a-f]{{8}})?", label):
+        if one["operation"] not in (*MODELS, *OPERATIONS, *CONTROLS):
+            raise ExtSubError(
+                f"{brief(one['operation'])} is not a known operation: say --task-file and the file that registers it"
+            )
+        if not re.fullmatch(rf"{re.escape(plain)}(-[0-9a-f]{{8}})?", label):
             raise ValueError(f"no position is called {label}")
     for operation, one in chosen.items():
         if positions.get(one["position"] or one["closest"], {}).get("operation") != operation:

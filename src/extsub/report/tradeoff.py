@@ -8,7 +8,7 @@ from typing import Any
 
 from extsub.escaping import xml
 from extsub.report.axis import Axis
-from extsub.report.ink import SHAPES, STAR, STYLE
+from extsub.report.ink import OWN, SHAPES, STAR, STYLE
 from extsub.report.labels import Box, Labels
 from extsub.report.reading import MODELS, Sweep
 from extsub.report.wording import figure, number, score
@@ -177,7 +177,7 @@ def _curve(paper: Paper, operation: str) -> Iterator[str]:
         alpha = f"{sweep.alpha(label):g}"
         text = f"α {alpha}" if label in (chosen, last) else alpha
         wanted = label == last or (not paper.sparse and (operation == sweep.main or label == chosen))
-        yield _point(paper, label, SHAPES[operation], text if wanted else "", label == chosen)
+        yield _point(paper, label, SHAPES.get(operation, OWN), text if wanted else "", label == chosen)
     yield "</g>"
 
 
@@ -237,5 +237,5 @@ def _keys(names: list[str], columns: int) -> Iterator[str]:
             yield f'<circle class="ring" cx="{x}" cy="{y}" r="7"/><text x="{x + 14}" y="{y + 4}">chosen</text>'
             continue
         yield f'<g class="key op-{xml(name)}"><path class="line" d="M{x - 10},{y}H{x + 10}"/>'
-        yield f'<path class="mark" transform="translate({x},{y})" d="{SHAPES[name]}"/>'
+        yield f'<path class="mark" transform="translate({x},{y})" d="{SHAPES.get(name, OWN)}"/>'
         yield f'<text x="{x + 15}" y="{y + 4}">{xml(name)}</text></g>'

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from extsub.adapters.adapter import Adapter, Module
 from extsub.algebra import OPERATIONS, Delta
+from extsub.combination.combine import load_operations
 from extsub.combination.profile import Profile
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
@@ -88,6 +89,7 @@ def sweep_points(operations: tuple[str, ...], alphas: tuple[float, ...]) -> list
     Raises:
         ExtSubError: an operation is unknown.
     """
+    load_operations(set(operations) - {*CONTROLS})
     for operation in operations:
         if operation not in (*OPERATIONS, *CONTROLS):
             raise ExtSubError(f"--operations {brief(operation)}: there are {', '.join((*OPERATIONS, *CONTROLS))}")

@@ -13,6 +13,7 @@ from extsub.errors import ExtSubError
 from extsub.evaluation.evaluate import carry_out
 from extsub.evaluation.evaluated_model import EvaluatedModel
 from extsub.evaluation.run import Progress, Run, ask
+from extsub.evaluation.store import Results
 from extsub.evaluation.task import Items, Task
 from extsub.inference import language_model
 from extsub.inference.batching import free_memory
@@ -41,7 +42,7 @@ class Runner:
     progress: Progress
     notes: tuple[str, ...] = ()
     """What a user should know of the prompt that the adapters are asked with."""
-    results: dict[SweepPoint, dict[str, Any]] = field(default_factory=dict)
+    results: dict[SweepPoint, Results] = field(default_factory=dict)
     """What ``results.json`` holds for every point that was asked; on the main process."""
     _loaded: tuple[Base, Dial, Soundness] | None = None
     _scores: dict[SweepPoint, AllScores] = field(default_factory=dict)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from extsub.adapters.load import load_adapter
 from extsub.distributed import process_group
@@ -32,12 +32,36 @@ from extsub.sweeping.selection import Chooser, Chosen, half_of
 from extsub.sweeping.settings import FORMAT, POSITIONS, PROFILE, RESULT, TABLE, SweepSettings
 
 
+class SweepRecord(TypedDict, total=False):
+    """What ``sweep.json`` holds (docs/files.md); nothing on processes other than the main one."""
+
+    format: int
+    settings: dict[str, Any]
+    """By the names of `SweepSettings`."""
+    made_of: dict[str, Any]
+    """Base and adapters with their hashes."""
+    given: dict[str, Any]
+    """Expert and anti-experts as they were named."""
+    score: str
+    """What strengths are chosen by."""
+    budget: str | None
+    """What a choice may cost."""
+    notes: list[str]
+    """What a user should know, in sentences."""
+    positions: dict[str, dict[str, Any]]
+    """For each sweep point its operation, alpha and figures on all items."""
+    chosen: dict[str, dict[str, Any]]
+    """For each operation the strength chosen on one half of the items, and its figures on the other."""
+    search: dict[str, Any]
+    """Trials between the points of the grid, where they were asked for."""
+
+
 def sweep(
     expert: str | PathLike[str],
     anti_experts: str | PathLike[str] | Sequence[str | PathLike[str]],
     settings: SweepSettings,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> SweepRecord:
     """Evaluate base, expert, anti-expert and every operation at every strength, and choose a strength.
 
     The base model is loaded once and the adapters are attached once: every point of the sweep is a setting of the dial.
@@ -86,8 +110,8 @@ def _carry_out(
     target: ScoreName,
     budget: Budget | None,
     operation: str | None,
-    given: Mapping[str, Any],
-) -> dict[str, Any]:
+    given: dict[str, Any],
+) -> SweepRecord:
     """Ask, choose, search (an operation, if any), and compare."""
     settings, group = runner.settings, runner.group
 
@@ -110,7 +134,7 @@ def _carry_out(
     if not group.is_main:
         return {}
     asked = {point.label: {**point.to_dict(), "tasks": runner.results[point]["tasks"]} for point in (*points, *beside)}
-    record = {
+    record: SweepRecord = {
         "format": FORMAT,
         "settings": settings.to_dict(),
         "made_of": dict(runner.provenance),
@@ -120,8 +144,9 @@ def _carry_out(
         "notes": [*runner.base.notes, *runner.notes, *chooser().notes()],
         "positions": asked,
         "chosen": {operation: one.to_dict() for operation, one in chosen.items()},
-        **({"search": found} if found else {}),
     }
+    if found:
+        record["search"] = found
     _write(settings.output, record)
     return record
 

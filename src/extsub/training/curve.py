@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from extsub.plotting import drawing, label
 
 
-def plot_losses(record: dict[str, Any], path: Path) -> None:
+def plot_losses(record: Mapping[str, Any], path: Path) -> None:
     """Draw ``training.json``'s losses into a .png."""
     with drawing(size=10):
         _draw(record, path)
 
 
-def _draw(record: dict[str, Any], path: Path) -> None:
+def _draw(record: Mapping[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     steps = [one["step"] for one in record["losses"]]

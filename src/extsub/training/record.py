@@ -8,7 +8,7 @@ import platform
 import shutil
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from safetensors.torch import load_file
 
@@ -28,14 +28,35 @@ PICTURE = "loss.png"
 LIBRARIES = ("extsub", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "safetensors")
 
 
+class TrainingRecord(TypedDict):
+    """What ``training.json`` holds (docs/files.md)."""
+
+    format: int
+    settings: dict[str, Any]
+    """By the names of `TrainingSettings`."""
+    plan: dict[str, Any]
+    """Data, steps, tokens, parameters, memory."""
+    base_commit: str | None
+    distributed: str
+    device: str
+    resumed_from_step: int | None
+    first_loss: float
+    last_loss: float
+    seconds: float
+    tokens_per_second: float | None
+    versions: dict[str, str]
+    losses: list[dict[str, Any]]
+    """For each step its loss, learning rate and norm of the gradient."""
+
+
 def identity(plan: Plan) -> dict[str, Any]:
     """What must be the same for a run to be continued."""
     return {**plan.settings.to_dict(), "model": plan.model.name, "data": plan.data.sha256, "dtype": str(plan.dtype)}
 
 
-def training_record(plan: Plan, trainer: Trainer, watch: Watch) -> dict[str, Any]:
+def training_record(plan: Plan, trainer: Trainer, watch: Watch) -> TrainingRecord:
     """Settings, versions, data, figures, and the loss of every step, as JSON values."""
-    losses = [
+    losses: list[dict[str, Any]] = [
         {
             "step": one["step"],
             "loss": one["loss"],
@@ -67,7 +88,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def write_adapter(folder: Path, saved: Path, record: dict[str, Any]) -> None:
+def write_adapter(folder: Path, saved: Path, record: TrainingRecord) -> None:
     """Fill ``folder`` with the adapter that transformers saved, and what says how it was made.
 
     Raises:
@@ -90,7 +111,7 @@ def write_adapter(folder: Path, saved: Path, record: dict[str, Any]) -> None:
     plot_losses(record, folder / PICTURE)
 
 
-def _card(record: dict[str, Any], config: dict[str, Any]) -> str:
+def _card(record: TrainingRecord, config: dict[str, Any]) -> str:
     settings, plan, kind = record["settings"], record["plan"], config["peft_type"]
     base, task, name = plan["model"], config["task_type"], Path(settings["output"]).resolve().name
     datasets, file = data_named(plan["data"]["name"])

@@ -18,7 +18,7 @@ from extsub.training import checkpoints
 from extsub.training.encoding import MASKED, ChunkProgress, to_dataset
 from extsub.training.kinds import peft_config
 from extsub.training.plan import Plan, plan_training
-from extsub.training.record import identity, training_record, write_adapter
+from extsub.training.record import TrainingRecord, identity, training_record, write_adapter
 from extsub.training.settings import PROMPT_LEARNING, TrainingSettings
 from extsub.training.trial import try_model
 
@@ -33,7 +33,7 @@ DONE = ("--resume writes it", "the training is done")
 """What is said where only the result cannot be written."""
 
 
-def train(settings: TrainingSettings, *, resume: bool = False, progress: ChunkProgress | None = None) -> dict[str, Any]:
+def train(settings: TrainingSettings, *, resume: bool = False, progress: ChunkProgress | None = None) -> TrainingRecord:
     """Train one adapter and write it to ``settings.output``: an ordinary PEFT adapter, a model card, ``training.json``
     and ``loss.png``.
 

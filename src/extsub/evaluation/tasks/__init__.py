@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterable
-from importlib.metadata import entry_points
-from pathlib import Path
 
+from extsub.algebra import OPERATIONS
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
 from extsub.evaluation.task import Task
 from extsub.evaluation.tasks import ability, drift, flattery, halueval, perplexity, repetition, toxicity
 from extsub.evaluation.tasks import truthfulqa_choice as choice
 from extsub.evaluation.tasks import truthfulqa_generation as generation
+from extsub.plugins import entry_points_of, run_files
 
 TASKS: dict[str, Task] = {
     task.name: task
@@ -46,28 +44,12 @@ def register_task(task: Task) -> None:
 
 
 def load_task_files(files: tuple[str, ...]) -> None:
-    """Run Python files of the user's own, which register tasks; each once.
+    """Run Python files of the user's own, which register tasks (or operations); each once.
 
     Raises:
         ExtSubError: one is not there, or registers nothing.
     """
-    for name in files:
-        path = Path(name).expanduser().resolve()
-        module = f"extsub_task_file_{path.stem}_{abs(hash(path))}"
-        if module in sys.modules:
-            continue
-        spec = importlib.util.spec_from_file_location(module, path) if path.suffix == ".py" else None
-        if spec is None or spec.loader is None or not path.is_file():
-            raise ExtSubError(f"--task-file {name}: expected a Python file (.py) that calls register_task")
-        known = set(TASKS)
-        sys.modules[module] = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(sys.modules[module])
-        except BaseException:
-            del sys.modules[module]
-            raise
-        if known == set(TASKS):
-            raise ExtSubError(f"--task-file {name} registers no task: call extsub.tasks.register_task in it")
+    run_files("--task-file", files, (TASKS, OPERATIONS), "extsub.tasks.register_task")
 
 
 def check_known(names: Iterable[str], where: str) -> None:
@@ -82,5 +64,5 @@ def check_known(names: Iterable[str], where: str) -> None:
         )
 
 
-for entry in entry_points(group="extsub.tasks"):
-    register_task(entry.load())
+for task in entry_points_of("extsub.tasks"):
+    register_task(task)
