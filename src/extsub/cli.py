@@ -103,7 +103,7 @@ def combine(
     from extsub.adapters.save import save_adapter
     from extsub.combination.combine import combine, load_operations
     from extsub.combination.profile import read_profile
-    from extsub.console import summaries
+    from extsub.console import progress, summaries
 
     shown.begin()
     load_operations([operation], operation_file)
@@ -121,7 +121,7 @@ def combine(
         deficiency=deficiency,
         profile=read_profile(profile) if profile else None,
     )
-    record = save_adapter(result, output, overwrite=overwrite, progress=summaries.progress("combining"))
+    record = save_adapter(result, output, overwrite=overwrite, progress=progress.parts("combining"))
     shown.result({"output": str(output), **record}, lambda: summaries.print_record(output, record, expert))
 
 
@@ -191,13 +191,13 @@ def train(
         Check everything and print the plan: steps, tokens, parameters, memory, an example. Loads no weights.
     """
     need("extsub train", "train")
-    from extsub.console import summaries
+    from extsub.console import progress, summaries
     from extsub.training.plan import plan_training
     from extsub.training.train import train
 
     shown.begin()
-    summaries.quieten_libraries()
-    tokenising = summaries.chunks("tokenising")
+    progress.quieten_libraries()
+    tokenising = progress.chunks("tokenising")
     if dry_run:
         plan = plan_training(settings, tokenising).to_dict()
         shown.result(plan, lambda: summaries.print_plan(plan))
@@ -228,13 +228,13 @@ def evaluate(
         flattery, toxicity, repetition, perplexity, drift, ability.
     """
     need("extsub evaluate", "evaluate")
-    from extsub.console import summaries
+    from extsub.console import progress
     from extsub.console.results import print_results
     from extsub.evaluation.evaluate import evaluate
 
     shown.begin()
-    summaries.quieten_libraries()
-    results = evaluate(tasks, settings, progress=summaries.items)
+    progress.quieten_libraries()
+    results = evaluate(tasks, settings, progress=progress.items)
     if is_main_process():
         names = list(dict.fromkeys(tasks))
         shown.result({"results": results}, lambda: print_results(results, names, settings.output))
@@ -251,12 +251,12 @@ def generate(
 ) -> None:
     """Greedy answers of a model, or of an adapter on it, to a file of prompts; an interrupted run goes on."""
     need("extsub generate", "evaluate")
-    from extsub.console import summaries
+    from extsub.console import progress, summaries
     from extsub.evaluation.generate import generate
 
     shown.begin()
-    summaries.quieten_libraries()
-    record = generate(settings, progress=summaries.items)
+    progress.quieten_libraries()
+    record = generate(settings, progress=progress.items)
     if is_main_process():
         output = settings.output
         shown.result({"output": str(output), **record}, lambda: summaries.print_generation(settings, record))
@@ -289,13 +289,13 @@ def sweep(
         More anti-experts.
     """
     need("extsub sweep", "evaluate", *(["search"] if settings.search else []))
-    from extsub.console import summaries
+    from extsub.console import progress
     from extsub.console.results import print_sweep
     from extsub.sweeping.sweep import sweep
 
     shown.begin()
-    summaries.quieten_libraries()
-    record = sweep(expert, (anti_expert, *more), settings, progress=summaries.items)
+    progress.quieten_libraries()
+    record = sweep(expert, (anti_expert, *more), settings, progress=progress.items)
     if is_main_process():
         shown.result(record, lambda: print_sweep(record))
 
@@ -382,22 +382,22 @@ def run(recipe: Path, /, *, dry_run: bool = False, shown: Printed = DEFAULT) -> 
         Check everything and print the plan: which stages are done, and estimates of the others. Loads no weights.
     """
     need("extsub run", "train", "evaluate", "report")
-    from extsub.console import summaries
+    from extsub.console import progress
     from extsub.console.recipe import print_recipe_plan, print_run
     from extsub.recipe.run import plan_recipe, run_recipe
 
     shown.begin()
-    summaries.quieten_libraries()
-    tokenising = summaries.chunks("tokenising")
+    progress.quieten_libraries()
+    tokenising = progress.chunks("tokenising")
     if dry_run:
         plan = plan_recipe(recipe, tokenising)
         shown.result(plan, lambda: print_recipe_plan(plan))
         return
     summary = run_recipe(
         recipe,
-        progress=summaries.items,
+        progress=progress.items,
         tokenising=tokenising,
-        say=lambda stage: summaries.say_where(f"stage: {stage}"),
+        say=lambda stage: progress.say_where(f"stage: {stage}"),
     )
     if is_main_process():
         shown.result(summary, lambda: print_run(summary))
@@ -428,21 +428,21 @@ def demo(
         The folder to write.
     """
     need("extsub demo", "demo")
-    from extsub.console import summaries
+    from extsub.console import progress
     from extsub.console.demo import print_demo
     from extsub.demo.model import find_demo_model
     from extsub.demo.run import demo
 
     shown.begin()
-    summaries.quieten_libraries()
-    found = find_demo_model(model, summaries.items, summaries.say_where)
+    progress.quieten_libraries()
+    found = find_demo_model(model, progress.items, progress.say_where)
     summary = demo(
         seed,
         output,
         found.name,
-        progress=summaries.items,
-        tokenising=summaries.chunks("tokenising"),
-        say=summaries.say_where,
+        progress=progress.items,
+        tokenising=progress.chunks("tokenising"),
+        say=progress.say_where,
     )
     summary["model"] = found.what
     shown.result(summary, lambda: print_demo(summary, output))

@@ -37,6 +37,13 @@ def shows_progress() -> bool:
     return is_main_process() and not _quiet
 
 
+def duration(seconds: float) -> str:
+    """A time as people say it: ``3.2 s``, ``4 min 10 s``, ``2 h 5 min``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
 def say(*lines: str, error: bool = False) -> None:
     """Lines on standard output, or on standard error; without any, a blank one."""
     print("\n".join(map(line, lines)), file=sys.stderr if error else sys.stdout, flush=error)

@@ -1,11 +1,8 @@
-"""What people see in a terminal: the summary of a run, tables, a progress bar. Nothing here computes."""
+"""What a command ends with: what it did, what it wrote, what to do next. Nothing here computes."""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +11,9 @@ from rich.table import Table
 from extsub.adapters.card import serve_line
 from extsub.adapters.codec import Codec
 from extsub.adapters.codecs import READERS
-from extsub.adapters.writing import PartProgress
 from extsub.errors import counted
 from extsub.escaping import shell
-from extsub.printing import bar, console, print_table, say, shows_progress
+from extsub.printing import duration, print_table, say
 
 if TYPE_CHECKING:
     from extsub.evaluation.settings import GenerationSettings
@@ -25,77 +21,6 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 20
 """The most rows of a table; --json has all."""
-SECONDS = 20
-"""Seconds between two lines of progress, where the output is not a terminal."""
-
-
-def progress(doing: str) -> PartProgress:
-    """A bar on standard error with time left; silent where nobody looks."""
-
-    def track(names: Iterable[str]) -> Iterator[str]:
-        if not _watched():
-            return iter(names)
-        from rich.progress import track
-
-        return iter(track(list(names), doing, console=console(stderr=True), transient=True))
-
-    return track
-
-
-def chunks(doing: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
-    """A bar over so many chunks of work, on standard error."""
-
-    def track(work: Iterable[Any], total: int) -> Iterable[Any]:
-        from rich.progress import track
-
-        return track(work, doing, total=total, console=console(stderr=True), transient=True, disable=not _watched())
-
-    return track
-
-
-@contextmanager
-def items(doing: str, total: int, done: int) -> Generator[Callable[[int], None]]:
-    """A bar over items with their rate and the time left; where nobody looks, a line now and then."""
-    if not shows_progress() or total == done:
-        yield lambda _: None
-    elif not sys.stderr.isatty():
-        yield _lines(doing, total, done)
-    else:
-        with bar(doing, total, done) as shown:
-            begun, first = time.perf_counter(), done
-
-            def advance(number: int) -> None:
-                nonlocal done
-                done += number
-                rate = (done - first) / (time.perf_counter() - begun)
-                shown.update(shown.task_ids[0], completed=min(done, total), said=f"{rate:,.1f} a second")
-
-            yield advance
-
-
-def _lines(doing: str, total: int, done: int) -> Callable[[int], None]:
-    begun, first = time.perf_counter(), done
-    spoken = begun
-
-    def advance(number: int) -> None:
-        nonlocal done, spoken
-        done, now = min(total, done + number), time.perf_counter()
-        if now - spoken >= SECONDS:
-            rate, spoken = (done - first) / (now - begun), now
-            left = _duration((total - done) / rate)
-            say(f"{doing}: {done:,} of {total:,}, {rate:,.1f} a second, {left} left", error=True)
-
-    return advance
-
-
-def _watched() -> bool:
-    return sys.stderr.isatty() and shows_progress()
-
-
-def say_where(line: str) -> None:
-    """A line about how far the work is, on standard error."""
-    if shows_progress():
-        say(line, error=True)
 
 
 def print_end(written: Sequence[str | Path], *then: Sequence[str | Path]) -> None:
@@ -104,22 +29,6 @@ def print_end(written: Sequence[str | Path], *then: Sequence[str | Path]) -> Non
         say(f"written: {', '.join(map(str, written))}")
     for command in then:
         say(f"next:    {shell(('extsub', *map(str, command)))}")
-
-
-def quieten_libraries() -> None:
-    """Silence what transformers and TRL say for their own users; what ours should know, extsub says."""
-    import logging
-    import warnings
-
-    from transformers.utils import logging as transformers_logging
-
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    transformers_logging.set_verbosity_error()
-    for name in ("trl", "accelerate", "datasets", "torch.distributed", "lm_eval", "httpx", "absl"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    if not _watched():
-        transformers_logging.disable_progress_bar()
 
 
 def print_plan(plan: dict[str, Any]) -> None:
@@ -155,7 +64,7 @@ def print_training(output: Path, record: Mapping[str, Any]) -> None:
     engine = f", {record['distributed']} on {plan['processes']} processes" if plan["processes"] > 1 else ""
     resumed = f", resumed after step {record['resumed_from_step']}" if record["resumed_from_step"] else ""
     say(f"{output}: {plan['kind']} adapter for {plan['model']}")
-    say(f"  {'steps':10} {plan['steps']:,} in {_duration(record['seconds'])}{speed}{engine}{resumed}")
+    say(f"  {'steps':10} {plan['steps']:,} in {duration(record['seconds'])}{speed}{engine}{resumed}")
     say(f"  {'loss':10} {record['first_loss']:.4f} at first, {record['last_loss']:.4f} at last")
     say(f"  {'parameters':10} {plan['trainable_parameters']:,}")
     _print_notes(plan["notes"])
@@ -166,7 +75,7 @@ def print_training(output: Path, record: Mapping[str, Any]) -> None:
 def print_generation(settings: GenerationSettings, record: Mapping[str, Any]) -> None:
     """The summary of generated answers."""
     output = settings.output
-    how = f"in {_duration(record['seconds'])}, asked with --prompt {record['prompt']}"
+    how = f"in {duration(record['seconds'])}, asked with --prompt {record['prompt']}"
     say(f"{output}: {record['prompts']:,} answers {how}")
     if record["unfinished"]:
         say(f"  note: {counted(record['unfinished'], 'answer')} reached --max-new-tokens and stopped there")
@@ -176,12 +85,6 @@ def print_generation(settings: GenerationSettings, record: Mapping[str, Any]) ->
         say(f"  note: the prompts have a field {name} of their own: it is {new} there")
     _print_notes(record["notes"])
     print_end([output], ("evaluate", "repetition", "--data", output, "--model", settings.model or "BASE_MODEL"))
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def print_record(output: Path, record: Mapping[str, Any], expert: str) -> None:
