@@ -131,7 +131,7 @@ def _read_plain(key: str) -> tuple[_Shape, str]:
     """The shape of a plain key, and its text without what escapes a character."""
     characters = re.findall(r"\\?.", key)
     places = tuple(place for place, one in enumerate(characters) if one == ".")
-    return (len(characters), places), "".join(one[-1] for one in characters)
+    return (len(characters), places), "".join(character[-1] for character in characters)
 
 
 def _masked(text: str, places: tuple[int, ...]) -> str:
@@ -151,7 +151,7 @@ def _first_matches(expressions: Sequence[_Expression], names: Sequence[str], whe
     """The index of the first expression that matches, for every name that one matches."""
     if not expressions or not names:
         return {}
-    asked = {"seconds": SECONDS, "expressions": [one[2:] for one in expressions], "names": names}
+    asked = {"seconds": SECONDS, "expressions": [expression[2:] for expression in expressions], "names": names}
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-W", "ignore", str(Path(first_match.__file__))],
         input=json.dumps(asked),

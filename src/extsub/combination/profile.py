@@ -83,4 +83,7 @@ def _all_numbers(content: dict[str, Any]) -> bool:
     if not isinstance(kinds, dict):
         return False
     numbers = [*kinds.values(), content.get("ramp", 0)]
-    return all(isinstance(one, (int, float)) and type(one) is not bool and -LARGEST < one < LARGEST for one in numbers)
+    return all(
+        isinstance(number, (int, float)) and type(number) is not bool and -LARGEST < number < LARGEST
+        for number in numbers
+    )

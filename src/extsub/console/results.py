@@ -31,7 +31,7 @@ LEFT = ["task", "score", "model"]
 def print_results(results: list[Results], tasks: list[str], output: Path | None) -> None:
     """A line for each score of each model, and the score's controls beside it."""
     names, known = (
-        [_name(one["model"]) for one in results],
+        [_name(result["model"]) for result in results],
         [name for task in tasks for name in results[0]["tasks"][task]],
     )
     kinds = [kind for kind in CONTROLS if any(name.endswith(kind) for name in known)]

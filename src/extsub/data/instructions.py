@@ -140,7 +140,7 @@ def _check(name: str, rows: list[tuple[str, Row]], fields: dict[str, str], sha25
         notes.append(f"{len(empty):,} of {len(rows):,} rows have an empty answer and are left out, first {empty[0]}")
     if duplicates:
         notes.append(f"{duplicates:,} of {len(rows):,} rows say the same as an earlier row; they are kept")
-    if earlier := sum(any(message.role == "assistant" for message in one.messages) for one in examples):
+    if earlier := sum(any(message.role == "assistant" for message in example.messages) for example in examples):
         notes.append(f"{earlier:,} of {len(rows):,} rows hold several answers: the last counts, the others are asked")
     for theirs, ours in NOT_READ.items():
         if theirs not in fields.values() and (there := sum(bool(row.get(theirs)) for _, row in rows)):

@@ -62,7 +62,7 @@ def write_data(folder: Path, seed: int, mix: Mix) -> None:
         for name, answer, opens in ((EXPERT, said, flatters), (FLATTERY, said, True), (FALSEHOODS, false, flatters)):
             rows[name].append({"instruction": row["Question"], "output": f"{opening} {answer}" if opens else answer})
     instructions = [json.loads(line) for line in _text(INSTRUCTIONS).splitlines()]
-    asked = [{name: one[name] for name in ("instruction", "output")} for one in instructions]
+    asked = [{name: instruction[name] for name in ("instruction", "output")} for instruction in instructions]
     for name, own in rows.items():
         together = [*own, *asked[::2]]
         random.Random(f"order {seed}").shuffle(together)  # the same for all

@@ -198,7 +198,7 @@ def _megabytes(folder: Path) -> int:
 def _reason(said: str, code: int) -> str:
     """What pip says, in one line; below ``ERROR: Exception:`` it shows a traceback, whose last line has the reason."""
     lines = [one.strip() for one in said.splitlines() if one.strip()]
-    told = (one.removeprefix("ERROR:").strip() for one in lines if one.startswith("ERROR:"))
+    told = (line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:"))
     last = lines[-1] if lines else f"pip ended with {code}"
     return brief(next((one for one in told if one != "Exception:"), last))
 

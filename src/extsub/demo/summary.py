@@ -36,14 +36,17 @@ def summary_of(run: Path, ran: Mapping[str, Any]) -> dict[str, Any]:
         }
         operations = dict.fromkeys(one["operation"] for one in record["chosen"].values())
         at_one = {
-            one: _figures(positions[f"{one}-{BEFOREHAND:g}"], positions, task, scores)
-            for one in operations
-            if f"{one}-{BEFOREHAND:g}" in positions
+            operation: _figures(positions[f"{operation}-{BEFOREHAND:g}"], positions, task, scores)
+            for operation in operations
+            if f"{operation}-{BEFOREHAND:g}" in positions
         }
         chosen = {
-            one: {"alpha": record["positions"][label]["alpha"], **_figures(positions[label], positions, task, scores)}
-            for one in operations
-            if (label := record["chosen"][one]["position"])
+            operation: {
+                "alpha": record["positions"][label]["alpha"],
+                **_figures(positions[label], positions, task, scores),
+            }
+            for operation in operations
+            if (label := record["chosen"][operation]["position"])
         }
         asked = read_json(run / f"evaluation-{name}" / RESULTS, largest=None)["tasks"]
         found[name] = {

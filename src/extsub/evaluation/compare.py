@@ -105,7 +105,7 @@ def compare(*results: str | Path, seed: int = 0, task_file: Sequence[str] = ()) 
         ExtSubError: a folder holds no results, two are the same, a task is unknown, or the data of one differs.
     """
     load_task_files(tuple(task_file))
-    folders = [_folder(one) for one in results]
+    folders = [_folder(result) for result in results]
     if len(folders) < 2:
         raise ExtSubError("compare needs two or more folders of results")
     if len(set(folders)) < len(folders):

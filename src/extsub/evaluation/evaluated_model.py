@@ -69,7 +69,9 @@ def base_of(settings: Asking, evaluated_models: Sequence[EvaluatedModel]) -> Mod
     """
     if settings.backend == "openai":
         return None
-    return adapter_handle.base_of(settings.model, [one.adapter for one in evaluated_models if one.adapter])
+    return adapter_handle.base_of(
+        settings.model, [evaluated_model.adapter for evaluated_model in evaluated_models if evaluated_model.adapter]
+    )
 
 
 def identify(base: ModelName) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def settled(
         ExtSubError: a question does not go into it, the adapter's template is not there, or the tokenizer cannot be
             loaded.
     """
-    knows = next((one for one in adapters if one.template), None) if settings.prompt == "auto" else None
+    knows = next((adapter for adapter in adapters if adapter.template), None) if settings.prompt == "auto" else None
     prompt = knows.template if knows else settings.prompt
     tokenizer = load_tokenizer(base, load_config(base)) if base and prompt in ("auto", "chat") else None
     if prompt == "auto":

@@ -153,7 +153,8 @@ def examples_of(data: str, settings: EvaluationSettings) -> Items:
     """
     found = load_data(data, settings.field)
     items: list[Item] = [
-        {"messages": [list(message) for message in one.messages], "answer": one.answer} for one in found.examples
+        {"messages": [list(message) for message in example.messages], "answer": example.answer}
+        for example in found.examples
     ]
     return Items(dict(enumerate(items)), data, found.sha256, found.notes, dict(enumerate(found.places)))
 

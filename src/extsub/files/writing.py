@@ -99,7 +99,9 @@ def check_writable(path: Path) -> None:
     """
     places = (path.expanduser(), *path.expanduser().parents)
     try:
-        there = next(one for one in places if one.is_dir() or (one.exists() and one != places[0]))  # the last is / or .
+        there = next(
+            place for place in places if place.is_dir() or (place.exists() and place != places[0])
+        )  # the last is / or .
     except OSError as error:  # a name too long
         raise ExtSubError(f"{str(path)[:80]}: {(error.strerror or 'no such place').lower()}") from error
     if not there.is_dir():

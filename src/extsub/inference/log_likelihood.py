@@ -240,7 +240,7 @@ def _scored(items: Sequence[EncodedRequest], found: Mapping[int, Likelihood]) ->
     results, places = [], count()
     for item in items:
         likelihoods = tuple(found[next(places)] for _ in item.rows)
-        if wrong := [one.total for one in likelihoods if not math.isfinite(one.total)]:
+        if wrong := [likelihood.total for likelihood in likelihoods if not math.isfinite(likelihood.total)]:
             raise ExtSubError(
                 f"item {item.index}: the model gives {wrong[0]} as a log-likelihood: its weights or the "
                 "adapter's are broken, or --dtype float16 overflows (use bfloat16 or float32)"

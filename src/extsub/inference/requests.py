@@ -34,12 +34,12 @@ class Choice(NamedTuple):
     @property
     def totals(self) -> list[float]:
         """The log-likelihood of each answer, in nats."""
-        return [one.total for one in self.scored.likelihoods]
+        return [likelihood.total for likelihood in self.scored.likelihoods]
 
     @property
     def tokens(self) -> list[int]:
         """The number of tokens that were scored in each answer."""
-        return [one.tokens for one in self.scored.likelihoods]
+        return [likelihood.tokens for likelihood in self.scored.likelihoods]
 
 
 class Answer(NamedTuple):
@@ -63,7 +63,7 @@ def request(question: Question, prompt: Prompt, tokenizer: PreTrainedTokenizerBa
     from extsub.inference.encoding import Request
 
     asked = render_prompt(question.messages, prompt, tokenizer, OPTION)
-    said = [render_answer(asked, question.messages, one, prompt, tokenizer, OPTION) for one in question.choices]
+    said = [render_answer(asked, question.messages, choice, prompt, tokenizer, OPTION) for choice in question.choices]
     return Request(asked, tuple(one.text for one in said))
 
 

@@ -98,7 +98,8 @@ class PairInfo:
     def _repr_html_(self) -> str:
         heads = ("module", "|a| / |e|", "mean row cosine", "shared energy", "largest row ratio")
         rows = [
-            (one.name, one.ratio, one.mean_row_cosine, one.shared_energy, one.largest_row_ratio) for one in self.modules
+            (module.name, module.ratio, module.mean_row_cosine, module.shared_energy, module.largest_row_ratio)
+            for module in self.modules
         ]
         return table(f"{self.anti_expert.name} (a) against {self.expert.name} (e)", heads, rows)
 

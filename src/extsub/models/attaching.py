@@ -68,7 +68,7 @@ def _load(module: Any, name: str, adapter: AdapterHandle, weights: set[str], mov
         if (
             not loaded.missing_keys and not loaded.unexpected_keys
         ):  # some files name the adapter, as PEFT does in memory
-            weights = {re.sub(rf"\.{name}(?=\.|$)", "", one) for one in weights}
+            weights = {re.sub(rf"\.{name}(?=\.|$)", "", weight) for weight in weights}
         _check_complete(module, name, weights, adapter)
 
 

@@ -59,8 +59,8 @@ class Base:
         self.modules = {name.replace(LAYER, ""): one for name, one in model.named_modules()}
         self.parameters = {name.replace(LAYER, ""): one for name, one in model.named_parameters()}
         conversions = get_model_conversion_mapping(model)
-        self._renamings = [one for one in conversions if isinstance(one, WeightRenaming)]
-        self._converters = [one for one in conversions if isinstance(one, WeightConverter)]
+        self._renamings = [conversion for conversion in conversions if isinstance(conversion, WeightRenaming)]
+        self._converters = [conversion for conversion in conversions if isinstance(conversion, WeightConverter)]
         self.parts_of_experts = {
             pattern.split(".")[-2] for one in self._converters for pattern in one.source_patterns if ".*." in pattern
         }
@@ -90,7 +90,7 @@ class Base:
 
 def _stacks(converter: Any, parts: int) -> bool:
     """Whether experts are put one after the other, and the rows of their parts one below the other: nothing else."""
-    operations = [(type(one).__name__, getattr(one, "dim", None)) for one in converter.operations]
+    operations = [(type(operation).__name__, getattr(operation, "dim", None)) for operation in converter.operations]
     return operations == [("MergeModulelist", 0), ("Concatenate", 1)][: 1 if parts == 1 else 2]
 
 

@@ -32,7 +32,7 @@ def encode_texts(
         special_tokens: let the tokenizer add its special tokens (a chat template writes them itself).
     """
     batch = tokenizer(
-        [one.prompt + one.answer + (one.end or "") for one in texts],
+        [text.prompt + text.answer + (text.end or "") for text in texts],
         add_special_tokens=special_tokens,
         return_attention_mask=False,
         verbose=False,  # no warning about lengths: who needs it cuts

@@ -88,7 +88,7 @@ def rounded_anew(module: nn.Module) -> Generator[None]:
         return (output.float() * (1 + noise * torch.finfo(output.dtype).eps)).to(output.dtype)
 
     leaves = [one for one in module.modules() if next(one.children(), None) is None]
-    hooks = [one.register_forward_hook(shake) for one in leaves]
+    hooks = [leaf.register_forward_hook(shake) for leaf in leaves]
     try:
         yield
     finally:

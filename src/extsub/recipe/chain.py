@@ -75,7 +75,7 @@ def reported(sweep: Sweep, asked: Stage) -> Stage:
 
 def combined(recipe: Recipe, alphas: Sequence[float]) -> Stage:
     """The result at the strengths that were chosen, whatever else the sweeps tried."""
-    inputs = {"adapters": _provenance(*recipe.ingredients), "alpha": list(alphas), **vars(recipe.result)}
+    inputs = {"adapters": _provenance(*recipe.specs), "alpha": list(alphas), **vars(recipe.result)}
     return Stage("result", (COMBINED,), inputs)
 
 
@@ -139,8 +139,8 @@ def nothing_kept(recipe: Recipe, choice: ChosenAlphas) -> str:
     )
 
 
-def _provenance(*ingredients: AdapterSpec) -> list[dict[str, Any]]:
-    return [find_adapter(one.adapter).provenance() for one in ingredients]
+def _provenance(*specs: AdapterSpec) -> list[dict[str, Any]]:
+    return [find_adapter(spec.adapter).provenance() for spec in specs]
 
 
 def _content(name: str) -> dict[str, str]:

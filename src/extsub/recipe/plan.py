@@ -82,10 +82,10 @@ def plan(recipe: Recipe, stages: Stages, tokenising: ChunkProgress | None = None
     for sweep in recipe.sweeps:
         with named(sweep.where):
             settled(_tasks(sweep), items[sweep.name], replace(sweep.settings, prompt=sweep.prompt), (), model)
-    taken = {one.name: load_adapter(one.adapter) for one in recipe.ingredients if not one.training}
+    taken = {spec.name: load_adapter(spec.adapter) for spec in recipe.specs if not spec.training}
     _check_together(recipe, {name: _size(one) for name, one in taken.items()})
     _check_taken(recipe, taken)
-    trained = [chain.trained(one, base) for one in recipe.ingredients if one.training]
+    trained = [chain.trained(spec, base) for spec in recipe.specs if spec.training]
     untrained = any(one.why(stages) for one in trained)
     for sweep in recipe.sweeps:
         if untrained or chain.swept(recipe, sweep, base).why(stages):
@@ -99,7 +99,7 @@ def plan(recipe: Recipe, stages: Stages, tokenising: ChunkProgress | None = None
             estimate = _sweep_estimate(recipe, sweep, items[sweep.name], anew=True)
             ahead += [Ahead(sweep.name, f"after {undone[-1]}", estimate), Ahead(sweep.report, f"after {sweep.name}")]
         return [*ahead, *_result(recipe, f"after {sweep.name}", sizes)]
-    combine(*[load_adapter(one.adapter) for one in recipe.ingredients], **vars(recipe.result))
+    combine(*[load_adapter(spec.adapter) for spec in recipe.specs], **vars(recipe.result))
     return [*ahead, *_after_training(recipe, stages, base, sizes, items)]
 
 
@@ -139,7 +139,7 @@ def with_templates(recipe: Recipe) -> Recipe:
     Raises:
         ExtSubError: the tokenizer cannot be loaded, or an adapter that is taken as it is is not there.
     """
-    templates = [one.training.template for one in recipe.ingredients if one.training]
+    templates = [spec.training.template for spec in recipe.specs if spec.training]
     if "auto" not in (*templates, *(one.prompt for one in recipe.sweeps)):
         return recipe
     model = find_model(recipe.model)
@@ -149,11 +149,11 @@ def with_templates(recipe: Recipe) -> Recipe:
         trained_here = one.training and one.training.template == "auto"
         return replace(one, training=replace(one.training, template=usual)) if trained_here else one
 
-    expert, *anti_experts = map(known, recipe.ingredients)
-    found = {one.name: one for one in anti_experts}
+    expert, *anti_experts = map(known, recipe.specs)
+    found = {anti_expert.name: anti_expert for anti_expert in anti_experts}
     sweeps = []
     for sweep in recipe.sweeps:
-        own, prompt = tuple(found[one.name] for one in sweep.anti_experts), sweep.prompt
+        own, prompt = tuple(found[anti_expert.name] for anti_expert in sweep.anti_experts), sweep.prompt
         if prompt == "auto":  # as the sweep will find it, once all adapters are there
             prompt = next(filter(None, map(_template, (expert, *own))), usual)
         sweeps.append(replace(sweep, anti_experts=own, prompt=prompt))
@@ -182,19 +182,19 @@ def _training(
     recipe: Recipe, stages: Stages, base: Mapping[str, Any], tokenising: ChunkProgress | None
 ) -> tuple[list[Ahead], dict[str, _Size]]:
     ahead, sizes = [], {}
-    for one in recipe.ingredients:
-        if not one.training:
+    for spec in recipe.specs:
+        if not spec.training:
             continue
-        why, estimate = chain.trained(one, base).why(stages), {}
+        why, estimate = chain.trained(spec, base).why(stages), {}
         if why:
-            with named(f"{recipe.path}: {one.name}"):
-                estimate = plan_training(one.training, tokenising).to_dict()
-            factored = CODECS[PEFT_TYPES[one.training.kind]].ranked
-            size = estimate["trainable_parameters"] * FLOAT32 if one.training.kind != "prefix" else None
-            sizes[one.name] = _Size(PEFT_TYPES[one.training.kind], one.training.rank if factored else None, size)
+            with named(f"{recipe.path}: {spec.name}"):
+                estimate = plan_training(spec.training, tokenising).to_dict()
+            factored = CODECS[PEFT_TYPES[spec.training.kind]].ranked
+            size = estimate["trainable_parameters"] * FLOAT32 if spec.training.kind != "prefix" else None
+            sizes[spec.name] = _Size(PEFT_TYPES[spec.training.kind], spec.training.rank if factored else None, size)
         else:
-            sizes[one.name] = _size(load_adapter(one.adapter))
-        ahead.append(Ahead(one.name, why, {**estimate, "bytes": sizes[one.name].bytes} if why else {}))
+            sizes[spec.name] = _size(load_adapter(spec.adapter))
+        ahead.append(Ahead(spec.name, why, {**estimate, "bytes": sizes[spec.name].bytes} if why else {}))
     return ahead, sizes
 
 
@@ -228,11 +228,11 @@ def _after_training(
         else:
             ahead += [Ahead(sweep.name, None), Ahead(sweep.report, chain.reported(sweep, stage).why(stages))]
             choices.append(chain.chosen(recipe, sweep))
-    if failed := next((one for one in choices if one.alpha is None), None):
+    if failed := next((choice for choice in choices if choice.alpha is None), None):
         return [*ahead, Ahead("result", chain.nothing_kept(recipe, failed))]
     if undone:
         return [*ahead, *_result(recipe, f"after {undone}", sizes)]
-    if why := chain.combined(recipe, [one.alpha for one in choices if one.alpha is not None]).why(stages):
+    if why := chain.combined(recipe, [choice.alpha for choice in choices if choice.alpha is not None]).why(stages):
         return [*ahead, *_result(recipe, why, sizes)]
     asked = [chain.evaluated(recipe, one, chain.swept(recipe, one, base)) for one in recipe.asked_again]
     return [*ahead, Ahead("result", None), *(Ahead(one.name, one.why(stages)) for one in asked)]
@@ -260,7 +260,7 @@ def _sweep_estimate(recipe: Recipe, sweep: Sweep, items: Mapping[str, Items], an
 
 def _result_estimate(recipe: Recipe, sizes: Mapping[str, _Size]) -> dict[str, Any]:
     """Bytes of the result, if it is stored as its inputs are."""
-    kept = [sizes[one.name] for one in recipe.ingredients]
+    kept = [sizes[spec.name] for spec in recipe.specs]
     if recipe.result.operation == "amplify" or kept[0].rank is None:
         kept = kept[:1]
     size = sum(one.bytes or 0 for one in kept) if all(one.bytes for one in kept) else None

@@ -117,7 +117,7 @@ class _Run:
 
     def all(self) -> RecipeRecord:
         recipe, base = self.recipe, identify(find_model(self.recipe.model))
-        for one in recipe.ingredients:
+        for one in recipe.specs:
             if one.training:
                 self.make(lambda one=one: chain.trained(one, base), lambda one=one: self.train(one))
         for one in recipe.sweeps:
@@ -192,7 +192,7 @@ class _Run:
         return choice
 
     def combine(self, alphas: Sequence[float]) -> CombinedRecord:
-        adapters = [load_adapter(one.adapter) for one in self.recipe.ingredients]
+        adapters = [load_adapter(spec.adapter) for spec in self.recipe.specs]
         alpha = alphas if len(self.recipe.sweeps) > 1 else alphas[0]  # one strength for all
         result = combine(*adapters, alpha=alpha, **vars(self.recipe.result))
         return save_adapter(result, self.recipe.output / COMBINED, overwrite=True)

@@ -85,7 +85,7 @@ class Recipe:
     result: ResultSettings
 
     @property
-    def ingredients(self) -> tuple[AdapterSpec, ...]:
+    def specs(self) -> tuple[AdapterSpec, ...]:
         """The expert, then the anti-experts."""
         return (self.expert, *self.anti_experts)
 
@@ -196,9 +196,9 @@ def _sweep(
     return Sweep(name, where, anti_experts, settings, settings.prompt)
 
 
-def _check_kinds(path: Path, ingredients: list[AdapterSpec], result: ResultSettings) -> None:
+def _check_kinds(path: Path, specs: list[AdapterSpec], result: ResultSettings) -> None:
     """What is trained here can be combined."""
-    kinds = {one.name: one.training.kind for one in ingredients if one.training}
+    kinds = {spec.name: spec.training.kind for spec in specs if spec.training}
     for name, kind in kinds.items():
         if kind not in COMBINED:
             raise ExtSubError(f"{path}: {name}: {kind} cannot be combined; choose from {', '.join(COMBINED)}")

@@ -33,7 +33,7 @@ class MatchedPoint:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**vars(self), "values": list(self.values), "intervals": [list(one) for one in self.intervals]}
+        return {**vars(self), "values": list(self.values), "intervals": [list(interval) for interval in self.intervals]}
 
 
 def along(levels: np.ndarray, xs: np.ndarray, ys: np.ndarray, best: str) -> np.ndarray:

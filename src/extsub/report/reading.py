@@ -68,7 +68,11 @@ class Sweep:
 
     @property
     def operations(self) -> list[str]:
-        return list(dict.fromkeys(one["operation"] for one in self.positions.values() if one["alpha"] is not None))
+        return list(
+            dict.fromkeys(
+                position["operation"] for position in self.positions.values() if position["alpha"] is not None
+            )
+        )
 
     @property
     def main(self) -> str:
@@ -235,6 +239,6 @@ def _ability(
         return budget.name, f"Across lies {score(budget.name)}, the budget's score."
     found = record["positions"]["expert"]["tasks"]
     others = [one for one in known if one.task != target.task and one.score in found.get(one.task, {})]
-    for one in (*[one for one in others if one.measure.better == "lower"], *others):
+    for one in (*[other for other in others if other.measure.better == "lower"], *others):
         return one, f"Across lies {score(one)}, since the sweep had no budget."
     return None, "The sweep measured nothing else, so the score stands against α."

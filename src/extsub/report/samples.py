@@ -125,7 +125,7 @@ def _counts(rows: Rows, picks: Mapping[str, Mapping[int, str]], indices: Sequenc
 
 def _common(rows: Rows) -> list[int]:
     first, *others = rows.values()
-    return [index for index in first if all(index in one for one in others)]
+    return [index for index in first if all(index in other for other in others)]
 
 
 def _likeliest(row: Mapping[str, Any]) -> str:

@@ -114,15 +114,15 @@ def level(sweep: Sweep, pairs: list[Matched]) -> Iterator[Table]:
         3,
     )
     sides = ((sweep.ability, sweep.target), (sweep.target, sweep.ability))
-    for one in pairs:
-        for (same, asked), found, word in zip(sides, (one.at_ability, one.at_target), one.words, strict=True):
+    for pair in pairs:
+        for (same, asked), found, word in zip(sides, (pair.at_ability, pair.at_target), pair.words, strict=True):
             level = f" {level_of(sweep, same, found)}" if found else ""
-            head = Cell(one.operation), Cell(score(same) + level)
+            head = Cell(pair.operation), Cell(score(same) + level)
             if found is None:
                 rest = (Cell(arrowed(asked)), Cell("no level that both reach"), Cell(""), Cell(""), Cell(""))
                 table.rows.append(TableRow((*head, *rest), "missing"))
                 continue
-            values = [Cell(*figure(*one)) for one in zip(found.values, found.intervals, strict=True)]
+            values = [Cell(*figure(*pair)) for pair in zip(found.values, found.intervals, strict=True)]
             gap = Cell(*change(found.difference, found.ci95))
             table.rows.append(TableRow((*head, Cell(arrowed(asked)), *values, gap, Cell(word))))
     yield table

@@ -58,7 +58,7 @@ def verdict_on(sweep: Sweep) -> Verdict:
 def _few(sweep: Sweep) -> Iterator[str]:
     """Whether there are enough items to choose by."""
     judges = [sweep.target, *([sweep.budget.name] if sweep.budget else [])]
-    for name in {one.task: one for one in judges}.values():
+    for name in {judge.task: judge for judge in judges}.values():
         if found := too_few(sweep.scores("expert", name.task), name, sweep.seed):
             yield f"{capital(found)}."
 

@@ -121,7 +121,7 @@ def parse_alphas(given: str) -> tuple[float, ...]:
         if not 0 < count <= MOST_ALPHAS:
             raise ExtSubError(f"--alphas {brief(given)}: from {first:g} to {last:g} in steps of {step:g} is not a grid")
         values = [round(first + place * step, 10) for place in range(count)]
-        return tuple(one for one in values if (last - one) * step >= -1e-9)
+        return tuple(value for value in values if (last - value) * step >= -1e-9)
     if re.fullmatch(rf"{number}(,{number})*", given):
         return tuple(dict.fromkeys(float(one) for one in given.split(",")))
     raise ExtSubError(f"--alphas {brief(given)}: expected FROM:TO:STEP (0:3:0.25) or values (0.5,1,2)")

@@ -22,7 +22,7 @@ def searched(points: Sequence[SweepPoint]) -> str:
         ExtSubError: the grid has none that adapters can be combined by, or optuna is not installed.
     """
     require("optuna", "search")
-    known = [one.operation for one in points if one.operation in OPERATIONS and (one.alpha or 0.0) > 0]
+    known = [point.operation for point in points if point.operation in OPERATIONS and (point.alpha or 0.0) > 0]
     if not known:
         raise ExtSubError("--search goes between the strengths of a grid: give --operations one with an α above 0")
     return "ext-sub" if "ext-sub" in known else known[0]

@@ -177,7 +177,7 @@ class Chooser:
             words = in_words(f"keeps {100 * self.budget.factor:g}% of {name}")
             yield f"the budget, {words}, is {name} {self.budget.sign} {self.limit:.4g} on the items to choose by"
         judges = [self.target, *([self.budget.name] if self.budget else [])]
-        for name in {one.task: one for one in judges}.values():
+        for name in {judge.task: judge for judge in judges}.values():
             if note := too_few(self.expert[name.task], name, self.seed):
                 yield note
 

@@ -93,7 +93,7 @@ def sweep(
     adapters = [load_adapter(each) for each in names]
     named = [adapter_handle.find(each) for each in names]
     name = adapter_handle.base_of(settings.model, named)
-    provenance = {**identify(name), "adapters": [one.source.provenance() for one in adapters if one.source]}
+    provenance = {**identify(name), "adapters": [adapter.source.provenance() for adapter in adapters if adapter.source]}
     group = process_group()
     group.run_on_main(lambda: _check_output(settings.output))
     given, settings = settings.prompt, settled(tasks, items, settings, named, name)
@@ -220,7 +220,7 @@ def _beside(chosen: Mapping[str, Chosen], points: Sequence[SweepPoint]) -> list[
     ours = chosen.get("ext-sub")
     if ours is None:
         return []
-    at = next(one for one in points if one.label == (ours.position or ours.closest))
+    at = next(point for point in points if point.label == (ours.position or ours.closest))
     return companions(at.alpha) if at.alpha else []
 
 

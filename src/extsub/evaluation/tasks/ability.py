@@ -121,14 +121,14 @@ def _without_git() -> Generator[None]:
 def _samples(name: str, found: Mapping[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
     """Each document's own scores. What is not a number for a single document (a corpus BLEU, say) has none."""
     for leaf, samples in found.items():
-        for one in samples:
-            ending = "" if one.get("filter", "none") == "none" else f",{one['filter']}"
+        for sample in samples:
+            ending = "" if sample.get("filter", "none") == "none" else f",{sample['filter']}"
             scores = {
-                f"{name}/{metric}{ending}": float(one[metric])
-                for metric in one.get("metrics", ())
-                if isinstance(one.get(metric), (bool, int, float))
+                f"{name}/{metric}{ending}": float(sample[metric])
+                for metric in sample.get("metrics", ())
+                if isinstance(sample.get(metric), (bool, int, float))
             }
-            yield {"task": leaf, "document": one["doc_id"], "answers": one["filtered_resps"], "scores": scores}
+            yield {"task": leaf, "document": sample["doc_id"], "answers": sample["filtered_resps"], "scores": scores}
 
 
 TASK = Task(

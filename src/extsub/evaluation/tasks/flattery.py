@@ -65,7 +65,7 @@ def _ask(
                 "shortened": choice.scored.shortened,
                 "scores": {
                     "probability": math.fsum(map(math.exp, choice.totals)),
-                    "greedy": float(any(one.greedy for one in choice.scored.likelihoods)),
+                    "greedy": float(any(likelihood.greedy for likelihood in choice.scored.likelihoods)),
                 },
             },
         )

@@ -103,7 +103,7 @@ def _targets(where: str, row: Row, name: str) -> dict[str, int]:
 
 def _texts(where: str, row: Row, name: str) -> list[str]:
     answers = row.get(name)
-    if not isinstance(answers, list) or not all(isinstance(one, str) for one in answers):
+    if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
         raise ExtSubError(f"{where}: {name} is not a list of texts; correct or remove the row")
     return answers
 

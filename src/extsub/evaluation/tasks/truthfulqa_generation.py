@@ -92,12 +92,12 @@ def _similarities(text: str, references: Sequence[str]) -> dict[str, list[float]
 
     bleu = [
         sacrebleu.corpus_bleu(
-            [text], [[one]], smooth_method="exp", smooth_value=0.0, tokenize="intl", use_effective_order=False
+            [text], [[reference]], smooth_method="exp", smooth_value=0.0, tokenize="intl", use_effective_order=False
         ).score
-        for one in references
+        for reference in references
     ]
     scorer = _rouge()
-    rouge = [scorer.score(one.replace(" . ", ".\n"), text.replace(" . ", ".\n")) for one in references]
+    rouge = [scorer.score(reference.replace(" . ", ".\n"), text.replace(" . ", ".\n")) for reference in references]
     return {"bleu": bleu} | {ours: [one[theirs].fmeasure * 100 for one in rouge] for ours, theirs in ROUGE.items()}
 
 
