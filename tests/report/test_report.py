@@ -558,7 +558,7 @@ def test_a_sweep_of_operations_that_nobody_knows_is_refused(copy: Path) -> None:
     record = record_of(copy)
     record["positions"]["x"] = {"operation": '"><script>', "alpha": 1.0, "tasks": {}}
     sweep_files.write(copy, record)
-    with pytest.raises(ExtSubError, match="was not written by extsub sweep, or is broken"):
+    with pytest.raises(ExtSubError, match='"><script> is not a known operation: say --task-file'):
         write_report(copy)
 
 
