@@ -173,7 +173,7 @@ def picture(found: Evidence) -> str:
     }
     chosen: Mapping[str, Any] = {"ext-sub": {"position": None, "closest": "ext-sub-1"}}
     scores = ScoreName("truthfulqa-mc", "mc2", Measure()), ScoreName("perplexity", "perplexity", ABILITY)
-    return draw(Sweep(Path(), {"positions": positions, "chosen": chosen}, *scores, "", None))
+    return draw(Sweep(Path(), {"positions": positions, "chosen": chosen}, *scores, "", None), near=True)
 
 
 def write_page(output: Path, path: Path) -> None:

@@ -65,7 +65,7 @@ def test_json_has_everything_and_alpha_may_stand_anywhere(extsub: Command, tmp_p
         (["combine", "e", "a"], 'Error: Command "combine" parameter --output requires an argument.'),
         (["combine", "e", "-o", "o"], 'Error: Command "combine" parameter ANTI_EXPERT requires an argument.'),
         (["combine", "e", "none", "-o", "o"], "Error: none: no such folder, and not an adapter of the hub"),
-        (["combine", "e", "a", "-o", "o", "--operation", "x"], "Error: operation must be one of ext-sub, subtract, add, contrast, amplify, found 'x'"),
+        (["combine", "e", "a", "-o", "o", "--operation", "x"], "Error: operation must be one of ext-sub, subtract, "),
         (["combine", "e", "a", "-o", "o", "--alpha", "x"], 'Error: Invalid value for --alpha: unable to convert "x"'),
         (["combine", "e", "a", "-o", "o", "--alpha", "1", "2"], "Error: 2 values of alpha for 1 anti-expert: give"),
         (["combine", "e", "a", "-o", "o", "--alpha", "nan"], "Error: alpha must be a finite number, found nan"),
