@@ -310,8 +310,10 @@ def test_inspect_one(extsub: Command) -> None:
     ]
 
 
-def test_version(extsub: Command) -> None:
-    assert extsub("--version").stdout == f"{package.__version__}\n"
+def test_the_version_is_the_project_files(extsub: Command) -> None:
+    (stated,) = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert extsub("--version").stdout == f"{stated}\n"
+    assert package.__version__ == stated
 
 
 def test_inspect_says_why_an_adapter_cannot_be_combined(extsub: Command, tmp_path: Path) -> None:
