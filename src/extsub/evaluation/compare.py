@@ -94,7 +94,7 @@ def compare(*results: str | Path, seed: int = 0, task_file: Sequence[str] = ()) 
     """Compare folders that ``evaluate`` wrote, each with the first, on the items that both have.
 
     The difference has a 95 % interval (paired bootstrap over items) and a two-sided p: exact (McNemar) where items are
-    right or wrong, otherwise from random sign flips of the items' differences (``statistics.difference``).
+    right or wrong, otherwise from random sign flips of the items' differences (``metrics.difference``).
 
     Args:
         results: folders, or their ``results.json``.

@@ -27,7 +27,7 @@ Progress = Callable[[str, int, int], contextlib.AbstractContextManager[Callable[
 
 @dataclass
 class Run:
-    """What is known of the items of one task for one evaluated."""
+    """What is known of the items of one task for one model."""
 
     task: Task
     items: Items

@@ -132,7 +132,7 @@ def load_base(name: ModelName, dtype: Dtype) -> Base:
     """The base model with its weights, on this process's device.
 
     Raises:
-        ExtSubError: model or tokenizer are at fault (``models.py``).
+        ExtSubError: model or tokenizer are at fault (``models.base``).
     """
     require("peft", "evaluate")
     config = load_config(name)
