@@ -360,4 +360,4 @@ def test_the_plan_and_training_json_say_what_the_template_does(here: Path, extsu
     assert note in run.stdout
     plan = json.loads(Path("out/training.json").read_text())["plan"]
     assert any(note in one for one in plan["notes"])
-    assert "think" not in plan["example"]["learnt"]
+    assert "think" not in plan["example"]["loss_on"]

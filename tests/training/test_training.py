@@ -223,7 +223,7 @@ def test_a_dry_run_needs_no_weights_and_writes_nothing(base: Path, data: Path, e
     )
     assert plan["example"]["masked"].startswith("<s><|user|>\n")
     assert plan["example"]["masked"].endswith(" so\n<|assistant|>\n")
-    assert plan["example"]["learnt"].endswith("</s>")
+    assert plan["example"]["loss_on"].endswith("</s>")
     tokenizer = AutoTokenizer.from_pretrained(base)
     assert plan["tokens_per_epoch"] == sum(
         len(tokenizer(f"<|user|>\n{row['instruction']}{' ' + row['input'] if row['input'] else ''}\n<|assistant|>\n"
@@ -231,7 +231,7 @@ def test_a_dry_run_needs_no_weights_and_writes_nothing(base: Path, data: Path, e
         for row in map(json.loads, data.read_text().splitlines())
     )  # fmt: skip
     shown = extsub(*arguments).stdout
-    for line in ("steps      2; 32 x 4 rows a step", "masked     '<s><|user|>\\n", "learnt     '", "memory     about "):
+    for line in ("steps      2; 32 x 4 rows a step", "masked     '<s><|user|>\\n", "loss on    '", "memory     about "):
         assert f"  {line}" in shown
 
 

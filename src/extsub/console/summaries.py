@@ -44,12 +44,12 @@ def print_plan(plan: dict[str, Any]) -> None:
         "packed": f"into {counted(plan['packed_rows'], 'row')}" if plan["packed_rows"] else None,
         "template": plan["template"],
         "steps": f"{plan['steps']:,}; {shared}",
-        "tokens": f"{plan['tokens_per_epoch']:,} an epoch, {plan['learnt_tokens_per_epoch']:,} of them learnt, "
+        "tokens": f"{plan['tokens_per_epoch']:,} an epoch, {plan['loss_tokens_per_epoch']:,} of them in the loss, "
         f"{plan['padding']:.1%} padding beside",
         "parameters": f"{plan['trainable_parameters']:,} trained ({share:.2%} of {plan['base_parameters']:,})",
         "memory": f"about {_size(memory['together'])} a device, {plan['dtype']}: {parts}",
         "masked": repr(plan["example"]["masked"]),
-        "learnt": repr(plan["example"]["learnt"]),
+        "loss on": repr(plan["example"]["loss_on"]),
     }
     for name, value in rows.items():
         if value:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from extsub.data.field_guesses import how_to_read, inside, pair
 from extsub.data.formats import describe
-from extsub.data.messages import conversation, is_conversation, is_question, learnt, whole
+from extsub.data.messages import conversation, is_conversation, is_question, split_answer, whole
 from extsub.data.rows import Row, fields_of, has, reach, read_rows, read_text, refusal
 from extsub.errors import ExtSubError, RowError
 from extsub.escaping import brief, shown
@@ -191,7 +191,7 @@ def _choose_format(
 def _example(row: Row, wanted: tuple[str, ...], fields: dict[str, str]) -> Example:
     if wanted == ("messages",):
         name = fields.get("messages", "messages")
-        messages, answer = learnt(_value(row, name), name)
+        messages, answer = split_answer(_value(row, name), name)
         return Example((*_system(row, fields), *messages), answer)
     return Example(_question(row, wanted[0], fields), _answer(row, wanted[1], fields))
 

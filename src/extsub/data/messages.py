@@ -48,7 +48,7 @@ def conversation(value: Any, name: str = "messages") -> list[Message]:
     return [_message(number, each) for number, each in enumerate(_listed(value, name), start=1)]
 
 
-def learnt(value: Any, name: str = "messages") -> tuple[list[Message], str]:
+def split_answer(value: Any, name: str = "messages") -> tuple[list[Message], str]:
     """(the conversation so far, the answer to learn), which is the last message.
 
     Raises:

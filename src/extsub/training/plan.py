@@ -63,7 +63,7 @@ class Plan:
         return sum(self.rows.lengths)
 
     @property
-    def learnt(self) -> int:
+    def loss_tokens(self) -> int:
         """Tokens of one epoch that the loss is taken on."""
         return self.tokens - sum(self.rows.answers)
 
@@ -90,7 +90,7 @@ class Plan:
         return tuple(notes)
 
     def example(self) -> tuple[str, str]:
-        """(what is masked, what is learnt) of the first row, as the model sees it."""
+        """(what is masked, what the loss is taken on) of the first row, as the model sees it."""
         row, start = self.rows.tokens[0], self.rows.answers[0]
         return str(self.tokenizer.decode(row[:start])), str(self.tokenizer.decode(row[start:]))
 
@@ -159,7 +159,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """The figures, as JSON values."""
-        masked, learnt = self.example()
+        masked, loss_on = self.example()
         return {
             "model": self.model.name,
             "kind": self.settings.kind,
@@ -179,14 +179,14 @@ class Plan:
             "accumulation": self.accumulation,
             "packed_rows": len(self.order.lengths) if self.settings.packing else None,
             "tokens_per_epoch": self.tokens,
-            "learnt_tokens_per_epoch": self.learnt,
+            "loss_tokens_per_epoch": self.loss_tokens,
             "padding": self.order.padded(self.micro_batch) / self.tokens - 1 if not self.settings.packing else 0.0,
             "longest": max(self.order.lengths),
             "trainable_parameters": self.trainable,
             "base_parameters": self.base,
             "dtype": str(self.dtype).removeprefix("torch."),
             "memory_estimate": self.memory(),
-            "example": {"masked": masked, "learnt": learnt},
+            "example": {"masked": masked, "loss_on": loss_on},
             "notes": list(self.notes),
         }
 

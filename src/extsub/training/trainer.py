@@ -56,13 +56,13 @@ class Trainer(SFTTrainer):
         if return_outputs or num_items_in_batch is None or self.accelerator.device.type != "cpu":
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs["labels"][:, 1:]
-        learnt = labels != MASKED
+        in_loss = labels != MASKED
 
-        wanted = torch.nn.functional.pad(learnt, (0, 1))  # a token is learnt from the state before it
+        wanted = torch.nn.functional.pad(in_loss, (0, 1))  # a token is predicted from the state before it
         others = {name: one for name, one in inputs.items() if name != "labels"}
         with output_only_at(self.accelerator.unwrap_model(model), wanted):
-            logits = model(**others, use_cache=False).logits  # (learnt tokens, vocabulary)
-        total = torch.nn.functional.cross_entropy(logits.float(), labels[learnt], reduction="sum")
+            logits = model(**others, use_cache=False).logits  # (loss tokens, vocabulary)
+        total = torch.nn.functional.cross_entropy(logits.float(), labels[in_loss], reduction="sum")
         # DDP averages over processes what is already divided by the tokens of all of them.
         return total / num_items_in_batch * self.accelerator.num_processes
 
