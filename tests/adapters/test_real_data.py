@@ -21,6 +21,7 @@ GOLDEN = ROOT / "tests" / "data" / "golden"
 """what the authors' script made of small adapters, which are made up"""
 
 
+@pytest.mark.slow
 def test_the_real_pair_agrees_with_the_dense_oracle(data: Path, tmp_path: Path) -> None:
     """Two LoRA adapters of gpt2 by strangers, with scalings 4 and 2."""
     folders = data / "adapters" / "gpt2-a", data / "adapters" / "gpt2-b"

@@ -105,6 +105,7 @@ def test_a_merged_model_is_its_base_with_the_adapter(made: Path, tmp_path: Path,
     assert results("merged-out")["model"]["base_sha256"] != results("lora-out")["model"]["base_sha256"]
 
 
+@pytest.mark.slow
 def test_an_adapter_beside_a_model_changes_no_figure_and_every_command_says_so(here: Path, extsub: Command) -> None:
     """Transformers would put it on: its tensors would be in the model twice, or be another's."""
     for name in ("base", "judge"):

@@ -41,6 +41,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return asked
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(tmp_path: Path, evaluate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL after all 9 items of one task and 3 of the next; then its last line is cut off too."""
     tasks = ("truthfulqa-mc", "halueval-qa", "toxicity")

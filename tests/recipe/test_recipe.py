@@ -229,6 +229,7 @@ def test_a_stage_that_fails_says_what_goes_on(here: Path, extsub: Command, monke
         assert new == old
 
 
+@pytest.mark.slow
 def test_where_nothing_keeps_the_budget_there_is_no_result(here: Path, run: Callable, extsub: Command) -> None:
     positions = times(here, "out/sweep/positions")
     write(here, sweep={"budget": "perplexity <= 0.01"})
@@ -247,6 +248,7 @@ def test_where_nothing_keeps_the_budget_there_is_no_result(here: Path, run: Call
     assert asked == {path: time for path, time in positions.items() if path.suffix == ".jsonl"}
 
 
+@pytest.mark.slow
 def test_a_part_of_the_gain_is_a_budget_and_said_in_words(here: Path, run: Callable, extsub: Command) -> None:
     write(here, sweep={"budget": "keeps 1% of perplexity", "choose": "best", "alphas": "0.01,0.5"})
     stages, summary = run()
@@ -369,6 +371,7 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, extsub: Command) -> None:
     assert "none.yaml: no such file" in extsub("run", "none.yaml").stderr
 
 
+@pytest.mark.slow
 def test_each_anti_expert_may_have_a_strength_of_its_own(here: Path, run: Callable, extsub: Command) -> None:
     """And the result, which no sweep has seen, is asked what all of them ask."""
     rows = rows_of(here / "good.jsonl")

@@ -147,6 +147,7 @@ def test_grids() -> None:
         sweep_points(("divide",), (1.0,))
 
 
+@pytest.mark.slow
 def test_a_search_goes_between_the_points_and_is_compared_with_the_grid(
     pair: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

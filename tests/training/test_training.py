@@ -355,6 +355,7 @@ def test_a_killed_run_resumes_with_the_same_bits(base: Path, data: Path, tmp_pat
     assert files(tmp_path / "whole") == files(killed.output)
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_adapter_of_one(base: Path, data: Path, tmp_path: Path) -> None:
     """Over gloo, without dropout, whose places differ. 41 rows: the last batch has 5, and one process less than its
     share."""
@@ -403,6 +404,7 @@ def test_what_saves_memory_changes_nothing(
     assert difference(tmp_path / "plain", tmp_path / "other") < 2e-5
 
 
+@pytest.mark.slow
 def test_other_architectures_and_formats(data: Path, tmp_path: Path, extsub: Command) -> None:
     """GPT-2 (Conv1D, learnt positions), a base in bfloat16, targets of the user's choice."""
     tiny_models.gpt2(tmp_path / "gpt2")

@@ -273,6 +273,7 @@ main(["train", *sys.argv[1:]])
 """
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_cannot_be_saved_ends_the_run(here: Path) -> None:
     """No file may grow beyond 40 kB, as on a full disk; the optimizer's state is larger."""
     settings = "--model base --data rows.jsonl --output out --kind prefix --batch-size 2 --checkpoint-steps 3".split()
