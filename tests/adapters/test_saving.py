@@ -269,6 +269,7 @@ def test_outputs_that_are_no_names(tmp_path: Path, result: Adapter, monkeypatch:
 
 @needs_fork
 @pytest.mark.parametrize("then", ["again", "afresh"])
+@pytest.mark.slow
 def test_an_overwrite_that_is_killed_anywhere_leaves_the_old_or_the_new(
     tmp_path: Path, result: Adapter, then: str
 ) -> None:

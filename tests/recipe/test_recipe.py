@@ -154,6 +154,7 @@ def test_another_grid_or_page_trains_nothing_and_asks_only_what_is_new(here: Pat
     assert (stages, summary["result"]["rank"]) == (["result"], 8)
 
 
+@pytest.mark.slow
 def test_other_data_trains_just_that_adapter(here: Path, run: Callable) -> None:
     expert = times(here, "out/expert")
     lines(here / "bad.jsonl", rows_of(here / "bad.jsonl")[1:])

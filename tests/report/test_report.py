@@ -67,6 +67,7 @@ def cells(page: str) -> list[str]:
     return [unescape(re.sub(r"<[^>]+>", " ", one)).strip() for one in found]
 
 
+@pytest.mark.slow
 def test_a_real_sweep_becomes_a_page_from_the_command_line(here: Path, extsub: Command) -> None:
     for seed, name in ((5, "expert"), (6, "anti-expert")):
         reference.adapter((here / "base").resolve(), here / name, "lora", seed)

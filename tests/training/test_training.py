@@ -375,6 +375,7 @@ def test_two_processes_give_the_adapter_of_one(base: Path, data: Path, tmp_path:
 
 
 @pytest.mark.parametrize("kind", ["lora", "ia3"])
+@pytest.mark.slow
 def test_packed_rows_do_not_see_each_other(base: Path, data: Path, tmp_path: Path, kind: str) -> None:
     """With all rows in one batch the steps are the same, packed or not."""
     whole = {"kind": kind, "batch_size": 64, "epochs": 6, "micro_batch_size": 1, "max_length": 200}
@@ -392,6 +393,7 @@ def test_packed_rows_do_not_see_each_other(base: Path, data: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     "changes", [{"gradient_checkpointing": True}, {"micro_batch_size": 1}, {"micro_batch_size": 12}]
 )
+@pytest.mark.slow
 def test_what_saves_memory_changes_nothing(
     base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict
 ) -> None:

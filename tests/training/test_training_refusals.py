@@ -335,6 +335,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_one_before(
     assert json.loads((here / "out/training.json").read_text())["resumed_from_step"] == 3
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_really_full(
     here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch, disk_of: Callable[[str], Path]
 ) -> None:
