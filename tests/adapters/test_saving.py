@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -17,7 +19,7 @@ import adapter_files
 from conftest import Command
 from extsub import ExtSubError, combine, load_adapter, save_adapter
 from extsub.adapters import writing
-from extsub.adapters.adapter import Adapter
+from extsub.adapters.adapter import Adapter, sha256
 from extsub.files import staging
 from killing import at_every_change, needs_fork
 
@@ -301,3 +303,17 @@ def test_an_overwrite_that_is_killed_anywhere_leaves_the_old_or_the_new(
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_file_is_hashed_once_and_again_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, opened = tmp_path / "weights", []
+    path.write_bytes(b"one")
+    original = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, *a, **k: (opened.append(self), original(self, *a, **k))[1])
+    assert [sha256(path), sha256(path)] == [hashlib.sha256(b"one").hexdigest()] * 2
+    assert opened == [path]
+    os.utime(path, ns=(0, 0))
+    assert sha256(path) == hashlib.sha256(b"one").hexdigest()
+    (tmp_path / "new").write_bytes(b"two")
+    (tmp_path / "new").replace(path)
+    assert sha256(path) == hashlib.sha256(b"two").hexdigest()

@@ -6,6 +6,7 @@ memory, and the result of combining two adapters is an adapter like any other.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -192,7 +193,13 @@ class Origin(Protocol):
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Hex digest of a file; a file that is still the same is read once in a process."""
+    state = path.stat()
+    return _sha256(path.absolute(), (state.st_ino, state.st_mtime_ns, state.st_size))
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256(path: Path, _state: tuple[int, ...]) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
