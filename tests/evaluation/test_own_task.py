@@ -107,3 +107,11 @@ def test_a_name_is_taken_once() -> None:
     with pytest.raises(ExtSubError, match="there is a task called drift already"):
         register_task(Task("drift", TASKS["drift"].read, TASKS["drift"].ask, {"x": Measure()}, needs="likelihoods"))
     register_task(TASKS["drift"])  # the same again changes nothing
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", "a b", ".hidden", "x.jsonl", "a\nb"])
+def test_names_that_no_file_can_have(name: str) -> None:
+    """Results lie in a file of the task's name."""
+    with pytest.raises(ExtSubError, match="a task cannot be called"):
+        register_task(Task(name, TASKS["drift"].read, TASKS["drift"].ask, {"x": Measure()}, needs="likelihoods"))
+    assert name not in TASKS

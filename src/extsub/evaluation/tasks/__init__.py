@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from extsub.algebra import OPERATIONS
@@ -37,8 +38,10 @@ def register_task(task: Task) -> None:
     that names a `Task`.
 
     Raises:
-        ExtSubError: another task has this name.
+        ExtSubError: another task has this name, or it is none that a file can be called by.
     """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", task.name):
+        raise ExtSubError(f"a task cannot be called {brief(task.name)}: take letters, digits, - and _")
     if TASKS.setdefault(task.name, task) is not task:
         raise ExtSubError(f"there is a task called {brief(task.name)} already: give yours another name")
 
