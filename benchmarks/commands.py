@@ -21,7 +21,7 @@ save_file(tensors, output)
 with open(output, "rb+") as file:
     os.fsync(file.fileno())
 """
-"""read both files, write as many bytes, wait for the disk"""
+"""Reads both files, writes as many bytes, waits for the disk."""
 LAUNCH = """
 import os, sys, time
 start = time.perf_counter()
@@ -29,7 +29,7 @@ _, status, usage = os.wait4(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ
 print(time.perf_counter() - start, usage.ru_maxrss)
 sys.exit(os.waitstatus_to_exitcode(status))
 """
-"""a process's peak memory starts at that of its parent, so the parent is a small one"""
+"""Starts a command from a small process, since its peak memory starts at that of its parent."""
 TORCH, NUMPY, OURS = "floor with torch", "floor with numpy", "extsub combine"
 
 
@@ -38,21 +38,13 @@ class Spent(NamedTuple):
 
     seconds: float
     peak: int
-    """bytes of memory, of the whole process"""
+    """The most memory of the whole process, in bytes."""
 
 
 def command(name: str, pair: Pair) -> list[str]:
     if name == OURS:
-        return [
-            sys.executable,
-            "-m",
-            "extsub",
-            "combine",
-            *map(str, pair[1:3]),
-            "--output",
-            str(pair.output),
-            "--quiet",
-        ]
+        words = ("combine", pair.expert, pair.anti_expert, "--output", pair.output, "--quiet")
+        return [sys.executable, "-m", "extsub", *map(str, words)]
     code = COPY.format(library="safetensors.torch" if name == TORCH else "safetensors.numpy")
     files = [str(folder / SAFETENSORS) for folder in pair[1:]]
     return [sys.executable, "-c", code, *files]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Iterable, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -45,4 +44,6 @@ def run_files(option: str, names: Iterable[str], registries: Iterable[Mapping[st
 
 def entry_points_of(group: str) -> list[Any]:
     """What installed packages name in a group of entry points."""
+    from importlib.metadata import entry_points  # 50 ms, and most commands need it for nothing
+
     return [entry.load() for entry in entry_points(group=group)]

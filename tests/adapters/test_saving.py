@@ -317,3 +317,13 @@ def test_a_file_is_hashed_once_and_again_when_it_changed(tmp_path: Path, monkeyp
     (tmp_path / "new").write_bytes(b"two")
     (tmp_path / "new").replace(path)
     assert sha256(path) == hashlib.sha256(b"two").hexdigest()
+
+
+def test_an_input_that_becomes_shorter_meanwhile_is_told(tmp_path: Path) -> None:
+    names = [adapter_files.lora(tmp_path / name, seed=seed) for seed, name in enumerate("ea")]
+    result = combine(*names)
+    weights = names[1] / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-40])
+    with pytest.raises(ExtSubError, match="became shorter while it was read: is somebody writing it"):
+        save_adapter(result, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -32,6 +32,9 @@ from extsub import (
     register_operation,
     save_adapter,
 )
+from extsub.algebra import RESERVED
+from extsub.report.reading import MODELS
+from extsub.sweeping.grid import CONTROLS
 
 TOLERANCE = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
@@ -813,3 +816,7 @@ def test_names_that_an_operation_cannot_have(name: str) -> None:
     with pytest.raises(ExtSubError, match="there is an operation called|an operation cannot be called"):
         register_operation(Operation(name, "e", lambda e, a, alpha: (0.0, 0.0)))
     assert OPERATIONS["ext-sub"] is ext_sub
+
+
+def test_reserved_names_are_those_of_a_sweep() -> None:
+    assert (*MODELS, *CONTROLS) == RESERVED

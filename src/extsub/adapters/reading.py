@@ -161,9 +161,11 @@ def _open_safetensors(path: Path, where: str) -> TensorFile:
 
     def load(key: str) -> Array:
         """Not mapped: pages of every module ever read would count as this process's memory."""
-        one = info[key]
-        count = math.prod(one.shape)
-        return np.fromfile(path, one.dtype, count, offset=starts[key]).reshape(one.shape)
+        dtype, shape = info[key].dtype, info[key].shape
+        numbers = np.fromfile(path, dtype, math.prod(shape), offset=starts[key])
+        if len(numbers) != math.prod(shape):
+            raise ExtSubError(f"{where}: {path.name} became shorter while it was read: is somebody writing it?")
+        return numbers.reshape(shape)
 
     return TensorFile(info, load, where)
 

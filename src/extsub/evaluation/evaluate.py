@@ -15,7 +15,7 @@ from extsub.errors import ExtSubError
 from extsub.escaping import brief, to_json
 from extsub.evaluation.evaluated_model import EvaluatedModel, base_of, evaluated_models_of
 from extsub.evaluation.metrics import figures
-from extsub.evaluation.prompting import settled, told
+from extsub.evaluation.prompting import settled, with_notes
 from extsub.evaluation.run import Progress, Run, ask_all, judge, saved_when_interrupted, silent
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.store import (
@@ -68,7 +68,7 @@ def evaluate(
             task.check_models(evaluated_models, settings)
     given, adapters = settings.prompt, [one.adapter for one in evaluated_models if one.adapter]
     settings = settled(chosen, items, settings, adapters, base_of(settings, evaluated_models))
-    evaluated_models = told(evaluated_models, given, settings.asked_with)
+    evaluated_models = with_notes(evaluated_models, given, settings.asked_with)
     with contextlib.ExitStack() as stack:
         group.run_on_main(lambda: [stack.enter_context(working_in(evaluated.folder)) for evaluated in evaluated_models])
         return carry_out(
@@ -234,6 +234,7 @@ def _finish(evaluated: EvaluatedModel, runs: list[Run], group: ProcessGroup) -> 
             _write(evaluated, results)
             for task in old["runs"]:  # of the model that is replaced
                 (evaluated.folder / f"{task}.jsonl").unlink(missing_ok=True)
+    results.setdefault("format", FORMAT)  # results that are older than the numbers
     new = [run for run in runs if run.seconds or results["runs"].get(run.task.name, {}).get("identity") != run.identity]
     if replaced := [run.task.name for run in new if run.task.name in results["runs"]]:
         for name in replaced:

@@ -13,7 +13,7 @@ from extsub.data.rows import Row
 from extsub.distributed import is_main_process, process_group
 from extsub.errors import ExtSubError, kept_when_interrupted
 from extsub.evaluation.evaluated_model import base_of, evaluated_models_of
-from extsub.evaluation.prompting import settled, told
+from extsub.evaluation.prompting import settled, with_notes
 from extsub.evaluation.run import Progress, Run, ask_all, saved_when_interrupted, silent
 from extsub.evaluation.settings import GenerationSettings
 from extsub.evaluation.store import Store, working_in
@@ -93,7 +93,7 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
     (evaluated,) = evaluated_models_of(settings, partial)
     given, adapters = settings.prompt, [evaluated.adapter] if evaluated.adapter else []
     settings = settled([task], {task.name: items}, settings, adapters, base_of(settings, [evaluated]))
-    (evaluated,) = told([evaluated], given, settings.asked_with)
+    (evaluated,) = with_notes([evaluated], given, settings.asked_with)
     values = settings.to_dict()
     identity = {"data": items.sha256, "model": evaluated.record, **{name: values[name] for name in SETTINGS}}
     with contextlib.ExitStack() as stack, kept_when_interrupted(lambda: _written(output)):

@@ -61,8 +61,8 @@ def settled(
     return settings
 
 
-def told(evaluated_models: Sequence[EvaluatedModel], given: PromptOption, taken: Prompt) -> list[EvaluatedModel]:
-    """The same evaluated_models, with what a user should know of the prompt that they are asked with.
+def with_notes(evaluated_models: Sequence[EvaluatedModel], given: PromptOption, taken: Prompt) -> list[EvaluatedModel]:
+    """The same models, with what a user should know of the prompt that they are asked with.
 
     Args:
         given: what the user said.

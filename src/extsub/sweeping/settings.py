@@ -71,6 +71,6 @@ class SweepSettings(EvaluationSettings):
         if self.adapter:
             raise ExtSubError("sweep takes its adapters without --adapter: EXPERT ANTI_EXPERT")
         if self.backend != "transformers":
-            raise ExtSubError("sweep points the dial of a model in this process: leave --backend out")
+            raise ExtSubError("sweep turns the dial of a model in this process: leave --backend out")
         if self.reference:
             raise ExtSubError("sweep compares drift with the base: leave --reference out")
