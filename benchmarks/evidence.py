@@ -102,8 +102,7 @@ class Half:
                     data=(held_out,),
                     limit=limit,
                     max_new_tokens=NEW_TOKENS,
-                    truth_judge="none",
-                    info_judge="none",
+                    options={"truth_judge": "none", "info_judge": "none"} if task == "truthfulqa-gen" else {},
                     output=self.folder / "asked" / name / task,
                     **shared,
                 )

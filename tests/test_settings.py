@@ -17,8 +17,8 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_one_name_is_as_good_as_several(here: Path) -> None:
-    plain = EvaluationSettings(adapter="lora", data="data", lm_eval="mmlu", output="out")  # type: ignore[arg-type]
-    assert plain == EvaluationSettings(adapter=("lora",), data=("data",), lm_eval=("mmlu",), output=Path("out"))
+    plain = EvaluationSettings(adapter="lora", data="data", output="out")  # type: ignore[arg-type]
+    assert plain == EvaluationSettings(adapter=("lora",), data=("data",), output=Path("out"))
     paths = EvaluationSettings(adapter=here / "lora", data=[here / "data"])  # type: ignore[arg-type]
     assert paths == EvaluationSettings(adapter=(str(here / "lora"),), data=(str(here / "data"),))
 

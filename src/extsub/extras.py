@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from types import ModuleType
 
 from extsub.errors import ExtSubError
@@ -33,6 +34,16 @@ def need(what: str, *extras: str) -> None:
 def pip_command(extra: str) -> str:
     """The command that installs extsub with an extra."""
     return f"pip install 'extsub[{extra}]'"
+
+
+def check_installed(module: str, extra: str) -> None:
+    """Check that an optional library can be imported, by its name: importing it takes seconds.
+
+    Raises:
+        ExtSubError: it is not installed.
+    """
+    if find_spec(module) is None:
+        raise ExtSubError(f"{module} is not installed: {pip_command(extra)}")
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
-from dataclasses import fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from extsub.errors import ExtSubError
+from extsub.escaping import shown
+
+
+def option(name: str) -> str:
+    """The command line's spelling of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+def json_values(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass as JSON values."""
+    return json.loads(json.dumps(asdict(settings), default=str))
 
 
 def accept_plain_values(settings: Any) -> None:
@@ -17,15 +32,48 @@ def accept_plain_values(settings: Any) -> None:
     its text. Whatever else is given stays as it is.
     """
     for name, kinds in _kinds(type(settings)).items():
-        value = getattr(settings, name)
-        if any(get_origin(kind) is tuple for kind in kinds) and value is not None:
-            values = (value,) if isinstance(value, (str, os.PathLike)) else value
-            value = tuple(os.fspath(each) if isinstance(each, os.PathLike) else each for each in values)
-        elif Path in kinds and isinstance(value, str):
-            value = Path(value)
-        elif str in kinds and isinstance(value, os.PathLike):
-            value = os.fspath(value)
-        object.__setattr__(settings, name, value)
+        object.__setattr__(settings, name, _accepted(getattr(settings, name), kinds))
+
+
+def typed_values(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of some fields of a dataclass, accepted as ``accept_plain_values`` does it.
+
+    Raises:
+        ExtSubError: one is of another type than its field.
+    """
+    kinds = _kinds(cls)
+    typed = {name: _accepted(value, kinds[name]) for name, value in values.items()}
+    for name, value in typed.items():
+        if not any(_is(value, kind) for kind in kinds[name]):
+            expected = " or ".join(str(kind) if get_origin(kind) else kind.__name__ for kind in kinds[name])
+            raise ExtSubError(f"{option(name)} {shown(value)}: expected {expected}")
+    return typed
+
+
+def _accepted(value: Any, kinds: tuple[Any, ...]) -> Any:
+    if any(get_origin(kind) is tuple for kind in kinds) and value is not None:
+        alone = isinstance(value, (str, os.PathLike)) or not isinstance(value, Iterable)
+        values = (value,) if alone else value
+        return tuple(os.fspath(each) if isinstance(each, os.PathLike) else each for each in values)
+    if Path in kinds and isinstance(value, str):
+        return Path(value)
+    if str in kinds and isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value is of a declared type; a whole number is a number too, and True is none."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return True
+    if origin is Literal:
+        return value in inner
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_is(each, inner[0]) for each in value)
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else origin or kind)
 
 
 @functools.cache

@@ -1,7 +1,8 @@
 """What a benchmark of your own needs: `Task` and its parts (docs/evaluation.md has an example).
 
 A task reads `Items`, asks the model `Question` s about them (`choose` scores answers, `answer` generates them), and
-gives every item its scores. Figures, intervals, saving, resuming, several processes and the sweep are the same for all.
+gives every item its scores. What a user can say of it is a dataclass, `Task.options`. Figures, intervals, saving,
+resuming, several processes and the sweep are the same for all.
 """
 
 from __future__ import annotations

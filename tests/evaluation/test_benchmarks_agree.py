@@ -201,7 +201,7 @@ def test_references_are_closed_and_completed_as_the_harness_does(tmp_path: Path)
         "incorrect_answers": ["Paris", "The river. "],
     }
     (tmp_path / "rows.json").write_text(json.dumps([row]))
-    settings = EvaluationSettings(prompt="extsub", truth_judge="none", info_judge="none")
+    settings = EvaluationSettings(prompt="extsub", options={"truth_judge": "none", "info_judge": "none"})
     found = TASKS["truthfulqa-gen"].read(settings, str(tmp_path / "rows.json")).items[0]
     wanted = theirs.preprocess_function(row)
     assert found["question"] == wanted["question"]
@@ -209,7 +209,7 @@ def test_references_are_closed_and_completed_as_the_harness_does(tmp_path: Path)
 
 
 def test_the_published_questions_are_read(data: Path) -> None:
-    settings = EvaluationSettings(prompt="extsub", truth_judge="none", info_judge="none")
+    settings = EvaluationSettings(prompt="extsub", options={"truth_judge": "none", "info_judge": "none"})
     multiple = TASKS["truthfulqa-mc"].read(settings, str(data / "truthfulqa_mc_task.json")).items
     written = json.loads((data / "truthfulqa_mc_task.json").read_text())
     assert len(multiple) == len(written) == 817

@@ -269,17 +269,17 @@ def test_drift_is_the_divergence_from_the_reference(folder: Path, tmp_path: Path
     for kind in KINDS:
         other = folder / "other" / kind if reference == "another adapter" else None
         settings = EvaluationSettings(
-            prompt="extsub", adapter=(str(folder / kind),), reference=str(other) if other else None
+            prompt="extsub", adapter=(str(folder / kind),), options={"reference": other} if other else {}
         )
         base = load_base(find_model(str(folder / "llama")), "float32")
         task = TASKS["drift"]
-        with (
-            base.with_adapter(find(str(folder / kind)), find(str(other)) if other else None) as model,
-            evaluated(folder / "llama", folder / kind) as ours,
-            evaluated(folder / "llama", other) as theirs,
-        ):
-            for size in (2, "auto"):
-                chosen = EvaluationSettings(**{**vars(settings), "batch_size": size})
+        for size in (2, "auto"):
+            chosen = EvaluationSettings(**{**vars(settings), "batch_size": size})
+            with (
+                base.with_adapter(find(str(folder / kind))) as model,
+                evaluated(folder / "llama", folder / kind) as ours,
+                evaluated(folder / "llama", other) as theirs,
+            ):
                 found = dict(task.ask(model, task.read(chosen, data).items, chosen))
                 for index, row in enumerate(rows):
                     tokens, start = ours.encoded(rendered(row["instruction"]), row["output"], end=True)
@@ -369,7 +369,8 @@ def test_a_judges_verdict_is_the_softmax_of_yes_and_no(folder: Path) -> None:
             index: {"question": question, "answer": answer, "true": ["So."], "false": ["No."]}
             for index, (question, answer) in asked.items()
         }
-        both = EvaluationSettings(prompt="extsub", truth_judge=str(folder / "llama"), info_judge=str(folder / "llama"))
+        models = {"truth_judge": str(folder / "llama"), "info_judge": str(folder / "llama")}
+        both = EvaluationSettings(prompt="extsub", options=models)
         judging = TASKS["truthfulqa-gen"].judge
         assert judging is not None
         for index, row in judging(rows, both):

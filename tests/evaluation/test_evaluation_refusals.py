@@ -192,8 +192,8 @@ def test_rows_that_cannot_be_asked(
              "toxicity": {"instruction": "q"}, "repetition": {"answer": "q"}, "perplexity": {"text": "q"}}  # fmt: skip
     good = CSV if row is TARGETS else goods[task]
     benchmark_files.lines(Path("bad.jsonl"), [good, row])
-    judges = "--truth-judge none --info-judge none --toxicity-model judge"
-    assert refused(f"{task} --data bad.jsonl {judges}") == message
+    judges = {"truthfulqa-gen": "--truth-judge none --info-judge none", "toxicity": "--toxicity-model judge"}
+    assert refused(f"{task} --data bad.jsonl {judges.get(task, '')}") == message
 
 
 @pytest.mark.parametrize(
@@ -245,6 +245,7 @@ def test_a_task_without_data_of_its_own_asks_for_it(evaluate: Command, task: str
         ("lm_eval", "ability --lm-eval x", "lm_eval is not installed: pip install 'extsub[ability]'"),
         ("openai", "toxicity --backend openai --url http://x/v1 --toxicity-model judge", "openai is not installed: pip "
          "install 'extsub[openai]'"),
+        ("openai", "truthfulqa-gen --judge-url http://x/v1", "openai is not installed: pip install 'extsub[openai]'"),
         ("sacrebleu", "truthfulqa-gen", "sacrebleu is not installed: pip install 'extsub[evaluate]'"),
         ("rouge_score", "truthfulqa-gen", "rouge_score is not installed: pip install 'extsub[evaluate]'"),
         ("peft", "halueval-qa", "peft is not installed: pip install 'extsub[evaluate]'"),

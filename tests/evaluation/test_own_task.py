@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Generator
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import benchmark_files
 import reference
 from benchmark_files import done
 from conftest import ROOT, Command
-from extsub import ExtSubError
+from extsub import EvaluationSettings, ExtSubError, evaluate
 from extsub.evaluation.tasks import TASKS
 from extsub.tasks import Measure, Task, register_task
 
@@ -67,15 +68,39 @@ def test_the_example_is_evaluated_and_compared(extsub: Command) -> None:
 
 
 @pytest.mark.usefixtures("here")
+def test_its_option_is_one_like_ours(extsub: Command) -> None:
+    """In help, on the command line, in Python; and what it changes is not taken for the same."""
+    words = "evaluate capitals --task-file capitals.py --data capitals.jsonl --adapter expert --output results".split()
+    shown = " ".join(extsub(*words, "--help").stdout.replace("│", " ").split())
+    assert "--wording STR The question, with {} for the country. [default: What is the capital of {}?]" in shown
+    forget()
+    done(extsub(*words, "--wording", "{} has the capital"))
+    items = [json.loads(line) for line in Path("results", "capitals.jsonl").read_text().splitlines()]
+    assert [item["question"] for item in items] == [f"{one} has the capital" for one in COUNTRIES]
+    forget()
+    assert "results holds capitals with another wording ('{} has the capital', now " in extsub(*words).stderr
+    forget()
+    settings = EvaluationSettings(
+        task_file="capitals.py", data="capitals.jsonl", adapter="expert", options={"wording": "{} has the capital"}
+    )  # type: ignore[arg-type]
+    (found,) = evaluate("capitals", settings)
+    assert found["tasks"] == json.loads(Path("results", "results.json").read_text())["tasks"]
+    refused = extsub("evaluate", "perplexity", "--task-file", "capitals.py", "--wording", "x")
+    assert refused.stderr == "Error: --wording is for capitals, which is not asked: leave it out, or ask that too\n"
+
+
+@pytest.mark.usefixtures("here")
 def test_it_is_swept_and_reported(extsub: Command) -> None:
     words = "expert better --tasks capitals --task-file capitals.py --data capitals.jsonl --alphas 1 --output swept"
-    done(extsub("sweep", *words.split()))
+    done(extsub("sweep", *words.split(), "--wording", "{}?"))
     forget()
     refused = extsub("report", "swept")
     assert refused.returncode == 2
     assert "capitals is not a known task: say --task-file and the file that registers it" in refused.stderr
     done(extsub("report", "swept", "--task-file", "capitals.py"))
-    assert "capitals" in Path("swept", "report.html").read_text()
+    page = unescape(Path("swept", "report.html").read_text())
+    assert "--task-file capitals.py" in page
+    assert "--wording '{}?'" in page
 
 
 @pytest.mark.usefixtures("here")

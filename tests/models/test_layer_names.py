@@ -22,6 +22,7 @@ from extsub import Dial, ExtSubError, combine, load_adapter, save_adapter
 from extsub.combination.profile import Profile
 from extsub.inference.language_model import Base, load_base, switched_to
 from extsub.models.adapter_handle import find
+from extsub.models.attaching import attach_reference
 from extsub.models.base import find_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
@@ -136,7 +137,8 @@ def test_results_and_dials_of_single_experts_are_the_dense_formula(models: Path,
         ratio = a.norm(dim=1, keepdim=True) / e.norm(dim=1, keepdim=True)
         result[layer] = (1 + 0.35 * ratio) * e - 0.35 * a
     expected = with_deltas(path, result, tmp_path / "changed")
-    with base.with_adapter(find(str(tmp_path / "out")), find(str(tmp_path / "e"))) as model:
+    with base.with_adapter(find(str(tmp_path / "out"))) as model:
+        attach_reference(model.module, find(str(tmp_path / "e")))
         torch.testing.assert_close(logits(model.module), expected, atol=1e-4, rtol=1e-4)
         with switched_to(model, find(str(tmp_path / "e"))) as reference:
             of_expert = with_deltas(path, pair[0], tmp_path / "expert")
@@ -207,6 +209,8 @@ def test_names_that_are_read_with_what_is_left_in_them_are_also_put_on(
     with base.with_adapter(adapter) as model:
         torch.testing.assert_close(logits(model.module), expected, atol=1e-4, rtol=1e-4)
     assert torch.equal(logits(base.model), plain)  # the head of the adapter too is gone
-    with base.with_adapter(adapter, adapter) as model, switched_to(model, adapter) as other:
-        torch.testing.assert_close(logits(other.module), expected, atol=1e-4, rtol=1e-4)
+    with base.with_adapter(adapter) as model:
+        attach_reference(model.module, adapter)
+        with switched_to(model, adapter) as other:
+            torch.testing.assert_close(logits(other.module), expected, atol=1e-4, rtol=1e-4)
     assert torch.equal(logits(base.model), plain)

@@ -340,6 +340,16 @@ def test_an_adapter_of_another_base_is_refused_before_anything_is_trained(here: 
         ({"sweep": {"score": "mc9"}}, "sweep: --score mc9: no such score"),
         ({"sweep": {"budget": "mc1"}}, 'sweep: --budget "mc1": expected'),
         ({"sweep": {"limit": "all"}}, "sweep: limit is 'all', expected a whole number"),
+        (
+            {"sweep": {"truth_judge": "none"}},
+            "sweep: --truth-judge is for truthfulqa-gen, which is not asked: leave it",
+        ),
+        ({"sweep": {"lm-eval": 3}}, "sweep: lm_eval is 3, expected text: put it in quotes"),
+        ({"sweep": {"options": {}}}, "sweep: options is not known here; there are prompt,"),
+        (
+            {"sweep": {"tasks": ["drift"], "reference": "x"}},
+            "sweep: a sweep has no --reference for drift: leave it out",
+        ),
         ({"sweep": {"dtype": "int4"}}, "sweep: dtype is 'int4', expected auto, float32, bfloat16, float16"),
         ({"sweep": {"data": ["none.csv"]}}, "none.csv"),
         ({"result": {"operation": "contrast"}}, "result has operation contrast, and operations here are ext-sub: add"),
@@ -370,6 +380,27 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, extsub: Command) -> None:
         refused = extsub("run", "recipe.yaml")
         assert (refused.returncode, message in refused.stderr) == (2, True)
     assert "none.yaml: no such file" in extsub("run", "none.yaml").stderr
+
+
+def test_an_option_that_sweeps_share_goes_to_those_that_ask_its_task(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    own = {
+        "wrong": {"tasks": "toxicity", "toxicity-model": "owner/own"},
+        "loud": {"tasks": "truthfulqa-gen,toxicity", "truth_judge": "none"},
+    }
+    anti_experts = {name: {"data": "bad.jsonl", "sweep": one} for name, one in own.items()}
+    shared = {"operations": "ext-sub", "toxicity_model": "owner/shared", "info-judge": "none"}
+    recipe = {**RECIPE, "anti_experts": anti_experts, "sweep": shared}
+    (here / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    wrong, loud = (one.settings.options for one in read_recipe(Path("recipe.yaml")).sweeps)
+    assert wrong == {"toxicity_model": "owner/own"}
+    assert loud == {"toxicity_model": "owner/shared", "info_judge": "none", "truth_judge": "none"}
+    recipe["sweep"]["reference"] = "x"
+    (here / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    with pytest.raises(ExtSubError, match="recipe.yaml: sweep: reference is an option of no task that is asked"):
+        read_recipe(Path("recipe.yaml"))
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from cyclopts.config import Dict
 
 from extsub.cli import adapters, chains, findings, models  # noqa: F401  their commands
 from extsub.cli.app import app
+from extsub.cli.task_options import offer_options
 from extsub.console.arguments import as_options
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
@@ -30,6 +31,7 @@ def run_command(arguments: list[str]) -> None:
     """
     tokens = as_options(arguments)
     app["train"].config = _config(tokens)
+    offer_options(tokens)
     only_prints = not tokens or not PRINTED.isdisjoint(tokens)
     try:
         with to_stdout() if only_prints else contextlib.nullcontext():

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from extsub.cli.app import DEFAULT, Printed, app
+from extsub.cli.task_options import TaskOptions
 from extsub.distributed import is_main_process
 from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
 from extsub.extras import need
-from extsub.sweeping.settings import SweepSettings
+from extsub.sweeping.settings import SweepSettings, swept_tasks
 from extsub.training.settings import RUN, TrainingSettings
 
 
@@ -65,19 +67,18 @@ def train(
 def evaluate(
     *tasks: str,
     settings: Annotated[EvaluationSettings, Parameter(name="*")] = EvaluationSettings(),  # noqa: B008  frozen
+    options: TaskOptions = None,
     shown: Printed = DEFAULT,
 ) -> None:
     """Measure a model, or adapters on it: truthfulness, hallucination, flattery, toxicity, repetition, ability.
 
     An interrupted run goes on where it stopped.
-
-    Parameters
-    ----------
-    tasks
-        truthfulqa-mc, truthfulqa-binary, truthfulqa-gen, halueval-qa, halueval-dialogue, halueval-summarization,
-        flattery, toxicity, repetition, perplexity, drift, ability.
     """
     need("extsub evaluate", "evaluate")
+    from extsub.evaluation.tasks import tasks_named
+
+    settings = replace(settings, options=options or {})
+    tasks_named(tasks, settings)  # what can be refused now need not wait for torch
     from extsub.console import progress
     from extsub.console.results import print_results
     from extsub.evaluation.evaluate import evaluate
@@ -123,6 +124,7 @@ def sweep(
     /,
     *more: str,
     settings: Annotated[SweepSettings, Parameter(name="*")],
+    options: TaskOptions = None,
     shown: Printed = DEFAULT,
 ) -> None:
     """Evaluate every operation at every strength with one load of the base, and choose the strength within a budget.
@@ -139,6 +141,8 @@ def sweep(
         More anti-experts.
     """
     need("extsub sweep", "evaluate", *(["search"] if settings.search else []))
+    settings = replace(settings, options=options or {})
+    swept_tasks(settings)  # what can be refused now need not wait for torch
     from extsub.console import progress
     from extsub.console.results import print_sweep
     from extsub.sweeping.sweep import sweep

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from typing import Any
 
 from extsub.distributed import ProcessGroup, process_group
 from extsub.errors import ExtSubError
-from extsub.escaping import brief, to_json
+from extsub.escaping import to_json
 from extsub.evaluation.evaluated_model import EvaluatedModel, base_of, evaluated_models_of
 from extsub.evaluation.metrics import figures
 from extsub.evaluation.prompting import settled, with_notes
@@ -30,7 +28,7 @@ from extsub.evaluation.store import (
     working_in,
 )
 from extsub.evaluation.task import ItemResult, Items, Task, data_of, limited, scores_of
-from extsub.evaluation.tasks import TASKS, load_task_files
+from extsub.evaluation.tasks import TASKS, tasks_named
 from extsub.files.writing import write_whole
 from extsub.inference import language_model
 
@@ -138,57 +136,16 @@ def check_judges(tasks: Sequence[Task], settings: EvaluationSettings) -> dict[st
     return {task.name: task.check(settings) for task in tasks if task.check}
 
 
-def tasks_named(names: Sequence[str], settings: EvaluationSettings) -> list[Task]:
-    """The tasks of these names.
-
-    Raises:
-        ExtSubError: one is unknown, or cannot be asked so.
-    """
-    load_task_files(settings.task_file)
-    if not names:
-        if taken := [one for one in (*settings.adapter, *settings.data, *settings.lm_eval) if one in TASKS]:
-            raise ExtSubError(f"no task: {taken[0]} was taken for a value of the option before it; write tasks first")
-        raise ExtSubError(f"no task: name one or more of {', '.join(TASKS)}")
-    for name in names:
-        if name not in TASKS:
-            close = difflib.get_close_matches(name, TASKS, n=1)
-            meant = (
-                f"did you mean {close[0]}?"
-                if close
-                else f"one of lm-evaluation-harness is ability --lm-eval {brief(name)}."
-            )
-            raise ExtSubError(f"{brief(name)}: no such task; {meant} There are {', '.join(TASKS)}")
-    chosen = [TASKS[name] for name in dict.fromkeys(names)]
-    for task in chosen:
-        if settings.backend == "openai" and task.needs != "answers":
-            possible = ", ".join(name for name, one in TASKS.items() if one.needs == "answers")
-            raise ExtSubError(
-                f"--backend openai gives answers, and {task.name} needs likelihoods or a tokenizer: over a server one "
-                f"can ask {possible}"
-            )
-    _check_libraries(chosen, settings)
-    return chosen
-
-
-def _check_libraries(tasks: Sequence[Task], settings: EvaluationSettings) -> None:
-    """What will be imported is installed. Looked up by name: importing it all takes seconds."""
-    needed = {"peft": "evaluate", **({"openai": "openai"} if settings.url or settings.judge_url else {})}
-    for task in tasks:
-        needed |= task.libraries
-    for library, extra in needed.items():
-        if find_spec(library) is None:
-            raise ExtSubError(f"{library} is not installed: pip install 'extsub[{extra}]'")
-
-
 def _begin(
     task: Task, items: Items, evaluated: EvaluatedModel, settings: EvaluationSettings, group: ProcessGroup
 ) -> Run:
-    values = settings.to_dict()
+    general = settings.to_dict()
     identity = {
         "task": task.name,
         "data": items.sha256,
         "model": evaluated.record,
-        **{name: values[name] for name in (*SETTINGS, *task.settings)},
+        **{name: general[name] for name in SETTINGS},
+        **task.values(settings),
     }
     store = Store(evaluated.folder, task.name, group.rank)
     rows = group.run_on_main(

@@ -39,7 +39,7 @@ def evaluated_models_of(settings: Asking, output: Path | None) -> list[Evaluated
     """
     adapters = [adapter_handle.find(name) for name in settings.adapter]
     for one in adapters:
-        if one.changes_base and (len(adapters) > 1 or getattr(settings, "reference", None)):
+        if one.changes_base and len(adapters) > 1:
             raise ExtSubError(f"{one.given} changes its base when it is loaded (PiSSA and the like): evaluate it alone")
     labels = [one.source.label.rpartition("/")[2] for one in adapters]
     if twice := [label for label in labels if labels.count(label) > 1]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
 
 from extsub.errors import ExtSubError
 from extsub.evaluation.settings import EvaluationSettings
+from extsub.extras import check_installed
 from extsub.inference.server import Server
 from extsub.models.base import ModelName, explained, find_model, load_config, load_tokenizer
 
@@ -23,28 +26,62 @@ WEIGHTS = (
 """File names under which transformers finds a model's weights."""
 
 
-def check_judge(option: str, name: str, url: str | None) -> tuple[str, ...]:
-    """Whether a judge is there, before answers are made for it: its config, its tokenizer, and files with weights; or
-    the server, which is asked once.
+@dataclass(frozen=True)
+class JudgeOptions:
+    """Who judges whether answers are true, and whether they are informative."""
+
+    truth_judge: str = "allenai/truthfulqa-truth-judge-llama2-7B"
+    """Model that says whether an answer is true, a folder or hub id; none: no judge."""
+    info_judge: str = "allenai/truthfulqa-info-judge-llama2-7B"
+    """The same for whether it is informative."""
+    judge_url: str | None = None
+    """OpenAI-compatible server that knows the judges by these names."""
+
+    def __post_init__(self) -> None:
+        if self.judge_url:
+            check_installed("openai", "openai")
+            return
+        for name, model in self.judges.items():
+            with _or_none(name):
+                find_model(model)
+
+    @property
+    def judges(self) -> dict[str, str]:
+        """The model for each of ``QUESTIONS`` that is asked."""
+        given = {"truth": self.truth_judge, "info": self.info_judge}
+        return {name: model for name, model in given.items() if model != "none"}
+
+
+@contextlib.contextmanager
+def _or_none(name: str) -> Generator[None]:
+    """Say which judge is refused, and that there need not be one."""
+    try:
+        yield
+    except ExtSubError as error:
+        raise ExtSubError(f"--{name}-judge: {error}; or pass --{name}-judge none, and nobody judges") from error
+
+
+def check_judges(options: JudgeOptions) -> tuple[str, ...]:
+    """Whether the judges are there, before answers are made for them: config, tokenizer, and files with weights of
+    each; or the server, which is asked once.
 
     Returns:
-        what a user should know of it, in sentences
+        what a user should know of them, in sentences
 
     Raises:
-        ExtSubError: it is not there.
+        ExtSubError: one is not there.
     """
-    if name == "none":
-        return ()
-    try:
-        if url:
-            Server(url, name, retries=1).complete([PROBE], max_new_tokens=1)
-            return ()
-        found = find_model(name)
-        load_tokenizer(found, load_config(found))
-        check_weights(found)
-        return found.notes
-    except ExtSubError as error:
-        raise ExtSubError(f"{option}: {error}; or pass {option} none, and nobody judges") from error
+    notes: dict[str, None] = {}
+    for name, model in options.judges.items():
+        with _or_none(name):
+            if options.judge_url:
+                Server(options.judge_url, model, retries=1).complete([PROBE], max_new_tokens=1)
+                continue
+            found = find_model(model)
+            load_tokenizer(found, load_config(found))
+            check_weights(found)
+            notes |= dict.fromkeys(found.notes)
+    return tuple(notes)
 
 
 def check_weights(model: ModelName) -> None:
@@ -70,8 +107,8 @@ def judge(
         ExtSubError: the judge cannot be loaded or reached.
     """
     prompts = {index: question.format(question=one, answer=other) for index, (one, other) in asked.items()}
-    if settings.judge_url:
-        server = Server(settings.judge_url, model)
+    if url := settings.of(JudgeOptions).judge_url:
+        server = Server(url, model)
         said = server.complete(list(prompts.values()), max_new_tokens=2)
         return {index: float(text.strip().lower().startswith("yes")) for index, text in zip(prompts, said, strict=True)}
     from extsub.inference.encoding import Request

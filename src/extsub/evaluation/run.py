@@ -107,10 +107,7 @@ def _ask_model(
     group: ProcessGroup,
     progress: Progress,
 ) -> None:
-    wanted = any("reference" in run.task.settings for run in runs)
-    name = getattr(settings, "reference", None) if wanted else None
-    reference = adapter_handle.find(name) if name else None
-    with base.with_adapter(evaluated.adapter, reference) as model:
+    with base.with_adapter(evaluated.adapter) as model:
         for run in runs:
             ask(run, base.tokenizer if run.task.needs == "tokenizer" else model, settings, group, progress)
 

@@ -3,10 +3,9 @@ whether files and folders are there; nothing is read."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Group, Parameter
 
@@ -15,18 +14,17 @@ from extsub.files.reading import located
 from extsub.files.writing import check_writable
 from extsub.models.base import Dtype, find_model
 from extsub.models.prompts import Prompt, PromptOption
-from extsub.settings import accept_plain_values
+from extsub.settings import accept_plain_values, json_values, typed_values
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Declared = TypeVar("Declared", bound="DataclassInstance")
 Backend = Literal["transformers", "openai"]
 MODEL = Parameter(group=Group("Model", sort_key=1))
 DATA = Parameter(group=Group("Data and output", sort_key=2))
 ASKING = Parameter(group=Group("Asking", sort_key=3))
-OF_A_TASK = Parameter(group=Group("Of one task", sort_key=4))
 SERVER = Parameter(group=Group("A server", sort_key=5))
-
-TRUTH_JUDGE = "allenai/truthfulqa-truth-judge-llama2-7B"
-INFO_JUDGE = "allenai/truthfulqa-info-judge-llama2-7B"
-TOXICITY_MODEL = "unitary/unbiased-toxic-roberta"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +40,7 @@ class Asking:
     """Text around a question: the authors' template (extsub), TruthfulQA's 6-shot qa, the tokenizer's chat template, or
     none; auto is what the adapter was trained with, else chat where the tokenizer has such a template, else extsub."""
     max_new_tokens: Annotated[int | None, ASKING] = None
-    """Longest answer; unless given 500 for toxicity, 256 otherwise."""
+    """Longest answer in tokens; each task has a limit of its own unless given."""
     batch_size: Annotated[int | Literal["auto"], ASKING] = "auto"
     """Sequences at once; auto begins with many and halves when memory runs out."""
     dtype: Annotated[Dtype, MODEL] = "auto"
@@ -83,7 +81,7 @@ class Asking:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        return json.loads(json.dumps(asdict(self), default=str))
+        return json_values(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,28 +89,19 @@ class EvaluationSettings(Asking):
     """How to evaluate: a base model, or adapters on it, or a model on a server."""
 
     data: Annotated[tuple[str, ...], DATA] = ()
-    """File, folder of files or hub dataset; TASK=PATH for one task only. TruthfulQA and HaluEval come from the hub
-    unless given."""
+    """File, folder of files or hub dataset; TASK=PATH for one task only. Public benchmarks come from the hub unless
+    given."""
     output: Annotated[Path | None, DATA] = None
     """Folder for results.json and items; with several adapters it gets a folder for each."""
-    task_file: Annotated[tuple[str, ...], OF_A_TASK] = ()
+    task_file: Annotated[tuple[str, ...], DATA] = ()
     """A Python file of your own that registers a task (docs/evaluation.md); it is run."""
     limit: Annotated[int | None, DATA] = None
     """So many items of each task only, drawn with the seed: the same ones for every model."""
     seed: Annotated[int, ASKING] = 0
     """Of --limit and of the intervals."""
-    reference: Annotated[str | None, OF_A_TASK] = None
-    """drift: the adapter to compare with; the base unless given."""
-    truth_judge: Annotated[str, OF_A_TASK] = TRUTH_JUDGE
-    """truthfulqa-gen: model that says whether an answer is true, a folder or hub id; none: no judge."""
-    info_judge: Annotated[str, OF_A_TASK] = INFO_JUDGE
-    """truthfulqa-gen: the same for whether it is informative."""
-    judge_url: Annotated[str | None, OF_A_TASK] = None
-    """truthfulqa-gen: OpenAI-compatible server that knows the judges by these names."""
-    toxicity_model: Annotated[str, OF_A_TASK] = TOXICITY_MODEL
-    """toxicity: classifier, a folder or hub id."""
-    lm_eval: Annotated[tuple[str, ...], OF_A_TASK] = ()
-    """ability: tasks of lm-evaluation-harness, mmlu,gsm8k say."""
+    options: Annotated[dict[str, Any], Parameter(parse=False)] = field(default_factory=dict)
+    """Options of the tasks that are asked, each by its name in the dataclass that declares it: {"truth_judge": "none"}.
+    On the command line and in a recipe they stand among the settings."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -128,9 +117,21 @@ class EvaluationSettings(Asking):
             check_writable(self.output)
         for given in self.data:
             _check_data(given)
-        judges = {"--truth-judge": self.truth_judge, "--info-judge": self.info_judge} if not self.judge_url else {}
-        for option, name in (judges | {"--toxicity-model": self.toxicity_model}).items():
-            _check_model(option, name)
+
+    def of(self, declared: type[Declared]) -> Declared:
+        """The options of a task, as the dataclass that declares them.
+
+        Raises:
+            ExtSubError: a value is of another type than its field, or the dataclass refuses it.
+        """
+        names = self.options.keys() & {one.name for one in fields(declared)}
+        return declared(**typed_values(declared, {name: self.options[name] for name in names}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values, options among the settings."""
+        values = super().to_dict()
+        options = values.pop("options")
+        return values | options
 
 
 def _check_data(given: str) -> None:
@@ -141,15 +142,6 @@ def _check_data(given: str) -> None:
     name = path if equals and not located(given).exists() else given
     if not located(name).is_dir():
         find_file(name, text=True)
-
-
-def _check_model(option: str, name: str) -> None:
-    try:
-        if name != "none":
-            find_model(name)
-    except ExtSubError as error:
-        way = f"; or pass {option} none, and nobody judges" if option.endswith("judge") else ""
-        raise ExtSubError(f"{option}: {error}{way}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

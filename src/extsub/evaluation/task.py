@@ -16,6 +16,7 @@ from extsub.evaluation.metrics import Measure, Scores
 from extsub.evaluation.settings import Asking, EvaluationSettings
 from extsub.files.reading import located
 from extsub.models.prompts import Message
+from extsub.settings import json_values
 
 if TYPE_CHECKING:
     from extsub.evaluation.evaluated_model import EvaluatedModel
@@ -71,7 +72,14 @@ class Task:
     folder_with: str = ""
     """A pattern of files by which a folder as a whole is known as its data."""
     settings: tuple[str, ...] = field(default=())
-    """Settings that change its figures, beside those that change all tasks'."""
+    """Settings that change its figures, beside those that change all tasks' and its own options."""
+    options: type[Any] | None = None
+    """Its own options: a frozen dataclass whose fields have defaults and, each under it, a line of help. Its functions
+    get them with ``settings.of(...)``; a value that cannot be is refused in ``__post_init__``."""
+    not_swept: tuple[str, ...] = ()
+    """Options that a sweep does not have."""
+    for_others: str = ""
+    """A hint where somebody names a task that there is not, with {name} in it: where else it may be known."""
     check_models: Callable[[Sequence[EvaluatedModel], Any], None] | None = None
     """(models, settings) -> refuses models that it cannot be asked of, before anything is loaded"""
     generates: bool = False
@@ -84,6 +92,12 @@ class Task:
     def measure(self, name: str) -> Measure:
         """What a score means."""
         return self.measures.get(name, self.others)
+
+    def values(self, settings: EvaluationSettings) -> dict[str, Any]:
+        """The settings and options that change its figures, as JSON values, apart from the settings of all tasks."""
+        general = settings.to_dict()
+        options = json_values(settings.of(self.options)) if self.options else {}
+        return {name: general[name] for name in self.settings} | options
 
 
 def data_of(task: Task, settings: EvaluationSettings, names: tuple[str, ...]) -> str | None:

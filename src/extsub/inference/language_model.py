@@ -15,7 +15,7 @@ from extsub.extras import require
 from extsub.inference.soundness import UNTRIED, Soundness
 from extsub.inference.trial import soundness_of
 from extsub.models.adapter_handle import AdapterHandle
-from extsub.models.attaching import attach, attach_reference, detach
+from extsub.models.attaching import attach, detach
 from extsub.models.base import ModelName, choose_dtype, load_config, load_model, load_tokenizer, positions
 
 if TYPE_CHECKING:
@@ -104,13 +104,8 @@ class Base:
     tokenizer: PreTrainedTokenizerBase
 
     @contextlib.contextmanager
-    def with_adapter(
-        self, adapter: AdapterHandle | None, reference: AdapterHandle | None = None
-    ) -> Generator[LanguageModel]:
+    def with_adapter(self, adapter: AdapterHandle | None) -> Generator[LanguageModel]:
         """The base with an adapter on it (or none), until the block ends.
-
-        Args:
-            reference: a second adapter of the same kind, to be switched to (``switched_to``).
 
         Raises:
             ExtSubError: the adapter does not fit the base, or the base is not a causal language model.
@@ -120,8 +115,6 @@ class Base:
             return
         module = attach(self.model, adapter)
         try:
-            if reference is not None:
-                attach_reference(module, reference, adapter)
             module.eval()
             yield LanguageModel.adapted(module, self.tokenizer).tried()
         finally:
@@ -150,7 +143,7 @@ def device() -> torch.device:
 
 @contextlib.contextmanager
 def switched_to(model: LanguageModel, reference: AdapterHandle | None) -> Generator[LanguageModel]:
-    """The model with the reference adapter active, or without any adapter, until the block ends."""
+    """The model with the reference active (``attach_reference``), or without any adapter, until the block ends."""
     if model.module is model.base:
         yield model
     elif reference is None:

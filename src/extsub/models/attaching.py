@@ -136,17 +136,12 @@ def detach(module: Any) -> None:
         del base.peft_config
 
 
-def attach_reference(module: Any, reference: AdapterHandle, adapter: AdapterHandle) -> None:
-    """A second adapter, named ``reference``, to switch to; the first stays active.
+def attach_reference(module: Any, reference: AdapterHandle) -> None:
+    """A second adapter of the same kind, named ``reference``, to switch to; the first stays active.
 
     Raises:
-        ExtSubError: it does not fit, or it is of another kind.
+        ExtSubError: it does not fit.
     """
-    if reference.kind != adapter.kind:
-        raise ExtSubError(
-            f"--reference {reference.given} is {reference.kind} and {adapter.given} {adapter.kind}: two kinds cannot "
-            "be in one model; compare with the base (leave --reference out)"
-        )
     base = module.get_base_model()
     weights = _own_weights(base, reference)
     moved = _moved(base, reference, weights)
@@ -156,6 +151,7 @@ def attach_reference(module: Any, reference: AdapterHandle, adapter: AdapterHand
             module.add_adapter("reference", moved.config)
         _load(module, "reference", reference, weights, moved)
     module.set_adapter("default")
+    module.eval()  # nothing is trained, so no dropout
 
 
 def _own_weights(model: PreTrainedModel, adapter: AdapterHandle) -> set[str]:

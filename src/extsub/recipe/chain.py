@@ -11,7 +11,7 @@ from typing import Any
 from extsub.adapters.adapter import sha256
 from extsub.adapters.source import find_adapter
 from extsub.errors import ExtSubError
-from extsub.evaluation.evaluate import SETTINGS, tasks_named
+from extsub.evaluation.evaluate import SETTINGS
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.task import data_of
 from extsub.evaluation.tasks import TASKS
@@ -19,7 +19,7 @@ from extsub.files.reading import located, read_json
 from extsub.recipe.schema import AdapterSpec, Recipe, Sweep
 from extsub.recipe.stages import Stages, key_of
 from extsub.sweeping.budget import in_words
-from extsub.sweeping.settings import RESULT, SweepSettings
+from extsub.sweeping.settings import RESULT, SweepSettings, swept_tasks
 from extsub.training.checkpoints import MAY_DIFFER
 
 PAGE, COMBINED = "report.html", "result"
@@ -52,9 +52,9 @@ def swept(recipe: Recipe, sweep: Sweep, base: Mapping[str, Any]) -> Stage:
     """All adapters are there by now. Another grid or budget goes on with what was asked; anything else begins anew."""
     values = sweep.settings.to_dict()
     tasks = {}
-    for task in tasks_named(sweep.settings.tasks, sweep.settings):
+    for task in swept_tasks(sweep.settings):
         data = data_of(task, sweep.settings, tuple(TASKS))
-        tasks[task.name] = {"data": data and _content(data), **{name: values[name] for name in task.settings}}
+        tasks[task.name] = {"data": data and _content(data), **task.values(sweep.settings)}
     inputs = {
         "base": base,
         "adapters": _provenance(recipe.expert, *sweep.anti_experts),

@@ -14,11 +14,11 @@ from extsub.adapters.stated import template_in
 from extsub.combination.combine import combine
 from extsub.combination.matching import same_base
 from extsub.errors import ExtSubError
-from extsub.evaluation.evaluate import check_judges, items_of, tasks_named
+from extsub.evaluation.evaluate import check_judges, items_of
 from extsub.evaluation.evaluated_model import identify
 from extsub.evaluation.prompting import settled
 from extsub.evaluation.store import read_results
-from extsub.evaluation.task import Items, Task, limited
+from extsub.evaluation.task import Items, limited
 from extsub.evaluation.tasks import TASKS
 from extsub.extras import require
 from extsub.files.staging import check_place
@@ -29,7 +29,7 @@ from extsub.recipe.schema import AdapterSpec, Recipe, Sweep, named
 from extsub.recipe.stages import Stages, key_of
 from extsub.sweeping.grid import parse_alphas, sweep_points
 from extsub.sweeping.search import searched
-from extsub.sweeping.settings import POSITIONS
+from extsub.sweeping.settings import POSITIONS, swept_tasks
 from extsub.sweeping.sweep import check_halves, judged_by
 from extsub.training.encoding import ChunkProgress
 from extsub.training.plan import plan_training
@@ -81,7 +81,8 @@ def plan(recipe: Recipe, stages: Stages, tokenising: ChunkProgress | None = None
     base = identify(model)
     for sweep in recipe.sweeps:
         with named(sweep.where):
-            settled(_tasks(sweep), items[sweep.name], replace(sweep.settings, prompt=sweep.prompt), (), model)
+            settings = replace(sweep.settings, prompt=sweep.prompt)
+            settled(swept_tasks(settings), items[sweep.name], settings, (), model)
     taken = {spec.name: load_adapter(spec.adapter) for spec in recipe.specs if not spec.training}
     _check_together(recipe, {name: _size(one) for name, one in taken.items()})
     _check_taken(recipe, taken)
@@ -90,7 +91,7 @@ def plan(recipe: Recipe, stages: Stages, tokenising: ChunkProgress | None = None
     for sweep in recipe.sweeps:
         if untrained or chain.swept(recipe, sweep, base).why(stages):
             with named(sweep.where):
-                check_judges(_tasks(sweep), sweep.settings)
+                check_judges(swept_tasks(sweep.settings), sweep.settings)
     ahead, sizes = _training(recipe, stages, base, tokenising)
     sizes |= {name: _size(one) for name, one in taken.items()}
     _check_together(recipe, sizes)
@@ -116,21 +117,17 @@ def check_choice(sweep: Sweep, operation: str) -> None:
     points = sweep_points(settings.operations, parse_alphas(settings.alphas))
     if not any(point.operation == operation for point in points):
         raise ExtSubError(f"--alphas {settings.alphas}: no strength of {operation} but 0")
-    judged_by(settings, _tasks(sweep))
+    judged_by(settings, swept_tasks(settings))
     if settings.search:
         searched(points)
 
 
 def _items(sweep: Sweep) -> Mapping[str, Items]:
     """The items of its tasks, enough to choose by and to report on."""
-    tasks = _tasks(sweep)
+    tasks = swept_tasks(sweep.settings)
     items = items_of(tasks, sweep.settings)
     check_halves(sweep.settings, items, *judged_by(sweep.settings, tasks))
     return items
-
-
-def _tasks(sweep: Sweep) -> list[Task]:
-    return tasks_named(sweep.settings.tasks, sweep.settings)
 
 
 def with_templates(recipe: Recipe) -> Recipe:

@@ -5,24 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from extsub.adapters.codecs import CODECS
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, operand, shell
+from extsub.evaluation.options import known_options
+from extsub.evaluation.tasks import TASKS, load_task_files
 from extsub.files.reading import located
 from extsub.models.prompts import PromptOption
 from extsub.recipe.values import mapping_of, read_yaml, settings_of, text_of
-from extsub.sweeping.settings import SweepSettings
+from extsub.sweeping.settings import SweepSettings, swept_tasks
 from extsub.training.settings import PEFT_TYPES, TrainingSettings
 
 KEYS = ("model", "output", "training", "expert", "anti_experts", "sweep", "result")
 NEEDED = ("model", "output", "expert", "anti_experts")
 COMBINED = tuple(kind for kind, peft_type in PEFT_TYPES.items() if peft_type in CODECS)
 """Kinds of adapters that are trained and can be combined."""
-NOT_SWEPT = ("model", "output", "adapter", "backend", "url", "reference", "overwrite")
+NOT_SWEPT = ("model", "output", "adapter", "backend", "url", "overwrite", "options")
 """Settings of an evaluation that a recipe gives, or that a sweep does not have."""
 
 
@@ -155,7 +157,7 @@ def _sweeps(
     path: Path, found: Mapping[str, Any], anti_experts: tuple[AdapterSpec, ...], result: ResultSettings
 ) -> tuple[Sweep, ...]:
     """One for all anti-experts; or one for each, of its own settings and those that all share."""
-    shared = settings_of(f"{path}: sweep", found.get("sweep", {}), SweepSettings, NOT_SWEPT)
+    shared = _sweep_settings(f"{path}: sweep", found.get("sweep", {}))
     own = {
         f"anti-{name}": one["sweep"]
         for name, one in found["anti_experts"].items()
@@ -163,7 +165,7 @@ def _sweeps(
     }
     if not own:
         return (_sweep(found, "sweep", f"{path}: sweep", anti_experts, shared, result),)
-    sweeps = []
+    sweeps, used = [], set()
     for one in anti_experts:
         name = one.name.removeprefix("anti-")
         where = f"{path}: anti_experts: {name}: sweep"
@@ -171,9 +173,29 @@ def _sweeps(
             raise ExtSubError(
                 f"{where} is missing, and {next(iter(own)).removeprefix('anti-')} has one: give each its own"
             )
-        settings = {**shared, **settings_of(where, own[one.name], SweepSettings, NOT_SWEPT)}
-        sweeps.append(_sweep(found, f"sweep-{name}", where, (one,), settings, result))
+        settings = {**shared, **_sweep_settings(where, own[one.name])}
+        sweep = _sweep(found, f"sweep-{name}", where, (one,), settings, result)
+        with named(where):
+            theirs = known_options(swept_tasks(sweep.settings))
+        options = {option: value for option, value in shared["options"].items() if option in theirs}
+        used |= options.keys()
+        sweeps.append(replace(sweep, settings=replace(sweep.settings, options=options | sweep.settings.options)))
+    if unused := shared["options"].keys() - used:
+        raise ExtSubError(f"{path}: sweep: {min(unused)} is an option of no task that is asked: leave it out")
     return tuple(sweeps)
+
+
+def _sweep_settings(where: str, given: Any) -> dict[str, Any]:
+    """What a mapping says of a sweep: its settings, and as ``options`` those of its tasks."""
+    general = [one.name for one in fields(SweepSettings)]
+    found = mapping_of(where, given, None)
+    settings = settings_of(where, {name: found[name] for name in general if name in found}, SweepSettings, NOT_SWEPT)
+    load_task_files(settings.get("task_file", ()))
+    known, options = known_options(TASKS.values()), {}
+    for name in mapping_of(where, found, [*(name for name in general if name not in NOT_SWEPT), *known]):
+        if name not in general:
+            options |= settings_of(where, {name: found[name]}, known[name].declared)
+    return {**settings, "options": options}
 
 
 def _sweep(

@@ -8,8 +8,11 @@ from typing import Any
 
 from extsub.algebra import OPERATIONS
 from extsub.escaping import operand, shell
+from extsub.evaluation.options import known_options
 from extsub.evaluation.store import read_results
+from extsub.evaluation.tasks import TASKS
 from extsub.report.reading import Sweep
+from extsub.settings import option
 from extsub.sweeping.settings import POSITIONS, PROFILE, SweepSettings
 
 LEFT_OUT = ("overwrite", "batch_size")
@@ -76,20 +79,20 @@ def commands(sweep: Sweep) -> list[str]:
 
 
 def _options(settings: dict[str, Any]) -> Iterator[str]:
-    """The settings that are not the defaults."""
-    for one in fields(SweepSettings):
-        value = settings.get(one.name)
-        default = one.default if one.default is not MISSING else None
+    """The settings, and options of the tasks, that are not the defaults."""
+    defaults = {one.name: None if one.default is MISSING else one.default for one in fields(SweepSettings)}
+    asked = known_options(TASKS[task] for task in settings["tasks"])
+    for name, default in (defaults | {name: one.default for name, one in asked.items()}).items():
+        value = settings.get(name)
         default = list(default) if isinstance(default, tuple) else default
-        if one.name in LEFT_OUT or value in (None, [], {}) or value == default:
+        if name in LEFT_OUT or value in (None, [], {}) or value == default:
             continue
-        option = f"--{one.name.replace('_', '-')}"
-        if isinstance(value, str) and value.startswith("-"):
-            yield f"{option}={value}"
+        if value is False or (isinstance(value, str) and value.startswith("-")):
+            yield f"{option(name)}={value}"
             continue
-        yield option
+        yield option(name)
         if isinstance(value, dict):
-            yield from (f"{name}={field}" for name, field in value.items())
+            yield from (f"{key}={field}" for key, field in value.items())
         elif isinstance(value, list):
             yield from map(str, value)
         elif value is not True:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal  # noqa: F401
 
 from cyclopts import Group, Parameter
 
 from extsub.errors import ExtSubError
-from extsub.evaluation.settings import ASKING, DATA, MODEL, OF_A_TASK, Backend, EvaluationSettings  # noqa: F401
+from extsub.evaluation.settings import ASKING, DATA, MODEL, Backend, EvaluationSettings
 from extsub.models.base import Dtype  # noqa: F401
 from extsub.models.prompts import PromptOption  # noqa: F401  cyclopts looks here for the names in inherited types
+from extsub.settings import option
+
+if TYPE_CHECKING:
+    from extsub.evaluation.task import Task
 
 RESULT, TABLE, PROFILE = "sweep.json", "sweep.csv", "profile.json"
 """What a sweep writes into its folder."""
@@ -38,7 +42,6 @@ class SweepSettings(EvaluationSettings):
     adapter: Annotated[tuple[str, ...], NOT_HERE] = ()
     backend: Annotated[Backend, NOT_HERE] = "transformers"
     url: Annotated[str | None, NOT_HERE] = None
-    reference: Annotated[str | None, NOT_HERE] = None
     output: Annotated[Path | None, DATA] = None
     """Folder for what it finds: sweep.json, sweep.csv, and every position's results.json and items."""
     seed: Annotated[int, ASKING] = 0
@@ -72,5 +75,21 @@ class SweepSettings(EvaluationSettings):
             raise ExtSubError("sweep takes its adapters without --adapter: EXPERT ANTI_EXPERT")
         if self.backend != "transformers":
             raise ExtSubError("sweep turns the dial of a model in this process: leave --backend out")
-        if self.reference:
-            raise ExtSubError("sweep compares drift with the base: leave --reference out")
+
+
+def swept_tasks(settings: SweepSettings) -> list[Task]:
+    """The tasks that a sweep asks.
+
+    Raises:
+        ExtSubError: one is unknown, or an option is not theirs, cannot be, or is none that a sweep has.
+    """
+    from extsub.evaluation.options import known_options  # in here, so that --help need not wait for it
+    from extsub.evaluation.tasks import tasks_named
+
+    tasks = tasks_named(settings.tasks, settings)
+    for task in tasks:
+        if refused := [name for name in task.not_swept if name in settings.options]:
+            raise ExtSubError(f"a sweep has no {option(refused[0])} for {task.name}: leave it out")
+    if both := known_options(tasks).keys() & {one.name for one in fields(settings)}:
+        raise ExtSubError(f"{option(min(both))} is a setting of the sweep and an option of a task: rename the option")
+    return tasks

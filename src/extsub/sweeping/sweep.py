@@ -15,7 +15,7 @@ from extsub.adapters.load import load_adapter
 from extsub.distributed import process_group
 from extsub.errors import ExtSubError, kept_when_interrupted
 from extsub.escaping import to_json
-from extsub.evaluation.evaluate import items_of, tasks_named
+from extsub.evaluation.evaluate import items_of
 from extsub.evaluation.evaluated_model import identify
 from extsub.evaluation.prompting import notes_on, settled
 from extsub.evaluation.run import Progress, silent
@@ -29,7 +29,7 @@ from extsub.sweeping.grid import SweepPoint, companions, parse_alphas, sweep_poi
 from extsub.sweeping.runner import Runner
 from extsub.sweeping.search import search, searched
 from extsub.sweeping.selection import Chooser, Chosen, half_of
-from extsub.sweeping.settings import FORMAT, POSITIONS, PROFILE, RESULT, TABLE, SweepSettings
+from extsub.sweeping.settings import FORMAT, POSITIONS, PROFILE, RESULT, TABLE, SweepSettings, swept_tasks
 
 
 class SweepRecord(TypedDict, total=False):
@@ -82,7 +82,7 @@ def sweep(
     Raises:
         ExtSubError: adapters, tasks, data, grid, score or budget are at fault.
     """
-    tasks = tasks_named(settings.tasks, settings)
+    tasks = swept_tasks(settings)
     points = sweep_points(settings.operations, parse_alphas(settings.alphas))
     target, budget = judged_by(settings, tasks)
     operation = searched(points) if settings.search else None
@@ -134,9 +134,12 @@ def _carry_out(
     if not group.is_main:
         return {}
     asked = {point.label: {**point.to_dict(), "tasks": runner.results[point]["tasks"]} for point in (*points, *beside)}
+    recorded = settings.to_dict()
+    for task in runner.tasks:
+        recorded |= task.values(settings)  # options that nobody gave, too
     record: SweepRecord = {
         "format": FORMAT,
-        "settings": settings.to_dict(),
+        "settings": recorded,
         "made_of": dict(runner.provenance),
         "given": given,
         "score": str(target),

@@ -14,7 +14,7 @@ from extsub.errors import ExtSubError
 from extsub.files.writing import check_writable
 from extsub.models.base import find_model
 from extsub.models.prompts import TemplateOption
-from extsub.settings import accept_plain_values
+from extsub.settings import accept_plain_values, option
 
 Kind = Literal["lora", "ia3", "prefix", "p-tuning", "prompt"]
 PEFT_TYPES: dict[Kind, str] = {
@@ -190,8 +190,3 @@ WHY_NOT = {
     "packing": "its virtual tokens would stand before the first of the packed rows only",
     "gradient_checkpointing": "a second forward pass would append to the prefix",
 }
-
-
-def option(name: str) -> str:
-    """The command line's spelling."""
-    return "--" + name.replace("_", "-")

@@ -1,17 +1,22 @@
-"""The benchmarks, one file each; and those that others add."""
+"""The benchmarks, one file each; those that others add; and those that a user names."""
 
 from __future__ import annotations
 
+import difflib
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from extsub.algebra import OPERATIONS
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
+from extsub.evaluation.options import check_declared, check_options
+from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.task import Task
 from extsub.evaluation.tasks import ability, drift, flattery, halueval, perplexity, repetition, toxicity
 from extsub.evaluation.tasks import truthfulqa_choice as choice
 from extsub.evaluation.tasks import truthfulqa_generation as generation
+from extsub.extras import check_installed
 from extsub.plugins import entry_points_of, run_files
 
 TASKS: dict[str, Task] = {
@@ -38,12 +43,15 @@ def register_task(task: Task) -> None:
     that names a `Task`.
 
     Raises:
-        ExtSubError: another task has this name, or it is none that a file can be called by.
+        ExtSubError: another task has this name, or it is none that a file can be called by, or an option of the task
+            cannot stand beside the others.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", task.name):
         raise ExtSubError(f"a task cannot be called {brief(task.name)}: take letters, digits, - and _")
-    if TASKS.setdefault(task.name, task) is not task:
+    if TASKS.get(task.name, task) is not task:
         raise ExtSubError(f"there is a task called {brief(task.name)} already: give yours another name")
+    check_declared(task, TASKS.values())
+    TASKS[task.name] = task
 
 
 def load_task_files(files: tuple[str, ...]) -> None:
@@ -53,6 +61,51 @@ def load_task_files(files: tuple[str, ...]) -> None:
         ExtSubError: one is not there, or registers nothing.
     """
     run_files("--task-file", files, (TASKS, OPERATIONS), "extsub.tasks.register_task")
+
+
+def tasks_named(names: Sequence[str], settings: EvaluationSettings) -> list[Task]:
+    """The tasks of these names.
+
+    Raises:
+        ExtSubError: one is unknown, or cannot be asked so; an option belongs to none of them, or its value cannot be.
+    """
+    load_task_files(settings.task_file)
+    if not names:
+        several = (one for one in settings.options.values() if isinstance(one, tuple))
+        given = itertools.chain(settings.adapter, settings.data, *several)
+        if taken := next((one for one in given if one in TASKS), None):
+            raise ExtSubError(f"no task: {taken} was taken for a value of the option before it; write tasks first")
+        raise ExtSubError(f"no task: name one or more of {', '.join(TASKS)}")
+    for name in names:
+        if name not in TASKS:
+            raise ExtSubError(f"{brief(name)}: no such task; {_meant(name)} There are {', '.join(TASKS)}")
+    chosen = [TASKS[name] for name in dict.fromkeys(names)]
+    for task in chosen:
+        if settings.backend == "openai" and task.needs != "answers":
+            possible = ", ".join(name for name, one in TASKS.items() if one.needs == "answers")
+            raise ExtSubError(
+                f"--backend openai gives answers, and {task.name} needs likelihoods or a tokenizer: over a server one "
+                f"can ask {possible}"
+            )
+    check_options(chosen, TASKS.values(), settings)
+    _check_libraries(chosen, settings)
+    return chosen
+
+
+def _meant(name: str) -> str:
+    """What an unknown name may stand for."""
+    if close := difflib.get_close_matches(name, TASKS, n=1):
+        return f"did you mean {close[0]}?"
+    return " ".join(task.for_others.format(name=brief(name)) for task in TASKS.values() if task.for_others)
+
+
+def _check_libraries(tasks: Sequence[Task], settings: EvaluationSettings) -> None:
+    """What will be imported is installed."""
+    needed = {"peft": "evaluate", **({"openai": "openai"} if settings.url else {})}
+    for task in tasks:
+        needed |= task.libraries
+    for library, extra in needed.items():
+        check_installed(library, extra)
 
 
 def check_known(names: Iterable[str], where: str) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +23,23 @@ if TYPE_CHECKING:
     from extsub.inference.language_model import LanguageModel
 
 
+@dataclass(frozen=True)
+class AbilityOptions:
+    """What the harness runs."""
+
+    lm_eval: tuple[str, ...] = ()
+    """Tasks of lm-evaluation-harness, mmlu,gsm8k say."""
+
+
 def _read(settings: EvaluationSettings, data: str | None) -> Items:
     """One item for each task of the harness, which reads its own data.
 
     ``--data`` may name a folder of task files (YAML), which are then the only ones known.
     """
-    if not settings.lm_eval:
+    given = ",".join(settings.of(AbilityOptions).lm_eval)
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    if not names:
         raise ExtSubError("ability runs tasks of lm-evaluation-harness: name them, --lm-eval mmlu,gsm8k say")
-    names = [name.strip() for given in settings.lm_eval for name in given.split(",") if name.strip()]
     if data is not None and not located(data).is_dir():
         raise ExtSubError(f"--data {data}: ability expects a folder of task files (YAML)")
     folder = None if data is None else str(located(data).resolve())
@@ -140,7 +150,8 @@ TASK = Task(
     needs="likelihoods",
     libraries={"lm_eval": "ability"},
     folder_with="*.yaml",
-    settings=("lm_eval",),
+    options=AbilityOptions,
+    for_others="one of lm-evaluation-harness is ability --lm-eval {name}.",
     generates=True,
     is_whole=True,
 )

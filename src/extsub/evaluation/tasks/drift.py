@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extsub.data.instructions import has_answers
@@ -12,7 +13,7 @@ from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.task import Item, ItemResult, Items, Task, conversation, examples_of, questions_of
 from extsub.inference.requests import Question, request
-from extsub.models.adapter_handle import find
+from extsub.models.adapter_handle import AdapterHandle, find
 from extsub.models.prompts import ending
 
 if TYPE_CHECKING:
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
     from extsub.evaluation.evaluated_model import EvaluatedModel
     from extsub.inference.encoding import EncodedRequest
     from extsub.inference.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class DriftOptions:
+    """What is compared with."""
+
+    reference: str | None = None
+    """The adapter to compare with; the base unless given."""
 
 
 def _read(settings: EvaluationSettings, data: str | None) -> Items:
@@ -34,16 +43,27 @@ def _has_answers(data: str, settings: EvaluationSettings) -> bool:
 
 
 def _check_models(evaluated_models: Sequence[EvaluatedModel], settings: EvaluationSettings) -> None:
-    if settings.reference:
-        find(settings.reference)
+    reference = _reference(settings)
     for evaluated in evaluated_models:
-        if evaluated.adapter is None:
+        adapter = evaluated.adapter
+        if adapter is None:
             raise ExtSubError("drift compares an adapter with its base, or with --reference: give --adapter")
-        if evaluated.adapter.changes_base:
+        for one in (adapter, reference):
+            if one and one.changes_base:
+                raise ExtSubError(
+                    f"drift: {one.given} changes its base when it is loaded (PiSSA and the like): nothing is left to "
+                    "compare with"
+                )
+        if reference and reference.kind != adapter.kind:
             raise ExtSubError(
-                f"drift: {evaluated.adapter.given} changes its base when it is loaded (PiSSA and the like): nothing is "
-                "left to compare with"
+                f"--reference {reference.given} is {reference.kind} and {adapter.given} {adapter.kind}: two kinds "
+                "cannot be in one model; compare with the base (leave --reference out)"
             )
+
+
+def _reference(settings: EvaluationSettings) -> AdapterHandle | None:
+    name = settings.of(DriftOptions).reference
+    return find(name) if name else None
 
 
 def _questions(item: Item) -> list[Question]:
@@ -60,8 +80,11 @@ def _ask(
     from extsub.inference.encoding import encode
     from extsub.inference.language_model import switched_to
     from extsub.inference.log_likelihood import answer_logits, in_chunks, size_of
+    from extsub.models.attaching import attach_reference
 
-    reference = find(settings.reference) if settings.reference else None
+    reference = _reference(settings)
+    if reference:
+        attach_reference(model.module, reference)
     requests = {}
     for index, item in items.items():
         (question,) = _questions(item)
@@ -106,6 +129,8 @@ TASK = Task(
     measures={name: Measure(better="lower") for name in ("kl_first_token", "kl_per_token")},
     needs="likelihoods",
     questions=_questions,
-    settings=("field", "reference"),
+    settings=("field",),
+    options=DriftOptions,
+    not_swept=("reference",),
     check_models=_check_models,
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from extsub.errors import ExtSubError
-from extsub.evaluation.judges import QUESTIONS, check_judge, judge
+from extsub.evaluation.judges import QUESTIONS, JudgeOptions, check_judges, judge
 from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.style import is_evasive
@@ -37,9 +37,7 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
 
 
 def _check(settings: EvaluationSettings) -> tuple[str, ...]:
-    judges = {"--truth-judge": settings.truth_judge, "--info-judge": settings.info_judge}
-    notes = [check_judge(option, name, settings.judge_url) for option, name in judges.items()]
-    return tuple(dict.fromkeys(note for found in notes for note in found))
+    return check_judges(settings.of(JudgeOptions))
 
 
 def _ask(
@@ -58,9 +56,9 @@ def _question(item: Item) -> Question:
 
 
 def _judge(rows: Mapping[int, ItemResult], settings: EvaluationSettings) -> Iterator[tuple[int, ItemResult]]:
-    judges = {"truth": settings.truth_judge, "info": settings.info_judge}
+    judges = settings.of(JudgeOptions).judges
     asked = {index: (row["question"], row["answer"]) for index, row in rows.items()}
-    said = {name: judge(model, QUESTIONS[name], asked, settings) for name, model in judges.items() if model != "none"}
+    said = {name: judge(model, QUESTIONS[name], asked, settings) for name, model in judges.items()}
     for index, row in rows.items():
         verdicts = {name: verdict[index] for name, verdict in said.items()}
         scores = {name: float(verdict > 0.5) for name, verdict in verdicts.items()}
@@ -123,5 +121,6 @@ TASK = Task(
     questions=lambda item: [_question(item)],
     libraries={"sacrebleu": "evaluate", "rouge_score": "evaluate"},
     files=CSV_FILES,
-    settings=("max_new_tokens", "truth_judge", "info_judge", "judge_url"),
+    settings=("max_new_tokens",),
+    options=JudgeOptions,
 )
