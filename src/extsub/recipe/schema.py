@@ -13,8 +13,9 @@ from extsub.adapters.codecs import CODECS
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, operand, shell
 from extsub.files.reading import located
+from extsub.files.yaml import read_yaml
 from extsub.models.prompts import PromptOption
-from extsub.recipe.values import mapping_of, read_yaml, settings_of, text_of
+from extsub.recipe.values import mapping_of, settings_of, text_of
 from extsub.sweeping.settings import SweepSettings
 from extsub.training.settings import PEFT_TYPES, TrainingSettings
 
