@@ -57,10 +57,10 @@ def test_what_the_command_line_leaves_open_is_as_the_file_says() -> None:
 
 
 def test_what_it_says_wins() -> None:
-    settings = typed(
-        "--output typed --epochs 1 --kind lora --target-modules q_proj --quantize 8bit --config=train.yaml"
-    )
-    won = {"output": Path("typed"), "epochs": 1.0, "kind": "lora", "target_modules": ("q_proj",), "quantize": "8bit"}
+    words = "--output typed --field output=other --epochs 1 --kind lora --target-modules q_proj,v_proj --quantize 8bit"
+    settings = typed(f"{words} --config=train.yaml")
+    won: dict[str, Any] = {"output": Path("typed"), "field": {"output": "other"}, "epochs": 1.0}
+    won |= {"kind": "lora", "target_modules": ("q_proj", "v_proj"), "quantize": "8bit"}
     assert settings == TrainingSettings(**{**SAID, **won})
 
 

@@ -9,7 +9,6 @@ from cyclopts import CycloptsError
 
 from extsub.cli import adapters, chains, findings, models  # noqa: F401  their commands
 from extsub.cli.app import app
-from extsub.console.arguments import as_options
 from extsub.errors import ExtSubError
 from extsub.printing import to_stdout
 
@@ -22,11 +21,10 @@ def run_command(arguments: list[str]) -> None:
     Raises:
         ExtSubError: the command line is wrong, or the command ran into what a user can fix.
     """
-    tokens = as_options(arguments)
-    only_prints = not tokens or not PRINTED.isdisjoint(tokens)
+    only_prints = not arguments or not PRINTED.isdisjoint(arguments)
     try:
         with to_stdout() if only_prints else contextlib.nullcontext():
-            app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+            app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         command = " ".join(["extsub", *(error.command_chain or ())])
         raise ExtSubError(f"{' '.join(str(error).split())} Run '{command} --help'.") from error

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 
 from extsub.cli.app import DEFAULT, Printed, app
+from extsub.console.arguments import check_names
 from extsub.errors import ExtSubError
 
 INPUT = Parameter(group=Group("Input and output", sort_key=1))
@@ -55,7 +56,7 @@ def combine(
     operation_file
         A Python file of your own that registers an operation (docs/method.md); it is run.
     alpha
-        Strength: one for all anti-experts, or one for each (--alpha 0.5 1).
+        Strength: one for all anti-experts, or one for each in their order (--alpha 0.5 --alpha 1).
     rank
         Truncate the result to this rank, optimally, and report the error.
     dtype
@@ -80,6 +81,7 @@ def combine(
     from extsub.console import progress, summaries
 
     shown.begin()
+    check_names((expert, anti_expert, *more))
     load_operations([operation], operation_file)
     anti_experts = [load_adapter(name) for name in (anti_expert, *more)]
     result = combine(

@@ -1,15 +1,16 @@
-"""What people type, as cyclopts spells it: numbers below 0 are values, and an option may take several. And how help
-shows it."""
+"""What people type: what all commands take, how help shows it, and a strength in the wrong place."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 from cyclopts.help.formatters import DefaultFormatter
 
+from extsub.errors import ExtSubError
 from extsub.printing import be_quiet, print_json, to_stdout
 
 if TYPE_CHECKING:
@@ -63,55 +64,16 @@ def as_typed(default: Any) -> str | None:
     return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
-def as_options(tokens: list[str]) -> list[str]:
-    """The words of a command line, with ``--alpha``, ``--alphas`` and ``--field`` in one word with their values."""
-    return _spread_fields(_spread_alpha(_join_alphas(tokens)))
+def check_names(adapters: Iterable[str]) -> None:
+    """Refuse a strength among the adapters: of ``--alpha 1 0.5`` only the 1 belongs to --alpha.
 
-
-def _join_alphas(tokens: list[str]) -> list[str]:
-    """``--alphas -1:1:0.5`` to ``--alphas=-1:1:0.5``: a grid that begins below 0 is not an option."""
-    result: list[str] = []
-    for token in tokens:
-        if result and result[-1] == "--alphas" and token[:1] == "-" and token[1:2] in (".", *"0123456789"):
-            result[-1] = f"--alphas={token}"
-        else:
-            result.append(token)
-    return result
-
-
-def _spread_alpha(tokens: list[str]) -> list[str]:
-    """``--alpha 0.5 -1`` to ``--alpha=0.5 --alpha=-1``: as many values as follow, and adapters may follow them."""
-    result: list[str] = []
-    values = False
-    for token in tokens:
-        values = token == "--alpha" or (values and _is_number(token))
-        if token == "--alpha":
-            result.append(token)
-        elif values:
-            if result[-1] == "--alpha":
-                result.pop()
-            result.append(f"--alpha={token}")
-        else:
-            result.append(token)
-    return result
-
-
-def _spread_fields(tokens: list[str]) -> list[str]:
-    """``--field output=answer`` to ``--field.output=answer``, which is how cyclopts spells an entry of a mapping."""
-    result: list[str] = []
-    entries = False
-    for token in tokens:
-        entries = token == "--field" or (entries and "=" in token and not token.startswith("-"))
-        if token.startswith("--field="):
-            result.append(f"--field.{token.removeprefix('--field=')}")
-        elif token != "--field":
-            result.append(f"--field.{token}" if entries else token)
-    return result
-
-
-def _is_number(token: str) -> bool:
-    try:
-        float(token)
-    except ValueError:
-        return False
-    return True
+    Raises:
+        ExtSubError: a name is a number, and nothing is called so.
+    """
+    for name in adapters:
+        try:
+            float(name)
+        except ValueError:
+            continue
+        if not Path(name).exists():
+            raise ExtSubError(f"{name} is a number, not an adapter: if it is a strength, say --alpha {name}")
