@@ -74,7 +74,7 @@ def test_the_command_line_refuses_it_too(tmp_path: Path, extsub: Command, soon: 
         adapter_files.lora(tmp_path / name, rank_pattern={"q_proj": 3, "([a-z_.0-9]+)+!": 3})
     run = extsub("combine", "e", "a", "--output", "out")
     assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr.startswith("Error: a: the regular expressions in adapter_config.json, first '([a-z_.0-9]+)+!'")
+    assert run.stderr.startswith("Error: e: the regular expressions in adapter_config.json, first '([a-z_.0-9]+)+!'")
     assert not (tmp_path / "out").exists()
     assert "take more than 1 seconds" in extsub("inspect", "e").stdout
 

@@ -69,7 +69,10 @@ NO_ADAPTER = "is a number, not an adapter: if it is a strength, say --alpha"
         (["combine", "e", "-o", "o"], 'Error: Command "combine" parameter ANTI_EXPERT requires an argument.'),
         (["combine", "e", "none", "-o", "o"], "Error: none: no such folder, and not an adapter of the hub"),
         (["combine", "e", "a", "-o", "o", "--operation", "x"], "Error: operation must be one of ext-sub, subtract, "),
-        (["combine", "e", "a", "-o", "o", "--alpha", "x"], 'Error: Invalid value for --alpha: unable to convert "x"'),
+        (
+            ["combine", "e", "a", "-o", "o", "--alpha", "x"],
+            "Error: --alpha x: expected a number (0.5), or several with commas",
+        ),
         (["combine", "e", "a", "-o", "o", "--alpha", "1", "--alpha", "2"], "Error: 2 values of alpha for 1 anti-"),
         (["combine", "e", "a", "b", "--alpha", "1", "2", "-o", "o"], f"Error: 2 {NO_ADAPTER} 2\n"),
         (["combine", "--alpha", "1", "-0.5", "e", "a", "-o", "o"], f"Error: -0.5 {NO_ADAPTER} -0.5\n"),

@@ -1,16 +1,14 @@
-"""What people type: what all commands take, how help shows it, and a strength in the wrong place."""
+"""What all commands take, and how help shows it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 from cyclopts.help.formatters import DefaultFormatter
 
-from extsub.errors import ExtSubError
 from extsub.printing import be_quiet, print_json, to_stdout
 
 if TYPE_CHECKING:
@@ -62,18 +60,3 @@ def as_typed(default: Any) -> str | None:
     if default is None or default is False or default in ((), {}):
         return None
     return " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
-
-
-def check_names(adapters: Iterable[str]) -> None:
-    """Refuse a strength among the adapters: of ``--alpha 1 0.5`` only the 1 belongs to --alpha.
-
-    Raises:
-        ExtSubError: a name is a number, and nothing is called so.
-    """
-    for name in adapters:
-        try:
-            float(name)
-        except ValueError:
-            continue
-        if not Path(name).exists():
-            raise ExtSubError(f"{name} is a number, not an adapter: if it is a strength, say --alpha {name}")
