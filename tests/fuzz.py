@@ -35,7 +35,7 @@ import sweep_files
 from adapter_files import PREFIX
 from extsub import ExtSubError, combine, inspect, load_adapter, save_adapter
 from extsub.adapters import patterns
-from extsub.cli import _read_config
+from extsub.cli.config import read_config
 from extsub.combination.profile import read_profile
 from extsub.data.instructions import load_data, load_prompts
 from extsub.escaping import line
@@ -191,7 +191,7 @@ def recipes(folder: Path, edits: list[tuple[str, float, bytes]]) -> None:
     """YAML for ``run`` and for ``train --config``."""
     path, data = folder / "recipe.yaml", folder / "data.jsonl"
     data.write_text(json.dumps(ROW))
-    for target, content, read in (("recipe", RECIPE, read_recipe), ("config", TRAINING, _read_config)):
+    for target, content, read in (("recipe", RECIPE, read_recipe), ("config", TRAINING, read_config)):
         path.write_bytes(corrupted_files.spoil(content.replace(b"data.jsonl", str(data).encode()), edits))
         outcome(target, lambda read=read: read(path))
 

@@ -111,7 +111,7 @@ def vllm_reads(item: str) -> tuple[str, str]:
 
 @given(TEXT.filter(bool), TEXT.filter(bool), TEXT.filter(bool))
 def test_vllm_is_told_base_name_and_path(base: str, name: str, path: str) -> None:
-    text = serve_line(base, "--max-lora-rank 8", name, path)
+    text = serve_line(base, "--max-lora-rank 8", {name: path})
     assert is_seen(text)
     if all(one == line(one) for one in (base, name, path)):
         words = shlex.split(text)

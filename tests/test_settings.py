@@ -1,12 +1,14 @@
-"""What Python users naturally write is as good as what a field declares."""
+"""What people naturally type, or write in Python, is as good as what a field declares."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from conftest import Command
 from extsub import EvaluationSettings, GenerationSettings, SweepSettings, TrainingSettings, evaluate
 
 
@@ -45,3 +47,77 @@ def test_one_task_is_as_good_as_several(here: Path) -> None:
     settings = EvaluationSettings(adapter="lora", data="data", limit=2)  # type: ignore[arg-type]
     one, several = evaluate("halueval-qa", settings), evaluate(["halueval-qa"], settings)
     assert one[0]["tasks"] == several[0]["tasks"]
+
+
+def typed(words: str) -> Any:
+    """The settings that a command line makes."""
+    from extsub.cli import app
+
+    _, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    return bound.arguments["settings"]
+
+
+@pytest.mark.parametrize("given", ["a b", "a,b", "a --tasks b", "a, --tasks=b", ",a,,b,"])
+def test_what_takes_several_takes_commas_and_repeats(given: str) -> None:
+    settings = typed(f"sweep e x --output s --tasks {given} --operations amplify,add --search-over kinds,depth")
+    assert (settings.tasks, settings.operations) == (("a", "b"), ("amplify", "add"))
+    assert settings.search_over == ("kinds", "depth")
+
+
+def test_commas_alone_are_nothing(extsub: Command) -> None:
+    refused = extsub("sweep", "e", "x", "--output", "s", "--tasks", ",")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(
+        "Error: Invalid value for --tasks: expected one or more, with commas between them."
+    )
+
+
+def test_so_do_modules_and_reports(here: Path) -> None:
+    words = "--model base --data data/rows.jsonl --output o --kind ia3 --report-to none,tensorboard"
+    settings = typed(f"train {words} --target-modules k_proj,down_proj v_proj --feedforward-modules down_proj")
+    assert settings.target_modules == ("k_proj", "down_proj", "v_proj")
+    assert (settings.feedforward_modules, settings.report_to) == (("down_proj",), ("none", "tensorboard"))
+
+
+def test_a_path_may_hold_a_comma(here: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "a,b.jsonl"
+    rows.touch()
+    settings = typed(f"evaluate perplexity --adapter x,y z --adapter w --data {rows} {rows} --task-file t,u.py")
+    assert settings.adapter == ("x,y", "z", "w")
+    assert (settings.data, settings.task_file) == ((str(rows), str(rows)), ("t,u.py",))
+
+
+@pytest.mark.parametrize("given", ["-1:1:0.5", "-.5,1", "-2"])
+def test_a_grid_may_begin_below_0(given: str) -> None:
+    for words in (f"--alphas {given} --tasks a", f"--tasks a --alphas={given}"):
+        assert typed(f"sweep e x --output s {words}").alphas == given
+
+
+@pytest.mark.parametrize(
+    "given", ["instruction=q output=x,y=z", "instruction=q --field output=x,y=z", "instruction=q --field=output=x,y=z"]
+)
+def test_a_mapping_is_pairs_at_once_or_one_by_one(here: Path, given: str) -> None:
+    words = f"train --field {given} --model base --data data/rows.jsonl --output o"
+    assert typed(words).field == {"instruction": "q", "output": "x,y=z"}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("output", "Invalid value for --field: expected OURS=THEIRS (output=answer), found output; what is no "),
+        ("output=a output=b", "Invalid value for --field: output is there twice. Run"),
+        ("output=a --field output=b", "Invalid value for --field: output is there twice. Run"),
+    ],
+)
+def test_a_mapping_that_is_none(extsub: Command, given: str, message: str) -> None:
+    refused = extsub("train", "--model", "m", "--data", "d", "--output", "o", "--field", *given.split())
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert refused.stderr.startswith(f"Error: {message}")
+
+
+def test_one_spelling_of_a_mapping(extsub: Command) -> None:
+    refused = extsub("generate", "--model", "m", "--prompts", "p", "--output", "o.jsonl", "--field.prompt=a")
+    assert (refused.returncode, refused.stderr.partition(" Run")[0]) == (
+        2,
+        "Error: --field.prompt: say --field prompt=THEIRS.",
+    )

@@ -31,7 +31,7 @@ from extsub.adapters.reading import read_config
 from extsub.data.rows import read_rows
 from extsub.escaping import brief, shown
 from extsub.files.reading import read_bytes, read_json
-from extsub.recipe.values import read_yaml
+from extsub.files.yaml import read_yaml
 
 WEIGHTS, CONFIG, PICKLE = "adapter_model.safetensors", "adapter_config.json", "adapter_model.bin"
 HANGING = (
@@ -74,7 +74,7 @@ def test_the_command_line_refuses_it_too(tmp_path: Path, extsub: Command, soon: 
         adapter_files.lora(tmp_path / name, rank_pattern={"q_proj": 3, "([a-z_.0-9]+)+!": 3})
     run = extsub("combine", "e", "a", "--output", "out")
     assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr.startswith("Error: a: the regular expressions in adapter_config.json, first '([a-z_.0-9]+)+!'")
+    assert run.stderr.startswith("Error: e: the regular expressions in adapter_config.json, first '([a-z_.0-9]+)+!'")
     assert not (tmp_path / "out").exists()
     assert "take more than 1 seconds" in extsub("inspect", "e").stdout
 
@@ -388,7 +388,7 @@ def test_yaml_that_is_some(tmp_path: Path) -> None:
         ("learning-rate: 1\nlearning_rate: 2", "a name is there twice, once with - and once with _: keep one"),
         ("rank: !!map foo", "not YAML"),
         ("? [a]\n: 1", "not YAML"),
-        (f"{'x' * 900}: 1", "is not a setting of extsub train"),
+        (f"{'x' * 900}: 1", "is not known here; there are model, data, output, kind, "),
     ],
     ids=lambda one: one[:20],
 )

@@ -48,7 +48,7 @@ def test_combine_prints_a_summary(extsub: Command, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("pair")
 @pytest.mark.parametrize(
-    "alphas", [["--alpha", "0.5", "-1"], ["--alpha", "0.5", "--alpha", "-1"], ["--alpha=0.5", "--alpha=-1"]]
+    "alphas", [["--alpha", "0.5", "--alpha", "-1"], ["--alpha=0.5", "--alpha=-1"], ["--alpha", ".5", "--alpha=-1e0"]]
 )
 def test_json_has_everything_and_alpha_may_stand_anywhere(extsub: Command, tmp_path: Path, alphas: list[str]) -> None:
     done = extsub("combine", *alphas, "e", "a", "b", "-o", "out", "--operation", "contrast", "--json")
@@ -56,6 +56,9 @@ def test_json_has_everything_and_alpha_may_stand_anywhere(extsub: Command, tmp_p
     assert result == {"output": "out", **json.loads((tmp_path / "out" / "extsub.json").read_text())}
     assert [given["alpha"] for given in result["inputs"]] == [None, 0.5, -1.0]
     assert (result["operation"], result["rank"]) == ("contrast", 6)
+
+
+NO_ADAPTER = "is a number, not an adapter: if it is a strength, say --alpha"
 
 
 @pytest.mark.usefixtures("pair")
@@ -66,8 +69,13 @@ def test_json_has_everything_and_alpha_may_stand_anywhere(extsub: Command, tmp_p
         (["combine", "e", "-o", "o"], 'Error: Command "combine" parameter ANTI_EXPERT requires an argument.'),
         (["combine", "e", "none", "-o", "o"], "Error: none: no such folder, and not an adapter of the hub"),
         (["combine", "e", "a", "-o", "o", "--operation", "x"], "Error: operation must be one of ext-sub, subtract, "),
-        (["combine", "e", "a", "-o", "o", "--alpha", "x"], 'Error: Invalid value for --alpha: unable to convert "x"'),
-        (["combine", "e", "a", "-o", "o", "--alpha", "1", "2"], "Error: 2 values of alpha for 1 anti-expert: give"),
+        (
+            ["combine", "e", "a", "-o", "o", "--alpha", "x"],
+            "Error: --alpha x: expected a number (0.5), or several with commas",
+        ),
+        (["combine", "e", "a", "-o", "o", "--alpha", "1", "--alpha", "2"], "Error: 2 values of alpha for 1 anti-"),
+        (["combine", "e", "a", "b", "--alpha", "1", "2", "-o", "o"], f"Error: 2 {NO_ADAPTER} 2\n"),
+        (["combine", "--alpha", "1", "-0.5", "e", "a", "-o", "o"], f"Error: -0.5 {NO_ADAPTER} -0.5\n"),
         (["combine", "e", "a", "-o", "o", "--alpha", "nan"], "Error: alpha must be a finite number, found nan"),
         (["combine", "e", "a", "-o", "o", "--rank", "0"], "Error: rank must be above 0 and is for LoRA only, found 0"),
         (["combine", "e", "a", "-o", "e"], "Error: e is also an input: choose another output"),

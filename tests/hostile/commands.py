@@ -66,7 +66,10 @@ COMMANDS = {
     one.name: one
     for one in (
         Command("combine", COMBINE, resumes=False),
+        Command("combine strengths", f"{COMBINE} --alpha 0.5,1", resumes=False),
         Command("combine --overwrite", f"{COMBINE} --alpha 0.5 --overwrite", old="combine", resumes=False),
+        Command("combine strengths --overwrite", f"{COMBINE} --alpha 1,2 --overwrite", old="combine strengths",
+                resumes=False),
         Command("train", f"{TRAIN} --checkpoint-steps 2 --dtype float32", again="--resume"),
         Command("evaluate", f"{EVALUATE} --toxicity-model judge --max-new-tokens 6"),
         Command("generate", f"generate --model base --adapter lora --prompts prompts.jsonl --max-new-tokens 6 "

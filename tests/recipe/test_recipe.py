@@ -428,7 +428,7 @@ def test_each_anti_expert_may_have_a_strength_of_its_own(here: Path, run: Callab
         "sweep-wrong": 0.5,
         "sweep-loud": 2,
     }
-    words = "combine out/expert out/anti-wrong out/anti-loud --alpha 0.5 2 --rank 6 -o by-hand"
+    words = "combine out/expert out/anti-wrong out/anti-loud --alpha 0.5 --alpha 2 --rank 6 -o by-hand"
     assert extsub(*words.split()).returncode == 0
     weights = (Path(folder, "adapter_model.safetensors").read_bytes() for folder in ("by-hand", "out/result"))
     assert next(weights) == next(weights)

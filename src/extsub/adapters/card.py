@@ -112,17 +112,23 @@ def use(base: str | None, task: str | None, name: str, vllm: str | None, deficie
         "",
     ]
     if vllm is not None and not deficiency:
-        lines += ["```console", f"$ {serve_line(called, vllm, name, name)}", "```", ""]
+        lines += ["```console", f"$ {serve_line(called, vllm, {name: name})}", "```", ""]
     return lines
 
 
-def serve_line(base: str | None, flags: str, name: str, path: str) -> str:
-    """How vLLM serves the adapter in ``path`` under ``name``."""
+def serve_line(base: str | None, flags: str, adapters: Mapping[str, str]) -> str:
+    """How vLLM serves adapters, each under its name: ``{name: path}``."""
+    together = ["--max-loras", str(len(adapters))] if len(adapters) > 1 else []  # in one batch, which is 1 otherwise
+    modules = [_lora_module(name, path) for name, path in adapters.items()]
+    words = ["vllm", "serve", operand(base or "BASE_MODEL"), "--enable-lora", *flags.split(), *together]
+    return shell([*words, "--lora-modules", *modules])
+
+
+def _lora_module(name: str, path: str) -> str:
     module = f"{name}={path}"
     if "," in module or module.count("=") > 1 or module.startswith("-"):  # vLLM's parser would split it elsewhere
-        module = json.dumps({"name": name, "path": path})
-    words = ["vllm", "serve", operand(base or "BASE_MODEL"), "--enable-lora", *flags.split(), "--lora-modules", module]
-    return shell(words)
+        return json.dumps({"name": name, "path": path})
+    return module
 
 
 def _origin(record: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ adapter; what was written is read again and checked before it appears under its 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -21,7 +22,7 @@ from extsub.adapters.writing import Part, PartProgress, write_safetensors
 from extsub.arrays import Array, DType, rounded, without_numbers
 from extsub.errors import ExtSubError
 from extsub.escaping import to_json
-from extsub.files.staging import check_output, staged
+from extsub.files.staging import check_output, staged, strength_folder
 
 
 class CombinedRecord(TypedDict, total=False):
@@ -74,35 +75,77 @@ def save_adapter(
     Raises:
         ExtSubError: the output exists, the disk refuses, or a number does not fit the dtype.
     """
-    sources = [adapter.source] if adapter.source else []
-    sources += adapter.origin.sources() if adapter.origin else []
+    output = _checked(output, [adapter], overwrite)
+    with staged(output) as folder:
+        return _write(adapter, folder, output, progress)
+
+
+def save_strengths(
+    results: Mapping[float, Adapter],
+    output: str | PathLike[str],
+    *,
+    overwrite: bool = False,
+    progress: Callable[[str], PartProgress] = lambda _: iter,
+) -> dict[str, CombinedRecord]:
+    """Write results that differ in their strength alone, each into a folder of its own in ``output``: all or nothing.
+
+    Args:
+        results: by strength. Each folder, ``alpha-0.5`` say, holds what `save_adapter` writes under this name.
+        progress: makes the ``progress`` of `save_adapter` for a folder of what is done: ``combining alpha-0.5``.
+
+    Returns:
+        what ``extsub.json`` of each folder holds, by its name
+
+    Raises:
+        ExtSubError: as `save_adapter`; nothing is there then.
+    """
+    output = _checked(output, results.values(), overwrite)
+    records = {}
+    with staged(output) as folder:
+        for alpha, adapter in results.items():
+            name = strength_folder(alpha)
+            (folder / name).mkdir()
+            records[name] = _write(adapter, folder / name, output / name, progress(f"combining {name}"))
+    return records
+
+
+def _checked(output: str | PathLike[str], adapters: Iterable[Adapter], overwrite: bool) -> Path:
     try:
-        output = _plain_path(output)
-        check_output(output, [source.folder for source in sources], overwrite)
+        plain = _plain_path(output)
+        check_output(plain, [source.folder for each in adapters for source in _sources(each)], overwrite)
     except (OSError, RuntimeError) as error:  # a name too long, ~nobody
         raise ExtSubError(f"the output cannot be written: {error}") from error
+    return plain
+
+
+def _sources(adapter: Adapter) -> list[Source]:
+    own = [adapter.source] if adapter.source else []
+    return [*own, *(adapter.origin.sources() if adapter.origin else ())]
+
+
+def _write(adapter: Adapter, folder: Path, output: Path, progress: PartProgress) -> CombinedRecord:
+    """Fill ``folder``, which is to become ``output``."""
     codec = CODECS[adapter.kind]
-    template, notes = common_template([(source.label, source.folder) for source in sources])
-    with staged(output) as folder:
-        dtype, size, seen = _write_tensors(adapter, folder / SAFETENSORS, output, progress)
-        _write_json(folder / CONFIG, codec.encode(adapter))
-        written = decode(Source(str(output), folder, folder / CONFIG, folder / SAFETENSORS))
-        record: dict[str, Any] = {
-            "format": FORMAT,
-            "kind": adapter.kind,
-            "base_model": adapter.base,
-            "template": template,
-            "modules": len(adapter.modules),
-            "rank": adapter.rank if codec.ranked else None,
-            "dtype": dtype.name,
-            "bytes": size,
-        }
-        if adapter.origin:
-            record |= adapter.origin.figures(seen) | {"verification": adapter.origin.verify(written, seen)}
-        record["notes"] = [*adapter.notes, *notes, *(adapter.origin.notes(dtype, seen) if adapter.origin else ())]
-        record["versions"] = {name: version(name) for name in ("extsub", "numpy", "safetensors")}
-        _write_json(folder / PROVENANCE, record)
-        (folder / CARD).write_text(model_card(adapter, record, output.name), encoding="utf-8")
+    template, notes = common_template([(source.label, source.folder) for source in _sources(adapter)])
+    dtype, size, seen = _write_tensors(adapter, folder / SAFETENSORS, output, progress)
+    _write_json(folder / CONFIG, codec.encode(adapter))
+    written = decode(Source(str(output), folder, folder / CONFIG, folder / SAFETENSORS))
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "kind": adapter.kind,
+        "base_model": adapter.base,
+        "template": template,
+        "modules": len(adapter.modules),
+        "rank": adapter.rank if codec.ranked else None,
+        "dtype": dtype.name,
+        "bytes": size,
+    }
+    if adapter.origin:
+        record |= adapter.origin.figures(seen) | {"verification": adapter.origin.verify(written, seen)}
+    record["notes"] = [*adapter.notes, *notes, *(adapter.origin.notes(dtype, seen) if adapter.origin else ())]
+    record["versions"] = {name: version(name) for name in ("extsub", "numpy", "safetensors")}
+    _write_json(folder / PROVENANCE, record)
+    (folder / CARD).write_text(model_card(adapter, record, output.name), encoding="utf-8")
     return cast("CombinedRecord", record)
 
 

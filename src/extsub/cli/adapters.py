@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter
 
 from extsub.cli.app import DEFAULT, Printed, app
+from extsub.console.strengths import ALPHA, check_names, print_strengths, strengths_of
 from extsub.errors import ExtSubError
 
 INPUT = Parameter(group=Group("Input and output", sort_key=1))
@@ -24,7 +25,7 @@ def combine(
     output: Annotated[Path, INPUT, Parameter(name=["--output", "-o"])],
     operation: Annotated[str, METHOD] = "ext-sub",
     operation_file: Annotated[tuple[str, ...], METHOD] = (),
-    alpha: Annotated[list[float] | None, METHOD, Parameter(consume_multiple=False, show_default="1")] = None,
+    alpha: Annotated[tuple[str, ...], METHOD, ALPHA] = (),
     rank: Annotated[int | None, METHOD] = None,
     dtype: Annotated[Literal["auto", "float32", "float16", "bfloat16"], INPUT] = "auto",
     missing_modules: Annotated[Literal["error", "zero"], REFUSALS] = "error",
@@ -48,14 +49,15 @@ def combine(
     more
         More anti-experts.
     output
-        The folder to write.
+        The folder to write; with several strengths it gets a folder for each, alpha-0.5 say.
     operation
         What to do with each row: ext-sub is the paper's; subtract, add, contrast and amplify are its baselines and
         controls.
     operation_file
         A Python file of your own that registers an operation (docs/method.md); it is run.
     alpha
-        Strength: one for all anti-experts, or one for each (--alpha 0.5 1).
+        Strength: one for all anti-experts, or one for each in their order (--alpha 0.5 --alpha 1). With commas
+        (--alpha 0.5,1,1.5) as many results, each at one of them.
     rank
         Truncate the result to this rank, optimally, and report the error.
     dtype
@@ -74,29 +76,42 @@ def combine(
         Replace an output that extsub wrote.
     """
     from extsub.adapters.load import load_adapter
-    from extsub.adapters.save import save_adapter
+    from extsub.adapters.save import save_adapter, save_strengths
     from extsub.combination.combine import combine, load_operations
     from extsub.combination.profile import read_profile
     from extsub.console import progress, summaries
 
     shown.begin()
+    check_names((expert, anti_expert, *more))
+    strengths = strengths_of(alpha)
+    if deficiency and len(strengths) > 1:
+        raise ExtSubError("--deficiency: d is the same at every alpha: write it once, without --alpha")
     load_operations([operation], operation_file)
-    anti_experts = [load_adapter(name) for name in (anti_expert, *more)]
-    result = combine(
-        load_adapter(expert),
-        *anti_experts,
-        operation=operation,
-        alpha=alpha or 1.0,
-        rank=rank,
-        dtype=dtype,
-        missing_modules=missing_modules,
-        modules_to_save=modules_to_save,
-        base_model=base_model,
-        deficiency=deficiency,
-        profile=read_profile(profile) if profile else None,
-    )
-    record = save_adapter(result, output, overwrite=overwrite, progress=progress.parts("combining"))
-    shown.result({"output": str(output), **record}, lambda: summaries.print_record(output, record, expert))
+    adapters = [load_adapter(name) for name in (expert, anti_expert, *more)]
+    factors = read_profile(profile) if profile else None
+    results = {
+        alphas[0]: combine(
+            *adapters,
+            operation=operation,
+            alpha=alphas,
+            rank=rank,
+            dtype=dtype,
+            missing_modules=missing_modules,
+            modules_to_save=modules_to_save,
+            base_model=base_model,
+            deficiency=deficiency,
+            profile=factors,
+        )
+        for alphas in strengths
+    }
+    if len(results) == 1:
+        (result,) = results.values()
+        record = save_adapter(result, output, overwrite=overwrite, progress=progress.parts("combining"))
+        shown.result({"output": str(output), **record}, lambda: summaries.print_record(output, record, expert))
+        return
+    records = save_strengths(results, output, overwrite=overwrite, progress=progress.parts)
+    written = [{"output": str(output / name), **record} for name, record in records.items()]
+    shown.result(written, lambda: print_strengths(output, records, expert))
 
 
 @app.command(help_epilogue="Example: extsub inspect expert anti-expert --plot pair.png")

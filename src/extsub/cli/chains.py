@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from extsub.cli.app import DEFAULT, Printed, app
 from extsub.distributed import is_main_process
 from extsub.extras import need
+from extsub.settings import COMMAS
 
 
 @app.command(
@@ -51,7 +53,7 @@ def run(recipe: Path, /, *, dry_run: bool = False, shown: Printed = DEFAULT) -> 
 def demo(
     *,
     model: str | None = None,
-    seed: tuple[int, ...] = (0,),
+    seed: Annotated[tuple[int, ...], COMMAS] = (0,),
     output: Path = Path("demo"),
     shown: Printed = DEFAULT,
 ) -> None:

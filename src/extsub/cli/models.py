@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from extsub.cli.app import DEFAULT, Printed, app
+from extsub.cli.config import from_file
 from extsub.cli.task_options import TaskOptions
 from extsub.distributed import is_main_process
 from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
@@ -18,8 +19,9 @@ from extsub.training.settings import RUN, TrainingSettings
 
 
 @app.command(
+    config=from_file,
     help_epilogue="Example: extsub train --model owner/name --data good.jsonl --output expert --dry-run\n"
-    "Several GPUs or machines: accelerate launch -m extsub train ..."
+    "Several GPUs or machines: accelerate launch -m extsub train ...",
 )
 def train(
     settings: Annotated[TrainingSettings, Parameter(name="*")],

@@ -23,12 +23,16 @@ MOST_ROWS = 20
 """The most rows of a table; --json has all."""
 
 
-def print_end(written: Sequence[str | Path], *then: Sequence[str | Path]) -> None:
-    """The end of a summary: which files were written, and commands to go on with, in the user's words."""
+def print_end(written: Sequence[str | Path], *then: str | Sequence[str | Path]) -> None:
+    """The end of a summary: which files were written, and commands to go on with, in the user's words.
+
+    Args:
+        then: the words of a command of extsub, or the line of another program's.
+    """
     if written:
         say(f"written: {', '.join(map(str, written))}")
     for command in then:
-        say(f"next:    {shell(('extsub', *map(str, command)))}")
+        say(f"next:    {command if isinstance(command, str) else shell(('extsub', *map(str, command)))}")
 
 
 def print_plan(plan: dict[str, Any]) -> None:
@@ -138,7 +142,7 @@ def _truncation(truncation: dict[str, Any]) -> str:
 def _serve(output: Path, record: Mapping[str, Any]) -> str:
     if "problem" in record["serve"]:
         return f"no: {record['serve']['problem']}"
-    return serve_line(record["base_model"], record["serve"]["vllm"], output.resolve().name, str(output))
+    return serve_line(record["base_model"], record["serve"]["vllm"], {output.resolve().name: str(output)})
 
 
 def print_inspection(info: AdapterInfo | PairInfo, adapter: str, anti_expert: str | None, plot: Path | None) -> None:

@@ -14,7 +14,7 @@ from extsub.files.reading import located
 from extsub.files.writing import check_writable
 from extsub.models.base import Dtype, find_model
 from extsub.models.prompts import Prompt, PromptOption
-from extsub.settings import accept_plain_values, json_values, typed_values
+from extsub.settings import PAIRS, accept_plain_values, json_values, typed_values
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -45,7 +45,7 @@ class Asking:
     """Sequences at once; auto begins with many and halves when memory runs out."""
     dtype: Annotated[Dtype, MODEL] = "auto"
     """Of the weights; auto is bfloat16 on a GPU that has it, else float32."""
-    field: Annotated[dict[str, str], DATA] = field(default_factory=dict)
+    field: Annotated[dict[str, str], DATA, PAIRS] = field(default_factory=dict)
     """What the data calls a field, for files of your own: --field instruction=question."""
     backend: Annotated[Backend, SERVER] = "transformers"
     """openai: answers come from the server at --url."""

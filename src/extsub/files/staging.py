@@ -17,6 +17,13 @@ MARK = "extsub.json"
 OUR_FILES = frozenset({MARK, "adapter_config.json", "adapter_model.safetensors", "README.md"})
 TRAINING_FILES = frozenset({"training.json", "loss.png", "runs"})
 """What lies beside a trained adapter, too."""
+STRENGTH = "alpha-"
+"""How the folder of each strength begins, in an output that has several."""
+
+
+def strength_folder(alpha: float) -> str:
+    """The name of the folder of one strength, ``alpha-0.5`` say."""
+    return f"{STRENGTH}{alpha:.10g}"
 
 
 def check_output(output: Path, inputs: Iterable[Path], overwrite: bool) -> None:
@@ -33,13 +40,24 @@ def check_output(output: Path, inputs: Iterable[Path], overwrite: bool) -> None:
             raise ExtSubError(f"{output} and the input {folder} lie inside one another: choose another output")
     check_place(output)
     check_can_appear(output)
-    existing = {path.name for path in output.iterdir()} if output.exists() else set()
-    if existing and not overwrite:
+    if not output.exists() or not any(output.iterdir()):
+        return
+    if not overwrite:
         raise ExtSubError(f"{output} already exists: choose another output, or pass --overwrite to replace it")
-    if existing and MARK not in existing:
-        raise ExtSubError(f"{output} was not written by extsub (it has no {MARK}): choose another output")
-    if foreign := sorted(existing - OUR_FILES):
-        raise ExtSubError(f"{output} holds files that extsub did not write, first {foreign[0]}: choose another output")
+    for folder in _folders(output):
+        existing = {path.name for path in folder.iterdir()}
+        if MARK not in existing:
+            raise ExtSubError(f"{folder} was not written by extsub (it has no {MARK}): choose another output")
+        if foreign := sorted(existing - OUR_FILES):
+            said = f"{folder} holds files that extsub did not write, first {foreign[0]}"
+            raise ExtSubError(f"{said}: choose another output")
+
+
+def _folders(output: Path) -> list[Path]:
+    """Where the adapters of an output lie: in it, or in a folder for each strength and nothing else."""
+    inside = sorted(output.iterdir())
+    several = all(path.name.startswith(STRENGTH) and path.is_dir() and not path.is_symlink() for path in inside)
+    return inside if inside and several else [output]
 
 
 def check_place(output: Path) -> None:
@@ -124,10 +142,11 @@ def _make_folder(folder: Path) -> None:
 
 def _clear(folder: Path, names: frozenset[str] | None) -> None:
     """Remove what a killed run left, and nothing of anybody else's."""
-    left_over = sorted(folder.iterdir())
-    if names is not None and (foreign := [path.name for path in left_over if path.name not in names]):
-        raise ExtSubError(f"{folder} holds files that extsub did not write, first {foreign[0]}: move it away")
-    for path in left_over:
+    for inside in _folders(folder):
+        found = [path.name for path in sorted(inside.iterdir())]
+        if names is not None and (foreign := [name for name in found if name not in names]):
+            raise ExtSubError(f"{inside} holds files that extsub did not write, first {foreign[0]}: move it away")
+    for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -136,7 +155,7 @@ def _clear(folder: Path, names: frozenset[str] | None) -> None:
 
 def _sync(folder: Path) -> None:
     """Wait until the files are on the disk, so that a power cut after the rename cannot leave empty ones."""
-    for path in (*folder.iterdir(), folder):
+    for path in (*folder.rglob("*"), folder):
         _fsync(path)
 
 

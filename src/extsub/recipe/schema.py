@@ -15,8 +15,9 @@ from extsub.escaping import brief, operand, shell
 from extsub.evaluation.options import known_options
 from extsub.evaluation.tasks import TASKS, load_task_files
 from extsub.files.reading import located
+from extsub.files.yaml import read_yaml
 from extsub.models.prompts import PromptOption
-from extsub.recipe.values import mapping_of, read_yaml, settings_of, text_of
+from extsub.recipe.values import mapping_of, settings_of, text_of
 from extsub.sweeping.settings import SweepSettings, swept_tasks
 from extsub.training.settings import PEFT_TYPES, TrainingSettings
 

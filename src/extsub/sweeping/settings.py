@@ -12,13 +12,15 @@ from extsub.errors import ExtSubError
 from extsub.evaluation.settings import ASKING, DATA, MODEL, Backend, EvaluationSettings
 from extsub.models.base import Dtype  # noqa: F401
 from extsub.models.prompts import PromptOption  # noqa: F401  cyclopts looks here for the names in inherited types
-from extsub.settings import option
+from extsub.settings import COMMAS, PAIRS, option  # noqa: F401
 
 if TYPE_CHECKING:
     from extsub.evaluation.task import Task
 
 RESULT, TABLE, PROFILE = "sweep.json", "sweep.csv", "profile.json"
 """What a sweep writes into its folder."""
+SWEPT = ("ext-sub", "subtract", "contrast", "amplify", "negated", "random")
+"""What a sweep tries unless told otherwise."""
 Rule = Literal["one-se", "best"]
 """The rule of a choice: the smallest strength that is as good as the best as far as one can tell, or the best."""
 FORMAT = 1
@@ -37,7 +39,7 @@ class SweepSettings(EvaluationSettings):
 
     model: Annotated[str | None, MODEL] = None
     """The base model: a folder or hub id; the base that the expert names unless given."""
-    tasks: Annotated[tuple[str, ...], GRID]
+    tasks: Annotated[tuple[str, ...], GRID, COMMAS]
     """Benchmarks, the deficiency's first: truthfulqa-mc perplexity."""
     adapter: Annotated[tuple[str, ...], NOT_HERE] = ()
     backend: Annotated[Backend, NOT_HERE] = "transformers"
@@ -46,10 +48,10 @@ class SweepSettings(EvaluationSettings):
     """Folder for what it finds: sweep.json, sweep.csv, and every position's results.json and items."""
     seed: Annotated[int, ASKING] = 0
     """Of the halves, the random control, the search, --limit and the intervals."""
-    operations: Annotated[tuple[str, ...], GRID] = ("ext-sub", "subtract", "contrast", "amplify", "negated", "random")
+    operations: Annotated[tuple[str, ...], GRID, COMMAS] = SWEPT
     """Of them negated is the anti-expert alone with the sign turned, and random ext-sub with a random anti-expert of
     equal row norms: controls."""
-    alphas: Annotated[str, GRID] = "0:3:0.25"
+    alphas: Annotated[str, GRID, Parameter(allow_leading_hyphen=True)] = "0:3:0.25"
     """FROM:TO:STEP, or values: 0.5,1,2."""
     score: Annotated[str | None, GRID] = None
     """What to choose by, toxicity.toxic_share say; the first task's own unless given (mc2 of truthfulqa-mc)."""
@@ -59,14 +61,11 @@ class SweepSettings(EvaluationSettings):
     """The smallest α within one standard error of the best score, or the best: one-se does not chase noise."""
     search: Annotated[int, GRID] = 0
     """So many further strengths, proposed by Optuna from what the others scored, within the same budget."""
-    search_over: Annotated[tuple[Literal["alpha", "kinds", "depth"], ...], GRID] = ("alpha",)
+    search_over: Annotated[tuple[Literal["alpha", "kinds", "depth"], ...], GRID, COMMAS] = ("alpha",)
     """What --search varies: one alpha, or one for each kind of module (q_proj, ...), and a slope along the depth."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("tasks", "operations"):  # a,b is as good as a b
-            values = tuple(one for given in getattr(self, name) for one in given.split(",") if one)
-            object.__setattr__(self, name, values)
         if self.search < 0:
             raise ExtSubError(f"--search {self.search}: expected 0 or more")
         if self.output is None:

@@ -14,7 +14,7 @@ from extsub.errors import ExtSubError
 from extsub.files.writing import check_writable
 from extsub.models.base import find_model
 from extsub.models.prompts import TemplateOption
-from extsub.settings import accept_plain_values, option
+from extsub.settings import COMMAS, PAIRS, accept_plain_values, option
 
 Kind = Literal["lora", "ia3", "prefix", "p-tuning", "prompt"]
 PEFT_TYPES: dict[Kind, str] = {
@@ -65,7 +65,7 @@ class TrainingSettings:
     kind: Annotated[Kind, ADAPTER] = "lora"
     """What to train."""
 
-    field: Annotated[dict[str, str] | None, WHAT] = None
+    field: Annotated[dict[str, str] | None, WHAT, PAIRS] = None
     """What the data calls our fields: instruction=question output=right_answer."""
 
     template: Annotated[TemplateOption, WHAT] = "auto"
@@ -108,10 +108,10 @@ class TrainingSettings:
     lora_dropout: Annotated[float, ADAPTER] = 0.05
     """LoRA's."""
 
-    target_modules: Annotated[tuple[str, ...] | None, ADAPTER] = None
+    target_modules: Annotated[tuple[str, ...] | None, ADAPTER, COMMAS] = None
     """Modules to adapt (LoRA, IA3), or all-linear; PEFT's choice for the architecture unless given."""
 
-    feedforward_modules: Annotated[tuple[str, ...] | None, ADAPTER] = None
+    feedforward_modules: Annotated[tuple[str, ...] | None, ADAPTER, COMMAS] = None
     """Those of the target modules whose input IA3 scales instead of their output."""
 
     virtual_tokens: Annotated[int, ADAPTER] = 2
@@ -132,7 +132,7 @@ class TrainingSettings:
     checkpoint_steps: Annotated[int, RUN] = 50
     """Save what --resume needs after as many steps; the last two are kept."""
 
-    report_to: Annotated[tuple[str, ...], RUN] = ()
+    report_to: Annotated[tuple[str, ...], RUN, COMMAS] = ()
     """Where transformers should report too: tensorboard, wandb, ..."""
 
     def __post_init__(self) -> None:
