@@ -388,7 +388,7 @@ def test_an_option_that_sweeps_share_goes_to_those_that_ask_its_task(
     monkeypatch.chdir(here)
     own = {
         "wrong": {"tasks": "toxicity", "toxicity-model": "owner/own"},
-        "loud": {"tasks": "truthfulqa-gen,toxicity", "truth_judge": "none"},
+        "loud": {"tasks": ["truthfulqa-gen", "toxicity"], "truth_judge": "none"},
     }
     anti_experts = {name: {"data": "bad.jsonl", "sweep": one} for name, one in own.items()}
     shared = {"operations": "ext-sub", "toxicity_model": "owner/shared", "info-judge": "none"}
