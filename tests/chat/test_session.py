@@ -31,19 +31,8 @@ NEW = 24
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base, and for each of two kinds an expert and two anti-experts."""
-    folder = tmp_path_factory.mktemp("session")
-    base = tiny_models.llama(folder / "base", max_position_embeddings=512)
-    for number, name in enumerate(("expert", "anti", "other"), start=1):
-        reference.adapter(base, folder / name, "lora", seed=number)
-        reference.adapter(base, folder / f"prefix-{name}", "prefix", seed=number)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def dial(folder: Path) -> Session:
-    return Session.open([folder / "expert", folder / "anti", folder / "other"])
+def dial(experts: Path) -> Session:
+    return Session.open([experts / "expert", experts / "anti", experts / "other"])
 
 
 def text(reply: Iterator[str]) -> str:
@@ -58,8 +47,8 @@ def greedy(folder: Path, adapter: Path | None, prompt: str = PROMPT, most: int =
 
 
 @pytest.mark.parametrize("kind", ["", "prefix-"])
-def test_every_position_says_what_the_saved_adapter_says(folder: Path, tmp_path: Path, kind: str) -> None:
-    expert, anti = folder / f"{kind}expert", folder / f"{kind}anti"
+def test_every_position_says_what_the_saved_adapter_says(experts: Path, tmp_path: Path, kind: str) -> None:
+    expert, anti = experts / f"{kind}expert", experts / f"{kind}anti"
     session = Session.open([expert, anti])
     assert session.position.label == "ext-sub-1"
     said = {}
@@ -73,35 +62,36 @@ def test_every_position_says_what_the_saved_adapter_says(folder: Path, tmp_path:
             (path / "adapter_model.safetensors").read_bytes() for path in (tmp_path / operation, tmp_path / "again")
         )
         assert written == expected
-        assert said[operation] == greedy(folder, tmp_path / operation)
+        assert said[operation] == greedy(experts, tmp_path / operation)
     for start, adapter in (("base", None), ("expert", expert), ("anti-expert", anti), ("base", None)):
         session.set(start)
         said[start] = text(session.stream(QUESTION, NEW))
-        assert said[start] == greedy(folder, adapter)
+        assert said[start] == greedy(experts, adapter)
     assert len(set(said.values())) == len(said)
 
 
-def test_anti_experts_have_one_strength_or_one_each(folder: Path, dial: Session, tmp_path: Path) -> None:
+def test_anti_experts_have_one_strength_or_one_each(experts: Path, dial: Session, tmp_path: Path) -> None:
     dial.set("ext-sub", [0.5, 2.0])
     assert dial.position.label == "ext-sub-0.5-2"
     record = dial.save(tmp_path / "two")
     assert [one["alpha"] for one in record["inputs"]] == [None, 0.5, 2.0]
-    assert text(dial.stream(QUESTION, NEW)) == greedy(folder, tmp_path / "two")
+    assert text(dial.stream(QUESTION, NEW)) == greedy(experts, tmp_path / "two")
     dial.set("ext-sub", 0.7)
     assert [one["alpha"] for one in dial.save(tmp_path / "one")["inputs"]] == [None, 0.7, 0.7]
-    assert text(dial.stream(QUESTION, NEW)) == greedy(folder, tmp_path / "one")
+    assert text(dial.stream(QUESTION, NEW)) == greedy(experts, tmp_path / "one")
 
 
-@pytest.mark.parametrize("adapter", [None, "expert", "prefix-expert"])
-@pytest.mark.parametrize("prompt", ["extsub", "qa", "none"])
+@pytest.mark.parametrize(
+    ("adapter", "prompt"), [(None, "extsub"), ("expert", "qa"), ("expert", "none"), ("prefix-expert", "extsub")]
+)
 def test_pieces_are_the_answer_that_generate_writes(
-    folder: Path, extsub: Command, adapter: str | None, prompt: str
+    experts: Path, extsub: Command, adapter: str | None, prompt: str
 ) -> None:
     Path("prompts.txt").write_text(f"{QUESTION}\nParis, 東京 — Émile\n")
-    options = ["--adapter", folder / adapter] if adapter else []
+    options = ["--adapter", experts / adapter] if adapter else []
     asked = ["--prompts", "prompts.txt", "--output", "out.jsonl", "--prompt", prompt, "--max-new-tokens", 60]
-    done(extsub("generate", "--model", folder / "base", *options, *asked))
-    session = Session.open([folder / adapter] if adapter else [], str(folder / "base"), prompt=prompt)
+    done(extsub("generate", "--model", experts / "base", *options, *asked))
+    session = Session.open([experts / adapter] if adapter else [], str(experts / "base"), prompt=prompt)
     for row, question in zip(rows_of(Path("out.jsonl")), Path("prompts.txt").read_text().splitlines(), strict=True):
         reply = session.stream(question, 60)
         pieces = list(reply)
@@ -131,10 +121,10 @@ def test_a_character_comes_when_its_last_byte_does(tmp_path: Path) -> None:
     ],
 )
 def test_what_ends_an_answer_is_never_shown(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, prompt: Prompt, said: str, expected: str
+    experts: Path, monkeypatch: pytest.MonkeyPatch, prompt: Prompt, said: str, expected: str
 ) -> None:
     """A mark of several tokens, of which no piece shows the beginning."""
-    with load_base(find_model(str(folder / "base")), "float32").with_adapter(None) as model:
+    with load_base(find_model(str(experts / "base")), "float32").with_adapter(None) as model:
         model.tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }} [/end]{% endfor %}"
         tokens = model.tokenizer(said, add_special_tokens=False)["input_ids"]
         monkeypatch.setattr(streaming, "_tokens", lambda *_: (token for token in tokens))
@@ -145,11 +135,11 @@ def test_what_ends_an_answer_is_never_shown(
     assert reply.finished == (expected != said.strip())
 
 
-def test_a_conversation_is_asked_with_what_was_said(folder: Path, dial: Session) -> None:
+def test_a_conversation_is_asked_with_what_was_said(experts: Path, dial: Session) -> None:
     dial.set("expert")
     messages = [Message("user", "Who?"), Message("assistant", "nobody"), Message("user", QUESTION)]
     prompt = f"<|user|>\nWho?\n<|assistant|>\nnobody</s>\n{PROMPT}"
-    assert text(dial.stream(messages, NEW)) == greedy(folder, folder / "expert", prompt)
+    assert text(dial.stream(messages, NEW)) == greedy(experts, experts / "expert", prompt)
 
 
 def test_the_oldest_turns_go_when_the_context_is_full(dial: Session) -> None:
@@ -183,19 +173,19 @@ def test_an_answer_that_is_left_ends(dial: Session) -> None:
     assert text(dial.stream(QUESTION, NEW)) == whole
 
 
-def test_a_model_that_breaks_while_it_answers_is_told(folder: Path, tmp_path: Path) -> None:
-    broken = AutoModelForCausalLM.from_pretrained(folder / "base")
+def test_a_model_that_breaks_while_it_answers_is_told(experts: Path, tmp_path: Path) -> None:
+    broken = AutoModelForCausalLM.from_pretrained(experts / "base")
     tokenizer = tiny_models.tokenizer()
     torch.nn.init.constant_(broken.get_input_embeddings().weight[tokenizer("!")["input_ids"][-1]], float("nan"))
     broken.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     session = Session.open((), str(tmp_path))
-    assert text(session.stream(QUESTION, NEW)) == greedy(folder, None)
+    assert text(session.stream(QUESTION, NEW)) == greedy(experts, None)
     with pytest.raises(ExtSubError, match="the model gives NaN"):
         list(session.stream("Who!", NEW))
 
 
-def test_what_is_not_there_is_refused(folder: Path, dial: Session, tmp_path: Path) -> None:
+def test_what_is_not_there_is_refused(experts: Path, dial: Session, tmp_path: Path) -> None:
     dial.set("contrast", 0.5)
     for operation, alpha, message in (
         ("divide", 1.0, "operation must be one of ext-sub"),
@@ -210,32 +200,43 @@ def test_what_is_not_there_is_refused(folder: Path, dial: Session, tmp_path: Pat
         dial.save(tmp_path / "out")
     with pytest.raises(ExtSubError, match="lower --max-new-tokens 512"):
         dial.stream(QUESTION, 512)
-    alone = Session.open(folder / "expert")
+    alone = Session.open(experts / "expert")
     with pytest.raises(ExtSubError, match="ext-sub needs a dial"):
         alone.set("ext-sub", 1.0)
     with pytest.raises(ExtSubError, match="give an expert and an anti-expert"):
         alone.save(tmp_path / "out")
-    plain = Session.open((), str(folder / "base"))
+    plain = Session.open((), str(experts / "base"))
     with pytest.raises(ExtSubError, match="there is no adapter here"):
         plain.set("expert")
 
 
 def test_everything_is_checked_before_the_model_is_loaded(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    experts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("extsub.inference.language_model.load_model", lambda *_: pytest.fail("loaded"))
     for adapters, options, message in (
-        ([folder / "expert", folder / "prefix-anti"], {}, "PREFIX_TUNING"),
-        ([folder / "nowhere"], {}, "nowhere"),
-        ([folder / "expert"], {"prompt": "chat"}, "no chat template: use --prompt extsub"),
+        ([experts / "expert", experts / "prefix-anti"], {}, "PREFIX_TUNING"),
+        ([experts / "nowhere"], {}, "nowhere"),
+        ([experts / "expert"], {"prompt": "chat"}, "no chat template: use --prompt extsub"),
         ([], {}, "no base model: give --model"),
     ):
         with pytest.raises(ExtSubError, match=message):
             Session.open(adapters, **options)
 
 
-def test_an_adapter_is_asked_as_it_was_trained(folder: Path, tmp_path: Path) -> None:
-    trained = reference.adapter(folder / "base", tmp_path / "trained", "lora")
+def test_a_base_that_an_adapter_changed_is_not_asked(experts: Path, tmp_path: Path) -> None:
+    """PiSSA takes the adapter's beginning out of the base's weights when it is loaded."""
+    path = reference.adapter(experts / "base", tmp_path / "pissa", "lora")
+    config = json.loads((path / "adapter_config.json").read_text())
+    (path / "adapter_config.json").write_text(json.dumps({**config, "init_lora_weights": "pissa"}))
+    session = Session.open(path)
+    with pytest.raises(ExtSubError, match="changed the base when it was loaded: open the base alone"):
+        session.set("base")
+    assert text(session.stream(QUESTION, 3))
+
+
+def test_an_adapter_is_asked_as_it_was_trained(experts: Path, tmp_path: Path) -> None:
+    trained = reference.adapter(experts / "base", tmp_path / "trained", "lora")
     (trained / "training.json").write_text(json.dumps({"settings": {"template": "none"}}))
     assert Session.open(trained).prompt == "none"
     assert not Session.open(trained).has_turns

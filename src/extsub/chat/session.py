@@ -14,8 +14,10 @@ from extsub.adapters.load import load_adapter
 from extsub.adapters.save import CombinedRecord, save_adapter
 from extsub.adapters.writing import PartProgress
 from extsub.combination.combine import combine
+from extsub.data.messages import whole
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
+from extsub.evaluation.generate import NEW_TOKENS
 from extsub.evaluation.prompting import notes_on, settled
 from extsub.evaluation.settings import Asking
 from extsub.inference import language_model
@@ -26,11 +28,10 @@ from extsub.models import adapter_handle
 from extsub.models.adapter_handle import AdapterHandle
 from extsub.models.attaching import attach
 from extsub.models.base import Dtype, ModelName, load_config, load_tokenizer
-from extsub.models.dial import Dial
+from extsub.models.dial import Dial, joined
 from extsub.models.position import STARTS, Position
 from extsub.models.prompts import Message, Prompt, PromptOption, check_template
 
-NEW_TOKENS = 256
 WITHOUT_TURNS = ("qa", "none")
 """Prompts that hold one question and nothing before it."""
 
@@ -52,11 +53,20 @@ class Session:
     """The prompt template that is asked with."""
     notes: tuple[str, ...]
     """What a user should know, in sentences."""
+    max_new_tokens: int
+    """The longest answer, in tokens."""
     position: Position
     """Where the dial stands; with one adapter that is ``expert``."""
 
     def __init__(
-        self, base: Base, handles: Sequence[AdapterHandle], adapters: Sequence[Adapter], prompt: Prompt
+        self,
+        base: Base,
+        handles: Sequence[AdapterHandle] = (),
+        adapters: Sequence[Adapter] = (),
+        *,
+        prompt: Prompt,
+        max_new_tokens: int = NEW_TOKENS,
+        notes: Sequence[str] = (),
     ) -> None:
         """Put adapters on a base in memory; `open` finds and checks them first.
 
@@ -65,27 +75,27 @@ class Session:
             handles: the adapters, as PEFT finds them.
             adapters: the same, read, where there are several.
             prompt: the template to ask with.
+            max_new_tokens: the longest answer.
+            notes: what a user should know.
 
         Raises:
             ExtSubError: the adapters do not fit the base, or the base is not a causal language model.
         """
         self.base, self.adapters = base.name.given, tuple(handle.given for handle in handles)
-        self.prompt, self.notes = prompt, ()
+        self.prompt, self.notes, self.max_new_tokens = prompt, tuple(notes), max_new_tokens
+        self.position = Position("expert" if handles else "base")
         self._changes_base = any(handle.changes_base for handle in handles)
         self._read = tuple(adapters)
         self._dial = Dial(base.model, *adapters) if adapters else None
-        self._model = LanguageModel(base.model, base.model, base.tokenizer)
+        model = LanguageModel(base.model, base.model, base.tokenizer)
         if handles:
             module: Any = self._dial.module if self._dial else attach(base.model, handles[0]).eval()
-            self._model = LanguageModel.adapted(module, base.tokenizer)
-        self._model = self._model.tried()
-        self._now = self._model
-        self._standing = contextlib.ExitStack()
+            model = LanguageModel.adapted(module, base.tokenizer)
+        self._model = self._respondent = model.tried()
+        self._without_adapter = contextlib.ExitStack()
         self._reply: Reply | None = None
         if self._dial:
             self.set()
-        else:
-            self.position = Position("expert" if handles else "base")
 
     @classmethod
     def open(
@@ -95,6 +105,7 @@ class Session:
         *,
         prompt: PromptOption = "auto",
         dtype: Dtype = "auto",
+        max_new_tokens: int | None = None,
     ) -> Session:
         """Find and check everything, then load the base model with its weights.
 
@@ -104,22 +115,29 @@ class Session:
             prompt: the text around a question, as `evaluate` takes it: ``auto`` is what the adapter was trained with,
                 else the tokenizer's chat template, else ``extsub``.
             dtype: of the weights; ``auto`` is bfloat16 on a GPU that has it, else float32.
+            max_new_tokens: the longest answer, unless `stream` is told another; 256 unless given.
 
         Raises:
             ExtSubError: base or adapters are at fault or do not belong together, or there is no such prompt template.
         """
+        asking = Asking(prompt=prompt, max_new_tokens=max_new_tokens)
         given = [adapters] if isinstance(adapters, (str, PathLike)) else adapters
         handles = [adapter_handle.find(str(each)) for each in given]
         read = [load_adapter(str(each)) for each in given] if len(handles) > 1 else []
         if read:
-            combine(*read)  # reads no numbers: whether they belong together
+            joined(*read)
         name = adapter_handle.base_of(model, handles)
-        template = settled((), {}, Asking(prompt=prompt), handles, name).asked_with
-        if template == "chat":
+        template = settled((), {}, asking, handles, name).asked_with
+        if prompt == "chat":  # of others that is known already
             check_template(template, load_tokenizer(name, load_config(name)), OPTION)
-        session = cls(language_model.load_base(name, dtype), handles, read, template)
-        session.notes = _notes(name, handles, prompt, template)
-        return session
+        return cls(
+            language_model.load_base(name, dtype),
+            handles,
+            read,
+            prompt=template,
+            max_new_tokens=max_new_tokens or NEW_TOKENS,
+            notes=_notes(name, handles, prompt, template),
+        )
 
     @property
     def is_dial(self) -> bool:
@@ -147,40 +165,43 @@ class Session:
             alphas = (1.0,) if alpha is None else tuple(alpha) if isinstance(alpha, Sequence) else (alpha,)
             position = Position(operation, alphas[0] if len(alphas) == 1 else alphas)
         self._check(position)
-        self.close()
+        self.stop()
         if self._dial and position.operation != "base":
             position.set_on(self._dial, self._dial.anti_experts)
-        self._standing.close()
-        self._now = self._model
+        self._without_adapter.close()
+        self._respondent = self._model
         if position.operation == "base" and self.adapters:
-            plain = self._standing.enter_context(language_model.switched_to(self._model, None))
-            self._now = replace(plain, soundness=self._model.soundness)
+            plain = self._without_adapter.enter_context(language_model.switched_to(self._model, None))
+            self._respondent = replace(plain, soundness=self._model.soundness)
         self.position = position
 
-    def stream(self, messages: str | Sequence[Message], max_new_tokens: int = NEW_TOKENS) -> Reply:
+    def stream(self, messages: str | Sequence[Message], max_new_tokens: int | None = None) -> Reply:
         """The greedy answer, in pieces as they come: together what ``extsub generate`` gives.
 
         Args:
             messages: a question, or the conversation so far that ends with one.
-            max_new_tokens: the longest answer.
+            max_new_tokens: the longest answer; unless given, the session's.
 
         Raises:
             ExtSubError: the conversation does not go into the prompt, or the model has no room for so many new tokens;
                 while it comes also: memory is too small, or the model's numbers are not numbers.
         """
-        self.close()
-        self._reply = Reply(self._now, _conversation(messages), self.prompt, max_new_tokens)
+        self.stop()
+        most = max_new_tokens or self.max_new_tokens
+        self._reply = Reply(self._respondent, _conversation(messages), self.prompt, most)
         return self._reply
 
-    def fitting(self, messages: Sequence[Message], max_new_tokens: int = NEW_TOKENS) -> list[Message]:
+    def fitting(self, messages: Sequence[Message], max_new_tokens: int | None = None) -> list[Message]:
         """The conversation without its oldest turns where the model has no room for all of it; the last message stays.
 
         Raises:
             ExtSubError: as `stream`.
         """
+        messages = _conversation(messages)
         first = sum(message.role == "system" for message in messages[:1])
-        system, turns = list(messages[:first]), list(messages[first:])
-        while len(turns) > 1 and encode_messages(self._now, system + turns, self.prompt, max_new_tokens).shortened:
+        system, turns = messages[:first], messages[first:]
+        most = max_new_tokens or self.max_new_tokens
+        while len(turns) > 1 and encode_messages(self._respondent, system + turns, self.prompt, most).shortened:
             later = (place for place, message in enumerate(turns) if place and message.role == "user")
             turns = turns[next(later, len(turns) - 1) :]
         return system + turns
@@ -204,7 +225,7 @@ class Session:
         combined = combine(*self._read, operation=self.position.operation, alpha=alpha)
         return save_adapter(combined, Path(output), overwrite=overwrite, progress=progress)
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """End an answer that is still coming."""
         if self._reply:
             self._reply.close()
@@ -222,7 +243,8 @@ class Session:
 
 
 def _conversation(messages: str | Sequence[Message]) -> list[Message]:
-    return [Message("user", messages)] if isinstance(messages, str) else [Message(*message) for message in messages]
+    given = [Message("user", messages)] if isinstance(messages, str) else messages
+    return [Message(role, whole(content, "a message")) for role, content in given]
 
 
 def _notes(name: ModelName, handles: Sequence[AdapterHandle], given: PromptOption, taken: Prompt) -> tuple[str, ...]:

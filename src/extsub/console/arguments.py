@@ -64,8 +64,17 @@ def as_typed(default: Any) -> str | None:
 
 
 def as_options(tokens: list[str]) -> list[str]:
-    """The words of a command line, with ``--alpha``, ``--alphas`` and ``--field`` in one word with their values."""
-    return _spread_fields(_spread_alpha(_join_alphas(tokens)))
+    """The words of a command line, with ``--alpha``, ``--alphas`` and ``--field`` in one word with their values, and
+    ``-`` after ``--``.
+    """
+    return _dash_last(_spread_fields(_spread_alpha(_join_alphas(tokens))))
+
+
+def _dash_last(tokens: list[str]) -> list[str]:
+    """``- --json`` to ``--json -- -``: standard input is not an option."""
+    if "--" in tokens or "-" not in tokens:
+        return tokens
+    return [*(token for token in tokens if token != "-"), "--", "-"]
 
 
 def _join_alphas(tokens: list[str]) -> list[str]:

@@ -34,9 +34,7 @@ class Reply(Iterator[str]):
     shortened: bool
     """Whether the prompt, too long, lost its beginning."""
 
-    def __init__(
-        self, model: LanguageModel, messages: Sequence[Message], prompt: Prompt, max_new_tokens: int = 256
-    ) -> None:
+    def __init__(self, model: LanguageModel, messages: Sequence[Message], prompt: Prompt, max_new_tokens: int) -> None:
         """Nothing is generated before the first piece is asked for.
 
         Raises:
@@ -112,15 +110,15 @@ def _tokens(model: LanguageModel, prompt: EncodedPrompt, most: int, ends: Sequen
     generator is closed.
     """
     ready: SimpleQueue[int | BaseException | None] = SimpleQueue()
-    unheard, finite = threading.Event(), Finite([prompt.index])
-    lengths: list[int] = []
+    unheard, finite, begun = threading.Event(), Finite([prompt.index]), False
 
     def hand_over(ids: Tensor, scores: Tensor) -> Tensor:
+        nonlocal begun
         if unheard.is_set():
             raise _UnheardError
-        if lengths:
+        if begun:  # before that, the last token is the prompt's
             ready.put(int(ids[0, -1]))
-        lengths.append(ids.shape[1])
+        begun = True
         return finite(ids, scores)
 
     def work() -> None:

@@ -50,11 +50,7 @@ class Dial:
         Raises:
             ExtSubError: the adapters do not belong together or do not fit the model, or they store modules whole.
         """
-        whole = combine(expert, *anti_experts, operation="subtract", alpha=1.0, dtype="float32")
-        if whole.copies:
-            raise ExtSubError(
-                f"{expert.name} stores modules whole ({next(iter(whole.copies))}): no dial can scale them"
-            )
+        whole = joined(expert, *anti_experts)
         assert isinstance(whole.origin, Combination)
         with tempfile.TemporaryDirectory() as folder:
             save_adapter(whole, Path(folder) / "both")
@@ -101,6 +97,18 @@ class Dial:
     def remove(self) -> None:
         """Leave the base model as it was."""
         detach(self.module)
+
+
+def joined(expert: Adapter, *anti_experts: Adapter) -> Adapter:
+    """All adapters of a dial in one. Reads no numbers.
+
+    Raises:
+        ExtSubError: they do not belong together, or they store modules whole.
+    """
+    whole = combine(expert, *anti_experts, operation="subtract", alpha=1.0, dtype="float32")
+    if whole.copies:
+        raise ExtSubError(f"{expert.name} stores modules whole ({next(iter(whole.copies))}): no dial can scale them")
+    return whole
 
 
 @dataclass(frozen=True)
