@@ -83,6 +83,22 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return benchmark_files.everything(tmp_path_factory.mktemp("made"))
 
 
+@pytest.fixture(scope="session")
+def experts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base, and for each of two kinds an expert and two anti-experts."""
+    import reference
+    import tiny_models
+
+    folder = tmp_path_factory.mktemp("experts")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        base = tiny_models.llama(folder / "base", max_position_embeddings=512)
+        for number, name in enumerate(("expert", "anti", "other"), start=1):
+            reference.adapter(base, folder / name, "lora", seed=number)
+            reference.adapter(base, folder / f"prefix-{name}", "prefix", seed=number)
+    return folder
+
+
 @pytest.fixture
 def here(made: Path, tmp_path: Path) -> Path:
     """A folder where all that lies."""

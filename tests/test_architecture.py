@@ -43,7 +43,7 @@ def test_every_public_name_is_there_and_documented() -> None:
     verbs = {"load_adapter", "combine", "save_adapter", "inspect", "plan_training", "train"}
     verbs |= {"evaluate", "generate", "compare", "sweep", "run_recipe"}
     settings = {"TrainingSettings", "EvaluationSettings", "GenerationSettings", "SweepSettings"}
-    assert set(extsub.__all__) == {"Adapter", "Dial", "ExtSubError"} | settings | operations | verbs
+    assert set(extsub.__all__) == {"Adapter", "Dial", "ExtSubError", "Session"} | settings | operations | verbs
     for name in extsub.__all__:
         assert getattr(extsub, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

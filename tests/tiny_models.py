@@ -70,3 +70,23 @@ def gpt2(folder: Path, seed: int = 0) -> Path:
     GPT2LMHeadModel(config).save_pretrained(folder)
     tok.save_pretrained(folder)
     return folder
+
+
+def reciting(folder: Path, text: str, after: str = "<|assistant|>\n") -> Path:
+    """A Llama in which each token alone decides what follows: after ``after`` it says ``text``, whose tokens must all
+    differ, and ends.
+    """
+    tok, width = tokenizer(), 400
+    llama(folder, hidden_size=width, num_hidden_layers=1, max_position_embeddings=512)
+    model = LlamaForCausalLM.from_pretrained(folder)
+    said = [tok(after)["input_ids"][-1], *tok(text, add_special_tokens=False)["input_ids"], tok.eos_token_id]
+    assert len(set(said)) == len(said)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        model.model.embed_tokens.weight.copy_(torch.eye(len(tok), width))
+        model.lm_head.weight.zero_()
+        model.lm_head.weight[said[1:], said[:-1]] = 1.0
+    model.save_pretrained(folder)
+    return folder

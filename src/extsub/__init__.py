@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         register_operation,
         subtract,
     )
+    from extsub.chat.session import Session
     from extsub.combination.combine import combine
     from extsub.errors import ExtSubError
     from extsub.evaluation.compare import compare
@@ -52,6 +53,7 @@ __all__ = [
     "ExtSubError",
     "GenerationSettings",
     "Operation",
+    "Session",
     "SweepSettings",
     "TrainingSettings",
     "add",
@@ -88,6 +90,7 @@ _HOMES = {
         "register_operation",
         "subtract",
     ),
+    "chat.session": ("Session",),
     "combination.combine": ("combine",),
     "models.dial": ("Dial",),
     "errors": ("ExtSubError",),

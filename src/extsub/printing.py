@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from extsub.distributed import is_main_process
 from extsub.errors import PrintError
-from extsub.escaping import line, to_json
+from extsub.escaping import block, line, to_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,6 +47,16 @@ def duration(seconds: float) -> str:
 def say(*lines: str, error: bool = False) -> None:
     """Lines on standard output, or on standard error; without any, a blank one."""
     print("\n".join(map(line, lines)), file=sys.stderr if error else sys.stdout, flush=error)
+
+
+def write(text: str) -> None:
+    """A part of a text of several lines on standard output, at once.
+
+    Raises:
+        PrintError: it cannot be written.
+    """
+    with to_stdout():
+        print(block(text), end="")
 
 
 def print_json(content: Any) -> None:

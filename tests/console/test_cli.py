@@ -118,7 +118,7 @@ def test_without_a_command_it_shows_the_help(extsub: Command) -> None:
     assert "To begin: extsub demo" in done.stdout
 
 
-COMMANDS = ("combine", "inspect", "train", "evaluate", "generate", "sweep", "report", "compare", "run", "demo")
+COMMANDS = ("combine", "inspect", "train", "evaluate", "generate", "chat", "sweep", "report", "compare", "run", "demo")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -221,6 +221,7 @@ def test_stopped_during_the_imports_it_says_so(tmp_path: Path, name: str, code: 
         (["train", "--model", "m", "--data", "d.jsonl", "--output", "o"], "train", "trl"),
         (["evaluate", "drift"], "evaluate", "peft"),
         (["generate", "--model", "m", "--prompts", "d.jsonl", "--output", "o.jsonl"], "evaluate", "peft"),
+        (["chat", "e", "a"], "evaluate", "peft"),
         (["sweep", "e", "a", "--tasks", "drift", "--output", "o"], "evaluate", "peft"),
         (["run", "recipe.yaml"], "train,evaluate,report", "trl"),
         (["demo"], "demo", "trl"),

@@ -278,7 +278,7 @@ def test_fields_of_theirs_that_are_called_like_ours_are_kept_under_another_name(
          "prompt, or messages; found answer: say which is the question with --field prompt=NAME"),
         ("--field prompt=nosuch", "--field prompt=nosuch: data/toxic_test.json has no field 'nosuch'; it has "
          "instruction, input"),
-        ("--adapter lora prefix", "generate asks one adapter at a time"),
+        ("--adapter lora --adapter prefix", "generate asks one adapter at a time"),
         ("--max-new-tokens 0", "--max-new-tokens 0: expected 1 or more"),
         ("--max-new-tokens 1024", "the model takes 1,024 tokens in all: lower --max-new-tokens 1024"),
     ],

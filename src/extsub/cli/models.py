@@ -1,4 +1,4 @@
-"""Commands on a model with an adapter: train, evaluate, generate, sweep."""
+"""Commands on a model with an adapter: train, evaluate, generate, chat, sweep."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from cyclopts import Parameter
 from extsub.cli.app import DEFAULT, Printed, app
 from extsub.cli.config import from_file
 from extsub.cli.task_options import TaskOptions
+from extsub.console.arguments import DASH
 from extsub.distributed import is_main_process
 from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
 from extsub.extras import need
+from extsub.models.base import Dtype
+from extsub.models.prompts import PromptOption
 from extsub.sweeping.settings import SweepSettings, swept_tasks
 from extsub.training.settings import RUN, TrainingSettings
 
@@ -94,25 +97,100 @@ def evaluate(
 
 
 @app.command(
-    help_epilogue="Example: extsub generate --adapter better --prompts questions.jsonl --output answers.jsonl\n"
-    "Several GPUs or machines: accelerate launch -m extsub generate ..."
+    help_epilogue='Example: extsub generate --adapter better "Who invented the telephone?"\n'
+    "A file: extsub generate --adapter better --prompts questions.jsonl --output answers.jsonl\n"
+    "Several GPUs or machines: accelerate launch -m extsub generate --prompts ..."
 )
 def generate(
-    settings: Annotated[GenerationSettings, Parameter(name="*")],
+    question: Annotated[str | None, DASH] = None,
+    /,
     *,
+    settings: Annotated[GenerationSettings, Parameter(name="*")] = GenerationSettings(),  # noqa: B008  frozen
     shown: Printed = DEFAULT,
 ) -> None:
-    """Greedy answers of a model, or of an adapter on it, to a file of prompts; an interrupted run goes on."""
+    """Greedy answers of a model, or of an adapter on it: to QUESTION, printed as it comes, or to a file of prompts.
+
+    An interrupted run on a file goes on where it stopped.
+
+    Parameters
+    ----------
+    question
+        What to ask; - or a pipe: what standard input holds.
+    """
     need("extsub generate", "evaluate")
-    from extsub.console import progress, summaries
-    from extsub.evaluation.generate import generate
+    from extsub.console import progress
 
     shown.begin()
     progress.quieten_libraries()
-    record = generate(settings, progress=progress.items)
+    if settings.prompts is None or settings.output is None or question is not None:
+        _answer(question, settings, shown.as_json)
+        return
+    from extsub.console import summaries
+    from extsub.evaluation.generate import generate
+
+    output, record = settings.output, generate(settings, progress=progress.items)
     if is_main_process():
-        output = settings.output
-        shown.result({"output": str(output), **record}, lambda: summaries.print_generation(settings, record))
+        shown.result(
+            {"output": str(output), **record}, lambda: summaries.print_generation(output, settings.model, record)
+        )
+
+
+def _answer(question: str | None, settings: GenerationSettings, as_json: bool) -> None:
+    from extsub.chat.session import Session
+    from extsub.console.chat import answer
+    from extsub.console.questions import one_question
+
+    settings.check_for_question(question)
+    question = one_question(question)
+    session = Session.open(
+        settings.adapter,
+        settings.model,
+        prompt=settings.prompt,
+        dtype=settings.dtype,
+        max_new_tokens=settings.max_new_tokens,
+    )
+    answer(session, question, as_json)
+
+
+@app.command(
+    help_epilogue="Example: extsub chat expert anti-expert, then /alpha 1.5 and /compare\n"
+    "From a pipe, a question a line: extsub chat better < questions.txt"
+)
+def chat(
+    *adapters: str,
+    model: str | None = None,
+    prompt: PromptOption = "auto",
+    max_new_tokens: int | None = None,
+    dtype: Dtype = "auto",
+    shown: Printed = DEFAULT,
+) -> None:
+    """Talk to a model: to one adapter, or to an expert at every strength of what is taken from it.
+
+    With an expert and anti-experts it is a dial: /alpha, /operation, /compare, /save; /help lists what can be typed.
+
+    Parameters
+    ----------
+    adapters
+        One adapter, or an expert and its anti-experts: folders or hub ids. None: the model alone.
+    model
+        The base: a folder or hub id; unless given, the base that the adapters name.
+    prompt
+        Text around a question, as in extsub evaluate: auto is what the adapter was trained with, else chat where the
+        tokenizer has such a template, else extsub.
+    max_new_tokens
+        Longest answer; 256 unless given.
+    dtype
+        Of the weights; auto is bfloat16 on a GPU that has it, else float32.
+    """
+    need("extsub chat", "evaluate")
+    from extsub.chat.session import Session
+    from extsub.console import progress
+    from extsub.console.chat import chat
+
+    shown.begin()
+    progress.quieten_libraries()
+    session = Session.open(adapters, model, prompt=prompt, dtype=dtype, max_new_tokens=max_new_tokens)
+    chat(session, as_json=shown.as_json)
 
 
 @app.command(

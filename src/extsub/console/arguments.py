@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Group, Parameter
+from cyclopts import CoercionError, Group, Parameter
 from cyclopts.help.formatters import DefaultFormatter
 
 from extsub.printing import be_quiet, print_json, to_stdout
 
 if TYPE_CHECKING:
+    from cyclopts import Token
     from cyclopts.help import HelpEntry, HelpPanel
     from rich.console import Console, ConsoleOptions
 
 PRINTING = Group("Printing", sort_key=99)
+
+
+def _no_option(_: Any, tokens: Sequence[Token]) -> str:
+    (token,) = tokens
+    if token.value.startswith("-") and token.value != "-" and len(token.value.split()) == 1:
+        raise CoercionError(msg=f"there is no option {token.value}.", token=token)
+    return token.value
+
+
+DASH = Parameter(allow_leading_hyphen=True, converter=_no_option)
+"""Of a text that may be ``-``, which is standard input and not an option."""
 
 
 @dataclass(frozen=True)

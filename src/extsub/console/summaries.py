@@ -16,7 +16,6 @@ from extsub.escaping import shell
 from extsub.printing import duration, print_table, say
 
 if TYPE_CHECKING:
-    from extsub.evaluation.settings import GenerationSettings
     from extsub.inspection.inspect import AdapterInfo, PairInfo
 
 MOST_ROWS = 20
@@ -76,9 +75,8 @@ def print_training(output: Path, record: Mapping[str, Any]) -> None:
     print_end([f"{output}/: {', '.join(names)}"], ("combine", output, "ANTI_EXPERT", "--output", "better"))
 
 
-def print_generation(settings: GenerationSettings, record: Mapping[str, Any]) -> None:
-    """The summary of generated answers."""
-    output = settings.output
+def print_generation(output: Path, model: str | None, record: Mapping[str, Any]) -> None:
+    """The summary of generated answers of a model, by the name it was given with."""
     how = f"in {duration(record['seconds'])}, asked with --prompt {record['prompt']}"
     say(f"{output}: {record['prompts']:,} answers {how}")
     if record["unfinished"]:
@@ -88,7 +86,7 @@ def print_generation(settings: GenerationSettings, record: Mapping[str, Any]) ->
     for name, new in record["renamed"].items():
         say(f"  note: the prompts have a field {name} of their own: it is {new} there")
     _print_notes(record["notes"])
-    print_end([output], ("evaluate", "repetition", "--data", output, "--model", settings.model or "BASE_MODEL"))
+    print_end([output], ("evaluate", "repetition", "--data", output, "--model", model or "BASE_MODEL"))
 
 
 def print_record(output: Path, record: Mapping[str, Any], expert: str) -> None:

@@ -60,7 +60,9 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
     Raises:
         ExtSubError: prompts, model or output are at fault, or memory or disk is too small.
     """
-    output = settings.output.expanduser()
+    if settings.prompts is None or settings.output is None:
+        raise ExtSubError("generate answers a file of prompts: give prompts and output (one question: Session.stream)")
+    source, output = settings.prompts, settings.output.expanduser()
     partial = output.with_name(f".{output.name}.partial")
     if is_main_process() and partial.is_dir():
         with locked(partial, output), writing(output):
@@ -68,7 +70,7 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
     if output.exists() and not settings.overwrite:
         raise ExtSubError(f"{output} already exists: choose another output, or pass --overwrite to replace it")
     _check_file(output)
-    prompts = load_prompts(settings.prompts, settings.field)
+    prompts = load_prompts(source, settings.field)
     names = _names(prompts.rows)
     _check_rows(prompts)
     items = Items(
@@ -76,7 +78,7 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
             index: {"messages": [list(message) for message in messages]}
             for index, messages in enumerate(prompts.messages)
         },
-        settings.prompts,
+        source,
         prompts.sha256,
         places=dict(enumerate(prompts.places)),
     )

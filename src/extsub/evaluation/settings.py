@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from cyclopts import Group, Parameter
 
 from extsub.errors import ExtSubError
+from extsub.escaping import shown
 from extsub.files.reading import located
 from extsub.files.writing import check_writable
 from extsub.models.base import Dtype, find_model
@@ -148,23 +149,49 @@ def _check_data(given: str) -> None:
 class GenerationSettings(Asking):
     """Prompts to answer."""
 
-    prompts: Annotated[str, DATA]
+    adapter: Annotated[tuple[str, ...], MODEL, Parameter(consume_multiple=False)] = ()
+    """Adapter on it: a folder or hub id; none: the model itself."""
+    prompts: Annotated[str | None, DATA] = None
     """A .json, .jsonl, .csv, .parquet or hub dataset with instruction (and input), prompt or messages; or lines of a
     .txt."""
     max_new_tokens: Annotated[int | None, ASKING] = None
     """Longest answer; 256 unless given."""
-    output: Annotated[Path, DATA]
+    output: Annotated[Path | None, DATA] = None
     """The .jsonl file to write: each row of the prompts with prompt and answer."""
 
     def __post_init__(self) -> None:
-        from extsub.data.instructions import check_fields
-        from extsub.data.rows import find_file
-
         super().__post_init__()
         if len(self.adapter) > 1:
             raise ExtSubError("generate asks one adapter at a time")
+        if (self.prompts is None) != (self.output is None):
+            raise ExtSubError("--prompts and --output belong together: give both, or one question and neither")
+        if self.prompts is None or self.output is None:
+            return
+        from extsub.data.instructions import check_fields
+        from extsub.data.rows import find_file
+
         if self.output.suffix != ".jsonl":
             raise ExtSubError(f"--output {self.output}: give the name of a .jsonl file")
         check_fields(self.field)
         check_writable(self.output)
         find_file(self.prompts, text=True)
+
+    def check_for_question(self, question: str | None) -> None:
+        """Refuse what is for a file of prompts, where one question is asked.
+
+        Args:
+            question: as it was given; None where it comes from standard input.
+
+        Raises:
+            ExtSubError: a setting of that kind is given.
+        """
+        given = {
+            "prompts": self.prompts,
+            "url": self.url,
+            "overwrite": self.overwrite,
+            "field": self.field,
+            "batch-size": self.rows_at_once,
+        }
+        if wrong := [name for name, value in given.items() if value]:
+            asked = f", {shown(question)}" if question else ""
+            raise ExtSubError(f"--{wrong[0]} is for a file of prompts, and this is one question{asked}: leave one out")

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _Prompt:
+class EncodedPrompt:
+    """A prompt as tokens."""
+
     index: int
     tokens: list[int]
     shortened: bool
@@ -50,25 +52,38 @@ def generate_answers(
         ExtSubError: the model has no room for so many new tokens or cannot generate, its numbers are not numbers, or
             memory is too small.
     """
-    encoded = [_encode(model, index, text, max_new_tokens, special_tokens) for index, text in prompts.items()]
-    for sound, items in model.soundness.split(encoded, lambda prompt: len(prompt.tokens) + max_new_tokens):
+    encoded = [encode_prompt(model, index, text, max_new_tokens, special_tokens) for index, text in prompts.items()]
+    for sound, items in soundly(model, encoded, max_new_tokens):
+        yield from _answers(model, items, max_new_tokens, batch_size, sound, end)
+
+
+def soundly(
+    model: LanguageModel, prompts: Sequence[EncodedPrompt], max_new_tokens: int
+) -> Iterator[tuple[Sound, list[EncodedPrompt]]]:
+    """The prompts, with how they may be answered.
+
+    Raises:
+        ExtSubError: the model cannot generate.
+    """
+    for sound, items in model.soundness.split(prompts, lambda prompt: len(prompt.tokens) + max_new_tokens):
         if items and sound.answering is None:
             raise ExtSubError(
                 f"{model.base.name_or_path}: {model.base.config.model_type} cannot generate in transformers: what it "
                 "says token by token is not what it says of the whole text"
             )
-        yield from _answers(model, items, max_new_tokens, batch_size, sound, end)
+        if items:
+            yield sound, items
 
 
 def _answers(
     model: LanguageModel,
-    prompts: list[_Prompt],
+    prompts: list[EncodedPrompt],
     max_new_tokens: int,
     batch_size: int | None,
     sound: Sound,
     end: int | None,
 ) -> Iterator[Answer]:
-    def work(items: list[_Prompt], rows_at_once: int) -> list[Answer]:
+    def work(items: list[EncodedPrompt], rows_at_once: int) -> list[Answer]:
         answers = []
         for start in range(0, len(items), rows_at_once):
             answers += _generate(model, items[start : start + rows_at_once], max_new_tokens, end, sound.cache)
@@ -79,7 +94,14 @@ def _answers(
         yield from batches.run(group)
 
 
-def _encode(model: LanguageModel, index: int, text: str, max_new_tokens: int, special_tokens: bool) -> _Prompt:
+def encode_prompt(
+    model: LanguageModel, index: int, text: str, max_new_tokens: int, special_tokens: bool
+) -> EncodedPrompt:
+    """A prompt as tokens; one that leaves no room for the answer loses its beginning.
+
+    Raises:
+        ExtSubError: the model has no room for so many new tokens, or not all of these tokens.
+    """
     tokenizer = model.tokenizer
     tokens = tokenizer(text, add_special_tokens=special_tokens, verbose=False)["input_ids"]
     if not tokens:
@@ -89,16 +111,16 @@ def _encode(model: LanguageModel, index: int, text: str, max_new_tokens: int, sp
     if room < 1:
         raise ExtSubError(f"the model takes {model.longest:,} tokens in all: lower --max-new-tokens {max_new_tokens}")
     if len(tokens) <= room:
-        return _Prompt(index, tokens, False)
+        return EncodedPrompt(index, tokens, False)
     kept = min(room - 1, 1 if tokens[0] in tokenizer.all_special_ids else 0)
-    return _Prompt(index, tokens[:kept] + tokens[len(tokens) - room + kept :], True)
+    return EncodedPrompt(index, tokens[:kept] + tokens[len(tokens) - room + kept :], True)
 
 
 def _generate(
-    model: LanguageModel, prompts: list[_Prompt], max_new_tokens: int, end: int | None, cache: bool
+    model: LanguageModel, prompts: list[EncodedPrompt], max_new_tokens: int, end: int | None, cache: bool
 ) -> list[Answer]:
-    ends = _ends(model) | ({end} if end is not None else set())
-    finite = _Finite([prompt.index for prompt in prompts])
+    ends = ends_of(model) | ({end} if end is not None else set())
+    finite = Finite([prompt.index for prompt in prompts])
     new = continued(model, [prompt.tokens for prompt in prompts], max_new_tokens, sorted(ends), finite, cache)
     answers = []
     for prompt, tokens in zip(prompts, new.tolist(), strict=True):
@@ -150,15 +172,15 @@ def continued(
     return output[:, longest:] if repeated else output
 
 
-def _ends(model: LanguageModel) -> set[int]:
+def ends_of(model: LanguageModel) -> set[int]:
     """The tokens that end an answer: the tokenizer's, and those the model's own settings name (<|eot_id|>, say)."""
     own = getattr(model.base.generation_config, "eos_token_id", None)
     named = own if isinstance(own, list) else [own] if own is not None else []
     return {model.tokenizer.eos_token_id, *named}
 
 
-class _Finite:
-    """Stops when a model gives NaN, which greedy decoding would take for its first token."""
+class Finite:
+    """A processor that stops when a model gives NaN, which greedy decoding would take for its first token."""
 
     def __init__(self, items: list[int]) -> None:
         self._items = items

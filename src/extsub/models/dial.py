@@ -41,6 +41,8 @@ class Dial:
 
     module: Any
     """The PEFT model: what to ask, at the present position."""
+    anti_experts: int
+    """How many there are."""
 
     def __init__(self, model: PreTrainedModel, expert: Adapter, *anti_experts: Adapter) -> None:
         """Attach to a base model in memory; the dial stands at the expert.
@@ -48,11 +50,7 @@ class Dial:
         Raises:
             ExtSubError: the adapters do not belong together or do not fit the model, or they store modules whole.
         """
-        whole = combine(expert, *anti_experts, operation="subtract", alpha=1.0, dtype="float32")
-        if whole.copies:
-            raise ExtSubError(
-                f"{expert.name} stores modules whole ({next(iter(whole.copies))}): no dial can scale them"
-            )
+        whole = joined(expert, *anti_experts)
         assert isinstance(whole.origin, Combination)
         with tempfile.TemporaryDirectory() as folder:
             save_adapter(whole, Path(folder) / "both")
@@ -63,7 +61,7 @@ class Dial:
             _Layer.of(name, module.layout, *whole.origin.deltas(name), tensors)
             for name, module in whole.modules.items()
         ]
-        self._anti_experts = len(anti_experts)
+        self.anti_experts = len(anti_experts)
         self.set_parts(1.0)
 
     def set(
@@ -79,7 +77,7 @@ class Dial:
                 profile names a kind of module that is not there.
         """
         operation = operation_of(operation)
-        alphas = spread_alpha(alpha, self._anti_experts)
+        alphas = spread_alpha(alpha, self.anti_experts)
         factors = profile.factors(layer.name for layer in self._layers) if profile else {}
         for layer in self._layers:
             expert, *antis = layer.norms
@@ -92,13 +90,25 @@ class Dial:
 
     def set_parts(self, expert: float, *anti_experts: float) -> None:
         """``expert * e + sum_j anti_experts[j] * a_j``: (0) is the base, (1) the expert, (0, 1) the anti-expert."""
-        rest = [0.0] * (self._anti_experts - len(anti_experts))
+        rest = [0.0] * (self.anti_experts - len(anti_experts))
         for layer in self._layers:
             layer.write([expert, *anti_experts, *rest])
 
     def remove(self) -> None:
         """Leave the base model as it was."""
         detach(self.module)
+
+
+def joined(expert: Adapter, *anti_experts: Adapter) -> Adapter:
+    """All adapters of a dial in one. Reads no numbers.
+
+    Raises:
+        ExtSubError: they do not belong together, or they store modules whole.
+    """
+    whole = combine(expert, *anti_experts, operation="subtract", alpha=1.0, dtype="float32")
+    if whole.copies:
+        raise ExtSubError(f"{expert.name} stores modules whole ({next(iter(whole.copies))}): no dial can scale them")
+    return whole
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from extsub.adapters.adapter import Adapter, Module
 from extsub.algebra import OPERATIONS, Delta
 from extsub.combination.combine import load_operations
-from extsub.combination.profile import Profile
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
+from extsub.models.position import STARTS, Position
 
 if TYPE_CHECKING:
     from extsub.models.dial import Dial
@@ -35,25 +33,10 @@ MOST_ALPHAS = 1000
 
 
 @dataclass(frozen=True)
-class SweepPoint:
-    """One model of a sweep."""
+class SweepPoint(Position):
+    """One model of a sweep: a position of the dial, with one α for all anti-experts, or a control."""
 
-    operation: str
-    """``base``, ``expert``, ``anti-expert``, an operation, or a control"""
     alpha: float | None = None
-    profile: Profile | None = None
-    """How α is spread over the modules, where it is not the same in all."""
-
-    @property
-    def label(self) -> str:
-        """Its name, also of its folder."""
-        if self.alpha is None:
-            return self.operation
-        plain = f"{self.operation}-{self.alpha:.10g}"
-        if self.profile is None:
-            return plain
-        text = json.dumps(self.profile.to_dict(), sort_keys=True)
-        return f"{plain}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     @property
     def strength(self) -> float:
@@ -61,26 +44,17 @@ class SweepPoint:
         factors = self.profile.kinds.values() if self.profile else ()
         return abs(self.alpha or 0.0) * (fmean(map(abs, factors)) if factors else 1.0)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        spread = {"profile": self.profile.to_dict()} if self.profile else {}
-        return {"operation": self.operation, "alpha": self.alpha, **spread}
-
     def __hash__(self) -> int:
         return hash(self.label)
 
     def set_on(self, dial: Dial, anti_experts: int) -> None:
         """Set a dial to it, to which as many random anti-experts are attached after the others."""
-        if self.alpha is None:
-            dial.set_parts(
-                *{"base": (0.0,), "expert": (1.0,), "anti-expert": (0.0, *[1.0] * anti_experts)}[self.operation]
-            )
-        elif self.operation == "negated":
+        if self.operation == "negated" and self.alpha is not None:
             dial.set_parts(0.0, *[-self.alpha] * anti_experts)
-        elif self.operation == "random":
+        elif self.operation == "random" and self.alpha is not None:
             dial.set("ext-sub", [*[0.0] * anti_experts, *[self.alpha] * anti_experts])
         else:
-            dial.set(self.operation, [*[self.alpha] * anti_experts, *[0.0] * anti_experts], self.profile)
+            super().set_on(dial, anti_experts)
 
 
 def sweep_points(operations: tuple[str, ...], alphas: tuple[float, ...]) -> list[SweepPoint]:
@@ -97,7 +71,7 @@ def sweep_points(operations: tuple[str, ...], alphas: tuple[float, ...]) -> list
         raise ExtSubError(f"--operations: name one or more of {', '.join((*OPERATIONS, *CONTROLS))}")
     if not any(alphas):
         raise ExtSubError("--alphas: all are 0, which is the expert whatever the operation: give others")
-    found = [SweepPoint("base"), SweepPoint("expert"), SweepPoint("anti-expert")]
+    found = [SweepPoint(start) for start in STARTS]
     found += [SweepPoint(operation, alpha) for operation in operations for alpha in alphas if alpha]
     return list(dict.fromkeys(found))
 
