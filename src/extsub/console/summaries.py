@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from extsub.adapters.card import serve_line
+from extsub.adapters.card_use import serve_line
 from extsub.adapters.codec import Codec
 from extsub.adapters.codecs import READERS
 from extsub.errors import counted
