@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from rich.table import Table
 
-from extsub.adapters.card import serve_line
+from extsub.adapters.card_use import serve_line
 from extsub.escaping import block, line, markdown, operand, shell, to_json, xml
 from extsub.printing import console, print_table, say
 

@@ -14,7 +14,7 @@ from benchmark_files import done
 from conftest import Command
 
 PAGE = (Path(__file__).parents[1] / "docs" / "files.md").read_text(encoding="utf-8")
-OPTIONAL = {"profile", "search"}
+OPTIONAL = {"profile", "scores", "search"}
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
     from extsub.inspection.inspect import inspect
     from extsub.models.dial import Dial
+    from extsub.publishing.push import push
     from extsub.recipe.run import run_recipe
     from extsub.sweeping.settings import SweepSettings
     from extsub.sweeping.sweep import sweep
@@ -67,6 +68,7 @@ __all__ = [
     "inspect",
     "load_adapter",
     "plan_training",
+    "push",
     "register_operation",
     "run_recipe",
     "save_adapter",
@@ -93,6 +95,7 @@ _HOMES = {
     "chat.session": ("Session",),
     "combination.combine": ("combine",),
     "models.dial": ("Dial",),
+    "publishing.push": ("push",),
     "errors": ("ExtSubError",),
     "evaluation.compare": ("compare",),
     "evaluation.evaluate": ("evaluate",),

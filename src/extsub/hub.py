@@ -14,6 +14,15 @@ from extsub.escaping import brief
 # A repository, then perhaps folders inside it, then perhaps a branch, tag or commit.
 HUB_ID = re.compile(r"(?P<repo>([\w.-]+/)?[\w.-]+)(?P<subfolder>(/[\w.-]+)*)(@(?P<revision>[\w./-]+))?")
 
+LOG_IN = "run 'hf auth login', or set HF_TOKEN"
+REFUSED = {
+    401: f"the hub does not accept this token: {LOG_IN} anew",
+    403: "not permitted: this token may not write there; take another token, or another owner",
+    404: "not there, or not for this token: take another token, or another owner",
+    409: "it is there, and this token may not see it, or somebody has just made it: take another name, or push again",
+    412: "somebody has just changed it: push again",
+}
+"""What a status means when something is written."""
 GATED = "{name}: access is gated: ask for it on its hub page, then run 'hf auth login'"
 
 
@@ -88,5 +97,48 @@ def hub_errors_explained(name: str, revision: str | None = None, missing: str = 
         ) from error
     except errors.EntryNotFoundError as error:
         raise ExtSubError(f"{name}: {missing}") from error
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        raise ExtSubError(f"{name}: the hub answered with an error: {str(error).splitlines()[0]}") from error
+    except (errors.HTTPError, errors.HFValidationError, OSError) as error:
+        raise ExtSubError(f"{name}: {_said(error)}") from error
+
+
+@contextmanager
+def refusals_explained(repository: str) -> Generator[None]:
+    """Turn what the hub, or the way to it, says against writing there into one sentence.
+
+    Args:
+        repository: ``owner/name``.
+
+    Raises:
+        ExtSubError: in place of what huggingface_hub raises.
+    """
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except (errors.HTTPError, OSError, RuntimeError, ValueError) as error:
+        if getattr(error, "filename", None):  # a file of ours
+            raise
+        cause = (error.__cause__ if isinstance(error, RuntimeError) else None) or error  # of the upload of one file
+        raise ExtSubError(f"{repository}: {REFUSED.get(_status(cause)) or _said(cause)}") from error
+
+
+def _status(error: BaseException) -> int:
+    """Of the hub's answer; 0 where there is none."""
+    if (response := getattr(error, "response", None)) is not None:
+        return response.status_code
+    told = re.search(r"HTTP status client error \((\d{3})", str(error))  # hf_xet's, which has no response
+    return int(told[1]) if told else 0
+
+
+def _said(error: BaseException) -> str:
+    """What went wrong: the connection to the hub, or the first line of what the hub says."""
+    from huggingface_hub import constants, errors
+
+    first_line = brief(str(error).strip().partition("\n")[0])
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set, so the hub is not asked: unset it"
+    was_answered = getattr(error, "response", None) is not None
+    of_the_way = isinstance(error, (errors.HTTPError, ConnectionError, TimeoutError)) or hasattr(error, "response")
+    if of_the_way and not was_answered:
+        return f"the hub ({constants.ENDPOINT}) cannot be reached, or the connection broke off ({first_line})"
+    return f"the hub answered with an error: {first_line}"

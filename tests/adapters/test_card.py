@@ -5,20 +5,25 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shlex
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard import metadata_load
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 import adapter_files
+from conftest import ROOT
 from extsub import combine, load_adapter, save_adapter
-from extsub.adapters.stated import Stated, data_named, stated_in
+from extsub.adapters.stated import Stated, Template, data_named, stated_in
+from extsub.models.prompts import Message, render_prompt
 
-TAGS = ["extsub", "ext-sub", "peft"]
+TAGS = ["transformers", "peft", "extsub", "ext-sub"]
 
 
 def made(expert: Path, *anti_experts: Path, output: str = "result", **options: object) -> Path:
@@ -42,7 +47,9 @@ def tokens_of(card: Path) -> list[Token]:
 
 
 def code_of(card: Path) -> dict[str, str]:
-    return {token.info: token.content for token in tokens_of(card) if token.type == "fence"}
+    """By language; of the commands the first."""
+    fences = [token for token in tokens_of(card) if token.type == "fence"]
+    return {token.info: token.content for token in reversed(fences)}
 
 
 def strings_in(code: str) -> list[str]:
@@ -68,7 +75,7 @@ def test_the_hub_reads_what_people_read(tmp_path: Path, make, words: str, tag: s
         "base_model_relation": "adapter",
         "library_name": "peft",
         "pipeline_tag": "text-generation",
-        "tags": [*TAGS, tag],
+        "tags": ["base_model:adapter:made-up/tiny", *TAGS, tag],
     }
     assert ModelCard.load(card).data.base_model == "made-up/tiny"
     text = card.read_text()
@@ -94,6 +101,63 @@ def test_of_a_local_base_only_its_own_name_is_told(tmp_path: Path, monkeypatch: 
     assert (
         code_of(card)["console"] == "$ vllm serve llama --enable-lora --max-lora-rank 8 --lora-modules result=result\n"
     )
+
+
+@pytest.mark.parametrize("template", ["chat", "extsub", "none", None])
+def test_the_prompt_is_the_one_that_it_was_trained_with(tmp_path: Path, template: Template | None) -> None:
+    inputs = pair(tmp_path)
+    for one in inputs:
+        (one / "training.json").write_text(json.dumps({"settings": {"template": template}}))
+    card = made(*inputs)
+    asked = render_prompt([Message("user", "{question}")], "extsub", None)
+    assert (code_of(card).get("text") == asked) == (template == "extsub")
+    said = {"chat": "apply_chat_template", "none": "It expects no prompt template", None: "is not known: ask it as"}
+    for name, words in said.items():
+        assert (words in card.read_text()) == (name == template)
+
+
+def test_llama_cpp_is_told_where_vllm_is(tmp_path: Path) -> None:
+    served = made(*pair(tmp_path)).read_text()
+    assert (
+        "$ extsub export gguf result --output result.gguf\n$ llama-server -m BASE.gguf --lora result.gguf\n" in served
+    )
+    vectors = made(adapter_files.ia3(tmp_path / "v"), adapter_files.ia3(tmp_path / "w", seed=1), output="other")
+    assert "llama" not in vectors.read_text()
+
+
+def test_what_is_cited_is_what_the_citation_file_says(tmp_path: Path) -> None:
+    told = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    paper = told["preferred-citation"]
+    text = made(*pair(tmp_path)).read_text()
+    entries = {
+        kind: dict(re.findall(r"^  (\w+) += \{(.*)\},?$", fields, re.MULTILINE))
+        for kind, fields in re.findall(r"^@(\w+)\{(.*?)^\}$", text, re.MULTILINE | re.DOTALL)
+    }
+    authors = " and ".join(f"{one['family-names']}, {one['given-names']}" for one in paper["authors"])
+    assert entries["inproceedings"] == {
+        "title": paper["title"],
+        "author": authors,
+        "booktitle": paper["collection-title"],
+        "year": str(paper["year"]),
+        "url": paper["url"],
+    }
+    assert entries["software"] == {
+        "title": told["title"],
+        "author": f"{{{told['authors'][0]['name']}}}",
+        "version": version("extsub"),
+        "url": told["repository-code"],
+    }
+    assert "[arXiv 2308.08090](https://arxiv.org/abs/2308.08090)" in text
+
+
+def test_what_the_inputs_said_stands_in_the_record(tmp_path: Path) -> None:
+    """So that the card can be written anew where the inputs are not."""
+    expert, anti_expert = pair(tmp_path)
+    stating(expert, "license: mit\ndatasets: ann/facts")
+    card = made(expert, anti_expert)
+    first, second = json.loads((card.parent / "extsub.json").read_text())["inputs"]
+    assert (first["licence"], first["datasets"], first["data"]) == ({"license": "mit"}, ["ann/facts"], "")
+    assert (second["licence"], second["datasets"], second["data"]) == ({}, [], "")
 
 
 def test_notes_tell_no_folder_either(tmp_path: Path) -> None:
@@ -137,9 +201,12 @@ def test_a_base_name_is_text_in_every_place(tmp_path: Path, base: str) -> None:
     for token in tokens_of(card):
         assert token.type != "html_block"
         for child in token.children or []:
-            assert child.type in ("text", "softbreak", "code_inline"), child
+            if child.type == "link_open":
+                assert child.attrs == {"href": "https://arxiv.org/abs/2308.08090"}, "the paper's"
+            else:
+                assert child.type in ("text", "softbreak", "code_inline", "link_close"), child
     headings = [one.content for one in tokens_of(card) if one.type == "heading_open"]
-    assert len(headings) == 4
+    assert len(headings) == 5
 
 
 def test_what_the_inputs_state_is_passed_on(tmp_path: Path) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import peft
 import pytest
 import torch
@@ -22,92 +21,18 @@ from extsub.demo import model as demo_model
 from extsub.inference.language_model import load_base
 from extsub.models.adapter_handle import find
 from extsub.models.base import find_model, load_config, load_model
+from stub_hub import COMMIT, OLD, Hub, serving
 
-COMMIT, OLD = "c" * 40, "0" * 40
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-
-
-class Hub(http.server.BaseHTTPRequestHandler):
-    """Repositories are folders below ``root``; ``old`` is an earlier revision of every one."""
-
-    root: Path
-    asked: list[str]
-
-    def do_HEAD(self) -> None:
-        self.answer(body=False)
-
-    def do_GET(self) -> None:
-        self.answer(body=True)
-
-    def answer(self, body: bool) -> None:
-        self.asked.append(self.path)
-        parts = self.path.partition("?")[0].strip("/").split("/")
-        if parts[0] == "api":  # /api/models/owner/name/tree/revision: the list of files
-            if len(parts) < 4 or not (self.root / parts[2] / parts[3]).is_dir():
-                self.reply(404, b"{}", body, **{"X-Error-Code": "RepoNotFound"})
-                return
-            folder = self.root / parts[2] / parts[3]
-            files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-            listing = [
-                {"type": "file", "path": str(path.relative_to(folder)), "size": path.stat().st_size, "oid": "0"}
-                for path in files
-            ]
-            about = {"id": f"{parts[2]}/{parts[3]}", "sha": COMMIT, "private": False, "tags": [], "downloads": 0}
-            about["siblings"] = [{"rfilename": one["path"]} for one in listing]
-            self.reply(200, json.dumps(listing if "tree" in parts else about).encode(), body)
-            return
-        if parts[0] == "datasets":
-            parts = parts[1:]
-        owner, name, _, revision, *path = parts
-        if owner == "gated":
-            self.reply(403, b"", body, **{"X-Error-Code": "GatedRepo"})
-        elif not (self.root / owner / name).is_dir():
-            self.reply(404, b"", body, **{"X-Error-Code": "RepoNotFound"})
-        elif revision not in ("main", "old", COMMIT, OLD):
-            self.reply(404, b"", body, **{"X-Error-Code": "RevisionNotFound"})
-        elif not (file := self.root.joinpath(owner, name, *path)).is_file():
-            self.reply(404, b"", body, **{"X-Error-Code": "EntryNotFound"})
-        else:
-            commit = OLD if revision in ("old", OLD) else COMMIT
-            content = file.read_bytes()
-            self.reply(200, content, body, ETag=f'"{hash(content):x}"', **{"X-Repo-Commit": commit})
-
-    def reply(self, status: int, content: bytes, body: bool, **headers: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(content)))
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Hub]]:
-    handler = type("Handler", (Hub,), {"root": tmp_path / "hub", "asked": []})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    adapter_files.lora(handler.root / "ann" / "expert")
-    adapter_files.lora(handler.root / "ann" / "anti", seed=1)
-    url = f"http://127.0.0.1:{server.server_port}"
-    from huggingface_hub import constants, hf_api
-    from transformers.utils import hub as of_transformers
-
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(hf_api.api, "endpoint", url)
-    monkeypatch.setattr(of_transformers, "_hf_api", None, raising=False)  # it keeps the hub that it met first
-    yield handler
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(Hub, monkeypatch, tmp_path) as handler:
+        adapter_files.lora(handler.root / "ann" / "expert")
+        adapter_files.lora(handler.root / "ann" / "anti", seed=1)
+        yield handler
 
 
 def test_both_files_come_from_one_commit_and_nothing_else_is_fetched(hub: type[Hub], tmp_path: Path) -> None:
@@ -200,6 +125,18 @@ def test_what_the_hub_refuses_is_one_sentence(hub: type[Hub], name: str, message
     with pytest.raises(ExtSubError, match=message) as caught:
         load_adapter(name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_connection_that_breaks_off_is_one_sentence(hub: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object, **__: object) -> None:
+        raise huggingface_hub.errors.HTTPError("Server disconnected without sending a response.")
+
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", gone)
+    with pytest.raises(
+        ExtSubError, match="ann/expert: the hub .* cannot be reached, or the connection broke off"
+    ) as caught:
+        load_adapter("ann/expert")
+    assert "Server disconnected" in str(caught.value)
 
 
 def test_offline_the_cache_serves_what_it_has(hub: type[Hub], monkeypatch: pytest.MonkeyPatch) -> None:

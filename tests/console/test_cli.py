@@ -118,7 +118,7 @@ def test_without_a_command_it_shows_the_help(extsub: Command) -> None:
     assert "To begin: extsub demo" in done.stdout
 
 
-COMMANDS = ("combine", "inspect", "train", "evaluate", "generate", "chat", "sweep", "report", "compare", "run", "demo")
+COMMANDS = "combine inspect push train evaluate generate chat sweep report compare run demo".split()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

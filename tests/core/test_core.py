@@ -5,6 +5,7 @@ Runs in the full installation too, in which torch is hidden from the commands.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -128,6 +129,21 @@ def test_finished_results_are_compared(extsub, tmp_path: Path) -> None:
     difference = json.loads(done.stdout)["tasks"]["halueval-qa"]["accuracy_sum"][1]["difference"]
     assert difference["value"] == pytest.approx(8 / 11)
     assert difference["p"] == pytest.approx(2 / 2**8)  # McNemar's: eight coins that all fall the same way
+
+
+def test_a_card_for_the_hub_with_scores(extsub, tmp_path: Path) -> None:
+    assert extsub("combine", "expert", "anti_expert", "-o", "better").returncode == 0
+    digest = hashlib.sha256((tmp_path / "better" / "adapter_model.safetensors").read_bytes()).hexdigest()
+    results = {
+        "model": {"base": "b", "base_commit": None, "base_sha256": "f" * 64, "adapter": {"weights_sha256": digest}},
+        "tasks": {"halueval-qa": {"accuracy_sum": {"value": 0.5, "ci95": [0.25, 0.75], "n": 11}}},
+        "runs": {"halueval-qa": {"identity": {"data": "d", "limit": None}, "data": "qa.json"}},
+    }
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    done = extsub("push", "better", "ann/better", "--scores", ".", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "PeftModel.from_pretrained(model, 'ann/better')" in done.stdout
+    assert "| halueval-qa | accuracy\\_sum ↑ | 0.50 [0.25, 0.75] | 11 |" in done.stdout
 
 
 def test_a_pickle_is_refused_with_the_way_to_read_it(extsub, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 import reference
 from benchmark_files import assert_same, done, results, rows_of
 from conftest import Command
-from extsub.evaluation.formatting import rounded
+from extsub.formatting import rounded
 from extsub.models.prompts import QA_EXAMPLES
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extsub.evaluation import metrics
-from extsub.evaluation.formatting import rounded
 from extsub.evaluation.metrics import Figure, Measure, Score, difference, figures, value_of, wilson
+from extsub.formatting import rounded
 
 MEAN, SHARE, PERPLEXITY = Measure(), Measure(proportion=True), Measure(better="lower", perplexity=True)
 

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 import benchmark_files
@@ -120,8 +121,18 @@ def test_the_result_is_what_combine_makes_at_the_chosen_strength(here: Path, run
     )
     words = f"combine out/expert out/anti-wrong --alpha {alpha} --rank 6 -o by-hand"
     assert extsub(*words.split()).returncode == 0
-    for name in ("adapter_model.safetensors", "adapter_config.json", "extsub.json"):
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
         assert Path("by-hand", name).read_bytes() == Path("out/result", name).read_bytes()
+    by_hand, record = (json.loads(Path(folder, "extsub.json").read_text()) for folder in ("by-hand", "out/result"))
+    scores = record.pop("scores")
+    assert by_hand == record
+    figures = {one["score"]: one["figures"] for one in scores["tasks"][0]["scores"]}
+    assert figures["mc2"]["adapter"] == chosen["test"]
+    gain = figures["mc2"]["adapter"]["value"] - figures["mc2"]["expert"]["value"]
+    assert gain == pytest.approx(chosen["against_expert"]["value"])
+    card = Path("out/result/README.md").read_text()
+    assert "on the half of the items that did not choose the strength" in card
+    assert ModelCard(card).data.eval_results[0].metric_args["n"] == figures["mc1"]["adapter"]["n"]
     assert Path("out/sweep/report.html").stat().st_size > 10_000
     told = extsub("run", "recipe.yaml").stdout
     for expected in (
@@ -131,6 +142,18 @@ def test_the_result_is_what_combine_makes_at_the_chosen_strength(here: Path, run
         "report.html",
     ):
         assert expected in told
+
+
+def test_the_card_follows_the_sweep(here: Path, run: Callable) -> None:
+    """Also where the result stays as it is, since the same strength was chosen."""
+    path = here / "out" / "sweep" / "sweep.json"
+    record = json.loads(path.read_text())
+    record["budget"] = "perplexity <= 3 * expert"
+    path.write_text(json.dumps(record))
+    assert run()[0] == []
+    scores = json.loads(Path("out/result/extsub.json").read_text())["scores"]
+    assert scores["chosen_by"][0]["budget"] == "perplexity <= 3 * expert"
+    assert "within the budget perplexity <= 3" in Path("out/result/README.md").read_text()
 
 
 def test_settings_are_those_of_the_recipe(here: Path) -> None:
@@ -439,6 +462,14 @@ def test_each_anti_expert_may_have_a_strength_of_its_own(here: Path, run: Callab
         for score, figure in scores.items():
             assert figure["value"] == pytest.approx(asked[task][score]["value"], rel=1e-5)
     assert list(json.loads(Path("out/evaluation-loud/results.json").read_text())["tasks"]) == ["perplexity"]
+    scores = json.loads(Path("out/result/extsub.json").read_text())["scores"]
+    assert [task["task"] for task in scores["tasks"]] == ["truthfulqa-mc", "perplexity"], "the same figures once"
+    assert [one["score"] for one in scores["chosen_by"]] == ["truthfulqa-mc.mc2", "perplexity.perplexity"]
+    rows = rows_of(Path("out/evaluation-wrong/truthfulqa-mc.jsonl"))
+    own = [row for row in rows if half_of((row["index"], 0), 0) == "test"]
+    figures = {one["score"]: one["figures"] for one in scores["tasks"][0]["scores"]}
+    assert figures["mc2"]["adapter"]["value"] == pytest.approx(sum(row["scores"]["mc2"] for row in own) / len(own))
+    assert set(figures["mc2"]) == {"adapter", "expert", "base"}
     assert run()[0] == []
 
 

@@ -12,17 +12,20 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from extsub.adapters.adapter import Adapter, Copy, Source
-from extsub.adapters.card import model_card
+from extsub.adapters.card import combined_card
 from extsub.adapters.codecs import CODECS
 from extsub.adapters.load import decode
 from extsub.adapters.number_range import RangeError, check_range
+from extsub.adapters.scores import Scores
 from extsub.adapters.source import CONFIG, SAFETENSORS
 from extsub.adapters.stated import CARD, FORMAT, PROVENANCE, common_template
 from extsub.adapters.writing import Part, PartProgress, write_safetensors
 from extsub.arrays import Array, DType, rounded, without_numbers
 from extsub.errors import ExtSubError
 from extsub.escaping import to_json
+from extsub.files.reading import read_json
 from extsub.files.staging import check_output, staged, strength_folder
+from extsub.files.writing import write_together
 
 
 class CombinedRecord(TypedDict, total=False):
@@ -45,7 +48,7 @@ class CombinedRecord(TypedDict, total=False):
     deficiency: bool
     profile: dict[str, Any]
     inputs: list[dict[str, Any]]
-    """For each adapter its role, alpha, name, repository, commit and hashes."""
+    """For each adapter its role, alpha, name, commit and hashes, and the licence and data that it states."""
     rows: int
     zero_rows: dict[str, Any]
     """Rows without a direction in the expert, and in each anti-expert."""
@@ -60,6 +63,8 @@ class CombinedRecord(TypedDict, total=False):
     notes: list[str]
     """What a user should know, in sentences."""
     versions: dict[str, str]
+    scores: Scores
+    """What was measured of it, where a recipe made it."""
 
 
 def save_adapter(
@@ -128,7 +133,8 @@ def _write(adapter: Adapter, folder: Path, output: Path, progress: PartProgress)
     codec = CODECS[adapter.kind]
     template, notes = common_template([(source.label, source.folder) for source in _sources(adapter)])
     dtype, size, seen = _write_tensors(adapter, folder / SAFETENSORS, output, progress)
-    _write_json(folder / CONFIG, codec.encode(adapter))
+    config = codec.encode(adapter)
+    (folder / CONFIG).write_text(_json(config), encoding="utf-8")
     written = decode(Source(str(output), folder, folder / CONFIG, folder / SAFETENSORS))
     record: dict[str, Any] = {
         "format": FORMAT,
@@ -144,9 +150,24 @@ def _write(adapter: Adapter, folder: Path, output: Path, progress: PartProgress)
         record |= adapter.origin.figures(seen) | {"verification": adapter.origin.verify(written, seen)}
     record["notes"] = [*adapter.notes, *notes, *(adapter.origin.notes(dtype, seen) if adapter.origin else ())]
     record["versions"] = {name: version(name) for name in ("extsub", "numpy", "safetensors")}
-    _write_json(folder / PROVENANCE, record)
-    (folder / CARD).write_text(model_card(adapter, record, output.name), encoding="utf-8")
+    (folder / PROVENANCE).write_text(_json(record), encoding="utf-8")
+    (folder / CARD).write_text(combined_card(config, record, output.name), encoding="utf-8")
     return cast("CombinedRecord", record)
+
+
+def write_scores(folder: Path, scores: Scores) -> CombinedRecord:
+    """Say on the card and in ``extsub.json`` of a combined adapter what was measured of it; both are new, or none.
+
+    Returns:
+        what ``extsub.json`` holds now
+
+    Raises:
+        ExtSubError: the disk refuses.
+    """
+    config, record = (read_json(folder / name) for name in (CONFIG, PROVENANCE))
+    record["scores"] = scores
+    write_together({folder / PROVENANCE: _json(record), folder / CARD: combined_card(config, record, folder.name)})
+    return record
 
 
 def _plain_path(path: str | PathLike[str]) -> Path:
@@ -155,8 +176,8 @@ def _plain_path(path: str | PathLike[str]) -> Path:
     return plain if plain.name not in ("", "..") else Path(os.path.normpath(Path.cwd() / plain))
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(to_json(content) + "\n", encoding="utf-8")
+def _json(content: Any) -> str:
+    return to_json(content) + "\n"
 
 
 def _write_tensors(

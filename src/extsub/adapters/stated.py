@@ -47,6 +47,10 @@ class Stated(NamedTuple):
     data: str
     """The file that it was trained on, without its folder."""
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"licence": self.licence, "datasets": list(self.datasets), "data": self.data}
+
 
 def stated_in(folder: Path) -> Stated:
     """What an adapter's folder says."""

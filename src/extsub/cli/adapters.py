@@ -1,4 +1,4 @@
-"""Commands on adapter files, which need no model: combine, inspect."""
+"""Commands on adapter files, which need no model: combine, inspect, push."""
 
 from __future__ import annotations
 
@@ -152,3 +152,55 @@ def inspect(
 
         plot_pair(info, plot)
     shown.result(info.to_dict(), lambda: summaries.print_inspection(info, adapter, anti_expert, plot))
+
+
+@app.command(help_epilogue="Example: extsub push better owner/better --scores swept --dry-run")
+def push(
+    folder: str,
+    repository: str,
+    /,
+    *,
+    scores: str | None = None,
+    public: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+    task_file: tuple[str, ...] = (),
+    shown: Printed = DEFAULT,
+) -> None:
+    """Upload FOLDER, an adapter or a merged model that extsub wrote, to REPOSITORY on the Hugging Face hub.
+
+    What extsub wrote goes up in one commit, with a model card written for its place there, and nothing else that lies
+    in the folder; the folder stays as it is. Log in before: hf auth login, or HF_TOKEN.
+
+    Parameters
+    ----------
+    folder
+        What extsub combine, train or merge wrote.
+    repository
+        owner/name; made unless it is there.
+    scores
+        A folder that extsub sweep or extsub evaluate wrote: its scores of this adapter go into the card.
+    public
+        Make the repository public; it is private unless you say so.
+    overwrite
+        Replace another adapter that extsub has put there.
+    dry_run
+        Show the card and the files, and ask nothing of the network.
+    task_file
+        A Python file of your own that registers a task.
+    """
+    from extsub.console import progress, summaries
+    from extsub.publishing.push import push
+
+    shown.begin()
+    progress.quieten_hub()
+    record = push(
+        folder,
+        repository,
+        scores=scores,
+        public=public,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        task_file=task_file,
+    )
+    shown.result(record, lambda: summaries.print_push(record))

@@ -17,6 +17,7 @@ import numpy as np
 from extsub.adapters.adapter import Adapter, Module, Source
 from extsub.adapters.codecs import CODECS
 from extsub.adapters.load import opened
+from extsub.adapters.stated import stated_in
 from extsub.algebra import (
     OPERATIONS,
     Delta,
@@ -118,7 +119,10 @@ def combine(
 
 
 def _provenance(adapter: Adapter) -> dict[str, Any]:
-    return adapter.source.provenance() if adapter.source else {"name": None}
+    """What identifies an input, and what it says of itself."""
+    if adapter.source is None:
+        return {"name": None}
+    return adapter.source.provenance() | stated_in(adapter.source.folder).to_dict()
 
 
 def load_operations(names: Iterable[str], files: Iterable[str] = ()) -> None:

@@ -84,6 +84,15 @@ def say_where(line: str) -> None:
         say(line, error=True)
 
 
+def quieten_hub() -> None:
+    """Silence what huggingface_hub says for its own users, and its bars where nobody looks."""
+    from huggingface_hub.utils import disable_progress_bars, logging
+
+    logging.set_verbosity_error()
+    if not _watched():
+        disable_progress_bars()
+
+
 def quieten_libraries() -> None:
     """Silence what transformers and TRL say for their own users; what ours should know, extsub says."""
     import logging

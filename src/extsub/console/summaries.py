@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from extsub.adapters.card import serve_line
+from extsub.adapters.card_use import serve_line
 from extsub.adapters.codec import Codec
 from extsub.adapters.codecs import READERS
 from extsub.errors import counted
@@ -17,6 +17,7 @@ from extsub.printing import duration, print_table, say
 
 if TYPE_CHECKING:
     from extsub.inspection.inspect import AdapterInfo, PairInfo
+    from extsub.publishing.push import PushRecord
 
 MOST_ROWS = 20
 """The most rows of a table; --json has all."""
@@ -110,6 +111,21 @@ def print_record(output: Path, record: Mapping[str, Any], expert: str) -> None:
     _print_notes(record["notes"])
     asked = ("evaluate", "truthfulqa-mc", "--adapter", expert, output, "--output", "results")
     print_end([f"{output}/: adapter_model.safetensors, adapter_config.json, README.md, extsub.json"], asked)
+
+
+def print_push(record: PushRecord) -> None:
+    """What was uploaded; or what would be, with the card."""
+    visible, is_there = "private" if record["private"] else "public", record["commit"] is not None
+    say(f"{record['repository']}: {record['what']}, {visible}{'' if is_there else ', not uploaded'}")
+    for file in record["files"]:
+        say(f"  {_size(file['bytes']):>12}  {file['name']}")
+    for name in record["left_out"]:
+        say(f"  {'stays here':>12}  {name}")
+    _print_notes(record["notes"])
+    if is_there:
+        print_end([record["url"]], ("inspect", record["repository"]))
+    else:
+        say("", *record["card"].splitlines(), "", "next:    the same command without --dry-run")
 
 
 def _zero_rows(record: Mapping[str, Any]) -> str:

@@ -12,12 +12,12 @@ from extsub.errors import ExtSubError
 from extsub.escaping import brief
 from extsub.escaping import markdown as plain
 from extsub.escaping import shown as quoted
-from extsub.evaluation.formatting import rounded
 from extsub.evaluation.metrics import Difference, Score, difference
 from extsub.evaluation.store import RESULTS, FigureRecord, Results, read_items, read_results
 from extsub.evaluation.task import scores_of
 from extsub.evaluation.tasks import TASKS, check_known, load_task_files
 from extsub.files.reading import located
+from extsub.formatting import rounded
 from extsub.notebooks import table
 
 SIGNIFICANT = 0.05

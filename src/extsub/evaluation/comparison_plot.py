@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from extsub.evaluation.compare import CONTROLS, Comparison, Line
-from extsub.evaluation.formatting import rounded
+from extsub.formatting import rounded
 from extsub.plotting import check_picture, drawing, label, save_picture
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import IO, Any, TypedDict
 
+from extsub.adapters.scores import FigureRecord
 from extsub.errors import ExtSubError
 from extsub.escaping import shown
 from extsub.files.reading import read_bytes, read_json
@@ -27,16 +28,6 @@ FIGURES = {...: {...: {"value": NUMBER, "ci95": [NUMBER, NUMBER], "n": int}}}
 """The shape of a model's figures: task -> metric -> figure."""
 SHAPE = {"model": dict, "tasks": FIGURES, "runs": {...: {"identity": {"data": object, "limit": object}}}}
 """The shape of ``results.json``, as far as it is read."""
-
-
-class FigureRecord(TypedDict):
-    """A figure as files have it."""
-
-    value: float
-    ci95: list[float]
-    """The 95 % interval, [low, high]."""
-    n: int
-    """Items that have the score."""
 
 
 class RunRecord(TypedDict):

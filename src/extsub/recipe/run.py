@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from extsub.adapters.load import load_adapter
-from extsub.adapters.save import CombinedRecord, save_adapter
+from extsub.adapters.save import CombinedRecord, save_adapter, write_scores
 from extsub.combination.combine import combine
 from extsub.distributed import ProcessGroup, process_group
 from extsub.errors import ExtSubError, kept_when_interrupted
@@ -23,12 +23,15 @@ from extsub.extras import require
 from extsub.files.reading import read_json
 from extsub.inference.batching import free_memory
 from extsub.models.base import find_model
+from extsub.publishing.measured import scores_in_sweep, scores_of_several, sources
+from extsub.publishing.records import read_record
 from extsub.recipe import chain
 from extsub.recipe.chain import COMBINED, PAGE, ChosenAlphas, Stage
 from extsub.recipe.plan import plan, with_templates
 from extsub.recipe.schema import AdapterSpec, Recipe, Sweep, read_recipe
 from extsub.recipe.stages import Stages
 from extsub.report.page import write_report
+from extsub.report.reading import read_sweep
 from extsub.sweeping.sweep import sweep
 from extsub.training.encoding import ChunkProgress
 from extsub.training.record import RECORD
@@ -134,6 +137,7 @@ class _Run:
                 lambda one=one: chain.evaluated(recipe, one, chain.swept(recipe, one, base)),
                 lambda one=one: self.evaluate(one),
             )
+        self.alone(lambda: self.tell_scores(choices))
         return self.summary(choices) if self.group.is_main else {}
 
     def make(self, stage_of: Callable[[], Stage], work: Callable[[], Any]) -> None:
@@ -205,6 +209,22 @@ class _Run:
         free_memory()
         return found
 
+    def tell_scores(self, choices: Sequence[ChosenAlphas]) -> None:
+        """Let the result's card say what was measured of it, unless it says so already."""
+        recipe, result = self.recipe, self.recipe.output / COMBINED
+        sweeps = [recipe.output / one.name for one in recipe.sweeps]
+        evaluations = [recipe.output / one.evaluation for one in recipe.asked_again]
+        told = read_record(result)[1].get("scores")
+        if told is not None and told["sources"] == sources(sweeps, evaluations):
+            return
+        if evaluations:
+            scores = scores_of_several([read_sweep(folder) for folder in sweeps], evaluations)
+        else:
+            scores = scores_in_sweep(
+                read_sweep(sweeps[0]), choices[0].figures["position"], recipe.result.rank is not None
+            )
+        write_scores(result, scores)
+
     def summary(self, choices: Sequence[ChosenAlphas]) -> RecipeRecord:
         output, found = self.recipe.output, self.stages.found
         sweeps = {}
@@ -220,6 +240,6 @@ class _Run:
             "stages": {name: "kept" if kept else "made" for name, kept in self.kept.items()},
             "seconds": self.stages.seconds(),
             "sweeps": sweeps,
-            "result": {"output": str(output / COMBINED), **found("result")},
+            "result": {"output": str(output / COMBINED), **read_record(output / COMBINED)[1]},
             "notes": list(dict.fromkeys(note for choice in choices for note in choice.notes)),
         }

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from extsub.evaluation.formatting import form_of, rounded, written
+from extsub.formatting import form_of, rounded, written
 from extsub.sweeping.budget import ScoreName, in_words
 
 NAMES = {"ext-sub": "Ext-Sub", "negated": "the negated anti-expert alone", "random": "a random anti-expert"}

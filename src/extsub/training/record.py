@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from safetensors.torch import load_file
 
-from extsub.adapters.card import KINDS, base_in_words, front_matter, use
+from extsub.adapters.card import trained_card
+from extsub.adapters.card_making import PICTURE
 from extsub.adapters.source import CONFIG, SAFETENSORS
-from extsub.adapters.stated import CARD, FORMAT, data_named
+from extsub.adapters.stated import CARD, FORMAT
 from extsub.adapters.stated import TRAINING as RECORD
-from extsub.errors import ExtSubError, counted
-from extsub.escaping import markdown
+from extsub.errors import ExtSubError
 
 if TYPE_CHECKING:
     from extsub.training.plan import Plan
     from extsub.training.progress import Watch
     from extsub.training.trainer import Trainer
 
-PICTURE = "loss.png"
 LIBRARIES = ("extsub", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "safetensors")
 
 
@@ -107,36 +106,6 @@ def write_adapter(folder: Path, saved: Path, record: TrainingRecord) -> None:
     if (runs := saved.parent / "runs").is_dir():  # tensorboard's
         shutil.copytree(runs, folder / "runs")
     (folder / RECORD).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    (folder / CARD).write_text(_card(record, config), encoding="utf-8")
+    name = Path(record["settings"]["output"]).resolve().name
+    (folder / CARD).write_text(trained_card(config, record, name), encoding="utf-8")
     plot_losses(record, folder / PICTURE)
-
-
-def _card(record: TrainingRecord, config: dict[str, Any]) -> str:
-    settings, plan, kind = record["settings"], record["plan"], config["peft_type"]
-    base, task, name = plan["model"], config["task_type"], Path(settings["output"]).resolve().name
-    datasets, file = data_named(plan["data"]["name"])
-    rows = {
-        "data": f"{markdown(file or datasets[0])}, {counted(plan['data']['rows'], 'row')}, SHA-256 "
-        f"`{plan['data']['sha256'][:16]}`",
-        "prompt": f"`{settings['template']}` template; the loss is on the answer and its end token",
-        "steps": f"{plan['steps']:,} of {settings['batch_size']} rows, {settings['epochs']:g} epochs",
-        "learning rate": f"{settings['learning_rate']:g}, linear, {settings['warmup']:.0%} warm-up",
-        "trainable parameters": f"{plan['trainable_parameters']:,}",
-        "loss": f"{record['first_loss']:.4f} at first, {record['last_loss']:.4f} at last",
-        "seed": settings["seed"],
-    }
-    version = record["versions"]["extsub"]
-    lines = [front_matter(base, kind, task, datasets, {}), f"# {markdown(name)}", ""]
-    lines += [f"{KINDS[kind]} adapter for {base_in_words(base)}, trained by extsub {version}.", ""]
-    lines += [*use(base, task, name, vllm=None), "## How it was trained", "", "| | |", "|---|---|"]
-    lines += [*(f"| {name} | {value} |" for name, value in rows.items()), "", f"![loss by step]({PICTURE})", ""]
-    lines += ["Licence: that of the base model and of the data; not stated here.", "", "## Limits", ""]
-    lines += [
-        "- The loss says how well it fits its own data. What it does to anything else was not measured here: evaluate "
-        "before you rely on it.",
-        "- It means something on this base model only, and has learnt what its data have of errors and biases.",
-        "",
-        f"All settings, versions and figures: `{RECORD}`.",
-        "",
-    ]
-    return "\n".join(lines)
