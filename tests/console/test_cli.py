@@ -111,11 +111,12 @@ def test_without_a_command_it_shows_the_help(extsub: Command) -> None:
 
 
 COMMANDS = ("combine", "inspect", "train", "evaluate", "generate", "sweep", "report", "compare", "run", "demo")
+COMMANDS += ("export gguf",)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_help_page_has_an_example_and_defaults_as_one_types_them(extsub: Command, command: str) -> None:
-    shown = " ".join(extsub(command, "--help").stdout.split())
+    shown = " ".join(extsub(*command.split(), "--help").stdout.split())
     assert f"Example: extsub {command} " in shown
     assert not re.search(r"\[default: (\(|\{|False|None|\])", shown)
     assert "--quiet -q" in shown
