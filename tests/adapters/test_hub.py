@@ -14,9 +14,10 @@ from huggingface_hub.repocard import metadata_load
 from transformers import AutoModelForCausalLM
 
 import adapter_files
+import gguf_bases
 import tiny_models
 from conftest import start
-from extsub import ExtSubError, combine, load_adapter, save_adapter
+from extsub import ExtSubError, combine, export_gguf, load_adapter, save_adapter
 from extsub.demo import model as demo_model
 from extsub.inference.language_model import load_base
 from extsub.models.adapter_handle import find
@@ -175,6 +176,18 @@ def test_a_model_of_the_hub_is_taken_without_the_adapter_beside_it(hub: type[Hub
 
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries
+def test_of_a_base_on_the_hub_the_config_alone_is_fetched(hub: type[Hub], tmp_path: Path) -> None:
+    base, shapes = gguf_bases.made(hub.root / "ann" / "base", "Qwen2ForCausalLM")
+    (base / "model.safetensors").write_bytes(b"large")
+    adapter = adapter_files.lora(tmp_path / "a", shapes, base_model_name_or_path="ann/base")
+    assert export_gguf(adapter, tmp_path / "a.gguf")["architecture"] == "qwen2"
+    assert {path.rpartition("/")[2] for path in hub.asked} == {"config.json"}
+    adapter_files.edit_config(adapter, base_model_name_or_path="gated/base")
+    with pytest.raises(ExtSubError, match="the base of .*: gated/base: access is gated: .* or say with --base where"):
+        export_gguf(adapter, tmp_path / "b.gguf")
+    export_gguf(adapter, tmp_path / "b.gguf", base="ann/base@old")
+
+
 def test_the_demo_takes_its_model_from_the_hub(hub: type[Hub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 

@@ -41,6 +41,7 @@ def test_combine_prints_a_summary(extsub: Command, tmp_path: Path) -> None:
         "  serve          vllm serve made-up/tiny --enable-lora --max-lora-rank 8 --lora-modules out=out",
         "written: out/: adapter_model.safetensors, adapter_config.json, README.md, extsub.json",
         "next:    extsub evaluate truthfulqa-mc --adapter e out --output results",
+        "see:     docs/serving.md for servers, several strengths and the way back",
     ]
     assert 1 < largest["factor"] < 100
     assert 0 < error < 1e-6
@@ -118,12 +119,12 @@ def test_without_a_command_it_shows_the_help(extsub: Command) -> None:
     assert "To begin: extsub demo" in done.stdout
 
 
-COMMANDS = "combine inspect push train evaluate generate chat sweep report compare run demo".split()
+COMMANDS = [*"combine inspect push train evaluate generate chat sweep report compare run demo".split(), "export gguf"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_help_page_has_an_example_and_defaults_as_one_types_them(extsub: Command, command: str) -> None:
-    shown = " ".join(extsub(command, "--help").stdout.split())
+    shown = " ".join(extsub(*command.split(), "--help").stdout.split())
     assert f"Example: extsub {command} " in shown
     assert not re.search(r"\[default: (\(|\{|False|None|\])", shown)
     assert "--quiet -q" in shown

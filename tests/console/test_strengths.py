@@ -62,6 +62,7 @@ def test_the_summary_is_short_and_says_how_to_serve_them_all(run: Run, tmp_path:
         "alpha-0.5=better/alpha-0.5 alpha-1=better/alpha-1 alpha-4=better/alpha-4",
         "next:    extsub evaluate truthfulqa-mc --adapter e better/alpha-0.5 better/alpha-1 better/alpha-4 "
         "--output results",
+        "see:     docs/serving.md for servers, several strengths and the way back",
     ]
     written = json.loads(run("e a --alpha 0.5,1e0,4 -o better --overwrite --json").stdout)
     assert written == [{"output": f"better/{name}", **record} for name, record in records.items()]

@@ -20,7 +20,7 @@ import pytest
 from safetensors.numpy import load_file
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "lora"
-LACKING = "torch", "transformers", "peft", "accelerate", "datasets", "trl", "matplotlib", "jinja2"
+LACKING = "torch", "transformers", "peft", "accelerate", "datasets", "trl", "matplotlib", "jinja2", "gguf"
 HIDDEN = """
 import sys
 from importlib import metadata
@@ -94,6 +94,7 @@ def test_looking_at_a_pair(extsub) -> None:
         ("report o", "report"),
         ("demo", "demo"),
         ("inspect expert anti_expert --plot o.png", "plot"),
+        ("export gguf expert --output o.gguf --base m", "gguf"),
     ],
 )
 def test_other_commands_say_what_they_lack(extsub, tmp_path: Path, words: str, extra: str) -> None:

@@ -20,6 +20,7 @@ from extsub.files import writing as files_writing
 from extsub.files.writing import (
     check_can_appear,
     check_writable,
+    filled,
     last_written,
     locked,
     make_parents,
@@ -144,6 +145,29 @@ def test_a_signal_between_the_renames_leaves_all_of_them_new(tmp_path: Path, mon
     with pytest.raises(KeyboardInterrupt):
         write_together({tmp_path / name: "new" for name in ("one", "two", "three")})
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(("one", "two", "three"), "new")
+
+
+@pytest.mark.skipif(files_writing.fcntl is None, reason="there are no locks")
+def test_a_file_that_is_filled_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+
+    def half_way() -> None:
+        with filled(path) as partial:
+            partial.write_bytes(b"half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        half_way()
+    assert not (tmp_path / "new").exists()
+    for content in (b"first", b"second"):
+        with filled(path) as partial:
+            partial.write_bytes(content)
+            with pytest.raises(ExtSubError, match="is being written by another run"), filled(path):
+                pass
+            assert path.exists() == (content == b"second")
+        assert path.read_bytes() == content
+    assert [one.name for one in (tmp_path / "new").iterdir()] == ["file"]
+    assert last_written() == path
 
 
 @needs_fork

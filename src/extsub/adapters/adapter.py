@@ -171,6 +171,11 @@ class Origin(Protocol):
         """Storage dtypes to try in this order; the next one is taken where a number does not fit."""
         ...
 
+    @property
+    def deficiency(self) -> bool:
+        """Whether it is what Ext-Sub subtracts, instead of a result."""
+        ...
+
     def sources(self) -> list[Source]:
         """What it was made from."""
         ...

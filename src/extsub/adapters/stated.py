@@ -129,6 +129,11 @@ def common_template(inputs: Sequence[tuple[str, Path]]) -> tuple[Template | None
     return (templates.pop() if len(templates) == 1 else None), notes
 
 
+def is_deficiency(folder: Path) -> bool:
+    """Whether an adapter is a deficiency, as extsub writes it, which is not to be used alone."""
+    return _value(_record(folder, PROVENANCE), "deficiency") is True
+
+
 def _trained_on(folder: Path) -> str:
     name = _value(_record(folder, TRAINING), "plan", "data", "name")
     return name if isinstance(name, str) else ""

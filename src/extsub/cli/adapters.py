@@ -1,11 +1,11 @@
-"""Commands on adapter files, which need no model: combine, inspect, push."""
+"""Commands on adapter files, which need no model: combine, inspect, export, push."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import App, Group, Parameter
 
 from extsub.cli.app import DEFAULT, Printed, app
 from extsub.console.strengths import ALPHA, check_names, print_strengths, strengths_of
@@ -152,6 +152,47 @@ def inspect(
 
         plot_pair(info, plot)
     shown.result(info.to_dict(), lambda: summaries.print_inspection(info, adapter, anti_expert, plot))
+
+
+export = App(name="export", help="Write an adapter in another form, for programs that do not read PEFT's.")
+app.command(export)
+
+
+@export.command(name="gguf", help_epilogue="Example: extsub export gguf better --output better.gguf")
+def export_gguf(
+    adapter: str,
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    base: str | None = None,
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    overwrite: bool = False,
+    shown: Printed = DEFAULT,
+) -> None:
+    """Write ADAPTER, a LoRA, as one GGUF file for llama.cpp and Ollama. What llama.cpp could not apply is refused.
+
+    Parameters
+    ----------
+    adapter
+        A folder or a hub id.
+    output
+        The .gguf file to write.
+    base
+        The base model, of which config.json is read: a folder, the file itself, or a hub id; unless given, what the
+        adapter names.
+    dtype
+        How to store numbers.
+    overwrite
+        Replace the file if it is there.
+    """
+    from extsub.console import progress, summaries
+    from extsub.export.gguf import export_gguf
+
+    shown.begin()
+    record = export_gguf(
+        adapter, output, base=base, dtype=dtype, overwrite=overwrite, progress=progress.parts("exporting")
+    )
+    shown.result({"output": str(output), **record}, lambda: summaries.print_gguf(adapter, output, record))
 
 
 @app.command(help_epilogue="Example: extsub push better owner/better --scores swept --dry-run")

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from extsub.console.summaries import print_end
+from extsub.console.summaries import SERVING, print_end
 from extsub.evaluation.compare import (
     CONTROLS,
     EXPLANATION,
@@ -147,6 +147,8 @@ def _print_sweep_end(record: Mapping[str, Any]) -> None:
         adapters = (given["expert"], *given["anti_experts"])
         then.append(("combine", *adapters, "--alpha", f"{alpha:g}", "--output", "better"))
     print_end([folder / name for name in names], ("report", folder), *then)
+    if then:
+        say(SERVING)
 
 
 def _name(model: dict[str, Any]) -> str:

@@ -67,7 +67,7 @@ def check_names(adapters: Iterable[str]) -> None:
 def print_strengths(output: Path, records: Mapping[str, Mapping[str, Any]], expert: str) -> None:
     """The summary of a combination at several strengths, each in a folder of ``output``."""
     from extsub.adapters.card_use import serve_line
-    from extsub.console.summaries import print_end
+    from extsub.console.summaries import SERVING, print_end
 
     first = next(iter(records.values()))
     names = [given["name"] for given in first["inputs"]]
@@ -86,6 +86,7 @@ def print_strengths(output: Path, records: Mapping[str, Mapping[str, Any]], expe
     served = [] if problem else [serve_line(first["base_model"], first["serve"]["vllm"], folders)]
     asked = ("evaluate", "truthfulqa-mc", "--adapter", expert, *folders.values(), "--output", "results")
     print_end([f"{output}/: {', '.join(records)}"], *served, asked)
+    say(SERVING)
 
 
 def _figures(record: Mapping[str, Any]) -> str:

@@ -12,13 +12,16 @@ from extsub.adapters.card_use import serve_line
 from extsub.adapters.codec import Codec
 from extsub.adapters.codecs import READERS
 from extsub.errors import counted
-from extsub.escaping import shell
+from extsub.escaping import operand, shell
 from extsub.printing import duration, print_table, say
 
 if TYPE_CHECKING:
+    from extsub.export.gguf import GgufRecord
     from extsub.inspection.inspect import AdapterInfo, PairInfo
     from extsub.publishing.push import PushRecord
 
+SERVING = "see:     docs/serving.md for servers, several strengths and the way back"
+"""The last line of a summary, where a result is ready to be used."""
 MOST_ROWS = 20
 """The most rows of a table; --json has all."""
 
@@ -111,6 +114,7 @@ def print_record(output: Path, record: Mapping[str, Any], expert: str) -> None:
     _print_notes(record["notes"])
     asked = ("evaluate", "truthfulqa-mc", "--adapter", expert, output, "--output", "results")
     print_end([f"{output}/: adapter_model.safetensors, adapter_config.json, README.md, extsub.json"], asked)
+    say(SERVING)
 
 
 def print_push(record: PushRecord) -> None:
@@ -157,6 +161,18 @@ def _serve(output: Path, record: Mapping[str, Any]) -> str:
     if "problem" in record["serve"]:
         return f"no: {record['serve']['problem']}"
     return serve_line(record["base_model"], record["serve"]["vllm"], {output.resolve().name: str(output)})
+
+
+def print_gguf(adapter: str, output: Path, record: GgufRecord) -> None:
+    """The summary of a GGUF file, and how llama.cpp loads it."""
+    file = operand(str(output))
+    loaded = ("--lora", "EXPERT.gguf", "--lora-scaled", f"{file}:-1") if record["deficiency"] else ("--lora", file)
+    size = f"{counted(record['modules'], 'module')}, rank {record['rank']}, {record['dtype']}, {_size(record['bytes'])}"
+    say(f"{output}: {adapter} for llama.cpp's {record['architecture']}")
+    say(f"  {'size':6} {size}", f"  {'serve':6} {shell(('llama-server', '-m', 'BASE.gguf', *loaded))}")
+    _print_notes(record["notes"])
+    print_end([output])
+    say(SERVING)
 
 
 def print_inspection(info: AdapterInfo | PairInfo, adapter: str, anti_expert: str | None, plot: Path | None) -> None:

@@ -162,6 +162,30 @@ def write_together(contents: Mapping[Path, str | bytes]) -> None:
     _written.extend(contents)
 
 
+@contextlib.contextmanager
+def filled(path: Path) -> Generator[Path]:
+    """A file beside ``path`` to fill, which takes its name if the block ends without an error and vanishes otherwise.
+
+    Raises:
+        ExtSubError: as ``write_whole``.
+    """
+    created: list[Path] = []
+    partial = _name_of_partial(path)
+    try:
+        with writing(path):
+            created = make_parents(path)
+            with _partial(path) as file:
+                yield partial
+                os.fsync(file.fileno())
+                if not fcntl:
+                    file.close()  # Windows renames no open file
+                partial.replace(path)
+    except BaseException:
+        remove_empty(created)
+        raise
+    note_written(path)
+
+
 def _name_of_partial(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial-write")
 
