@@ -19,7 +19,7 @@ import pytest
 from safetensors.numpy import load_file
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "lora"
-LACKING = "torch", "transformers", "peft", "accelerate", "datasets", "trl", "matplotlib", "jinja2"
+LACKING = "torch", "transformers", "peft", "accelerate", "datasets", "matplotlib", "jinja2"
 HIDDEN = """
 import sys
 from importlib import metadata

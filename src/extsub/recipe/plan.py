@@ -20,7 +20,7 @@ from extsub.evaluation.prompting import settled
 from extsub.evaluation.store import read_results
 from extsub.evaluation.task import Items, Task, limited
 from extsub.evaluation.tasks import TASKS
-from extsub.extras import require
+from extsub.extras import need, require
 from extsub.files.staging import check_place
 from extsub.models.base import find_model, load_config, load_tokenizer
 from extsub.models.prompts import PromptOption, usual_template
@@ -70,7 +70,7 @@ def plan(recipe: Recipe, stages: Stages, tokenising: ChunkProgress | None = None
     Raises:
         ExtSubError: model, data, adapters, tasks, score, budget or output are at fault.
     """
-    require("trl", "train")
+    need("training", "train")
     require("jinja2", "report")
     check_place(recipe.output)
     model, items = find_model(recipe.model), {}

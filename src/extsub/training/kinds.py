@@ -70,8 +70,6 @@ def sketch(settings: TrainingSettings, config: PretrainedConfig) -> PeftModel:
             sketched = peft.get_peft_model(model, peft_config(settings))
     except (ValueError, NotImplementedError) as error:
         raise _misfit(settings, config, _reason(error, settings, config)) from error
-    if hasattr(model.get_output_embeddings(), "base_layer"):
-        raise ExtSubError("--target-modules: TRL cannot train an adapter on the output layer (lm_head): leave it out")
     _check_targets(settings, sketched, config)
     if settings.kind in PROMPT_LEARNING:
         _check_virtual_tokens(settings, sketched, config)
