@@ -36,7 +36,9 @@ DONE = ("--resume writes it", "the training is done")
 """What is said where only the result cannot be written."""
 
 
-def train(settings: TrainingSettings, *, resume: bool = False, progress: ChunkProgress | None = None) -> TrainingRecord:
+def train(
+    settings: TrainingSettings | Plan, *, resume: bool = False, progress: ChunkProgress | None = None
+) -> TrainingRecord:
     """Train one adapter and write it to ``settings.output``: an ordinary PEFT adapter, a model card, ``training.json``
     and ``loss.png``.
 
@@ -45,6 +47,7 @@ def train(settings: TrainingSettings, *, resume: bool = False, progress: ChunkPr
     rounding and the places of dropout.
 
     Args:
+        settings: or a plan that was made of them, so that its rows are not read and tokenised again.
         resume: continue an interrupted run from its last checkpoint; start if there is none.
         progress: wraps the chunks of rows while they are tokenised.
 
@@ -54,11 +57,14 @@ def train(settings: TrainingSettings, *, resume: bool = False, progress: ChunkPr
     Raises:
         ExtSubError: settings, data, model or output are at fault, memory or disk is too small, or the loss is NaN.
     """
+    plan = None
+    if isinstance(settings, Plan):
+        plan, settings = settings, settings.settings
     if settings.quantize:
         require("bitsandbytes", "quantize")
     if is_main_process():
         checkpoints.check_output(settings.output, resume)
-    plan = plan_training(settings, progress)
+    plan = plan or plan_training(settings, progress)
     check_memory(plan)
     with _working(settings.output) as held, _out_of_memory_explained(plan):
         arguments = _arguments(plan)  # before the model: DeepSpeed ZeRO-3 must be known when weights are loaded
