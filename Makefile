@@ -54,6 +54,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/combine.py
 
 bench-train: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt trl==1.16.0  # a contender
 	$(BIN)/python benchmarks/training.py
 
 bench-sweep: $(READY)

@@ -1,5 +1,6 @@
 """How fast adapters are trained and rows tokenised: extsub beside the authors' way and beside bare TRL.
 
+    pip install trl==1.16.0
     python benchmarks/training.py [--runs 3] [--rows 480] [--tokenise-rows 52000] [--output FILE.md]
 
 Models are random and rows made up; nothing is downloaded. Each run has a process of its own, and the contenders take

@@ -45,9 +45,9 @@ def llama(folder: Path, texts: Iterable[str] = TEXT, seed: int = 0, **settings: 
     """A Llama with grouped-query attention, in a folder as the hub has them."""
     tok = tokenizer(texts)
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 256}
+    shape["vocab_size"] = len(tok)
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=len(tok),
         num_attention_heads=4,
         num_key_value_heads=2,
         initializer_range=0.2,  # at the usual 0.02 so small a model says nearly the same whatever it reads

@@ -16,7 +16,7 @@ import extsub as package
 from conftest import ROOT, Command, start
 from extsub import extras
 
-HEAVY = {"peft", "transformers", "accelerate", "matplotlib", "datasets", "trl"}
+HEAVY = {"peft", "transformers", "accelerate", "matplotlib", "datasets"}
 
 
 @pytest.fixture
@@ -219,13 +219,13 @@ def test_stopped_during_the_imports_it_says_so(tmp_path: Path, name: str, code: 
 @pytest.mark.parametrize(
     ("command", "extra", "library"),
     [
-        (["train", "--model", "m", "--data", "d.jsonl", "--output", "o"], "train", "trl"),
+        (["train", "--model", "m", "--data", "d.jsonl", "--output", "o"], "train", "matplotlib"),
         (["evaluate", "drift"], "evaluate", "peft"),
         (["generate", "--model", "m", "--prompts", "d.jsonl", "--output", "o.jsonl"], "evaluate", "peft"),
         (["chat", "e", "a"], "evaluate", "peft"),
         (["sweep", "e", "a", "--tasks", "drift", "--output", "o"], "evaluate", "peft"),
-        (["run", "recipe.yaml"], "train,evaluate,report", "trl"),
-        (["demo"], "demo", "trl"),
+        (["run", "recipe.yaml"], "train,evaluate,report", "matplotlib"),
+        (["demo"], "demo", "gguf"),
         (["report", "folder"], "report", "jinja2"),
     ],
 )
@@ -302,7 +302,7 @@ def test_comparing_and_reporting_need_no_model(tmp_path: Path) -> None:
     )
     loaded = set(start(tmp_path, "-c", code).stdout.split())
     assert "extsub.report.page" in loaded
-    assert not {"torch", "transformers", "peft", "datasets", "accelerate", "trl"} & loaded
+    assert not {"torch", "transformers", "peft", "datasets", "accelerate"} & loaded
 
 
 @pytest.mark.usefixtures("pair")

@@ -20,7 +20,7 @@ import pytest
 from safetensors.numpy import load_file
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "lora"
-LACKING = "torch", "transformers", "peft", "accelerate", "datasets", "trl", "matplotlib", "jinja2", "gguf"
+LACKING = "torch", "transformers", "peft", "accelerate", "datasets", "matplotlib", "jinja2", "gguf"
 HIDDEN = """
 import sys
 from importlib import metadata

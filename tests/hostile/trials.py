@@ -173,7 +173,7 @@ def _check_sentence(one: Trial, child: Child, number: signal.Signals, there: dic
     if saved := re.match(r"([\d,]+) items? (?:is|are) saved", said):
         true = _items(now) >= int(saved[1].replace(",", ""))
     elif step := re.match(r"step (\d+) is saved", said):
-        true = f"out/checkpoints/checkpoint-{step[1]}/trainer_state.json" in now
+        true = f"out/checkpoints/checkpoint-{step[1]}/complete" in now
     elif written := re.fullmatch(r"(\S+) is written", said):
         true = (one.folder / written[1]).exists()
     elif "kept" in said:

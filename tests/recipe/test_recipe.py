@@ -34,6 +34,7 @@ from extsub.recipe.plan import check_choice
 from extsub.recipe.schema import read_recipe
 from extsub.recipe.stages import Stages
 from extsub.sweeping.selection import half_of
+from extsub.training import plan as planning
 from extsub.training.progress import Watch
 from killing import at_every_change, needs_fork
 
@@ -216,6 +217,41 @@ def test_a_plan_says_what_is_to_be_done_and_writes_nothing(here: Path, run: Call
     ):
         assert expected in told
     assert not Path("new").exists()
+
+
+def test_rows_are_tokenised_once_for_plan_and_training_unless_they_changed_since(
+    here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a run that ends before its sweep; or where their tokens are too many to be kept."""
+    tokenised: list[int] = []
+    encode, train = planning.encode, room.train
+
+    def counted(examples: Any, *given: Any, **more: Any) -> Any:
+        tokenised.append(len(examples))
+        return encode(examples, *given, **more)
+
+    def changing(*given: Any, **more: Any) -> None:
+        train(*given, **more)
+        lines(here / "bad.jsonl", rows_of(here / "bad.jsonl")[1:])
+
+    def refuse(*_: Any) -> None:
+        raise ExtSubError("that is enough")
+
+    monkeypatch.setattr(planning, "encode", counted)
+    monkeypatch.setattr(room, "sweep", refuse)
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "MOST_TOKENS", 0)
+        write(here, output="again")
+        assert (extsub("run", "recipe.yaml").returncode, tokenised) == (2, [41, 41, 41, 41])
+    for name in STAGES[:2]:
+        ours, theirs = (Path(folder, name, "adapter_model.safetensors").read_bytes() for folder in ("again", "out"))
+        assert ours == theirs
+    tokenised.clear()
+    monkeypatch.setattr(room, "train", changing)
+    write(here, output="changed")
+    assert (extsub("run", "recipe.yaml").returncode, tokenised) == (2, [41, 41, 40])
+    record = json.loads(Path("changed/anti-wrong/training.json").read_text())
+    assert record["plan"]["data"]["rows"] == 40
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ To run it, in an environment of its own:
 
     pip install -e '.[dev]' wheel setuptools hjson py-cpuinfo msgpack ninja einops
     DS_BUILD_OPS=0 pip install --no-build-isolation --no-deps deepspeed==0.19.8
-    pytest tests/test_deepspeed.py
+    pytest tests/training/test_deepspeed.py
 
 The first run compiles DeepSpeed's communication for CPUs, which takes minutes and a C++ compiler.
 """
@@ -122,7 +122,7 @@ def test_a_killed_zero_2_run_resumes_with_the_same_bits(base: Path, data: Path, 
     finished(launched("zero2.yaml", whole), whole)
     process = launched("zero2.yaml", killed)
     deadline = time.monotonic() + PATIENCE
-    while not list(killed.output.glob("checkpoints/checkpoint-*/trainer_state.json")):
+    while not list(killed.output.glob("checkpoints/checkpoint-*/complete")):
         assert process.poll() is None, said(killed)
         assert time.monotonic() < deadline
         time.sleep(0.01)

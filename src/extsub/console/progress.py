@@ -94,7 +94,7 @@ def quieten_hub() -> None:
 
 
 def quieten_libraries() -> None:
-    """Silence what transformers and TRL say for their own users; what ours should know, extsub says."""
+    """Silence what transformers and the like say for their own users; what ours should know, extsub says."""
     import logging
     import warnings
 
@@ -103,7 +103,7 @@ def quieten_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     transformers_logging.set_verbosity_error()
-    for name in ("trl", "accelerate", "datasets", "torch.distributed", "lm_eval", "httpx", "absl"):
+    for name in ("accelerate", "datasets", "torch.distributed", "lm_eval", "httpx", "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if not _watched():
         transformers_logging.disable_progress_bar()

@@ -96,7 +96,6 @@ def demo(
     Raises:
         ExtSubError: the output holds something else, the model does not fit, or the disk refuses.
     """
-    require("trl", "train")
     require("peft", "evaluate")
     size, seeds = size or Size(), list(dict.fromkeys(seeds))
     with working_in(output), kept_when_interrupted(lambda: KEPT):

@@ -20,11 +20,12 @@ from extsub.evaluation.prompting import settled
 from extsub.evaluation.store import read_results
 from extsub.evaluation.task import Items, limited
 from extsub.evaluation.tasks import TASKS
-from extsub.extras import require
+from extsub.extras import need, require
 from extsub.files.staging import check_place
 from extsub.models.base import find_model, load_config, load_tokenizer
 from extsub.models.prompts import PromptOption, usual_template
 from extsub.recipe import chain
+from extsub.recipe.chain import Stage
 from extsub.recipe.schema import AdapterSpec, Recipe, Sweep, named
 from extsub.recipe.stages import Stages, key_of
 from extsub.sweeping.grid import parse_alphas, sweep_points
@@ -32,7 +33,7 @@ from extsub.sweeping.search import searched
 from extsub.sweeping.settings import POSITIONS, swept_tasks
 from extsub.sweeping.sweep import check_halves, judged_by
 from extsub.training.encoding import ChunkProgress
-from extsub.training.plan import plan_training
+from extsub.training.plan import Plan, plan_training
 from extsub.training.settings import PEFT_TYPES
 
 FLOAT32 = 4
@@ -40,7 +41,7 @@ FLOAT32 = 4
 
 
 @dataclass(frozen=True)
-class Ahead:
+class StagePlan:
     """One stage as it stands."""
 
     name: str
@@ -48,6 +49,8 @@ class Ahead:
     """Why it is to be done; None where it is done."""
     estimate: dict[str, Any] = field(default_factory=dict)
     """An estimate of what is to be done."""
+    training: tuple[Stage, Plan] | None = field(default=None, repr=False)
+    """What a training that is to be done was planned from, and its plan."""
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -64,13 +67,13 @@ class _Size:
     """None where it is not known before"""
 
 
-def plan(recipe: Recipe, stages: Stages, tokenising: ChunkProgress | None = None) -> list[Ahead]:
+def plan(recipe: Recipe, stages: Stages, tokenising: ChunkProgress | None = None) -> list[StagePlan]:
     """Check everything that can be checked without weights, and say what is to be done.
 
     Raises:
         ExtSubError: model, data, adapters, tasks, score, budget or output are at fault.
     """
-    require("trl", "train")
+    need("training", "train")
     require("jinja2", "report")
     check_place(recipe.output)
     model, items = find_model(recipe.model), {}
@@ -98,7 +101,10 @@ def plan(recipe: Recipe, stages: Stages, tokenising: ChunkProgress | None = None
     if undone := [one.name for one in ahead if one.why]:
         for sweep in recipe.sweeps:
             estimate = _sweep_estimate(recipe, sweep, items[sweep.name], anew=True)
-            ahead += [Ahead(sweep.name, f"after {undone[-1]}", estimate), Ahead(sweep.report, f"after {sweep.name}")]
+            ahead += [
+                StagePlan(sweep.name, f"after {undone[-1]}", estimate),
+                StagePlan(sweep.report, f"after {sweep.name}"),
+            ]
         return [*ahead, *_result(recipe, f"after {sweep.name}", sizes)]
     combine(*[load_adapter(spec.adapter) for spec in recipe.specs], **vars(recipe.result))
     return [*ahead, *_after_training(recipe, stages, base, sizes, items)]
@@ -177,21 +183,23 @@ def _check_taken(recipe: Recipe, taken: Mapping[str, Adapter]) -> None:
 
 def _training(
     recipe: Recipe, stages: Stages, base: Mapping[str, Any], tokenising: ChunkProgress | None
-) -> tuple[list[Ahead], dict[str, _Size]]:
+) -> tuple[list[StagePlan], dict[str, _Size]]:
     ahead, sizes = [], {}
     for spec in recipe.specs:
         if not spec.training:
             continue
-        why, estimate = chain.trained(spec, base).why(stages), {}
-        if why:
-            with named(f"{recipe.path}: {spec.name}"):
-                estimate = plan_training(spec.training, tokenising).to_dict()
-            factored = CODECS[PEFT_TYPES[spec.training.kind]].ranked
-            size = estimate["trainable_parameters"] * FLOAT32 if spec.training.kind != "prefix" else None
-            sizes[spec.name] = _Size(PEFT_TYPES[spec.training.kind], spec.training.rank if factored else None, size)
-        else:
+        stage = chain.trained(spec, base)
+        why = stage.why(stages)
+        if why is None:
             sizes[spec.name] = _size(load_adapter(spec.adapter))
-        ahead.append(Ahead(spec.name, why, {**estimate, "bytes": sizes[spec.name].bytes} if why else {}))
+            ahead.append(StagePlan(spec.name, why))
+            continue
+        with named(f"{recipe.path}: {spec.name}"):
+            training = plan_training(spec.training, tokenising)
+        factored = CODECS[PEFT_TYPES[spec.training.kind]].ranked
+        size = training.trainable * FLOAT32 if spec.training.kind != "prefix" else None
+        sizes[spec.name] = _Size(PEFT_TYPES[spec.training.kind], spec.training.rank if factored else None, size)
+        ahead.append(StagePlan(spec.name, why, {**training.to_dict(), "bytes": size}, (stage, training)))
     return ahead, sizes
 
 
@@ -213,32 +221,32 @@ def _after_training(
     base: Mapping[str, Any],
     sizes: Mapping[str, _Size],
     items: Mapping[str, Mapping[str, Items]],
-) -> list[Ahead]:
+) -> list[StagePlan]:
     ahead, undone, choices = [], "", []
     for sweep in recipe.sweeps:
         stage = chain.swept(recipe, sweep, base)
         if why := stage.why(stages):
             anew = stages.done.get(sweep.name, {}).get("inputs") != key_of(stage.inputs)
-            ahead.append(Ahead(sweep.name, why, _sweep_estimate(recipe, sweep, items[sweep.name], anew)))
-            ahead.append(Ahead(sweep.report, f"after {sweep.name}"))
+            ahead.append(StagePlan(sweep.name, why, _sweep_estimate(recipe, sweep, items[sweep.name], anew)))
+            ahead.append(StagePlan(sweep.report, f"after {sweep.name}"))
             undone = sweep.name
         else:
-            ahead += [Ahead(sweep.name, None), Ahead(sweep.report, chain.reported(sweep, stage).why(stages))]
+            ahead += [StagePlan(sweep.name, None), StagePlan(sweep.report, chain.reported(sweep, stage).why(stages))]
             choices.append(chain.chosen(recipe, sweep))
     if failed := next((choice for choice in choices if choice.alpha is None), None):
-        return [*ahead, Ahead("result", chain.nothing_kept(recipe, failed))]
+        return [*ahead, StagePlan("result", chain.nothing_kept(recipe, failed))]
     if undone:
         return [*ahead, *_result(recipe, f"after {undone}", sizes)]
     if why := chain.combined(recipe, [choice.alpha for choice in choices if choice.alpha is not None]).why(stages):
         return [*ahead, *_result(recipe, why, sizes)]
     asked = [chain.evaluated(recipe, one, chain.swept(recipe, one, base)) for one in recipe.asked_again]
-    return [*ahead, Ahead("result", None), *(Ahead(one.name, one.why(stages)) for one in asked)]
+    return [*ahead, StagePlan("result", None), *(StagePlan(one.name, one.why(stages)) for one in asked)]
 
 
-def _result(recipe: Recipe, why: str, sizes: Mapping[str, _Size]) -> list[Ahead]:
+def _result(recipe: Recipe, why: str, sizes: Mapping[str, _Size]) -> list[StagePlan]:
     """What follows the sweeps where the result is to be made."""
-    asked = [Ahead(one.evaluation, "after result") for one in recipe.asked_again]
-    return [Ahead("result", why, _result_estimate(recipe, sizes)), *asked]
+    asked = [StagePlan(one.evaluation, "after result") for one in recipe.asked_again]
+    return [StagePlan("result", why, _result_estimate(recipe, sizes)), *asked]
 
 
 def _sweep_estimate(recipe: Recipe, sweep: Sweep, items: Mapping[str, Items], anew: bool) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypedDict
@@ -34,10 +34,13 @@ from extsub.report.page import write_report
 from extsub.report.reading import read_sweep
 from extsub.sweeping.sweep import sweep
 from extsub.training.encoding import ChunkProgress
+from extsub.training.plan import Plan
 from extsub.training.record import RECORD
 from extsub.training.train import train
 
 COMMAND = "extsub run"
+MOST_TOKENS = 20_000_000
+"""The most tokens, of up to 36 bytes each, that are kept from the plan for the trainings; others are made again."""
 
 
 class RecipeRecord(TypedDict, total=False):
@@ -86,7 +89,7 @@ def run_recipe(
     with contextlib.ExitStack() as stack:
         group.run_on_main(lambda: stack.enter_context(working_in(recipe.output)))
         run = _Run(recipe, Stages(recipe.output, COMMAND, say), group, progress or silent, tokenising)
-        group.run_on_main(lambda: [one.to_dict() for one in plan(recipe, run.stages, tokenising)])
+        group.run_on_main(run.plan)
         with kept_when_interrupted(run.what_is_kept):
             return run.all()
 
@@ -113,16 +116,30 @@ class _Run:
     tokenising: ChunkProgress | None
     kept: dict[str, bool] = field(default_factory=dict)
     """For each stage that is done, whether it was before."""
+    planned: dict[str, tuple[Stage, Plan]] = field(default_factory=dict)
+    """For each training that is to be done what it was planned from, and the plan; on the main process."""
 
     def what_is_kept(self) -> str:
         """What somebody is told who stops the run."""
         return f"what was done is kept: '{self.recipe.command}' goes on from there" if self.stages.done else ""
 
+    def plan(self) -> None:
+        """Refuse what can be refused, and keep what was tokenised for it."""
+        for stage in plan(self.recipe, self.stages, self.tokenising):
+            kept = sum(training.tokens for _, training in self.planned.values())
+            if stage.training and kept + stage.training[1].tokens <= MOST_TOKENS:
+                self.planned[stage.name] = stage.training
+
+    def plan_of(self, spec: AdapterSpec, base: Mapping[str, Any]) -> Plan | None:
+        """The plan of a training, where data and base are still what it was made from."""
+        stage, training = self.planned.pop(spec.name, (None, None))
+        return training if stage == chain.trained(spec, base) else None
+
     def all(self) -> RecipeRecord:
         recipe, base = self.recipe, identify(find_model(self.recipe.model))
         for one in recipe.specs:
             if one.training:
-                self.make(lambda one=one: chain.trained(one, base), lambda one=one: self.train(one))
+                self.make(lambda one=one: chain.trained(one, base), lambda one=one: self.train(one, base))
         for one in recipe.sweeps:
             self.make(lambda one=one: chain.swept(recipe, one, base), lambda one=one: self.sweep(one))
             page = functools.partial(self.report, one)
@@ -170,11 +187,11 @@ class _Run:
             done = f"{', '.join(self.kept)} kept" if self.kept else "nothing was done before"
             raise ExtSubError(f"{name}: {error}; {done}, '{self.recipe.command}' goes on with {name}") from error
 
-    def train(self, one: AdapterSpec) -> dict[str, float]:
-        assert one.training
-        record = one.training.output / RECORD
+    def train(self, spec: AdapterSpec, base: Mapping[str, Any]) -> dict[str, float]:
+        assert spec.training
+        record = spec.training.output / RECORD
         if not self.alone(record.exists):  # it does where a run was killed right after it
-            train(one.training, resume=True, progress=self.tokenising)
+            train(self.plan_of(spec, base) or spec.training, resume=True, progress=self.tokenising)
             free_memory()
         found = self.alone(lambda: read_json(record, largest=None))
         return {name: found[name] for name in ("first_loss", "last_loss", "seconds")}

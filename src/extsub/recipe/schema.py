@@ -118,7 +118,7 @@ def read_recipe(path: Path) -> Recipe:
     shared = settings_of(f"{path}: training", found.get("training", {}), TrainingSettings, ("model", "data", "output"))
 
     def spec(name: str, given: Any, where: str) -> AdapterSpec:
-        return _ingredient(name, given, f"{path}: {where}", model, output / name, shared)
+        return _adapter_spec(name, given, f"{path}: {where}", model, output / name, shared)
 
     others = found["anti_experts"]
     if not isinstance(others, Mapping) or not others:
@@ -139,7 +139,7 @@ def named(where: str) -> Generator[None]:
         raise ExtSubError(f"{where}: {error}") from error
 
 
-def _ingredient(name: str, given: Any, where: str, model: str, folder: Path, shared: dict[str, Any]) -> AdapterSpec:
+def _adapter_spec(name: str, given: Any, where: str, model: str, folder: Path, shared: dict[str, Any]) -> AdapterSpec:
     if not re.fullmatch(r"[\w-][\w.-]{0,99}", name):
         raise ExtSubError(f"{where}: a name is of letters, digits and . _ -, since its folder is called so")
     if isinstance(given, Mapping) and "sweep" in given and name != "expert":

@@ -17,7 +17,9 @@ from extsub.files.writing import check_can_appear, check_writable, write_whole, 
 FOLDER = "checkpoints"
 SETTINGS = "settings.json"
 TRAINER_STATE = "trainer_state.json"
-"""The last file of a checkpoint that transformers writes."""
+"""A file of a checkpoint that transformers writes."""
+COMPLETE = "complete"
+"""The last file of a checkpoint, once every process has written its own."""
 
 MAY_DIFFER = {"output", "micro_batch_size", "gradient_checkpointing", "checkpoint_steps", "report_to"}
 """Settings that leave the result as it is, up to rounding."""
@@ -25,16 +27,23 @@ MAY_DIFFER = {"output", "micro_batch_size", "gradient_checkpointing", "checkpoin
 
 def last_checkpoint(output: Path) -> Path | None:
     """The newest one that was written to its end."""
-    found = [path for path in (output / FOLDER).glob("checkpoint-*") if step(path) is not None]
-    return max(found, key=lambda path: step(path) or 0, default=None)
+    complete = [path for path in (output / FOLDER).glob("checkpoint-*") if step(path) is not None]
+    return max(complete, key=lambda path: step(path) or 0, default=None)
 
 
 def step(checkpoint: Path) -> int | None:
     """How many steps were done; None if the checkpoint is incomplete."""
+    if not (checkpoint / COMPLETE).exists():
+        return None
     try:
         return int(read_json(checkpoint / TRAINER_STATE, largest=None)["global_step"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def mark_complete(checkpoint: Path) -> None:
+    """Say that a run can be continued from it."""
+    (checkpoint / COMPLETE).touch()
 
 
 def check_output(output: Path, resume: bool) -> None:
@@ -80,10 +89,8 @@ def begin(output: Path, identity: dict[str, Any]) -> Path | None:
             _empty(folder)  # not the folder itself: it is locked
         write_whole(folder / SETTINGS, json.dumps(identity, indent=2) + "\n")
         return None
-    for path in folder.glob("checkpoint-*"):
-        if step(path) is None:  # a kill left a part of it
-            with writing(folder):
-                shutil.rmtree(path)
+    with writing(folder):
+        _remove_incomplete(folder)  # what a kill left
     try:
         before = dict(read_json(folder / SETTINGS))
     except (OSError, ValueError, TypeError) as error:
@@ -99,12 +106,21 @@ def begin(output: Path, identity: dict[str, Any]) -> Path | None:
 
 def abandon(output: Path) -> None:
     """After a run ended early: keep what can be continued, and nothing else."""
-    if last_checkpoint(output) is None:
-        with contextlib.suppress(OSError):
-            _empty(output / FOLDER)
-            (output / FOLDER / SETTINGS).unlink(missing_ok=True)
-            (output / FOLDER).rmdir()
-            output.rmdir()
+    folder = output / FOLDER
+    with contextlib.suppress(OSError):
+        if last_checkpoint(output) is not None:
+            _remove_incomplete(folder)  # it may fill the disk
+            return
+        _empty(folder)
+        (folder / SETTINGS).unlink(missing_ok=True)
+        folder.rmdir()
+        output.rmdir()
+
+
+def _remove_incomplete(folder: Path) -> None:
+    for path in folder.glob("checkpoint-*"):
+        if step(path) is None:
+            shutil.rmtree(path)
 
 
 def _empty(folder: Path) -> None:

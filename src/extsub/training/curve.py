@@ -18,8 +18,8 @@ def plot_losses(record: Mapping[str, Any], path: Path) -> None:
 def _draw(record: Mapping[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
-    steps = [one["step"] for one in record["losses"]]
-    losses = [one["loss"] for one in record["losses"]]
+    steps = [entry["step"] for entry in record["losses"]]
+    losses = [entry["loss"] for entry in record["losses"]]
     settings, total = record["settings"], record["plan"]["steps"]
     figure = Figure(figsize=(7, 4), layout="constrained")
     loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
@@ -33,7 +33,7 @@ def _draw(record: Mapping[str, Any], path: Path) -> None:
     loss.set_ylabel("loss on answers")
     name = label(Path(record["plan"]["data"]["name"]).name)
     loss.set_title(f"{name}: {settings['kind']}, {total:,} steps", fontsize=10)
-    rate.plot(steps, [one["learning_rate"] for one in record["losses"]], color="0.4", linewidth=1)
+    rate.plot(steps, [entry["learning_rate"] for entry in record["losses"]], color="0.4", linewidth=1)
     rate.set_ylabel("learning rate", fontsize=8)
     rate.set_ylim(bottom=0)
     rate.set_xlabel("step")

@@ -14,7 +14,6 @@ from extsub.models.prompts import Said, Template, check_template, render_answer,
 from extsub.models.tokenization import Text, encode_texts
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 MASKED = -100
@@ -105,16 +104,3 @@ def _changes(prompt: str, example: Example, said: Said) -> Iterator[str]:
         yield f"the chat template puts {said.without!r} before the answer, but asks without it, so it is left out"
     if rewritten(prompt, example.messages):
         yield "the chat template leaves out or rewrites a part of the messages before the question; it is asked so too"
-
-
-def to_dataset(rows: EncodedExamples, packed_length: int | None) -> Dataset:
-    """Rows as TRL takes them, several in one of at most ``packed_length`` tokens if so asked."""
-    from datasets import Dataset, disable_progress_bars
-
-    dataset = Dataset.from_dict({"input_ids": rows.tokens, "labels": rows.labels})
-    if packed_length is None:
-        return dataset
-    from trl.data_utils import pack_dataset
-
-    disable_progress_bars()  # half a second's work
-    return pack_dataset(dataset, packed_length, "bfd")

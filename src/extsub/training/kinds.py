@@ -70,8 +70,6 @@ def sketch(settings: TrainingSettings, config: PretrainedConfig) -> PeftModel:
             sketched = peft.get_peft_model(model, peft_config(settings))
     except (ValueError, NotImplementedError) as error:
         raise _misfit(settings, config, _reason(error, settings, config)) from error
-    if hasattr(model.get_output_embeddings(), "base_layer"):
-        raise ExtSubError("--target-modules: TRL cannot train an adapter on the output layer (lm_head): leave it out")
     _check_targets(settings, sketched, config)
     if settings.kind in PROMPT_LEARNING:
         _check_virtual_tokens(settings, sketched, config)
@@ -95,10 +93,10 @@ def _reason(error: Exception, settings: TrainingSettings, config: PretrainedConf
         return f"PEFT cannot adapt {refused[1]} there; {_choice(settings, config)}"
     if re.search(r"target_modules|Target modules", said):
         if settings.target_modules:
-            found = f"no target modules found among {', '.join(settings.target_modules)}"
+            reason = f"no target modules found among {', '.join(settings.target_modules)}"
         else:
-            found = "PEFT does not know which modules to adapt there"
-        return f"{found}; {_choice(settings, config)}"
+            reason = "PEFT does not know which modules to adapt there"
+        return f"{reason}; {_choice(settings, config)}"
     return said
 
 
@@ -107,7 +105,7 @@ def _choice(settings: TrainingSettings, config: PretrainedConfig) -> str:
     model = bare(config)
     output = model.get_output_embeddings()
     layers = model.base_model.named_modules()
-    names = sorted({name.rpartition(".")[2] for name, one in layers if _is_linear(one) and one is not output})
+    names = sorted({name.rpartition(".")[2] for name, layer in layers if _is_linear(layer) and layer is not output})
     together = _adapted(settings, config, *names)
     if together is None:
         names = [name for name in names if _adapted(settings, config, name)]
@@ -139,13 +137,13 @@ def _is_linear(layer: torch.nn.Module) -> bool:
 
 def _special(model: PeftModel) -> list[str]:
     """The last names of adapted layers that are more than linear ones."""
-    adapted = {name: one.base_layer for name, one in model.named_modules() if hasattr(one, "base_layer")}
-    return sorted({name.rpartition(".")[2] for name, one in adapted.items() if not _is_linear(one)})
+    adapted = {name: layer.base_layer for name, layer in model.named_modules() if hasattr(layer, "base_layer")}
+    return sorted({name.rpartition(".")[2] for name, layer in adapted.items() if not _is_linear(layer)})
 
 
 def _check_targets(settings: TrainingSettings, model: PeftModel, config: PretrainedConfig) -> None:
     """PEFT is content when one of several names is found."""
-    adapted = [name for name, one in model.named_modules() if hasattr(one, "base_layer")]
+    adapted = [name for name, layer in model.named_modules() if hasattr(layer, "base_layer")]
     for option, names in (
         ("--target-modules", settings.target_modules),
         ("--feedforward-modules", settings.feedforward_modules),
@@ -190,5 +188,5 @@ def _check_step(settings: TrainingSettings, model: PeftModel, config: Pretrained
 
 def parameters(model: PeftModel) -> tuple[int, int]:
     """(trainable, of the base)."""
-    trainable = sum(one.numel() for one in model.parameters() if one.requires_grad)
-    return trainable, sum(one.numel() for one in model.get_base_model().parameters() if not one.requires_grad)
+    trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    return trainable, sum(weight.numel() for weight in model.get_base_model().parameters() if not weight.requires_grad)

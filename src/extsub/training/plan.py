@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from extsub.data.instructions import Data, load_data
 from extsub.errors import ExtSubError, counted
-from extsub.extras import require
+from extsub.extras import need
 from extsub.models.base import ModelName, choose_dtype, find_model, load_config, load_tokenizer, positions
 from extsub.models.prompts import usual_template
-from extsub.training.encoding import ChunkProgress, EncodedExamples, encode, to_dataset
+from extsub.training.batches import pack
+from extsub.training.encoding import ChunkProgress, EncodedExamples, encode
 from extsub.training.kinds import parameters, sketch
+from extsub.training.memory import memory_of
 from extsub.training.sampler import LengthOrderedBatches
 from extsub.training.settings import PROMPT_LEARNING, TrainingSettings
 from extsub.training.trial import try_architecture
@@ -23,15 +25,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-BYTES = {"4bit": 0.55, "8bit": 1.05}
-"""Bytes of a parameter of a quantised base: its bits, and roughly its part of the scales."""
 FEW_STEPS = 10
-TOO_HIGH = 0.8
-"""The part of the estimate that is really taken, where the estimate of memory is too high."""
-WITHIN, BESIDE = 12.5, 4.0
-"""Numbers that a layer keeps of each token, per hidden unit and per unit of the feed-forward."""
-ADAPTED, DROPPED = 0.95, 1.65
-"""The same per input and output of an adapted module, without and with dropout of its inputs."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +39,8 @@ class Plan:
     tokenizer: PreTrainedTokenizerBase
     data: Data
     rows: EncodedExamples
+    packs: list[list[int]]
+    """The numbers of the rows that are packed into one; each has its own without packing."""
     order: LengthOrderedBatches
     dtype: torch.dtype
     processes: int
@@ -94,69 +90,6 @@ class Plan:
         row, start = self.rows.tokens[0], self.rows.answers[0]
         return str(self.tokenizer.decode(row[:start])), str(self.tokenizer.decode(row[start:]))
 
-    def memory(self) -> dict[str, int]:
-        """An estimate in bytes for one device, without what libraries and CUDA take (some hundred megabytes).
-
-        Measured as the growth of resident memory on a CPU, for Llamas of 512 to 576 hidden units with rows of 73 and
-        446 tokens, adapters on two and on all modules, with and without dropout: the estimate was within a tenth in
-        float32, and up to a fifth too high in bfloat16. Gradient checkpointing, virtual tokens and the bytes of a
-        quantised base are not measured. Korthikanti et al. (2022, eq. 2) count 17 numbers a hidden unit for GPT's
-        plainer layers with a fused attention.
-        """
-        config, precision = self.config.get_text_config(), self.dtype.itemsize
-        virtual = self.settings.virtual_tokens if self.settings.kind in PROMPT_LEARNING else 0
-        tokens, layers = self.micro_batch * (max(self.order.lengths) + virtual), config.num_hidden_layers
-        inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-        layer = tokens * (precision * (WITHIN * config.hidden_size + BESIDE * inner) + self._adapted() / layers)
-        if self.settings.gradient_checkpointing:  # the inputs of all layers, and one layer with its gradients
-            activations = tokens * config.hidden_size * precision * layers + 2 * layer
-        else:
-            activations = layers * layer
-        parts = {
-            "base model": int(self.base * BYTES.get(self.settings.quantize or "", precision)),
-            "adapter, gradients, AdamW": self.trainable * 4 * 4,
-            "activations": int(activations),
-        }
-        return {**parts, "together": sum(parts.values())}
-
-    def _adapted(self) -> float:
-        """Bytes that adapted modules keep of each token beside the base, in all layers; adapters compute in float32."""
-        if self.settings.kind in PROMPT_LEARNING:
-            return 0.0
-        is_lora = self.settings.kind == "lora"
-        size = self.trainable / (self.settings.rank if is_lora else 1)  # LoRA: inputs and outputs; IA3: either
-        return 4 * size * (DROPPED if is_lora and self.settings.lora_dropout else ADAPTED)
-
-    def to_save_memory(self) -> str:
-        """What somebody with too little can try."""
-        settings, ways = self.settings, []
-        if self.micro_batch > 1:
-            ways.append(f"--micro-batch-size {self.micro_batch // 2}")
-        if settings.kind != "prefix" and not settings.gradient_checkpointing:
-            ways.append("--gradient-checkpointing")
-        ways.append(f"--max-length {max(self.order.lengths) // 2}")
-        if not settings.quantize:
-            ways.append("--quantize 4bit")
-        return f"try {', or '.join(ways)}"
-
-    def check_memory(self) -> None:
-        """Where no GPU is: whether the memory that is free may do, swap included.
-
-        Raises:
-            ExtSubError: less is free than a run takes even where the estimate is too high (``TOO_HIGH``).
-        """
-        import psutil  # accelerate needs it too
-        import torch
-
-        if torch.accelerator.is_available():
-            return
-        needed, free = self.memory()["together"], psutil.virtual_memory().available + psutil.swap_memory().free
-        if TOO_HIGH * needed > free:
-            raise ExtSubError(
-                f"too little memory: about {needed / 1e9:.1f} GB are needed, and {free / 1e9:.1f} GB are free: "
-                f"{self.to_save_memory()}"
-            )
-
     def to_dict(self) -> dict[str, Any]:
         """The figures, as JSON values."""
         masked, loss_on = self.example()
@@ -185,7 +118,7 @@ class Plan:
             "trainable_parameters": self.trainable,
             "base_parameters": self.base,
             "dtype": str(self.dtype).removeprefix("torch."),
-            "memory_estimate": self.memory(),
+            "memory_estimate": memory_of(self),
             "example": {"masked": masked, "loss_on": loss_on},
             "notes": list(self.notes),
         }
@@ -197,7 +130,7 @@ def plan_training(settings: TrainingSettings, progress: ChunkProgress | None = N
     Raises:
         ExtSubError: the data, the model, the tokenizer, or how they fit, is at fault.
     """
-    require("trl", "train")
+    need("training", "train")
     _check_reporting(settings)
     model = find_model(settings.model)
     config = load_config(model)
@@ -214,12 +147,11 @@ def plan_training(settings: TrainingSettings, progress: ChunkProgress | None = N
     rows = encode(data.examples, tokenizer, template, settings.max_length, places=data.places, **arguments)
     _check_length(settings, config, rows)
     _check_vocabulary(settings, config, rows)
-    lengths = rows.lengths
-    if settings.packing:
-        lengths = [len(row) for row in to_dataset(rows, settings.max_length)["input_ids"]]
-    steps = _steps(settings, len(lengths))
+    packs = pack(rows.lengths, settings.max_length) if settings.packing else [[row] for row in range(len(rows.tokens))]
+    steps = _steps(settings, len(packs))
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     micro_batch, accumulation = _share(settings, processes)
+    lengths = [sum(len(rows.tokens[row]) for row in pack) for pack in packs]
     order = LengthOrderedBatches(lengths, settings.batch_size, micro_batch * processes, settings.seed)
     return Plan(
         settings=settings,
@@ -228,6 +160,7 @@ def plan_training(settings: TrainingSettings, progress: ChunkProgress | None = N
         tokenizer=tokenizer,
         data=data,
         rows=rows,
+        packs=packs,
         order=order,
         dtype=dtype,
         processes=processes,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from extsub.training.progress import Watch
     from extsub.training.trainer import Trainer
 
-LIBRARIES = ("extsub", "torch", "transformers", "peft", "trl", "accelerate", "datasets", "safetensors")
+LIBRARIES = ("extsub", "torch", "transformers", "peft", "accelerate", "datasets", "safetensors")
 
 
 class TrainingRecord(TypedDict):
@@ -57,13 +57,13 @@ def training_record(plan: Plan, trainer: Trainer, watch: Watch) -> TrainingRecor
     """Settings, versions, data, figures, and the loss of every step, as JSON values."""
     losses: list[dict[str, Any]] = [
         {
-            "step": one["step"],
-            "loss": one["loss"],
-            "learning_rate": one["learning_rate"],
-            "gradient": _finite(one.get("grad_norm", math.nan)),  # float16 overflows now and then, and skips the step
+            "step": entry["step"],
+            "loss": entry["loss"],
+            "learning_rate": entry["learning_rate"],
+            "gradient": _finite(entry.get("grad_norm", math.nan)),  # float16 overflows now and then, and skips the step
         }
-        for one in trainer.state.log_history
-        if "loss" in one
+        for entry in trainer.state.log_history
+        if "loss" in entry
     ]
     seconds, done = watch.seconds, trainer.state.global_step - watch.first_step
     return {
@@ -95,7 +95,7 @@ def write_adapter(folder: Path, saved: Path, record: TrainingRecord) -> None:
     """
     from extsub.training.curve import plot_losses
 
-    if broken := [name for name, one in load_file(saved / SAFETENSORS).items() if not one.isfinite().all()]:
+    if broken := [name for name, tensor in load_file(saved / SAFETENSORS).items() if not tensor.isfinite().all()]:
         raise ExtSubError(f"the last step made {broken[0]} NaN or infinite: lower --learning-rate and begin anew")
     shutil.copyfile(saved / SAFETENSORS, folder / SAFETENSORS)
     config = json.loads((saved / CONFIG).read_text(encoding="utf-8"))

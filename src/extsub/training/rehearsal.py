@@ -70,8 +70,8 @@ def idle(model: PeftModel) -> set[str]:
     for name, layer in model.named_modules():
         if hasattr(layer, "base_layer"):
             last = name.rpartition(".")[2]
-            reached[last] = reached.get(last, False) or any(one.grad is not None for one in layer.parameters())
-    return {name for name, one in reached.items() if not one}
+            reached[last] = reached.get(last, False) or any(weight.grad is not None for weight in layer.parameters())
+    return {name for name, is_reached in reached.items() if not is_reached}
 
 
 def _attempt(model: PeftModel | PreTrainedModel, step: Step, *, backward: bool = False) -> Exception | None:

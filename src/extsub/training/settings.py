@@ -171,7 +171,7 @@ class TrainingSettings:
             raise ExtSubError(f"--lora-alpha {self.lora_alpha}: expected a number above 0")
         if self.target_modules and "all-linear" in self.target_modules and len(self.target_modules) > 1:
             raise ExtSubError("--target-modules all-linear already means all of them: give it alone")
-        defaults = {one.name: one.default for one in fields(self)}
+        defaults = {setting.name: setting.default for setting in fields(self)}
         for name, kinds in OWN.items():
             if self.kind not in kinds and getattr(self, name) != defaults[name]:
                 reason = WHY_NOT.get(name, f"{self.kind} has no such setting")

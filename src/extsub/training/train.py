@@ -1,4 +1,4 @@
-"""From a plan to an adapter on disk: one run of TRL's SFTTrainer, resumable, all or nothing."""
+"""From a plan to an adapter on disk: one run of transformers' Trainer, resumable, all or nothing."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from extsub.files.staging import staged
 from extsub.files.writing import locked, make_parents, remove_empty, writing
 from extsub.models.base import is_out_of_memory, load_model
 from extsub.training import checkpoints
-from extsub.training.encoding import MASKED, ChunkProgress, to_dataset
+from extsub.training.batches import end_to_end, packs_of, padded
+from extsub.training.encoding import ChunkProgress
 from extsub.training.kinds import peft_config
+from extsub.training.memory import check_memory, memory_of, to_save_memory
 from extsub.training.plan import Plan, plan_training
 from extsub.training.record import TrainingRecord, identity, training_record, write_adapter
 from extsub.training.settings import PROMPT_LEARNING, TrainingSettings
 from extsub.training.trial import try_model
 
 if TYPE_CHECKING:
-    from trl import SFTConfig
+    from peft import PeftModel
+    from transformers import TrainingArguments
 
     from extsub.training.trainer import Trainer
 
@@ -33,7 +36,9 @@ DONE = ("--resume writes it", "the training is done")
 """What is said where only the result cannot be written."""
 
 
-def train(settings: TrainingSettings, *, resume: bool = False, progress: ChunkProgress | None = None) -> TrainingRecord:
+def train(
+    settings: TrainingSettings | Plan, *, resume: bool = False, progress: ChunkProgress | None = None
+) -> TrainingRecord:
     """Train one adapter and write it to ``settings.output``: an ordinary PEFT adapter, a model card, ``training.json``
     and ``loss.png``.
 
@@ -42,6 +47,7 @@ def train(settings: TrainingSettings, *, resume: bool = False, progress: ChunkPr
     rounding and the places of dropout.
 
     Args:
+        settings: or a plan that was made of them, so that its rows are not read and tokenised again.
         resume: continue an interrupted run from its last checkpoint; start if there is none.
         progress: wraps the chunks of rows while they are tokenised.
 
@@ -51,12 +57,15 @@ def train(settings: TrainingSettings, *, resume: bool = False, progress: ChunkPr
     Raises:
         ExtSubError: settings, data, model or output are at fault, memory or disk is too small, or the loss is NaN.
     """
+    plan = None
+    if isinstance(settings, Plan):
+        plan, settings = settings, settings.settings
     if settings.quantize:
         require("bitsandbytes", "quantize")
     if is_main_process():
         checkpoints.check_output(settings.output, resume)
-    plan = plan_training(settings, progress)
-    plan.check_memory()
+    plan = plan or plan_training(settings, progress)
+    check_memory(plan)
     with _working(settings.output) as held, _out_of_memory_explained(plan):
         arguments = _arguments(plan)  # before the model: DeepSpeed ZeRO-3 must be known when weights are loaded
         ours = {**identity(plan), "engine": _engine(plan, arguments)}
@@ -70,11 +79,9 @@ def train(settings: TrainingSettings, *, resume: bool = False, progress: ChunkPr
         finally:
             watch.close()
         final = settings.output / checkpoints.FOLDER / "final"
-        if fsdp := getattr(trainer.accelerator.state, "fsdp_plugin", None):  # with any other, save_model writes nothing
-            fsdp.set_state_dict_type("FULL_STATE_DICT")
         trainer.check_held()
         with writing(settings.output, *DONE):
-            trainer.save_model(str(final))  # gathers the weights where an engine has shared them out
+            trainer.save_adapter(final)
         record = training_record(plan, trainer, watch)
         if is_main_process():
             with staged(settings.output, *DONE) as folder:
@@ -110,12 +117,12 @@ def _kept(output: Path, held: Callable[[], bool]) -> str:
     return f"step {checkpoints.step(checkpoint)} is saved in {output}: continue with --resume" if checkpoint else ""
 
 
-def _arguments(plan: Plan) -> SFTConfig:
+def _arguments(plan: Plan) -> TrainingArguments:
     import torch
-    from trl import SFTConfig
+    from transformers import TrainingArguments
 
     settings, on_gpu = plan.settings, torch.cuda.is_available()
-    return SFTConfig(
+    return TrainingArguments(
         output_dir=str(settings.output / checkpoints.FOLDER),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=plan.micro_batch,
@@ -129,10 +136,6 @@ def _arguments(plan: Plan) -> SFTConfig:
         fp16=plan.dtype == torch.float16,
         use_cpu=not on_gpu and not torch.backends.mps.is_available(),
         gradient_checkpointing=settings.gradient_checkpointing,
-        packing=settings.packing,
-        max_length=settings.max_length if settings.packing else None,  # rows are cut already
-        dataset_kwargs={"skip_prepare_dataset": True},
-        router_aux_loss_coef=0.0,  # the loss is on the answer alone, also for mixtures of experts
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="steps",
@@ -145,7 +148,7 @@ def _arguments(plan: Plan) -> SFTConfig:
     )
 
 
-def _engine(plan: Plan, arguments: SFTConfig) -> str:
+def _engine(plan: Plan, arguments: TrainingArguments) -> str:
     """Whose checkpoints a run writes. DeepSpeed's fit only the stage and the number of processes that wrote them."""
     if arguments.deepspeed_plugin is not None:
         return f"DeepSpeed ZeRO-{arguments.deepspeed_plugin.zero_stage} on {plan.processes} processes"
@@ -156,7 +159,7 @@ def _asked_for(variable: str) -> bool:
     return os.environ.get(variable, "false").lower() in ("true", "1")
 
 
-def _trainer(plan: Plan, arguments: SFTConfig, held: Callable[[], bool]) -> Trainer:
+def _trainer(plan: Plan, arguments: TrainingArguments, held: Callable[[], bool]) -> Trainer:
     import torch
     from transformers import PrinterCallback
 
@@ -170,21 +173,11 @@ def _trainer(plan: Plan, arguments: SFTConfig, held: Callable[[], bool]) -> Trai
         )
     if _asked_for("ACCELERATE_USE_FSDP") and not torch.accelerator.is_available():  # FSDP 1 fails, FSDP 2 becomes DDP
         raise ExtSubError("FSDP was asked for, and it needs GPUs: leave it out, or use DeepSpeed ZeRO")
-    config = peft_config(settings)
-    config.revision = plan.model.revision
-    dataset = to_dataset(plan.rows, settings.max_length if settings.packing else None)
-    if len(plan.order) > len(plan.order.lengths):  # what fills the last batch: one token, nothing to learn
-        filler = {"input_ids": [plan.tokenizer.eos_token_id], "labels": [MASKED], "seq_lengths": [1]}
-        dataset = dataset.add_item({name: filler[name] for name in dataset.column_names})
-    model = load_model(plan.model, plan.dtype, settings.quantize)
-    if not plan.is_tried:
-        try_model(model, settings)
     trainer = Trainer(
-        model=model,
+        model=_adapted(plan, arguments),
         args=arguments,
-        train_dataset=dataset,
-        processing_class=plan.tokenizer,
-        peft_config=config,
+        data_collator=end_to_end if settings.packing else padded,
+        train_dataset=packs_of(plan.rows, plan.packs, filler=plan.tokenizer.eos_token_id),
         order=plan.order,
         held=held,
     )
@@ -193,14 +186,38 @@ def _trainer(plan: Plan, arguments: SFTConfig, held: Callable[[], bool]) -> Trai
     return trainer
 
 
+def _adapted(plan: Plan, arguments: TrainingArguments) -> PeftModel:
+    """The base with an adapter to train, whose first weights are the seed's; in float32 wherever an engine allows."""
+    import peft
+    import torch
+    from transformers import set_seed
+
+    settings = plan.settings
+    model, config = load_model(plan.model, plan.dtype, settings.quantize), peft_config(settings)
+    if not plan.is_tried:
+        try_model(model, settings)
+    config.revision = plan.model.revision
+    plugin = arguments.deepspeed_plugin
+    is_zero3 = plugin is not None and plugin.zero_stage == 3  # gathers weights of one dtype only
+    set_seed(settings.seed)
+    adapted = peft.get_peft_model(model, config, autocast_adapter_dtype=not is_zero3 or settings.quantize is not None)
+    if settings.quantize and _asked_for("ACCELERATE_USE_FSDP"):  # shards weights of one dtype only
+        for weight in adapted.parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.to(torch.bfloat16)
+    if settings.gradient_checkpointing:
+        adapted.enable_input_require_grads()
+    return adapted
+
+
 def _check_engine(settings: TrainingSettings, trainer: Trainer) -> None:
     """What was asked for is what runs: accelerate turns FSDP into DDP without a word where there is no GPU."""
-    found = trainer.accelerator.distributed_type.value
+    running = trainer.accelerator.distributed_type.value
     for variable, engine in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DEEPSPEED")):
-        if _asked_for(variable) and found != engine:
-            raise ExtSubError(f"{engine} was asked for, and accelerate runs {found}: {engine} needs GPUs here")
-    plugin = trainer.accelerator.state.deepspeed_plugin if found == "DEEPSPEED" else None
-    shared_out = found == "FSDP" or (plugin is not None and plugin.zero_stage == 3)
+        if _asked_for(variable) and running != engine:
+            raise ExtSubError(f"{engine} was asked for, and accelerate runs {running}: {engine} needs GPUs here")
+    plugin = trainer.accelerator.state.deepspeed_plugin if running == "DEEPSPEED" else None
+    shared_out = running == "FSDP" or (plugin is not None and plugin.zero_stage == 3)
     if shared_out and settings.kind in PROMPT_LEARNING:
         raise ExtSubError(f"{settings.kind} cannot be gathered from ZeRO-3 or FSDP: use ZeRO-2, or train lora or ia3")
 
@@ -220,5 +237,5 @@ def _out_of_memory_explained(plan: Plan) -> Generator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        needed = plan.memory()["together"] / 1e9
-        raise ExtSubError(f"out of memory (about {needed:.1f} GB are needed): {plan.to_save_memory()}") from error
+        needed = memory_of(plan)["together"] / 1e9
+        raise ExtSubError(f"out of memory (about {needed:.1f} GB are needed): {to_save_memory(plan)}") from error

@@ -1,127 +1,117 @@
-"""TRL's SFTTrainer, with what it lacks here: checkpoints that hold all that is trained, and our order of rows."""
+"""transformers' Trainer, with what it lacks here: our order of rows, a loss on answers alone, and checkpoints that hold
+all that is trained and count only when they are whole."""
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
-from trl import SFTTrainer
 
 from extsub.errors import ExtSubError
 from extsub.files.writing import writing
 from extsub.models.base import output_only_at
-from extsub.training.checkpoints import step
+from extsub.training.checkpoints import mark_complete
 from extsub.training.encoding import MASKED
 
 TRAINABLE = "trainable_state.safetensors"
 
 
-class Trainer(SFTTrainer):
-    """An ``SFTTrainer`` for data that is tokenised, in an order that is decided."""
+class Trainer(transformers.Trainer):
+    """A ``Trainer`` for rows that are tokenised, in an order that is decided."""
+
+    loss_is_scaled_for_ga = True  # by the tokens of all micro-batches of a step
 
     def __init__(
         self, *args: Any, order: torch.utils.data.Sampler[int], held: Callable[[], bool], **kwargs: Any
     ) -> None:
-        """As SFTTrainer.
+        """As transformers' Trainer.
 
         Args:
             order: of the rows.
             held: whether the folder of checkpoints is still this run's.
         """
-        self._order, self._held = order, held
         super().__init__(*args, **kwargs)
-        quantized = getattr(self.model, "is_loaded_in_4bit", False) or getattr(self.model, "is_loaded_in_8bit", False)
-        if quantized and not self.is_fsdp_enabled:  # TRL trains in bfloat16 there, which loses most small steps
-            assert self.model is not None
-            for one in self.model.parameters():
-                if one.requires_grad:
-                    one.data = one.data.float()
+        self._order, self._held = order, held
+        self.model_accepts_loss_kwargs = True  # or the tokens of a step are not counted for every architecture
 
-    def _send_telemetry(self) -> None:
-        """TRL would report model type, GPU and data format to the hub. Nobody who trains with extsub asked for that."""
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
-        return self._order
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """Micro-batches in our order, of which accelerate gives each process its own."""
+        return self.accelerator.prepare(
+            torch.utils.data.DataLoader(
+                self.train_dataset,  # ty: ignore[invalid-argument-type]  a list is one too
+                self.args.per_device_train_batch_size,
+                sampler=self._order,
+                collate_fn=self.data_collator,
+                pin_memory=self.args.dataloader_pin_memory,
+            )
+        )
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """TRL's loss is made for GPUs. On a CPU it scores prompts and padding too, and does so twice, which takes an
-        eighth of the time: there the output layer is given the states before answer tokens, and nothing else."""
-        if return_outputs or num_items_in_batch is None or self.accelerator.device.type != "cpu":
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        labels = inputs["labels"][:, 1:]
+    ) -> torch.Tensor:
+        """This micro-batch's part of the mean over the answer tokens of a step. The output layer is given the states
+        before these tokens, and nothing else; no other loss (of a router, say) is added."""
+        labels = inputs.pop("labels")[:, 1:]
         in_loss = labels != MASKED
-
         wanted = torch.nn.functional.pad(in_loss, (0, 1))  # a token is predicted from the state before it
-        others = {name: one for name, one in inputs.items() if name != "labels"}
         with output_only_at(self.accelerator.unwrap_model(model), wanted):
-            logits = model(**others, use_cache=False).logits  # (loss tokens, vocabulary)
+            logits = model(**inputs, use_cache=False).logits  # (loss tokens, vocabulary)
         total = torch.nn.functional.cross_entropy(logits.float(), labels[in_loss], reduction="sum")
         # DDP averages over processes what is already divided by the tokens of all of them.
         return total / num_items_in_batch * self.accelerator.num_processes
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """PEFT keeps the virtual tokens, but not the network that makes them (prefix with projection, p-tuning)."""
-        if self.is_deepspeed_enabled:
-            with self._float32() as full:  # every process takes part
-                super()._save(output_dir, full)
+    def save_adapter(self, folder: Path) -> None:
+        """Write what was trained as PEFT has it, in float32, from wherever an engine keeps it. Nothing is trained after
+        that; every process takes part."""
+        if fsdp := getattr(self.accelerator.state, "fsdp_plugin", None):
+            fsdp.set_state_dict_type("FULL_STATE_DICT")  # with any other, save_model writes nothing
+            self.save_model(str(folder))
             return
-        super()._save(output_dir, state_dict)
-        if self.args.should_save and state_dict is None:  # FSDP keeps all weights in its own files
-            save_file(self._trainable(), Path(output_dir or str(self.args.output_dir)) / TRAINABLE)
+        model: Any = self.model
+        weights = self._float32() if self.is_deepspeed_enabled else None
+        if self.args.should_save:  # without the base's embeddings and output layer, where these are adapted
+            model.save_pretrained(str(folder), state_dict=weights, save_embedding_layers=False)
 
-    @contextlib.contextmanager
-    def _float32(self) -> Generator[dict[str, torch.Tensor]]:
+    def _float32(self) -> dict[str, torch.Tensor]:
         """DeepSpeed trains float32 copies of weights that the model has in 16 bits: the copies are the adapter."""
         from deepspeed.utils import safe_get_full_fp32_param  # ty: ignore[import-not-found]  an optional engine
 
-        assert self.model is not None
-        ours = {name: one for name, one in self.model.named_parameters() if one.requires_grad}
-        full = {name: safe_get_full_fp32_param(one).detach().clone() for name, one in ours.items()}
-        before = {name: one.data for name, one in ours.items()}
-        try:
-            for name, one in ours.items():  # PEFT computes virtual tokens from the model itself
-                one.data = full[name]
-            yield full
-        finally:
-            for name, one in ours.items():
-                one.data = before[name]
+        trained = self._trained()
+        full = {name: safe_get_full_fp32_param(weight).detach().clone() for name, weight in trained.items()}
+        for name, weight in trained.items():  # PEFT computes virtual tokens from the model itself
+            weight.data = full[name]
+        return full
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """PEFT keeps the virtual tokens, but not the network that makes them (prefix with projection, p-tuning); and
+        transformers does not wait until all processes have written their parts."""
+        self.check_held()
+        checkpoint = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        with writing(checkpoint, "continue with --resume"):
+            super()._save_checkpoint(model, trial)
+            if self.args.should_save and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):  # they have own files
+                save_file({name: weight.detach() for name, weight in self._trained().items()}, checkpoint / TRAINABLE)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                mark_complete(checkpoint)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        saved, ours = load_file(Path(resume_from_checkpoint) / TRAINABLE), self._trainable()
-        if saved.keys() != ours.keys():
+        saved, trained = load_file(Path(resume_from_checkpoint) / TRAINABLE), self._trained()
+        if saved.keys() != trained.keys():
             raise ExtSubError(f"--resume: {resume_from_checkpoint} holds other weights than this run trains")
-        for name, tensor in ours.items():
-            tensor.copy_(saved[name])
+        for name, weight in trained.items():
+            weight.data.copy_(saved[name])
 
-    def _trainable(self) -> dict[str, torch.Tensor]:
+    def _trained(self) -> dict[str, torch.nn.Parameter]:
         assert self.model is not None
-        return {name: one.detach() for name, one in self.model.named_parameters() if one.requires_grad}
-
-    def _save_rng_state(self, output_dir: str) -> None:
-        """The last file of the other processes: the checkpoint counts as complete only after all have theirs."""
-        super()._save_rng_state(output_dir)
-        self.accelerator.wait_for_everyone()
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        self.check_held()
-        where = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
-        with writing(where, "continue with --resume"):
-            try:
-                super()._save_checkpoint(model, trial)
-            except BaseException:
-                if self.args.should_save and self._held() and step(where) is None:
-                    shutil.rmtree(where, ignore_errors=True)  # nobody can continue from it, and it may fill the disk
-                raise
+        return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
 
     def check_held(self) -> None:
         """Before anything is saved.

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor
 
 from extsub.errors import ExtSubError
 from extsub.models.base import is_out_of_memory
 from extsub.probing.comparison import FAILURES, Rounding
 from extsub.probing.twin import tokens_for, twin
+from extsub.training.batches import end_to_end
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -39,9 +41,9 @@ def try_architecture(model: PreTrainedModel, settings: TrainingSettings, dtype: 
     small, tried = twin(model, _device()), False
     if small is None:
         return False
-    for one in dict.fromkeys((torch.float32, dtype)):
+    for precision in dict.fromkeys((torch.float32, dtype)):
         try:
-            if _sees(small.to(one)):
+            if _sees(small.to(precision)):
                 try_model(small, settings)
                 tried = True
         except FAILURES as error:
@@ -67,8 +69,10 @@ def try_model(model: PreTrainedModel, settings: TrainingSettings) -> None:
 
 
 def _device() -> torch.device:
-    found = torch.accelerator.current_accelerator()
-    return torch.device(found.type, int(os.environ.get("LOCAL_RANK", "0"))) if found else torch.device("cpu")
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is None:
+        return torch.device("cpu")
+    return torch.device(accelerator.type, int(os.environ.get("LOCAL_RANK", "0")))
 
 
 def _logits(model: PreTrainedModel, tokens: Sequence[int] = (), **more: Any) -> Tensor:
@@ -100,8 +104,6 @@ def _sees(model: PreTrainedModel) -> bool:
 
 def _packing_fault(model: PreTrainedModel) -> str | None:
     """Why rows packed into one are not what they are alone."""
-    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
-
     tokens = tokens_for(model, sum(ROWS))
     rows = [row.tolist() for row in torch.tensor(tokens).split(ROWS)]
     rounding, _ = _rounding(model, rows[1])
@@ -109,11 +111,10 @@ def _packing_fault(model: PreTrainedModel) -> str | None:
     model.train()  # some models then compute otherwise
     if not all(map(rounding.explains, [_logits(model, row) for row in rows], alone)):
         model.eval()  # dropout: nothing could be compared
-    collate = DataCollatorForLanguageModeling(pad_token_id=0, padding_free=True)
-    batch = collate([{"input_ids": tokens, "seq_lengths": list(ROWS)}])
-    batch = {name: one.to(model.device) if isinstance(one, Tensor) else one for name, one in batch.items()}
+    batch = end_to_end([[{"input_ids": row, "labels": row} for row in rows]])
+    del batch["labels"]
     try:
-        packed = _logits(model, **{name: one for name, one in batch.items() if name != "labels"})
+        packed = _logits(model, **send_to_device(batch, model.device))
     except FAILURES as error:
         if is_out_of_memory(error):
             raise
