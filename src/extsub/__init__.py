@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from extsub.evaluation.generate import generate
     from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
     from extsub.inspection.inspect import inspect
+    from extsub.merging.merge import merge
     from extsub.models.dial import Dial
     from extsub.recipe.run import run_recipe
     from extsub.sweeping.settings import SweepSettings
@@ -64,6 +65,7 @@ __all__ = [
     "generate",
     "inspect",
     "load_adapter",
+    "merge",
     "plan_training",
     "register_operation",
     "run_recipe",
@@ -96,6 +98,7 @@ _HOMES = {
     "evaluation.generate": ("generate",),
     "evaluation.settings": ("EvaluationSettings", "GenerationSettings"),
     "inspection.inspect": ("inspect",),
+    "merging.merge": ("merge",),
     "recipe.run": ("run_recipe",),
     "sweeping.settings": ("SweepSettings",),
     "sweeping.sweep": ("sweep",),

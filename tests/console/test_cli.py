@@ -110,7 +110,7 @@ def test_without_a_command_it_shows_the_help(extsub: Command) -> None:
     assert "To begin: extsub demo" in done.stdout
 
 
-COMMANDS = ("combine", "inspect", "train", "evaluate", "generate", "sweep", "report", "compare", "run", "demo")
+COMMANDS = ("combine", "inspect", "merge", "train", "evaluate", "generate", "sweep", "report", "compare", "run", "demo")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -4,7 +4,6 @@ adapter; what was written is read again and checked before it appears under its 
 
 from __future__ import annotations
 
-import os
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -19,9 +18,8 @@ from extsub.adapters.source import CONFIG, SAFETENSORS
 from extsub.adapters.stated import CARD, FORMAT, PROVENANCE, common_template
 from extsub.adapters.writing import Part, PartProgress, write_safetensors
 from extsub.arrays import Array, DType, rounded, without_numbers
-from extsub.errors import ExtSubError
 from extsub.escaping import to_json
-from extsub.files.staging import check_output, staged
+from extsub.files.staging import checked_output, staged
 
 
 class CombinedRecord(TypedDict, total=False):
@@ -76,11 +74,7 @@ def save_adapter(
     """
     sources = [adapter.source] if adapter.source else []
     sources += adapter.origin.sources() if adapter.origin else []
-    try:
-        output = _plain_path(output)
-        check_output(output, [source.folder for source in sources], overwrite)
-    except (OSError, RuntimeError) as error:  # a name too long, ~nobody
-        raise ExtSubError(f"the output cannot be written: {error}") from error
+    output = checked_output(output, [source.folder for source in sources], overwrite)
     codec = CODECS[adapter.kind]
     template, notes = common_template([(source.label, source.folder) for source in sources])
     with staged(output) as folder:
@@ -104,12 +98,6 @@ def save_adapter(
         _write_json(folder / PROVENANCE, record)
         (folder / CARD).write_text(model_card(adapter, record, output.name), encoding="utf-8")
     return cast("CombinedRecord", record)
-
-
-def _plain_path(path: str | PathLike[str]) -> Path:
-    """Without ~ and .., as short as it was given where that has a last name."""
-    plain = Path(os.path.normpath(Path(path).expanduser()))
-    return plain if plain.name not in ("", "..") else Path(os.path.normpath(Path.cwd() / plain))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

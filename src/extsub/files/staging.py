@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 from extsub.errors import ExtSubError
@@ -19,12 +19,38 @@ TRAINING_FILES = frozenset({"training.json", "loss.png", "runs"})
 """What lies beside a trained adapter, too."""
 
 
-def check_output(output: Path, inputs: Iterable[Path], overwrite: bool) -> None:
-    """Refuse an output that would destroy something. Called before any work.
+def checked_output(
+    output: str | os.PathLike[str],
+    inputs: Iterable[Path],
+    overwrite: bool,
+    names: Callable[[str], bool] = OUR_FILES.__contains__,
+) -> Path:
+    """The folder to write, refused where it would destroy something. Called before any work.
+
+    Args:
+        names: whether extsub writes a file of this name into an output of this kind.
 
     Raises:
         ExtSubError: the output exists (and may not be replaced), is a link, or overlaps an input.
     """
+    try:
+        plain = _plain_path(output)
+        check_output(plain, inputs, overwrite, names)
+    except (OSError, RuntimeError) as error:  # a name too long, ~nobody
+        raise ExtSubError(f"the output cannot be written: {error}") from error
+    return plain
+
+
+def _plain_path(path: str | os.PathLike[str]) -> Path:
+    """Without ~ and .., as short as it was given where that has a last name."""
+    plain = Path(os.path.normpath(Path(path).expanduser()))
+    return plain if plain.name not in ("", "..") else Path(os.path.normpath(Path.cwd() / plain))
+
+
+def check_output(
+    output: Path, inputs: Iterable[Path], overwrite: bool, names: Callable[[str], bool] = OUR_FILES.__contains__
+) -> None:
+    """The same for a path that is plain already."""
     for folder in inputs:
         ours, theirs = output.resolve(), folder.resolve()
         if ours == theirs:
@@ -38,7 +64,7 @@ def check_output(output: Path, inputs: Iterable[Path], overwrite: bool) -> None:
         raise ExtSubError(f"{output} already exists: choose another output, or pass --overwrite to replace it")
     if existing and MARK not in existing:
         raise ExtSubError(f"{output} was not written by extsub (it has no {MARK}): choose another output")
-    if foreign := sorted(existing - OUR_FILES):
+    if foreign := sorted(name for name in existing if not names(name)):
         raise ExtSubError(f"{output} holds files that extsub did not write, first {foreign[0]}: choose another output")
 
 
@@ -71,14 +97,14 @@ def staged(
     output: Path,
     then: str = "try again",
     kept: str = "nothing was kept",
-    names: frozenset[str] | None = OUR_FILES | TRAINING_FILES,
+    names: Callable[[str], bool] | None = (OUR_FILES | TRAINING_FILES).__contains__,
 ) -> Generator[Path]:
     """A folder to fill, which becomes ``output`` if the block ends without an error and vanishes otherwise.
 
     Args:
         then: what to do where the disk refused, when it is mended.
         kept: what remains there, as a clause.
-        names: of what a killed run may have left; None for any, where nobody but extsub writes.
+        names: whether a killed run may have left a file of this name; None for any, where nobody but extsub writes.
 
     Raises:
         ExtSubError: the disk refuses (full, read-only, no permission), or another run is filling it.
@@ -122,10 +148,10 @@ def _make_folder(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
 
 
-def _clear(folder: Path, names: frozenset[str] | None) -> None:
+def _clear(folder: Path, names: Callable[[str], bool] | None) -> None:
     """Remove what a killed run left, and nothing of anybody else's."""
     left_over = sorted(folder.iterdir())
-    if names is not None and (foreign := [path.name for path in left_over if path.name not in names]):
+    if names is not None and (foreign := [path.name for path in left_over if not names(path.name)]):
         raise ExtSubError(f"{folder} holds files that extsub did not write, first {foreign[0]}: move it away")
     for path in left_over:
         if path.is_dir() and not path.is_symlink():
@@ -136,7 +162,7 @@ def _clear(folder: Path, names: frozenset[str] | None) -> None:
 
 def _sync(folder: Path) -> None:
     """Wait until the files are on the disk, so that a power cut after the rename cannot leave empty ones."""
-    for path in (*folder.iterdir(), folder):
+    for path in (*folder.rglob("*"), folder):
         _fsync(path)
 
 
