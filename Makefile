@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # Broken and hostile files for MINUTES: make fuzz MINUTES=20
 MINUTES ?= 5
 
-.PHONY: demo test test-core test-slow test-demo test-llama-cpp fuzz hostile lint types check bench bench-agreement bench-train bench-evaluate bench-sweep evidence clean
+.PHONY: demo test test-core test-slow test-demo test-llama-cpp fuzz hostile lint types check bench bench-agreement bench-merge bench-train bench-evaluate bench-sweep evidence clean
 
 demo: $(READY)
 	$(BIN)/extsub demo
@@ -52,6 +52,9 @@ check: lint types test
 
 bench: $(READY)
 	$(BIN)/python benchmarks/combine.py
+
+bench-merge: $(READY)
+	$(BIN)/python benchmarks/merge.py
 
 bench-train: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt trl==1.16.0  # a contender

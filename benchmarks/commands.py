@@ -26,7 +26,7 @@ LAUNCH = """
 import os, sys, time
 start = time.perf_counter()
 _, status, usage = os.wait4(os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ), 0)
-print(time.perf_counter() - start, usage.ru_maxrss)
+print(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
 sys.exit(os.waitstatus_to_exitcode(status))
 """
 """Starts a command from a small process, since its peak memory starts at that of its parent."""
@@ -37,6 +37,7 @@ class Spent(NamedTuple):
     """What a command took."""
 
     seconds: float
+    cpu_seconds: float
     peak: int
     """The most memory of the whole process, in bytes."""
 
@@ -54,10 +55,16 @@ def spent(name: str, pair: Pair) -> Spent:
     """Run a command once; what it wrote is taken away."""
     if name != OURS:
         pair.output.mkdir()
-    run = subprocess.run([sys.executable, "-c", LAUNCH, *command(name, pair)], capture_output=True, text=True)
-    if run.returncode:
-        raise RuntimeError(f"{name} failed with exit code {run.returncode}: {run.stderr}")
-    seconds, peak = run.stdout.split()[-2:]
+    found = launched(name, command(name, pair))
     shutil.rmtree(pair.output)
     os.sync()
-    return Spent(float(seconds), int(peak) * (1 if sys.platform == "darwin" else 1024))
+    return found
+
+
+def launched(name: str, command: list[str]) -> Spent:
+    """Run any command once, from a small process."""
+    run = subprocess.run([sys.executable, "-c", LAUNCH, *command], capture_output=True, text=True)
+    if run.returncode:
+        raise RuntimeError(f"{name} failed with exit code {run.returncode}: {run.stderr}")
+    seconds, cpu_seconds, peak = run.stdout.split()[-3:]
+    return Spent(float(seconds), float(cpu_seconds), int(peak) * (1 if sys.platform == "darwin" else 1024))

@@ -29,7 +29,8 @@ class Shape:
         return self.layers * sum(self.rank * (rows + columns) for rows, columns in self.linears.values())
 
 
-def _all_linear(hidden: int, intermediate: int, key_value: int) -> dict[str, tuple[int, int]]:
+def all_linear(hidden: int, intermediate: int, key_value: int) -> dict[str, tuple[int, int]]:
+    """Every linear layer of a Llama but the head."""
     return {
         "self_attn.q_proj": (hidden, hidden),
         "self_attn.k_proj": (key_value, hidden),
@@ -43,8 +44,8 @@ def _all_linear(hidden: int, intermediate: int, key_value: int) -> dict[str, tup
 
 SHAPES = {
     "7b": Shape("LLaMA-7B q,v r16", 32, {"self_attn.q_proj": (4096, 4096), "self_attn.v_proj": (4096, 4096)}, 16),
-    "8b": Shape("Llama-3-8B all r16", 32, _all_linear(4096, 14336, 1024), 16),
-    "70b": Shape("70B-shaped all r64", 80, _all_linear(8192, 28672, 1024), 64),
+    "8b": Shape("Llama-3-8B all r16", 32, all_linear(4096, 14336, 1024), 16),
+    "70b": Shape("70B-shaped all r64", 80, all_linear(8192, 28672, 1024), 64),
 }
 
 

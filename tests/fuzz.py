@@ -29,11 +29,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import adapter_files
 import corrupted_files
+import merge_files
 import oracle
 import sweep_files
 from adapter_files import PREFIX
-from extsub import ExtSubError, combine, inspect, load_adapter, save_adapter
+from extsub import ExtSubError, combine, inspect, load_adapter, merge, save_adapter
 from extsub.adapters import patterns
 from extsub.cli.config import read_config
 from extsub.combination.profile import read_profile
@@ -259,6 +261,22 @@ def rows(folder: Path, edits: tuple[list[int], Any, list[tuple[str, float, bytes
         outcome(form, lambda path=path: load_prompts(str(path)))
 
 
+def bases(folder: Path, edits: tuple[list[int], Any, list[tuple[str, float, bytes]]]) -> None:
+    """A base model in shards, of which config, index and a shard are changed one after the other, to merge into."""
+    way, value, changed = edits
+    adapter_files.lora(folder / "adapter")
+    tensors = merge_files.weights(merge_files.plain(folder / "plain"))
+    for name in ("config.json", "model.safetensors.index.json", "model-00002-of-00002.safetensors"):
+        base = merge_files.base(folder / f"base of {name}", tensors, shards=2)
+        content = (base / name).read_bytes()
+        if name.endswith(".json"):
+            content = json.dumps(replaced(json.loads(content), way, value)).encode()
+        (base / name).write_bytes(corrupted_files.spoil(content, changed))
+        output = folder / f"merged into {base.name}"
+        if not outcome(name, lambda base=base, output=output: merge(base, folder / "adapter", output)):
+            assert not output.exists()
+
+
 CHANGES = st.tuples(
     st.lists(st.integers(0, 9), min_size=1, max_size=5),
     corrupted_files.VALUES,
@@ -270,6 +288,7 @@ TARGETS: dict[str, tuple[Callable[[Path, Any], None], st.SearchStrategy[Any]]] =
     "recipes": (recipes, st.lists(YAML_EDITS, min_size=1, max_size=4)),
     "records": (records, CHANGES),
     "rows": (rows, CHANGES),
+    "bases": (bases, CHANGES),
 }
 
 

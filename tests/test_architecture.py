@@ -40,7 +40,7 @@ def test_lora_alpha_and_r_live_only_where_lora_is_read_and_explained() -> None:
 def test_every_public_name_is_there_and_documented() -> None:
     operations = {"OPERATIONS", "Operation", "Delta", "ext_sub", "subtract", "add", "contrast", "amplify"}
     operations |= {"register_operation"}
-    verbs = {"load_adapter", "combine", "save_adapter", "inspect", "plan_training", "train"}
+    verbs = {"load_adapter", "combine", "save_adapter", "inspect", "merge", "plan_training", "train"}
     verbs |= {"evaluate", "generate", "compare", "sweep", "run_recipe", "export_gguf", "push"}
     settings = {"TrainingSettings", "EvaluationSettings", "GenerationSettings", "SweepSettings"}
     assert set(extsub.__all__) == {"Adapter", "Dial", "ExtSubError", "Session"} | settings | operations | verbs

@@ -10,6 +10,7 @@ import pytest
 
 import adapter_files
 import benchmark_files
+import merge_files
 from benchmark_files import done
 from conftest import Command
 
@@ -27,10 +28,10 @@ def documented(name: str) -> set[str]:
     }
 
 
-def has_the_fields(path: Path) -> None:
-    record = json.loads(path.read_text())
+def has_the_fields(path: Path, section: str = "") -> None:
+    record, fields = json.loads(path.read_text()), documented(section or path.name)
     assert record["format"] == 1
-    assert documented(path.name) - OPTIONAL <= record.keys() <= documented(path.name)
+    assert fields - OPTIONAL <= record.keys() <= fields
 
 
 def of_a_later_extsub(path: Path) -> None:
@@ -42,6 +43,13 @@ def test_combined(extsub: Command, tmp_path: Path) -> None:
         adapter_files.lora(tmp_path / name, seed=seed)
     done(extsub("combine", "e", "a", "--output", "o"))
     has_the_fields(tmp_path / "o" / "extsub.json")
+
+
+def test_merged(extsub: Command, tmp_path: Path) -> None:
+    merge_files.plain(tmp_path / "base")
+    adapter_files.lora(tmp_path / "e")
+    done(extsub("merge", "base", "e", "--output", "o"))
+    has_the_fields(tmp_path / "o" / "extsub.json", "extsub.json beside a merged model")
 
 
 def test_trained(extsub: Command, tmp_path: Path) -> None:

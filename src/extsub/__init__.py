@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
     from extsub.export.gguf import export_gguf
     from extsub.inspection.inspect import inspect
+    from extsub.merging.merge import merge
     from extsub.models.dial import Dial
     from extsub.publishing.push import push
     from extsub.recipe.run import run_recipe
@@ -69,6 +70,7 @@ __all__ = [
     "generate",
     "inspect",
     "load_adapter",
+    "merge",
     "plan_training",
     "push",
     "register_operation",
@@ -105,6 +107,7 @@ _HOMES = {
     "evaluation.settings": ("EvaluationSettings", "GenerationSettings"),
     "export.gguf": ("export_gguf",),
     "inspection.inspect": ("inspect",),
+    "merging.merge": ("merge",),
     "recipe.run": ("run_recipe",),
     "sweeping.settings": ("SweepSettings",),
     "sweeping.sweep": ("sweep",),

@@ -50,7 +50,7 @@ def single(array: Array) -> Array:
 def rounded(array: Array, dtype: DType) -> Array:
     """In another dtype, to the nearest; to half precision by way of float32, as torch does."""
     with np.errstate(over="ignore"):  # whoever stores numbers looks whether they became infinite
-        return (array.astype(FLOAT32) if dtype.itemsize < 4 else array).astype(dtype)
+        return (array.astype(FLOAT32, copy=False) if dtype.itemsize < 4 else array).astype(dtype)
 
 
 def is_finite(array: Array) -> bool:

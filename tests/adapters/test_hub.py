@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM
 
 import adapter_files
 import gguf_bases
+import merge_files
 import tiny_models
 from conftest import start
-from extsub import ExtSubError, combine, export_gguf, load_adapter, save_adapter
+from extsub import ExtSubError, combine, export_gguf, load_adapter, merge, save_adapter
 from extsub.demo import model as demo_model
 from extsub.inference.language_model import load_base
 from extsub.models.adapter_handle import find
@@ -152,6 +153,42 @@ def test_offline_the_cache_serves_what_it_has(hub: type[Hub], monkeypatch: pytes
     with pytest.raises(ExtSubError, match="ann/anti: no such folder here, and it is not in the cache of the hub"):
         load_adapter("ann/anti")
     assert len(hub.asked) == asked
+
+
+def test_a_base_of_the_hub_is_merged_with_the_files_that_it_needs(
+    hub: type[Hub], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of one commit; a quantised one is refused before its weights come; offline the cache serves what it has."""
+    from huggingface_hub import constants
+
+    base = merge_files.plain(hub.root / "ann" / "base")
+    (base / "tokenizer.json").write_text("{}")
+    (base / "README.md").write_text("---\nlicense: mit\n---\n")
+    for name in ("pytorch_model.bin", "modeling_own.py", "training_args.bin", "original/consolidated.safetensors"):
+        (base / name).parent.mkdir(exist_ok=True)
+        (base / name).write_bytes(b"not to be fetched")
+    record = merge("ann/base@old", "ann/expert", tmp_path / "merged")
+    assert (record["base"], record["changed"]) == ({"name": "ann/base", "commit": OLD, "sha256": None}, 2)
+    wanted = ("README.md", "tokenizer.json", "model.safetensors")
+    fetched = {path for path in hub.asked if path.startswith("/ann/base/")}
+    assert fetched == {"/ann/base/resolve/old/config.json", *(f"/ann/base/resolve/{OLD}/{name}" for name in wanted)}
+    expected = adapter_files.read_delta(hub.root / "ann" / "expert", adapter_files.Q)
+    expected += merge_files.weights(base)[f"{adapter_files.Q}.weight"]
+    ours = merge_files.weights(tmp_path / "merged")[f"{adapter_files.Q}.weight"]
+    torch.testing.assert_close(ours.double(), expected, atol=1e-6, rtol=1e-6)
+    fields = metadata_load(tmp_path / "merged" / "README.md")
+    assert (fields["base_model"], fields["base_model_relation"], fields["license"]) == ("ann/base", "finetune", "mit")
+    assert record["notes"] == ["the adapter names another base, made-up/tiny"]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert merge("ann/base@old", "ann/expert", tmp_path / "again")["base"] == record["base"]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    hub.asked.clear()
+    merge_files.plain(hub.root / "ann" / "quantised", quantization_config={"quant_method": "awq"})
+    with pytest.raises(ExtSubError, match="ann/quantised is quantised"):
+        merge("ann/quantised", "ann/expert", tmp_path / "none")
+    with pytest.raises(ExtSubError, match="ann/anti: the hub repository has no config.json: it holds no model"):
+        merge("ann/anti", "ann/expert", tmp_path / "none")
+    assert not any("model.safetensors" in path for path in hub.asked if "/expert/" not in path)
 
 
 @pytest.mark.filterwarnings("ignore")  # of the libraries

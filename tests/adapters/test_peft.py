@@ -54,6 +54,15 @@ def moe() -> nn.Module:
     return transformers.Qwen3MoeForCausalLM(config).eval()
 
 
+def mixtral() -> nn.Module:
+    torch.manual_seed(0)
+    config = transformers.MixtralConfig(
+        vocab_size=40, hidden_size=16, intermediate_size=12, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=3, num_experts_per_tok=2, max_position_embeddings=32,
+    )  # fmt: skip
+    return transformers.MixtralForCausalLM(config).eval()
+
+
 class Convolutions(nn.Module):
     """Not a language model: what a vision tower may hold."""
 
@@ -175,6 +184,9 @@ CASES = {
     "one MoE parameter with a pattern": (
         moe, *[lora(target_modules=[], target_parameters=["mlp.experts.gate_up_proj"], alpha_pattern={".*up_proj": a})
                for a in (3, 12)]
+    ),
+    "all-linear of a mixture, whose parameters PEFT names without their layer": (
+        mixtral, *[lora(target_modules="all-linear", r=r) for r in (3, 2)]
     ),
     "one MoE parameter alone": (
         moe, *[lora(target_modules=[], target_parameters=["mlp.experts.down_proj"], r=r) for r in (3, 2)]

@@ -28,12 +28,12 @@ SLOW = """
 import sys, time
 from extsub.__main__ import main
 from extsub.adapters import writing
-write = writing._write_all
+write = writing.write_all
 def slow(file, block):
     write(file, block)
     print("writing", flush=True)
     time.sleep(0.2)
-writing._write_all = slow
+writing.write_all = slow
 main(sys.argv[1:])
 """
 
@@ -143,7 +143,7 @@ def test_an_error_in_the_middle_leaves_nothing(
         if len(written) == 3:
             raise error
 
-    monkeypatch.setattr(writing, "_write_all", fail)
+    monkeypatch.setattr(writing, "write_all", fail)
     expected = ExtSubError if isinstance(error, OSError) else type(error)
     with pytest.raises(
         expected, match="No space left on device; nothing was kept" if expected is ExtSubError else None
@@ -173,7 +173,7 @@ def test_a_failed_overwrite_keeps_the_old_folder(
 def test_a_disk_that_is_too_small_is_noticed_before_writing(
     tmp_path: Path, result: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing.shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
     with pytest.raises(ExtSubError, match="out needs 0 MB and the disk has 0 MB: make room first"):
         save_adapter(result, tmp_path / "out")
     assert names(tmp_path) == ["a", "e"]
@@ -183,7 +183,7 @@ def test_a_wrong_number_in_the_written_file_is_caught(
     tmp_path: Path, result: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Verification must be able to fail: one flipped bit in one row that it samples."""
-    write = writing._write_all
+    write = writing.write_all
 
     def corrupt(file, block) -> None:
         view = bytearray(block)
@@ -191,7 +191,7 @@ def test_a_wrong_number_in_the_written_file_is_caught(
             view[4 * 6 * 1 + 3] ^= 0x40  # the exponent of a number in row 1
         write(file, view)
 
-    monkeypatch.setattr(writing, "_write_all", corrupt)
+    monkeypatch.setattr(writing, "write_all", corrupt)
     with pytest.raises(RuntimeError, match=r"q_proj was written wrongly"):
         save_adapter(result, tmp_path / "out")
     assert names(tmp_path) == ["a", "e"]

@@ -119,7 +119,8 @@ def test_without_a_command_it_shows_the_help(extsub: Command) -> None:
     assert "To begin: extsub demo" in done.stdout
 
 
-COMMANDS = [*"combine inspect push train evaluate generate chat sweep report compare run demo".split(), "export gguf"]
+COMMANDS = "combine inspect merge push train evaluate generate chat sweep report compare run demo".split()
+COMMANDS += ["export gguf"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

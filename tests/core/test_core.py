@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "lora"
 LACKING = "torch", "transformers", "peft", "accelerate", "datasets", "matplotlib", "jinja2", "gguf"
@@ -81,6 +81,26 @@ def test_looking_at_a_pair(extsub) -> None:
     assert (one.returncode, pair.returncode) == (0, 0), one.stderr + pair.stderr
     assert "combine    yes" in one.stdout
     assert json.loads(pair.stdout)["modules"]
+
+
+def test_a_model_merged(extsub, tmp_path: Path) -> None:
+    """In float16, against the whole product."""
+    factors, rng = load_file(GOLDEN / "expert" / "adapter_model.safetensors"), np.random.default_rng(0)
+    config = json.loads((GOLDEN / "expert" / "adapter_config.json").read_text())
+    names = {key.removeprefix("base_model.model.").partition(".lora_")[0] for key in factors}
+    deltas = {name: config["lora_alpha"] / config["r"] * product(factors, f"{name}.") for name in names}
+    base = {f"{name}.weight": rng.normal(size=delta.shape).astype(np.float16) for name, delta in deltas.items()}
+    (tmp_path / "base").mkdir()
+    save_file(base | {"norm.weight": np.ones(5, np.float32)}, tmp_path / "base" / "model.safetensors")
+    (tmp_path / "base" / "config.json").write_text('{"model_type": "llama", "tie_word_embeddings": false}')
+    done = extsub("merge", "base", "expert", "-o", "merged", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["changed"] == len(names) > 0
+    merged = load_file(tmp_path / "merged" / "model.safetensors")
+    for name, delta in deltas.items():
+        exact = base[f"{name}.weight"].astype(float) + delta
+        assert merged[f"{name}.weight"].dtype == np.float16
+        assert (np.abs(merged[f"{name}.weight"] - exact) <= 2**-11 * np.abs(exact) + 1e-6).all(), name
 
 
 @pytest.mark.parametrize(

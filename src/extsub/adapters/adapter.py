@@ -50,11 +50,16 @@ class Module:
     read: Callable[[], Delta]
     """Read the delta, scaling folded in. Raises ExtSubError where a number is not finite."""
 
-    parameter: bool = False
-    """True for a bare parameter (PEFT's ``target_parameters``), which ``target_modules`` does not name."""
+    parameters: tuple[str, ...] = ()
+    """Of a bare parameter (PEFT's ``target_parameters``) the full names that it may have; empty for a layer."""
 
     scaling: float = 1.0
     """What the config multiplied ``B @ A`` with; already in the delta."""
+
+    @property
+    def parameter(self) -> bool:
+        """Whether it is a bare parameter, which ``target_modules`` does not name."""
+        return bool(self.parameters)
 
 
 @dataclass(frozen=True)

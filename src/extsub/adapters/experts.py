@@ -23,8 +23,8 @@ SURE = "0.19.1"
 
 
 # Parameters of a gated expert: which reads what the layers pass on, and which writes it.
-_READS = re.compile(r"(^|[._])(gate|up|w1|w3|wi|input_linear)(?=[._]|$)")
-_WRITES = re.compile(r"(^|[._])(down|w2|wo|output_linear)(?=[._]|$)")
+READS = re.compile(r"(^|[._])(gate|up|w1|w3|wi|input_linear)(?=[._]|$)")
+WRITES = re.compile(r"(^|[._])(down|w2|wo|output_linear)(?=[._]|$)")
 
 
 class Sizes(NamedTuple):
@@ -64,7 +64,7 @@ class FusedExperts:
         if not self._leaves:
             return []
         path, depth = _unnested(name)
-        leaves = {leaf for owner in self._leaves.keys() & ends_of(path) for leaf in self._leaves[owner]}
+        leaves = {leaf for owner in self._owners(path) for leaf in self._leaves[owner]}
         if len(leaves) == 1 and depth:
             return []
         if leaves != set(PARAMETER_ORDER):  # then nothing says which of them it is
@@ -79,8 +79,15 @@ class FusedExperts:
 
     def targets(self, names: Sequence[str]) -> list[str]:
         """The ``target_parameters`` that are there, where these layers are the parameters."""
-        ends = {end for name in names for end in ends_of(_unnested(name)[0])}
-        return sorted(f"{owner}.{leaf}" for owner in self._leaves.keys() & ends for leaf in self._leaves[owner])
+        owners = {owner for name in names for owner in self._owners(_unnested(name)[0])}
+        return sorted(f"{owner}.{leaf}".lstrip(".") for owner in owners for leaf in self._leaves[owner])
+
+    def _owners(self, path: str) -> set[str]:
+        """The names by which ``target_parameters`` may mean a layer. Where ``all-linear`` was asked for, PEFT 0.21
+        names the parameters of experts without their layer, so that is empty.
+        """
+        bare = {""} if path.rpartition(".")[2] == "experts" else set()
+        return self._leaves.keys() & (ends_of(path) | bare)
 
     def are_exchanged(self, name: str, parameters: Sequence[str]) -> bool:
         """Whether A gives the outputs and B takes the inputs.
@@ -94,7 +101,7 @@ class FusedExperts:
         if down and gate_up:
             usual = gate_up == (down.B, 2 * down.A)
             exchanged = gate_up == (2 * down.B, down.A)
-        reads, writes = (all(map(words.search, parameters)) for words in (_READS, _WRITES))
+        reads, writes = (all(map(words.search, parameters)) for words in (READS, WRITES))
         if size and usual == exchanged and reads != writes:
             hidden = self._hidden.get(_list_of(path))
             usual, exchanged = (one == hidden for one in (size if reads else reversed(size)))

@@ -197,7 +197,7 @@ class _Reader:
         """One module of the file."""
         A_key, B_key, E_key = self.roles[name]
         A, B = self.file.info[A_key], self.file.info[B_key]
-        parameter = bool(self.experts.parameters(name))
+        parameters = tuple(self.experts.parameters(name))
         candidates = {self._rank_and_scaling(one) for one in self.names[name]}
         if len(candidates) > 1:
             raise ExtSubError(
@@ -212,7 +212,7 @@ class _Reader:
                     f"{self.where}: {brief(E_key)} has shape {list(self.file.info[E_key].shape)}, expected [{r}, 1]: "
                     "the file is damaged"
                 )
-        layout, rank = self._layout(name, ".lora_embedding_" in A_key, A.shape, B.shape, r, parameter)
+        layout, rank = self._layout(name, ".lora_embedding_" in A_key, A.shape, B.shape, r, bool(parameters))
         exchanged = isinstance(layout, Experts) and self.experts.are_exchanged(name, self.names[name])
         if exchanged and EXCHANGED not in self.notes:
             self.notes.append(EXCHANGED)
@@ -228,7 +228,7 @@ class _Reader:
             return factors(self.file.read(A_key), stored_B)
 
         shape = factors(without_numbers(A.shape), without_numbers(B.shape)).shape
-        return Module(layout, shape, rank, promoted(A.dtype, B.dtype), read, parameter, scaling)
+        return Module(layout, shape, rank, promoted(A.dtype, B.dtype), read, parameters, scaling)
 
     def _roles(self, name: str, keys: Mapping[str, str]) -> tuple[str, str, str | None]:
         """The keys of A, B and AdaLoRA's E."""

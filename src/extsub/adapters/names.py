@@ -43,7 +43,7 @@ _RENAMES = (
 )
 
 # Layers that some versions of a model have as one, and others apart.
-_FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 
 # Parts of a model, which may have layers of the same names and shapes.
 _TOWERS = {"vision": re.compile(r"vision|visual|vit|image"), "audio": re.compile(r"audio|speech|sound")}
@@ -170,23 +170,35 @@ class _Place(NamedTuple):
         return self.part == other.part and (self.path <= other.path or self.path >= other.path)
 
 
+class Layers:
+    """The layers of a model by what stays the same in their names from one version of a library to the next.
+
+    That is all from the layer's number on. In front, one name has all that the other has, in any order:
+    ``visual.blocks`` and ``model.visual.blocks``, ``language_model.model.layers`` and
+    ``model.language_model.layers``. So has every renaming of transformers so far.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._places: dict[str, list[tuple[str, _Place]]] = {}
+        for name in names:
+            place = _Place.of(name)
+            self._places.setdefault(place.tail, []).append((name, place))
+
+    def like(self, name: str) -> list[str]:
+        """Those that may be the layer that somebody calls ``name``."""
+        place = _Place.of(name)
+        return [other for other, its in self._places.get(place.tail, ()) if place.may_be(its)]
+
+
 def one_layer_twice(
     mine: Mapping[str, tuple[int, ...]], theirs: Mapping[str, tuple[int, ...]]
 ) -> tuple[str, str] | None:
-    """A name of ``mine`` and another of ``theirs`` that mean one layer, if there are any. Both map names to shapes.
-
-    The layers have equal shapes, and names that are equal from the layer's number on. In front, one name has all that
-    the other has, in any order: ``visual.blocks`` and ``model.visual.blocks``, ``language_model.model.layers`` and
-    ``model.language_model.layers``. So has every renaming of transformers so far.
-    """
-    known: dict[tuple[str, tuple[int, ...]], list[tuple[str, _Place]]] = {}
-    for name, shape in mine.items():
-        place = _Place.of(name)
-        known.setdefault((place.tail, shape), []).append((name, place))
+    """A name of ``mine`` and another of ``theirs`` that mean one layer of equal shape, if there are any. Both map names
+    to shapes."""
+    known = Layers(mine)
     for name, shape in theirs.items():
-        place = _Place.of(name)
-        for other, its in known.get((place.tail, shape), ()):
-            if place.may_be(its):
+        for other in known.like(name):
+            if mine[other] == shape:
                 return other, name
     return None
 
@@ -204,8 +216,8 @@ def fused_and_apart(mine: Iterable[str], theirs: Iterable[str]) -> tuple[str, st
                 wholes[side][path] = name
             elif expert and rest[0].isdigit():
                 pieces[side][f"{owner}.experts"] = name
-            elif leaf in _FUSED:
-                wholes[side] |= {f"{parent}.{one}": name for one in _FUSED[leaf]}
+            elif leaf in FUSED:
+                wholes[side] |= {f"{parent}.{one}": name for one in FUSED[leaf]}
             else:
                 pieces[side][path] = name
     for side in (0, 1):

@@ -9,7 +9,7 @@ import struct
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -123,34 +123,18 @@ def open_tensors(path: Path, where: str) -> TensorFile:
     Raises:
         ExtSubError: the file is damaged, holds code, or holds anything but floating-point tensors.
     """
-    try:
-        check_regular(path)
-        with path.open("rb") as opened:
-            start = opened.read(len(LFS_POINTER))
-    except OSError as error:
-        raise ExtSubError(f"{where}: {path.name} cannot be read: {error.strerror}") from error
-    _refuse_lfs_pointer(start, path, where)
     file = _open_safetensors(path, where) if path.suffix == ".safetensors" else _open_pickle(path, where)
     if not file.info:
         raise ExtSubError(f"{where}: {path.name} holds no tensors: the training saved an empty adapter")
     for key, info in file.info.items():
-        if not key.isprintable() or len(key) > LONGEST_KEY:
-            raise ExtSubError(f"{where}: {path.name} has a tensor called {shown(key)}: that is not a name of a module")
         if len(info.shape) > MOST_DIMENSIONS:
             raise ExtSubError(f"{where}: {brief(key)} has {len(info.shape)} dimensions: the file is damaged")
     return file
 
 
 def _open_safetensors(path: Path, where: str) -> TensorFile:
-    try:
-        with safe_open(path, framework="np"):  # checks the header against the file
-            pass
-    except (SafetensorError, OSError) as error:
-        raise ExtSubError(
-            f"{where}: {path.name} is not a complete safetensors file ({brief(error)}): download or save it again"
-        ) from error
     info, starts = {}, {}
-    header, begin = _safetensors_header(path, where)
+    header, begin = read_header(path, where)
     for key, entry in header.items():
         if entry["dtype"] not in DTYPES:
             raise ExtSubError(
@@ -162,16 +146,37 @@ def _open_safetensors(path: Path, where: str) -> TensorFile:
     def load(key: str) -> Array:
         """Not mapped: pages of every module ever read would count as this process's memory."""
         dtype, shape = info[key].dtype, info[key].shape
-        numbers = np.fromfile(path, dtype, math.prod(shape), offset=starts[key])
-        if len(numbers) != math.prod(shape):
-            raise ExtSubError(f"{where}: {path.name} became shorter while it was read: is somebody writing it?")
-        return numbers.reshape(shape)
+        return read_numbers(path, dtype, math.prod(shape), starts[key], where).reshape(shape)
 
     return TensorFile(info, load, where)
 
 
-def _safetensors_header(path: Path, where: str) -> tuple[dict[str, dict[str, Any]], int]:
-    """(entry of each tensor, where the numbers begin). Checked by the library, except for keys given twice."""
+def read_numbers(path: Path, dtype: DType, count: int, start: int, where: str) -> Array:
+    """So many numbers of a file from a byte on.
+
+    Raises:
+        ExtSubError: the file has fewer.
+    """
+    numbers = np.fromfile(path, dtype, count, offset=start)
+    if len(numbers) != count:
+        raise ExtSubError(f"{where}: {path.name} became shorter while it was read: is somebody writing it?")
+    return numbers
+
+
+def read_header(path: Path, where: str) -> tuple[dict[str, dict[str, Any]], int]:
+    """(entry of each tensor, where the numbers begin) of a safetensors file.
+
+    Raises:
+        ExtSubError: it cannot be read, is not complete, or gives a key twice. The library checks all but the last.
+    """
+    _check_file(path, where)
+    try:
+        with safe_open(path, framework="np"):  # checks the header against the file
+            pass
+    except (SafetensorError, OSError) as error:
+        raise ExtSubError(
+            f"{where}: {path.name} is not a complete safetensors file ({brief(error)}): download or save it again"
+        ) from error
 
     def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         return _unique(pairs, where, path.name)
@@ -180,10 +185,28 @@ def _safetensors_header(path: Path, where: str) -> tuple[dict[str, dict[str, Any
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length), object_pairs_hook=refuse_duplicates)
     header.pop("__metadata__", None)
+    _check_names(header, path, where)
     return header, 8 + length
 
 
+def _check_file(path: Path, where: str) -> None:
+    try:
+        check_regular(path)
+        with path.open("rb") as opened:
+            start = opened.read(len(LFS_POINTER))
+    except OSError as error:
+        raise ExtSubError(f"{where}: {path.name} cannot be read: {error.strerror}") from error
+    _refuse_lfs_pointer(start, path, where)
+
+
+def _check_names(keys: Iterable[str], path: Path, where: str) -> None:
+    for key in keys:
+        if not key.isprintable() or len(key) > LONGEST_KEY:
+            raise ExtSubError(f"{where}: {path.name} has a tensor called {shown(key)}: that is not a name of a module")
+
+
 def _open_pickle(path: Path, where: str) -> TensorFile:
+    _check_file(path, where)
     try:
         import torch
     except ModuleNotFoundError as error:
@@ -206,6 +229,7 @@ def _open_pickle(path: Path, where: str) -> TensorFile:
             raise ExtSubError(f"{where}: {brief(key)} is stored as {found}, expected one of {', '.join(DTYPES)}, dense")
         if tensor.untyped_storage().nbytes() < tensor.nbytes:
             raise ExtSubError(f"{where}: {brief(key)} claims more numbers than {path.name} holds: the file is damaged")
+    _check_names(content, path, where)
     arrays = {key: as_array(tensor) for key, tensor in content.items()}
     return TensorFile({key: TensorInfo(one.dtype, one.shape) for key, one in arrays.items()}, arrays.__getitem__, where)
 

@@ -4,7 +4,6 @@ adapter; what was written is read again and checked before it appears under its 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from os import PathLike
@@ -21,10 +20,9 @@ from extsub.adapters.source import CONFIG, SAFETENSORS
 from extsub.adapters.stated import CARD, FORMAT, PROVENANCE, common_template
 from extsub.adapters.writing import Part, PartProgress, write_safetensors
 from extsub.arrays import Array, DType, rounded, without_numbers
-from extsub.errors import ExtSubError
 from extsub.escaping import to_json
 from extsub.files.reading import read_json
-from extsub.files.staging import check_output, staged, strength_folder
+from extsub.files.staging import checked_output, staged, strength_folder
 from extsub.files.writing import write_together
 
 
@@ -115,12 +113,7 @@ def save_strengths(
 
 
 def _checked(output: str | PathLike[str], adapters: Iterable[Adapter], overwrite: bool) -> Path:
-    try:
-        plain = _plain_path(output)
-        check_output(plain, [source.folder for each in adapters for source in _sources(each)], overwrite)
-    except (OSError, RuntimeError) as error:  # a name too long, ~nobody
-        raise ExtSubError(f"the output cannot be written: {error}") from error
-    return plain
+    return checked_output(output, [source.folder for each in adapters for source in _sources(each)], overwrite)
 
 
 def _sources(adapter: Adapter) -> list[Source]:
@@ -168,12 +161,6 @@ def write_scores(folder: Path, scores: Scores) -> CombinedRecord:
     record["scores"] = scores
     write_together({folder / PROVENANCE: _json(record), folder / CARD: combined_card(config, record, folder.name)})
     return record
-
-
-def _plain_path(path: str | PathLike[str]) -> Path:
-    """Without ~ and .., as short as it was given where that has a last name."""
-    plain = Path(os.path.normpath(Path(path).expanduser()))
-    return plain if plain.name not in ("", "..") else Path(os.path.normpath(Path.cwd() / plain))
 
 
 def _json(content: Any) -> str:

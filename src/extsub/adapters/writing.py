@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 
 from extsub.adapters.reading import DTYPES
 from extsub.arrays import Array, DType
-from extsub.errors import ExtSubError
+from extsub.files.writing import check_room
 from extsub.parallel import in_order
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -49,28 +48,27 @@ def write_safetensors(
     """
     # Wide dtypes first keeps every tensor aligned; within that, the order of the parts.
     parts = sorted(parts, key=lambda part: -max(dtype.itemsize for dtype, _ in part.specs.values()))
-    header, size = _header(parts)
-    free = shutil.disk_usage(path.parent).free
-    if free < size:
-        raise ExtSubError(f"{output} needs {size / 1e6:,.0f} MB and the disk has {free / 1e6:,.0f} MB: make room first")
+    specs = [(key, *spec) for part in parts for key, spec in part.specs.items()]
+    header, size = make_header({key: (NAMES[dtype], shape, dtype.itemsize) for key, dtype, shape in specs})
+    check_room(output, size)
     with path.open("wb", buffering=0) as file:
-        _write_all(file, header)
+        write_all(file, header)
         seen = {}
         for name, (blocks, found) in zip(progress(part.name for part in parts), in_order(_blocks, parts), strict=True):
             seen[name] = found
             for block in blocks:
-                _write_all(file, block)
+                write_all(file, block)
     return size, seen
 
 
-def _header(parts: list[Part]) -> tuple[bytes, int]:
-    """(the first bytes of the file, its size)"""
+def make_header(tensors: Mapping[str, tuple[str, tuple[int, ...], int]]) -> tuple[bytes, int]:
+    """(the first bytes of a file, its size) for tensors in this order: by key the dtype as safetensors calls it, the
+    shape, and the bytes of a number."""
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
-    for part in parts:
-        for key, (dtype, shape) in part.specs.items():
-            start, end = end, end + math.prod(shape) * dtype.itemsize
-            entries[key] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    for key, (dtype, shape, itemsize) in tensors.items():
+        start, end = end, end + math.prod(shape) * itemsize
+        entries[key] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header, 8 + len(header) + end
@@ -88,7 +86,8 @@ def _blocks(part: Part) -> tuple[list[memoryview], Any]:
     return blocks, found
 
 
-def _write_all(file: FileIO, block: bytes | memoryview) -> None:
+def write_all(file: FileIO, block: bytes | memoryview) -> None:
+    """All of a block."""
     view = memoryview(block)
     while view:  # an unbuffered write may stop early
         view = view[file.write(view) :]

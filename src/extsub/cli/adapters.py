@@ -1,4 +1,4 @@
-"""Commands on adapter files, which need no model: combine, inspect, export, push."""
+"""Commands on adapter files, which need no model in memory: combine, inspect, merge, export, push."""
 
 from __future__ import annotations
 
@@ -152,6 +152,51 @@ def inspect(
 
         plot_pair(info, plot)
     shown.result(info.to_dict(), lambda: summaries.print_inspection(info, adapter, anti_expert, plot))
+
+
+@app.command(help_epilogue="Example: extsub merge HuggingFaceTB/SmolLM2-135M-Instruct better --output merged")
+def merge(
+    base: str,
+    adapter: str,
+    /,
+    *,
+    output: Annotated[Path, INPUT, Parameter(name=["--output", "-o"])],
+    dtype: Annotated[Literal["auto", "float32", "float16", "bfloat16"], INPUT] = "auto",
+    max_shard_size: Annotated[str, INPUT] = "5GB",
+    overwrite: Annotated[bool, INPUT] = False,
+    shown: Printed = DEFAULT,
+) -> None:
+    """Write BASE with ADAPTER merged in: a full model that needs no PEFT. Files only: no model is loaded.
+
+    Parameters
+    ----------
+    base
+        The base model, unquantised, in safetensors files: a folder, or a hub id: owner/name or owner/name@revision.
+    adapter
+        A LoRA, AdaLoRA or IA3 adapter: a folder or a hub id.
+    output
+        The folder to write.
+    dtype
+        How to store numbers; auto leaves each tensor as it is in the base.
+    max_shard_size
+        Of one file of weights: 500MB, 5GB.
+    overwrite
+        Replace an output that extsub wrote.
+    """
+    from extsub.console import progress, summaries
+    from extsub.merging.merge import merge
+
+    shown.begin()
+    record = merge(
+        base,
+        adapter,
+        output,
+        dtype=dtype,
+        max_shard_size=max_shard_size,
+        overwrite=overwrite,
+        progress=progress.items,
+    )
+    shown.result({"output": str(output), **record}, lambda: summaries.print_merge(output, record))
 
 
 export = App(name="export", help="Write an adapter in another form, for programs that do not read PEFT's.")

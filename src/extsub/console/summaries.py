@@ -132,6 +132,26 @@ def print_push(record: PushRecord) -> None:
         say("", *record["card"].splitlines(), "", "next:    the same command without --dry-run")
 
 
+def print_merge(output: Path, record: Mapping[str, Any]) -> None:
+    """The summary of a merged model."""
+    checked = record["verification"]
+    say(f"{output}: {record['base']['name']} with {record['adapter']['name']} merged in")
+    rows = {
+        "size": f"{counted(record['tensors'], 'tensor')}, {record['parameters']:,} parameters, "
+        f"{', '.join(record['dtypes'])}, {_size(record['bytes'])}",
+        "changed": f"{counted(record['changed'], 'tensor')}; the others are the base's",
+        "verified": f"{counted(checked['rows'], 'row')} against the dense formula, largest relative error "
+        f"{checked['largest_relative_error']:.1e}",
+    }
+    for name, value in rows.items():
+        say(f"  {name:14} {value}")
+    _print_notes(record["notes"])
+    weights = [name for name in record["files"] if name.endswith(".safetensors")]
+    shown = weights[0] if len(weights) == 1 else f"{counted(len(weights), 'shard')} and their index"
+    asked = ("evaluate", "truthfulqa-mc", "--model", output, "--output", "results")
+    print_end([f"{output}/: {shown}, config.json, what the base has beside them, README.md, extsub.json"], asked)
+
+
 def _zero_rows(record: Mapping[str, Any]) -> str:
     zero = record["zero_rows"]
     antis = ", ".join(f"{rows:,}" for rows in zero["anti_experts"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,10 @@ from typing import Any
 
 from extsub.errors import ExtSubError
 from extsub.evaluation.settings import Asking
+from extsub.files.fingerprint import fingerprint
 from extsub.models import adapter_handle
 from extsub.models.adapter_handle import AdapterHandle
 from extsub.models.base import ModelName, load_config
-
-PROBE = 2**20
 
 
 @dataclass(frozen=True)
@@ -80,28 +78,9 @@ def identify(base: ModelName) -> dict[str, Any]:
     Raises:
         ExtSubError: it is not there.
     """
+    folder = Path(base.name)
     return {
-        "base": Path(base.name).name if Path(base.name).is_dir() else base.name,
+        "base": folder.name if folder.is_dir() else base.name,
         "base_commit": getattr(load_config(base), "_commit_hash", None),
-        "base_sha256": _fingerprint(base.name),
+        "base_sha256": fingerprint(folder) if folder.is_dir() else None,  # the hub's commit identifies it
     }
-
-
-def _fingerprint(name: str) -> str | None:
-    """Tells a local model from another one in its place: sizes of its files, and a megabyte of each at three places.
-
-    An adapter beside it is not part of it.
-    """
-    folder = Path(name)
-    if not folder.is_dir():
-        return None  # the hub's commit identifies it
-    digest = hashlib.sha256()
-    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.json")]
-    for path in sorted(one for one in files if one.is_file() and not one.name.startswith("adapter_")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}".encode())
-        with path.open("rb") as file:
-            for place in (0, size // 2, max(0, size - PROBE)):
-                file.seek(place)
-                digest.update(file.read(PROBE))
-    return digest.hexdigest()

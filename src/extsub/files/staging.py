@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 from extsub.errors import ExtSubError
@@ -26,12 +26,38 @@ def strength_folder(alpha: float) -> str:
     return f"{STRENGTH}{alpha:.10g}"
 
 
-def check_output(output: Path, inputs: Iterable[Path], overwrite: bool) -> None:
-    """Refuse an output that would destroy something. Called before any work.
+def checked_output(
+    output: str | os.PathLike[str],
+    inputs: Iterable[Path],
+    overwrite: bool,
+    names: Callable[[str], bool] = OUR_FILES.__contains__,
+) -> Path:
+    """The folder to write, refused where it would destroy something. Called before any work.
+
+    Args:
+        names: whether extsub writes a file of this name into an output of this kind.
 
     Raises:
         ExtSubError: the output exists (and may not be replaced), is a link, or overlaps an input.
     """
+    try:
+        plain = _plain_path(output)
+        check_output(plain, inputs, overwrite, names)
+    except (OSError, RuntimeError) as error:  # a name too long, ~nobody
+        raise ExtSubError(f"the output cannot be written: {error}") from error
+    return plain
+
+
+def _plain_path(path: str | os.PathLike[str]) -> Path:
+    """Without ~ and .., as short as it was given where that has a last name."""
+    plain = Path(os.path.normpath(Path(path).expanduser()))
+    return plain if plain.name not in ("", "..") else Path(os.path.normpath(Path.cwd() / plain))
+
+
+def check_output(
+    output: Path, inputs: Iterable[Path], overwrite: bool, names: Callable[[str], bool] = OUR_FILES.__contains__
+) -> None:
+    """The same for a path that is plain already."""
     for folder in inputs:
         ours, theirs = output.resolve(), folder.resolve()
         if ours == theirs:
@@ -48,7 +74,7 @@ def check_output(output: Path, inputs: Iterable[Path], overwrite: bool) -> None:
         existing = {path.name for path in folder.iterdir()}
         if MARK not in existing:
             raise ExtSubError(f"{folder} was not written by extsub (it has no {MARK}): choose another output")
-        if foreign := sorted(existing - OUR_FILES):
+        if foreign := sorted(name for name in existing if not names(name)):
             said = f"{folder} holds files that extsub did not write, first {foreign[0]}"
             raise ExtSubError(f"{said}: choose another output")
 
@@ -89,14 +115,14 @@ def staged(
     output: Path,
     then: str = "try again",
     kept: str = "nothing was kept",
-    names: frozenset[str] | None = OUR_FILES | TRAINING_FILES,
+    names: Callable[[str], bool] | None = (OUR_FILES | TRAINING_FILES).__contains__,
 ) -> Generator[Path]:
     """A folder to fill, which becomes ``output`` if the block ends without an error and vanishes otherwise.
 
     Args:
         then: what to do where the disk refused, when it is mended.
         kept: what remains there, as a clause.
-        names: of what a killed run may have left; None for any, where nobody but extsub writes.
+        names: whether a killed run may have left a file of this name; None for any, where nobody but extsub writes.
 
     Raises:
         ExtSubError: the disk refuses (full, read-only, no permission), or another run is filling it.
@@ -140,11 +166,11 @@ def _make_folder(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
 
 
-def _clear(folder: Path, names: frozenset[str] | None) -> None:
+def _clear(folder: Path, names: Callable[[str], bool] | None) -> None:
     """Remove what a killed run left, and nothing of anybody else's."""
     for inside in _folders(folder):
         found = [path.name for path in sorted(inside.iterdir())]
-        if names is not None and (foreign := [name for name in found if name not in names]):
+        if names is not None and (foreign := [name for name in found if not names(name)]):
             raise ExtSubError(f"{inside} holds files that extsub did not write, first {foreign[0]}: move it away")
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.is_symlink():

@@ -110,6 +110,18 @@ def check_writable(path: Path) -> None:
         raise ExtSubError(f"{path} cannot be written: {there} is read-only; choose another place")
 
 
+def check_room(output: Path, size: int) -> None:
+    """Before any work: does the disk have room for so many bytes?
+
+    Raises:
+        ExtSubError: it has not.
+    """
+    there = next(place for place in output.absolute().parents if place.exists())
+    free = shutil.disk_usage(there).free
+    if free < size:
+        raise ExtSubError(f"{output} needs {size / 1e6:,.0f} MB and the disk has {free / 1e6:,.0f} MB: make room first")
+
+
 def check_can_appear(output: Path) -> None:
     """Before any work: can a folder be renamed to this?
 

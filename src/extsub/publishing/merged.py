@@ -10,16 +10,9 @@ from extsub.adapters.stated import CARD, PROVENANCE
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, markdown
 from extsub.files.reading import read_bytes
+from extsub.merging.folder import is_ours
 from extsub.publishing.folder import WrittenFolder, check_files, places_in
 
-FILES = re.compile(
-    r"model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|config\.json"
-    r"|(additional_chat_templates/)?\w[\w.-]*\.(jinja|model|tiktoken|spm)"
-    r"|(generation_config|\w*processor_config|tokenizer\w*|special_tokens_map|added_tokens|vocab|merges|normalizer|tekken"
-    r"|chat_template)\.(json|txt)|(LICEN[CS]E|NOTICE|USE_POLICY)(\.(txt|md))?",
-    re.IGNORECASE,
-)
-"""Names that files of a merged model may have; its record says which it has."""
 WEIGHTS = "config.json", ".safetensors", "model.safetensors.index.json"
 """How the names of those end that make it what it is."""
 
@@ -35,7 +28,7 @@ def merged_in(path: Path, record: dict[str, Any]) -> WrittenFolder:
     """
     files = tuple(name for name in record["files"] if name not in (CARD, PROVENANCE))
     for name in files:
-        if not FILES.fullmatch(name):
+        if not all(map(is_ours, name.split("/"))):
             raise ExtSubError(f"{path / PROVENANCE} names {brief(name)}, which no merged model has: merge anew")
     check_files(path, (*files, CARD, PROVENANCE))
     try:
