@@ -30,12 +30,13 @@ def commands() -> list[str]:
     return found
 
 
-ASKING = ("evaluate", "generate", "compare", "sweep", "report")
-LONG = ("run", "demo")
-"""recipes need the hub (tests/test_recipe.py reads them), a demo minutes (tests/test_demo.py has a small one)"""
+ASKING = ("evaluate", "generate", "compare", "sweep", "report", "export", "merge")
+ELSEWHERE = ("run", "demo", "chat", "ui", "push")
+"""Recipes need the hub (tests/recipe reads them), a demo minutes (tests/demo has a small one), a chat a person, a page
+a browser, a push the sweep of what is pushed: they have tests of their own."""
 
 
-@pytest.mark.parametrize("command", [one for one in commands() if not one.startswith(("train", *ASKING, *LONG))])
+@pytest.mark.parametrize("command", [one for one in commands() if not one.startswith(("train", *ASKING, *ELSEWHERE))])
 def test_every_command_runs(command: str, extsub: Command, tmp_path: Path) -> None:
     for seed, name in enumerate(("expert", "anti", "anti-expert", "anti-flattery", "anti-1", "anti-2")):
         adapter_files.lora(tmp_path / name, seed=seed, rank=20, base_model_name_or_path="owner/name")

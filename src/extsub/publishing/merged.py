@@ -28,7 +28,7 @@ def merged_in(path: Path, record: dict[str, Any]) -> WrittenFolder:
     """
     files = tuple(name for name in record["files"] if name not in (CARD, PROVENANCE))
     for name in files:
-        if not all(map(is_ours, name.split("/"))):
+        if not is_ours(name):
             raise ExtSubError(f"{path / PROVENANCE} names {brief(name)}, which no merged model has: merge anew")
     check_files(path, (*files, CARD, PROVENANCE))
     try:

@@ -14,7 +14,8 @@ from extsub.adapters.stated import CARD, PROVENANCE, TRAINING
 from extsub.errors import ExtSubError, kept_when_interrupted
 from extsub.escaping import brief
 from extsub.hub import LOG_IN, refusals_explained
-from extsub.publishing import adapter, merged
+from extsub.merging import folder as merged
+from extsub.publishing import adapter
 from extsub.publishing.folder import WrittenFolder
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _stale(repository: str, there: ModelInfo, written: WrittenFolder, overwrite:
 
 
 def _is_ours(name: str) -> bool:
-    return name in (*adapter.FILES, CARD) or merged.FILES.fullmatch(name) is not None
+    return name in (*adapter.FILES, CARD) or merged.is_ours(name)
 
 
 def _is_same(there: RepoSibling, here: Path) -> bool:
