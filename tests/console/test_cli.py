@@ -16,7 +16,7 @@ import extsub as package
 from conftest import ROOT, Command, start
 from extsub import extras
 
-HEAVY = {"peft", "transformers", "accelerate", "matplotlib", "datasets", "trl"}
+HEAVY = {"peft", "transformers", "accelerate", "matplotlib", "datasets", "trl", "gradio"}
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_without_a_command_it_shows_the_help(extsub: Command) -> None:
     assert "To begin: extsub demo" in done.stdout
 
 
-COMMANDS = ("combine", "inspect", "train", "evaluate", "generate", "chat", "sweep", "report", "compare", "run", "demo")
+COMMANDS = "combine inspect train evaluate generate chat ui sweep report compare run demo".split()
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -218,6 +218,7 @@ def test_stopped_during_the_imports_it_says_so(tmp_path: Path, name: str, code: 
         (["run", "recipe.yaml"], "train,evaluate,report", "trl"),
         (["demo"], "demo", "trl"),
         (["report", "folder"], "report", "jinja2"),
+        (["ui", "e", "a"], "ui", "gradio"),
     ],
 )
 def test_a_missing_library_is_a_sentence_before_anything_heavy_is_imported(

@@ -19,7 +19,7 @@ import pytest
 from safetensors.numpy import load_file
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "lora"
-LACKING = "torch", "transformers", "peft", "accelerate", "datasets", "trl", "matplotlib", "jinja2"
+LACKING = "torch", "transformers", "peft", "accelerate", "datasets", "trl", "matplotlib", "jinja2", "gradio"
 HIDDEN = """
 import sys
 from importlib import metadata
@@ -92,6 +92,7 @@ def test_looking_at_a_pair(extsub) -> None:
         ("run recipe.yaml", "train,evaluate,report"),
         ("report o", "report"),
         ("demo", "demo"),
+        ("ui expert anti_expert", "ui"),
         ("inspect expert anti_expert --plot o.png", "plot"),
     ],
 )

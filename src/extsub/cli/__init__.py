@@ -11,7 +11,7 @@ from typing import Any
 from cyclopts import CycloptsError
 from cyclopts.config import Dict
 
-from extsub.cli import adapters, chains, findings, models  # noqa: F401  their commands
+from extsub.cli import adapters, chains, findings, models, ui  # noqa: F401  their commands
 from extsub.cli.app import app
 from extsub.console.arguments import as_options
 from extsub.errors import ExtSubError
