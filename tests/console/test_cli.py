@@ -16,7 +16,7 @@ import extsub as package
 from conftest import ROOT, Command, start
 from extsub import extras
 
-HEAVY = {"peft", "transformers", "accelerate", "matplotlib", "datasets"}
+HEAVY = {"peft", "transformers", "accelerate", "matplotlib", "datasets", "gradio"}
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_without_a_command_it_shows_the_help(extsub: Command) -> None:
     assert "To begin: extsub demo" in done.stdout
 
 
-COMMANDS = "combine inspect merge push train evaluate generate chat sweep report compare run demo".split()
+COMMANDS = "combine inspect merge push train evaluate generate chat ui sweep report compare run demo".split()
 COMMANDS += ["export gguf"]
 
 
@@ -228,6 +228,7 @@ def test_stopped_during_the_imports_it_says_so(tmp_path: Path, name: str, code: 
         (["run", "recipe.yaml"], "train,evaluate,report", "matplotlib"),
         (["demo"], "demo", "gguf"),
         (["report", "folder"], "report", "jinja2"),
+        (["ui", "e", "a"], "ui", "gradio"),
     ],
 )
 def test_a_missing_library_is_a_sentence_before_anything_heavy_is_imported(

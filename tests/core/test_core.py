@@ -20,7 +20,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "lora"
-LACKING = "torch", "transformers", "peft", "accelerate", "datasets", "matplotlib", "jinja2", "gguf"
+LACKING = "torch", "transformers", "peft", "accelerate", "datasets", "matplotlib", "jinja2", "gguf", "gradio"
 HIDDEN = """
 import sys
 from importlib import metadata
@@ -113,6 +113,7 @@ def test_a_model_merged(extsub, tmp_path: Path) -> None:
         ("run recipe.yaml", "train,evaluate,report"),
         ("report o", "report"),
         ("demo", "demo"),
+        ("ui expert anti_expert", "ui"),
         ("inspect expert anti_expert --plot o.png", "plot"),
         ("export gguf expert --output o.gguf --base m", "gguf"),
     ],

@@ -197,7 +197,7 @@ def _point(paper: Paper, label: str, shape: str, text: str, chosen: bool) -> str
     shown = f'<text class="alpha" x="{place[0]:.1f}" y="{place[1]:.1f}">{xml(text)}</text>' if place else ""
     title = f"<title>{xml(_tip(paper, label, chosen))}</title>"
     return (
-        f'<g class="p{" chosen" if chosen else ""}" tabindex="0" role="img">{title}'
+        f'<g class="p{" chosen" if chosen else ""}" data-position="{xml(label)}" tabindex="0" role="img">{title}'
         f'<path class="ci" d="M{ends[0][0]:.1f},{top:.1f}H{ends[0][1]:.1f}M{left:.1f},{ends[1][0]:.1f}'
         f'V{ends[1][1]:.1f}"/><circle class="hit" cx="{left:.1f}" cy="{top:.1f}" r="11"/>{ring}'
         f'<path class="mark" transform="translate({left:.1f},{top:.1f})" d="{shape}"/>{shown}</g>'
