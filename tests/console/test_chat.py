@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import json
 import os
@@ -224,7 +225,7 @@ class Terminal:
         ends = time.monotonic() + 120
         while self._read(1):
             assert time.monotonic() < ends, self.shown
-            if key:
+            with contextlib.suppress(OSError):  # it has just ended
                 self.send(key)
         os.close(self._fd)
         pid, self.pid = self.pid, 0
