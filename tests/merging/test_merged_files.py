@@ -68,8 +68,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 @settings(max_examples=30)
 @given(
     rows=st.integers(1, 40), columns=st.integers(1, 40), rank=st.integers(1, 9), block=st.integers(1, 200),
-    base=st.sampled_from(list(DTYPES)), factors=st.sampled_from(list(DTYPES)), asked=st.sampled_from(["auto", *DTYPES]),
-    seed=st.integers(0, 99),
+    base=st.sampled_from([*DTYPES, "float64"]), factors=st.sampled_from([*DTYPES]),
+    asked=st.sampled_from(["auto", *DTYPES]), seed=st.integers(0, 99),
 )  # fmt: skip
 def test_every_number_is_the_dense_one_rounded_once(
     tmp_path_factory: pytest.TempPathFactory, rows: int, columns: int, rank: int, block: int, base: str, factors: str,
@@ -78,18 +78,20 @@ def test_every_number_is_the_dense_one_rounded_once(
     """In blocks of any size, whatever the dtypes."""
     folder = tmp_path_factory.mktemp("property")
     random = torch.Generator().manual_seed(seed)
-    weight, other = (torch.randn(size, generator=random).to(DTYPES[base]) for size in ((rows, columns), (7,)))
+    stored = getattr(torch, base)
+    weight, other = (torch.randn(size, generator=random).to(stored) for size in ((rows, columns), (7,)))
     merge_files.base(folder / "base", {f"{Q}.weight": weight, "model.norm.weight": other})
     adapter_files.lora(folder / "adapter", {Q: (rows, columns)}, rank, seed, DTYPES[factors])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writing, "BLOCK", block)
         ours = merged(folder, dtype=asked)
-    dtype = DTYPES[base if asked == "auto" else asked]
+    dtype = stored if asked == "auto" else DTYPES[asked]
     assert torch.equal(ours["model.norm.weight"], other.to(dtype))
     A, B = (load_file(folder / "adapter" / "adapter_model.safetensors")[
         f"base_model.model.{Q}.lora_{one}.weight"].double() for one in "AB")  # fmt: skip
     exact = weight.double() + 2 * B @ A
-    computed = torch.finfo(torch.float32).eps * (rank + 4) * (weight.double().abs() + 2 * B.abs() @ A.abs())
+    wide = torch.float64 if base == "float64" else torch.float32
+    computed = torch.finfo(wide).eps * (rank + 4) * (weight.double().abs() + 2 * B.abs() @ A.abs())
     limits = torch.finfo(dtype)
     unit = limits.eps * exact.abs().clamp(min=limits.tiny).log2().floor().exp2()
     assert ours[f"{Q}.weight"].dtype == dtype

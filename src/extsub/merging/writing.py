@@ -15,7 +15,7 @@ import numpy as np
 
 from extsub.adapters.reading import DTYPES
 from extsub.adapters.writing import make_header, write_all
-from extsub.arrays import FLOAT32, FLOAT64, Array, DType, is_finite, rounded
+from extsub.arrays import FLOAT32, FLOAT64, Array, DType, is_finite
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, shown, to_json
 from extsub.merging.changes import Change, Matrices
@@ -23,8 +23,8 @@ from extsub.merging.checkpoint import Tensor
 from extsub.merging.source import INDEX, SINGLE
 from extsub.parallel import in_order
 
-BLOCK = 1 << 19
-"""Numbers that are computed at once: two megabytes in float32."""
+BLOCK, CACHED = 1 << 19, 1 << 16
+"""Numbers that are read and written at once, and that are computed at once: as many as a processor's cache holds."""
 SHARD = re.compile(r"model(-\d{5,}-of-\d{5,})?\.safetensors")
 """Names of files of weights."""
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -94,11 +94,20 @@ class Output:
             return self.tensor.bytes(start, stop - start)
         dtype = DTYPES[self.dtype]
         before = self.stored(piece)
-        wide = before.astype(FLOAT64 if FLOAT64 in (dtype, before.dtype) else FLOAT32)
-        numbers = rounded(self.change.apply(wide, *piece) if self.change else wide, dtype)
-        if not is_finite(numbers):
-            self._check_range(before, dtype)
-        return numbers
+        after = np.empty(before.shape, dtype)
+        wide = FLOAT64 if FLOAT64 in (dtype, before.dtype) else FLOAT32
+        step = max(1, CACHED // max(1, before.shape[1]))
+        for start in range(0, len(before), step):
+            some = slice(start, min(start + step, len(before)))
+            numbers = before[some].astype(wide)
+            if self.change:
+                rows = slice(piece.rows.start + some.start, piece.rows.start + some.stop)
+                numbers = self.change.apply(numbers, piece.matrix, rows)
+            with np.errstate(over="ignore"):
+                after[some] = numbers
+            if not is_finite(after[some]):
+                self._check_range(before[some], dtype)
+        return after
 
     def _check_range(self, before: Array, dtype: DType) -> None:
         """Infinity that was in the base is kept where nothing is changed: it masks attention."""
