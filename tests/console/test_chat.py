@@ -220,13 +220,16 @@ class Terminal:
         self.wait(f"{line}\r\n")
 
     def code(self, key: str = "") -> int:
-        """The exit status, once it has ended; ``key`` is pressed until then, since one that comes between an answer and
-        the reading of the next line is lost."""
-        ends = time.monotonic() + 120
+        """The exit status, once it has ended; ``key`` is pressed every ten seconds until then, since one that comes
+        between an answer and the reading of the next line is lost."""
+        begun = pressed = time.monotonic()
         while self._read(1):
-            assert time.monotonic() < ends, self.shown
-            with contextlib.suppress(OSError):  # it has just ended
-                self.send(key)
+            now = time.monotonic()
+            assert now < begun + 120, self.shown
+            if now > pressed + 10:
+                pressed = now
+                with contextlib.suppress(OSError):  # it has just ended
+                    self.send(key)
         os.close(self._fd)
         pid, self.pid = self.pid, 0
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -313,4 +316,5 @@ def test_ctrl_c_stops_an_answer_and_at_the_prompt_the_chat(
     time.sleep(0.5)
     terminal.send(CTRL_C)
     assert terminal.wait("ext-sub α 1 > ").endswith("\r\nstopped\r\n")
+    terminal.send(CTRL_C)
     assert terminal.code(CTRL_C) == 0
