@@ -389,7 +389,7 @@ def test_what_was_asked_before_the_numbers_broke_is_kept(here: Path, evaluate: C
         ({"modules_to_save": "lm_head"}, "spoilt: modules_to_save in adapter_config.json must be a list of names"),
         ({"modules_to_save": ["("]}, "spoilt: modules_to_save has '(', which is not a regular expression"),
         ({"base_model_name_or_path": "lora"}, "lora is an adapter, not a model: pass it as --adapter to "
-         "evaluate or generate, or merge it into its base; that is what the adapter's config names"),
+         "evaluate or generate, or merge it into its base (extsub merge); that is what the adapter's config names"),
         ({"lora_alpha": 0}, "spoilt: lora_alpha is 0 in adapter_config.json: the adapter changes nothing; if its scale "
          "was lost when it was saved, write there what it was trained with"),
         ({"lora_alpha": None}, "spoilt: lora_alpha in adapter_config.json must be a number, found None"),

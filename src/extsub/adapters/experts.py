@@ -83,8 +83,8 @@ class FusedExperts:
         return sorted(f"{owner}.{leaf}".lstrip(".") for owner in owners for leaf in self._leaves[owner])
 
     def _owners(self, path: str) -> set[str]:
-        """The names by which ``target_parameters`` may mean a layer. Where ``all-linear`` was asked for, PEFT 0.21
-        names the parameters of experts without their layer, so that is empty.
+        """The names by which ``target_parameters`` may mean a layer. One is empty: where ``all-linear`` was asked for,
+        PEFT 0.21 names the parameters of experts without their layer.
         """
         bare = {""} if path.rpartition(".")[2] == "experts" else set()
         return self._leaves.keys() & (ends_of(path) | bare)

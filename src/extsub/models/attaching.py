@@ -181,7 +181,7 @@ def _own_weights(model: PreTrainedModel, adapter: AdapterHandle) -> set[str]:
         if weights[name].shape != base.shape or not torch.equal(weights[name].to(base.dtype), base):
             raise ExtSubError(
                 f"{adapter.given}: {brief(name)} is a weight of the base, and another than in {model.name_or_path}: "
-                "say which --model it was trained on, or merge the adapter into that and evaluate the merged model"
+                "say which --model it was trained on, or merge it into that (extsub merge) and evaluate the result"
             )
     return set(weights) - copies.keys()
 

@@ -89,7 +89,7 @@ def _check_folder(folder: Path, name: str) -> None:
     if ADAPTER in files and not (CONFIG in files and any(any(folder.glob(weights)) for weights in WEIGHTS)):
         raise ExtSubError(
             f"{name} is an adapter, not a model: pass it as --adapter to evaluate or generate, or merge it into its "
-            "base"
+            "base (extsub merge)"
         )
     if CONFIG not in files:
         inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))[:5]
