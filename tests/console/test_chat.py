@@ -21,7 +21,6 @@ import pytest
 import tiny_models
 from benchmark_files import done, rows_of
 from conftest import Command
-from extsub.console.side_by_side import differing
 from extsub.inference.generation import Finite
 from killing import needs_fork
 
@@ -164,14 +163,6 @@ def test_combinations_that_make_no_sense_are_refused(piped: Command, words: str,
     assert (ran.returncode, ran.stdout) == (2, "")
     assert message in ran.stderr
     assert not Path("o.jsonl").exists()
-
-
-def test_words_that_differ() -> None:
-    """By hand."""
-    assert differing("It is true", "It is true") == [set(), set()]
-    assert differing("It is true", "It is not  true") == [set(), {2}]
-    assert differing("a b c", "b c d") == [{0}, {2}]
-    assert differing("yes", "no") == [{0}, {0}]
 
 
 class Terminal:

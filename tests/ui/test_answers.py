@@ -16,7 +16,6 @@ from torch import Tensor
 import reference
 import served_pages
 from extsub import ExtSubError, Session, combine, save_adapter
-from extsub.inference import streaming
 from extsub.models.position import Position
 from extsub.ui.answers import Answers, Pair
 from served_pages import NEW, QUESTION
@@ -35,23 +34,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def session(folder: Path) -> Session:
     return Session.open([folder / "expert", folder / "anti"], max_new_tokens=NEW)
-
-
-@pytest.fixture
-def heard(session: Session, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
-    """The logits by which the first token of each answer was chosen, by the position's label."""
-    logits: dict[str, Tensor] = {}
-    continued = streaming.continued
-
-    def listening(model: Any, prompts: Any, most: int, ends: Any, processor: Any, cache: bool) -> Tensor:
-        def hear(ids: Tensor, scores: Tensor) -> Tensor:
-            logits.setdefault(session.position.label, scores[0].double())
-            return processor(ids, scores)
-
-        return continued(model, prompts, most, ends, hear, cache)
-
-    monkeypatch.setattr(streaming, "continued", listening)
-    return logits
 
 
 def whole(pairs: Iterator[Pair]) -> Pair:

@@ -15,7 +15,6 @@ import reference
 import served_pages
 from extsub import Session, combine, save_adapter
 from extsub.escaping import block
-from extsub.inference import streaming
 from extsub.report.reading import read_sweep
 from extsub.ui.answers import Answers
 from served_pages import NEW, QUESTION, Visit
@@ -61,23 +60,6 @@ def visit(browser: Any, address: str) -> Generator[Visit]:
     assert visit.errors == []
     assert visit.outside() == []
     visit.page.close()
-
-
-@pytest.fixture
-def heard(session: Session, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
-    """The logits by which the first token of each answer was chosen, by the position's label."""
-    logits: dict[str, Tensor] = {}
-    continued = streaming.continued
-
-    def listening(model: Any, prompts: Any, most: int, ends: Any, processor: Any, cache: bool) -> Tensor:
-        def hear(ids: Tensor, scores: Tensor) -> Tensor:
-            logits.setdefault(session.position.label, scores[0].double())
-            return processor(ids, scores)
-
-        return continued(model, prompts, most, ends, hear, cache)
-
-    monkeypatch.setattr(streaming, "continued", listening)
-    return logits
 
 
 def said_by(folder: Path, adapter: Path | None, question: str = QUESTION) -> tuple[str, Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from difflib import SequenceMatcher
 from itertools import chain
 
 from rich.console import Group, RenderableType
@@ -13,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from extsub.chat.differences import differing
 from extsub.escaping import block, line
 from extsub.printing import console
 
@@ -43,14 +43,6 @@ def side_by_side() -> Generator[Callable[[Answers], None]]:
         marks = differing(*texts) if len(texts) == 2 and all(texts) else [set()] * len(texts)
         if shown:
             terminal.print(_layout(shown, marks, terminal.width))
-
-
-def differing(one: str, other: str) -> list[set[int]]:
-    """The numbers of the words of each text that the other does not have at that place."""
-    words = [text.split() for text in (one, other)]
-    same = SequenceMatcher(None, *words, autojunk=False).get_matching_blocks()
-    kept = [{match[side] + number for match in same for number in range(match.size)} for side in (0, 1)]
-    return [set(range(len(each))) - theirs for each, theirs in zip(words, kept, strict=True)]
 
 
 def _layout(answers: Answers, marks: Sequence[set[int]], width: int) -> RenderableType:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from difflib import SequenceMatcher
+from itertools import groupby
 
+from extsub.chat.differences import differing
 from extsub.escaping import xml
 
 
 def marked(text: str, other: str) -> str:
     """``text`` as HTML; words that ``other`` does not have in their place stand in ``<mark>``."""
-    pieces = re.findall(r"\s*\S+", text)  # each word with the white space before it
-    matcher = SequenceMatcher(None, [piece.strip() for piece in pieces], other.split(), autojunk=False)
-    runs = ((tag, "".join(pieces[start:stop])) for tag, start, stop, _, _ in matcher.get_opcodes())
-    return "".join(xml(run) if tag == "equal" else _mark(run) for tag, run in runs)
+    words = enumerate(re.findall(r"\s*\S+", text))  # each with the white space before it
+    differ = differing(text, other)[0]
+    runs = groupby(words, lambda word: word[0] in differ)
+    texts = ((differs, "".join(word for _, word in run)) for differs, run in runs)
+    return "".join(_mark(text) if differs else xml(text) for differs, text in texts)
 
 
 def _mark(run: str) -> str:
     words = run.lstrip()
-    return f"{run[: len(run) - len(words)]}<mark>{xml(words)}</mark>" if words else ""
+    return f"{run[: len(run) - len(words)]}<mark>{xml(words)}</mark>"
