@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App, Group, Parameter
 
 from extsub.console.arguments import HelpFormatter, Printing, as_typed
+from extsub.models.base import Dtype
+from extsub.models.prompts import PromptOption
 
 app = App(
     name="extsub",
@@ -24,3 +27,23 @@ app.register_install_completion_command(help="Complete commands and options in t
 Printed = Annotated[Printing, Parameter(name="*")]
 """What every command takes: --json and --quiet."""
 DEFAULT = Printing()
+ASKING = Parameter(group=Group("Asking", sort_key=2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """How `extsub.Session` is opened, in the same words by every command that has one."""
+
+    model: Annotated[str | None, ASKING] = None
+    """The base: a folder or hub id; unless given, the base that the adapters name."""
+    prompt: Annotated[PromptOption, ASKING] = "auto"
+    """Text around a question, as in extsub evaluate: auto is what the adapter was trained with, else chat where the
+    tokenizer has such a template, else extsub."""
+    max_new_tokens: Annotated[int | None, ASKING] = None
+    """Longest answer; 256 unless given."""
+    dtype: Annotated[Dtype, ASKING] = "auto"
+    """Of the weights; auto is bfloat16 on a GPU that has it, else float32."""
+
+
+Opened = Annotated[Opening, Parameter(name="*")]
+AS_USUAL = Opening()

@@ -8,7 +8,7 @@ from typing import Annotated
 from extsub.cli.app import DEFAULT, Printed, app
 from extsub.distributed import is_main_process
 from extsub.extras import need
-from extsub.settings import COMMAS
+from extsub.list_options import COMMAS
 
 
 @app.command(

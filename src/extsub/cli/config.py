@@ -36,7 +36,7 @@ def read_config(path: Path) -> dict[str, Any]:
         ExtSubError: it cannot be read, or a name or value in it is wrong.
     """
     from extsub.files.yaml import read_yaml
-    from extsub.recipe.values import settings_of
+    from extsub.values import settings_of
 
     where = f"--config {path}"
     return settings_of(where, read_yaml(where, path) or {}, TrainingSettings)

@@ -8,15 +8,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from extsub.cli.app import DEFAULT, Printed, app
+from extsub.cli.app import AS_USUAL, DEFAULT, Opened, Printed, app
 from extsub.cli.config import from_file
 from extsub.cli.task_options import TaskOptions
 from extsub.console.arguments import DASH
 from extsub.distributed import is_main_process
 from extsub.evaluation.settings import EvaluationSettings, GenerationSettings
 from extsub.extras import need
-from extsub.models.base import Dtype
-from extsub.models.prompts import PromptOption
 from extsub.sweeping.settings import SweepSettings, swept_tasks
 from extsub.training.settings import RUN, TrainingSettings
 
@@ -156,14 +154,7 @@ def _answer(question: str | None, settings: GenerationSettings, as_json: bool) -
     help_epilogue="Example: extsub chat expert anti-expert, then /alpha 1.5 and /compare\n"
     "From a pipe, a question a line: extsub chat better < questions.txt"
 )
-def chat(
-    *adapters: str,
-    model: str | None = None,
-    prompt: PromptOption = "auto",
-    max_new_tokens: int | None = None,
-    dtype: Dtype = "auto",
-    shown: Printed = DEFAULT,
-) -> None:
+def chat(*adapters: str, opening: Opened = AS_USUAL, shown: Printed = DEFAULT) -> None:
     """Talk to a model: to one adapter, or to an expert at every strength of what is taken from it.
 
     With an expert and anti-experts it is a dial: /alpha, /operation, /compare, /save; /help lists what can be typed.
@@ -172,15 +163,6 @@ def chat(
     ----------
     adapters
         One adapter, or an expert and its anti-experts: folders or hub ids. None: the model alone.
-    model
-        The base: a folder or hub id; unless given, the base that the adapters name.
-    prompt
-        Text around a question, as in extsub evaluate: auto is what the adapter was trained with, else chat where the
-        tokenizer has such a template, else extsub.
-    max_new_tokens
-        Longest answer; 256 unless given.
-    dtype
-        Of the weights; auto is bfloat16 on a GPU that has it, else float32.
     """
     need("extsub chat", "evaluate")
     from extsub.chat.session import Session
@@ -189,8 +171,7 @@ def chat(
 
     shown.begin()
     progress.quieten_libraries()
-    session = Session.open(adapters, model, prompt=prompt, dtype=dtype, max_new_tokens=max_new_tokens)
-    chat(session, as_json=shown.as_json)
+    chat(Session.open(adapters, **vars(opening)), as_json=shown.as_json)
 
 
 @app.command(

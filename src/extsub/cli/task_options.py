@@ -37,8 +37,8 @@ def offer_options(tokens: list[str]) -> None:
 
         load_task_files(tuple(_values(tokens, "--task-file")))
         hidden = {name for task in TASKS.values() for name in task.not_swept} if command == "sweep" else set()
-        taken = {one.name for one in fields(settings)}
-        known = {name: one for name, one in known_options(TASKS.values()).items() if name not in taken}
+        taken = {field.name for field in fields(settings)}
+        known = {name: option for name, option in known_options(TASKS.values()).items() if name not in taken}
         signature = app[command].default_command.__annotations__
         signature["options"] = Annotated[_type_of(known, hidden), Parameter(name="*")]  # ty: ignore[invalid-type-form]
         if "tasks" in signature:
@@ -61,11 +61,11 @@ def _values(tokens: list[str], option: str) -> Iterator[str]:
 def _type_of(options: Mapping[str, Option], hidden: Set[str]) -> Any:
     """What cyclopts reads as options, none of which must be given; some are left out of help."""
     arguments = {}
-    for name, one in options.items():
-        default = as_typed(one.default)
-        help = _help(one.declared).get(name, "") + (f" [default: {default}]" if default else "")
-        group = Group(f"Of {', '.join(one.tasks)}", sort_key=4)
-        arguments[name] = Annotated[one.kind, Parameter(group=group, help=help, show=name not in hidden)]
+    for name, option in options.items():
+        default = as_typed(option.default)
+        help = _help(option.declared).get(name, "") + (f" [default: {default}]" if default else "")
+        group = Group(f"Of {', '.join(option.tasks)}", sort_key=4)
+        arguments[name] = Annotated[option.kind, Parameter(group=group, help=help, show=name not in hidden)]
     return TypedDict("TaskOptions", arguments, total=False)  # ty: ignore[invalid-argument-type]  names known only here
 
 
@@ -75,4 +75,4 @@ def _help(declared: type[Any]) -> dict[str, str]:
     reader = App()
     reader.default(declared)
     arguments = reader.assemble_argument_collection(parse_docstring=True)
-    return {one.field_info.name: one.parameter.help or "" for one in arguments}
+    return {argument.field_info.name: argument.parameter.help or "" for argument in arguments}

@@ -7,14 +7,11 @@ from typing import Annotated
 
 from cyclopts import Group, Parameter
 
-from extsub.cli.app import DEFAULT, Printed, app
+from extsub.cli.app import AS_USUAL, DEFAULT, Opened, Printed, app
 from extsub.extras import need
-from extsub.models.base import Dtype
-from extsub.models.prompts import PromptOption
 from extsub.printing import say
 
 PAGE = Parameter(group=Group("Page", sort_key=1))
-ASKING = Parameter(group=Group("Asking", sort_key=2))
 
 
 @app.command(help_epilogue="Example: extsub ui expert anti-expert --sweep swept")
@@ -28,10 +25,7 @@ def ui(
     output: Annotated[Path, PAGE] = Path(),
     host: Annotated[str, PAGE] = "127.0.0.1",
     port: Annotated[int, PAGE] = 7860,
-    model: Annotated[str | None, ASKING] = None,
-    prompt: Annotated[PromptOption, ASKING] = "auto",
-    max_new_tokens: Annotated[int, ASKING] = 256,
-    dtype: Annotated[Dtype, ASKING] = "auto",
+    opening: Opened = AS_USUAL,
     shown: Printed = DEFAULT,
 ) -> None:
     """A page in the browser: one prompt, two answers, EXPERT on the left, the result on the right, and a slider for α.
@@ -56,15 +50,6 @@ def ui(
         The address that is heard; 0.0.0.0 lets everybody in your network ask, and write adapters into the output.
     port
         0 takes a free one.
-    model
-        The base: a folder or hub id; unless given, the base that the adapters name.
-    prompt
-        Text around a question, as in extsub evaluate: auto is what the expert was trained with, else chat where the
-        tokenizer has such a template, else extsub.
-    max_new_tokens
-        Longest answer.
-    dtype
-        Of the weights; auto is bfloat16 on a GPU that has it, else float32.
     """
     need("extsub ui", "ui")
     from extsub.console import progress
@@ -75,10 +60,7 @@ def ui(
     serve(
         expert,
         (anti_expert, *more),
-        model,
-        prompt=prompt,
-        dtype=dtype,
-        max_new_tokens=max_new_tokens,
+        **vars(opening),
         sweep=sweep,
         task_file=task_file,
         output=output,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from extsub.errors import ExtSubError
 from extsub.escaping import shown
-from extsub.files.writing import check_writable
+from extsub.files.disk import check_writable
 
 NAME = re.compile(r"\w(?:[\w.-]{0,98}\w)?")
 """A name that is neither a path nor an option: letters, digits and underscores, with dots and dashes inside."""

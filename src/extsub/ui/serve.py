@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from extsub.chat.session import NEW_TOKENS, Session
+from extsub.chat.session import Session
 from extsub.models.base import Dtype
 from extsub.models.prompts import PromptOption
 from extsub.report.reading import Sweep
@@ -31,7 +31,7 @@ def serve(
     *,
     prompt: PromptOption = "auto",
     dtype: Dtype = "auto",
-    max_new_tokens: int = NEW_TOKENS,
+    max_new_tokens: int | None = None,
     sweep: Path | None = None,
     task_file: Sequence[str] = (),
     output: Path = Path(),
@@ -47,7 +47,7 @@ def serve(
         model: the base; unless given, what the adapters name.
         prompt: the text around a question, as `evaluate` takes it.
         dtype: of the weights.
-        max_new_tokens: the longest answer.
+        max_new_tokens: the longest answer; 256 unless given.
         sweep: what ``extsub sweep`` wrote about the same models.
         task_file: Python files that register tasks of one's own, for the sweep.
         output: the folder below which the page may write.
