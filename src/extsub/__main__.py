@@ -46,7 +46,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _receive_signals()
         _print_what_streams_can_hold()
         from extsub.cli import run_command
-        from extsub.files.writing import forget_written, full_disk_explained
+        from extsub.files.disk import full_disk_explained
+        from extsub.files.writing import forget_written
 
         forget_written()
         with full_disk_explained():

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from extsub.errors import ExtSubError
 from extsub.escaping import line
 from extsub.extras import require
-from extsub.files.writing import check_writable, write_whole
+from extsub.files.disk import check_writable
+from extsub.files.writing import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,55 +1,17 @@
-"""What all settings have in common: how options that take several are typed, and what is as good as a field's own type
-in Python.
-"""
+"""What all settings have in common: in Python, one name is as good as a tuple of them, and a text as good as a path."""
 
 from __future__ import annotations
 
 import functools
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from cyclopts import CoercionError, Parameter, convert
-
-from extsub.errors import ExtSubError
-from extsub.escaping import shown
-
-if TYPE_CHECKING:
-    from cyclopts import Token
-
-
-def _at_commas(kind: Any, tokens: Sequence[Token]) -> Any:
-    words = [token.evolve(value=word.strip()) for token in tokens for word in token.value.split(",") if word.strip()]
-    if not words:
-        raise CoercionError(msg="expected one or more, with commas between them.", token=tokens[0])
-    return convert(kind, words)
-
-
-def _pairs(_: Any, tokens: Sequence[Token] | Mapping[str, Any]) -> dict[str, str]:
-    if isinstance(tokens, Mapping):  # cyclopts' own spelling of a mapping, which would keep the last of two
-        name = next(iter(tokens))
-        raise ValueError(f"--field.{name}: say --field {name}=THEIRS.")
-    pairs: dict[str, str] = {}
-    for token in tokens:
-        name, equals, theirs = token.value.partition("=")
-        if not equals:
-            said = f"expected OURS=THEIRS (output=answer), found {name}; what is no such pair goes before the option."
-            raise CoercionError(msg=said, token=token)
-        if name in pairs:
-            raise CoercionError(msg=f"{name} is there twice.", token=token)
-        pairs[name] = theirs
-    return pairs
-
-
-COMMAS = Parameter(converter=_at_commas)
-"""Of an option that takes several: ``--tasks a,b`` is as good as ``--tasks a b`` and ``--tasks a --tasks b``. Not for
-paths and other names that may hold a comma."""
-PAIRS = Parameter(converter=_pairs, n_tokens=-1)
-"""Of ``--field``: ``instruction=question output=answer``, at once or one by one."""
+from extsub.values import converted
 
 
 def option(name: str) -> str:
@@ -78,13 +40,10 @@ def typed_values(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ExtSubError: one is of another type than its field.
     """
-    kinds = _kinds(cls)
-    typed = {name: _accepted(value, kinds[name]) for name, value in values.items()}
-    for name, value in typed.items():
-        if not any(_is(value, kind) for kind in kinds[name]):
-            expected = " or ".join(str(kind) if get_origin(kind) else kind.__name__ for kind in kinds[name])
-            raise ExtSubError(f"{option(name)} {shown(value)}: expected {expected}")
-    return typed
+    kinds, declared = _kinds(cls), get_type_hints(cls)
+    return {
+        name: converted(option(name), _accepted(value, kinds[name]), declared[name]) for name, value in values.items()
+    }
 
 
 def _accepted(value: Any, kinds: tuple[Any, ...]) -> Any:
@@ -97,20 +56,6 @@ def _accepted(value: Any, kinds: tuple[Any, ...]) -> Any:
     if str in kinds and isinstance(value, os.PathLike):
         return os.fspath(value)
     return value
-
-
-def _is(value: Any, kind: Any) -> bool:
-    """Whether a value is of a declared type; a whole number is a number too, and True is none."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return True
-    if origin is Literal:
-        return value in inner
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_is(each, inner[0]) for each in value)
-    if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, (int, float) if kind is float else origin or kind)
 
 
 @functools.cache

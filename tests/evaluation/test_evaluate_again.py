@@ -207,7 +207,7 @@ def test_a_replacement_that_was_stopped_at_its_end_is_not_taken_for_what_it_repl
 
 
 def test_two_runs_into_one_output_are_told_apart(evaluate: Command) -> None:
-    from extsub.files.writing import locked
+    from extsub.files.locks import locked
 
     Path("out").mkdir()
     with locked(Path("out"), Path("out")):

@@ -350,7 +350,7 @@ def test_a_disk_with_too_little_room_is_told_before_it_is_filled(
     adapter_files.lora(tmp_path / "a", rank=900)
     done = extsub("export", "gguf", "a", "-o", disk / "a.gguf", "--base", "base")
     assert done.returncode == 2
-    assert "MB free, and 0 MB are needed: make room first" in done.stderr
+    assert "a.gguf needs 0 MB and the disk has 0 MB: make room first" in done.stderr
     assert not list(disk.iterdir())
 
 

@@ -17,18 +17,9 @@ from safetensors import SafetensorError
 from conftest import Command
 from extsub import ExtSubError
 from extsub.files import writing as files_writing
-from extsub.files.writing import (
-    check_can_appear,
-    check_writable,
-    filled,
-    last_written,
-    locked,
-    make_parents,
-    remove,
-    write_together,
-    write_whole,
-    writing,
-)
+from extsub.files.disk import check_can_appear, check_writable, writing
+from extsub.files.locks import locked
+from extsub.files.writing import filled, last_written, make_parents, remove, write_together, write_whole
 from killing import at_every_change, needs_fork
 
 # As the libraries say it: Python, safetensors and tokenizers (Rust), torch.save (C++).

@@ -28,7 +28,8 @@ import tiny_models
 from benchmark_files import lines, rows_of
 from conftest import ROOT, Command
 from extsub import ExtSubError, run_recipe
-from extsub.files.writing import locked, write_whole
+from extsub.files.locks import locked
+from extsub.files.writing import write_whole
 from extsub.recipe import run as room
 from extsub.recipe.plan import check_choice
 from extsub.recipe.schema import read_recipe

@@ -27,7 +27,7 @@ from extsub.evaluation.metrics import Measure, resampled, standard_error
 from extsub.evaluation.store import Store
 from extsub.evaluation.tasks import TASKS as TASKS_KNOWN
 from extsub.evaluation.tasks import toxicity
-from extsub.files.writing import locked
+from extsub.files.locks import locked
 from extsub.inference.soundness import Sound, Soundness
 from extsub.sweeping.budget import Budget, ScoreName, find_score, kept_part
 from extsub.sweeping.grid import SweepPoint, parse_alphas, randomised, sweep_points

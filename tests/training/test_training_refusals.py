@@ -461,7 +461,7 @@ def test_fsdp_does_not_turn_into_something_else(here: Path, extsub: Command, mon
 
 
 def test_two_runs_into_one_output_are_told_apart(here: Path, extsub: Command) -> None:
-    from extsub.files.writing import locked
+    from extsub.files.locks import locked
 
     (here / "out" / "checkpoints").mkdir(parents=True)
     with locked(here / "out" / "checkpoints", here / "out"):

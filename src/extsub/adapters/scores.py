@@ -105,15 +105,17 @@ def _metric(score: MeasuredScore) -> dict[str, Any]:
 
 def scores_section(scores: Scores) -> list[str]:
     """The scores for people: a part of the card."""
-    columns = list(dict.fromkeys(who for task in scores["tasks"] for one in task["scores"] for who in one["figures"]))
+    columns = list(
+        dict.fromkeys(who for task in scores["tasks"] for score in task["scores"] for who in score["figures"])
+    )
     heads = ["task", "score", *("this adapter" if who == OURS else markdown(who) for who in columns), "n"]
     lines = ["## Scores", "", _how(scores), "", _row(heads), "|---|---|" + "--:|" * (len(columns) + 1)]
     for task in scores["tasks"]:
-        for one in task["scores"]:
-            arrow = "↑" if one["better"] == "higher" else "↓"
-            cells = [markdown(task["task"]), f"{markdown(one['score'])} {arrow}"]
-            cells += [_cell(one["figures"].get(who)) for who in columns]
-            lines.append(_row([*cells, f"{one['figures'][OURS]['n']:,}"]))
+        for score in task["scores"]:
+            arrow, figures = "↑" if score["better"] == "higher" else "↓", score["figures"]
+            cells = [markdown(task["task"]), f"{markdown(score['score'])} {arrow}"]
+            cells += [_cell(figures.get(who)) for who in columns]
+            lines.append(_row([*cells, f"{figures[OURS]['n']:,}"]))
     return [*lines, "", *(f"- {markdown(text)}" for text in _details(scores)), ""]
 
 

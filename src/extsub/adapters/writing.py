@@ -14,7 +14,7 @@ import numpy as np
 
 from extsub.adapters.reading import DTYPES
 from extsub.arrays import Array, DType
-from extsub.files.writing import check_room
+from extsub.files.disk import check_room
 from extsub.parallel import in_order
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}

@@ -21,8 +21,8 @@ from extsub.errors import ExtSubError
 from extsub.escaping import brief
 from extsub.evaluation.run import Progress, silent
 from extsub.extras import require
+from extsub.files.disk import check_can_appear, refusal
 from extsub.files.staging import check_place, staged
-from extsub.files.writing import check_can_appear, refusal
 
 HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 FILES = ("config.json", "model.safetensors", "tokenizer.json")

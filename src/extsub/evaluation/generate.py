@@ -19,7 +19,9 @@ from extsub.evaluation.settings import GenerationSettings
 from extsub.evaluation.store import Store, working_in
 from extsub.evaluation.task import Item, ItemResult, Items, Task, conversation
 from extsub.extras import require
-from extsub.files.writing import check_writable, last_written, locked, note_written, remove_empty, writing
+from extsub.files.disk import check_writable, writing
+from extsub.files.locks import locked
+from extsub.files.writing import last_written, note_written, remove_empty
 from extsub.inference.requests import Question, answer
 
 NEW_TOKENS = 256

@@ -14,7 +14,7 @@ from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.task import Task
 from extsub.settings import option
 
-RESERVED = {"json", "quiet", "help", "version", *(one.name for one in fields(EvaluationSettings))}
+RESERVED = {"json", "quiet", "help", "version", *(field.name for field in fields(EvaluationSettings))}
 """Names that the command line has for every evaluation."""
 
 
@@ -45,9 +45,9 @@ def known_options(tasks: Iterable[Task]) -> dict[str, Option]:
     known: dict[str, Option] = {}
     for task in tasks:
         if task.options is not None:
-            for one in fields(task.options):
-                others = known[one.name].tasks if one.name in known else ()
-                known[one.name] = Option(one, task.options, (*others, task.name))
+            for field in fields(task.options):
+                others = known[field.name].tasks if field.name in known else ()
+                known[field.name] = Option(field, task.options, (*others, task.name))
     return known
 
 
@@ -58,11 +58,11 @@ def check_declared(task: Task, others: Iterable[Task]) -> None:
         ExtSubError: one has no default, or its name is taken.
     """
     known = known_options(others)
-    for name, one in known_options([task]).items():
-        if name in RESERVED or (name in known and known[name].declared is not one.declared):
+    for name, own in known_options([task]).items():
+        if name in RESERVED or (name in known and known[name].declared is not own.declared):
             whose = "every evaluation" if name in RESERVED else ", ".join(known[name].tasks)
             raise ExtSubError(f"{brief(task.name)} has an option {brief(name)}, and so has {whose}: rename it")
-        if one.default is MISSING:
+        if own.default is MISSING:
             raise ExtSubError(f"{brief(task.name)} has an option {brief(name)} without a default: give it one")
 
 
@@ -76,7 +76,7 @@ def check_options(chosen: Sequence[Task], tasks: Iterable[Task], settings: Evalu
         ExtSubError: one does not; the message says whose it is, or what it may have been meant to be.
     """
     theirs, known = known_options(chosen), known_options(tasks)
-    general = [one.name for one in fields(settings)]
+    general = [field.name for field in fields(settings)]
     for name in settings.options:
         if name in general:
             raise ExtSubError(f"{option(name)} is no option of a task: give it beside options, not in them")

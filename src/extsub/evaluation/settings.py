@@ -11,11 +11,12 @@ from cyclopts import Group, Parameter
 
 from extsub.errors import ExtSubError
 from extsub.escaping import shown
+from extsub.files.disk import check_writable
 from extsub.files.reading import located
-from extsub.files.writing import check_writable
+from extsub.list_options import PAIRS
 from extsub.models.base import Dtype, find_model
 from extsub.models.prompts import Prompt, PromptOption
-from extsub.settings import PAIRS, accept_plain_values, json_values, typed_values
+from extsub.settings import accept_plain_values, json_values, typed_values
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

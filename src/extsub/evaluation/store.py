@@ -16,9 +16,11 @@ from typing import IO, Any, TypedDict
 from extsub.adapters.scores import FigureRecord
 from extsub.errors import ExtSubError
 from extsub.escaping import shown
+from extsub.files.disk import check_writable, writing
+from extsub.files.locks import locked
 from extsub.files.reading import read_bytes, read_json
 from extsub.files.staging import check_place
-from extsub.files.writing import check_writable, locked, make_parents, remove_empty, write_whole, writing
+from extsub.files.writing import make_parents, remove_empty, write_whole
 
 RESULTS = "results.json"
 FORMAT = 1

@@ -19,10 +19,11 @@ from extsub.errors import ExtSubError
 from extsub.escaping import brief
 from extsub.export.architectures import Base
 from extsub.export.base_config import read_base
-from extsub.export.gguf_file import TYPES, Layer, verify, write
+from extsub.export.gguf_file import TYPES, Layer, size_of, verify, write
 from extsub.extras import require
+from extsub.files.disk import check_room, check_writable
 from extsub.files.reading import located
-from extsub.files.writing import check_writable, filled
+from extsub.files.writing import filled
 
 if TYPE_CHECKING:
     from gguf import TensorNameMap
@@ -84,6 +85,7 @@ def export_gguf(
     _refuse(adapter)
     of = read_base(adapter, None if base is None else str(base))
     layers, architecture = _layers(adapter, of), of.architecture.name
+    check_room(path, size_of(layers, adapter.rank, DTYPES[dtype]))
     with filled(path) as partial:
         write(partial, adapter, architecture, layers, DTYPES[dtype], progress)
         verify(partial, architecture, layers, adapter.rank, DTYPES[dtype])
@@ -150,7 +152,7 @@ def _layers(adapter: Adapter, base: Base) -> list[Layer]:
             what = "fused experts, which have" if module.parameter else "a layer that has"
             raise ExtSubError(f"{where} is {what} no place in an adapter for {base.architecture.name}: {MERGE}")
         if module.shape != shapes[path]:
-            shape, expected = ("x".join(map(str, one)) for one in (module.shape, shapes[path]))
+            shape, expected = ("x".join(map(str, sizes)) for sizes in (module.shape, shapes[path]))
             raise ExtSubError(
                 f"{where} is {shape}, and {expected} by {base.where}: the adapter is for another base; say with --base "
                 "for which"

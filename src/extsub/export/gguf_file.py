@@ -6,7 +6,6 @@ into B before (`extsub.adapters.lora`), all layers get one rank, and alpha is th
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,6 @@ from extsub.adapters.layouts import Embedding
 from extsub.adapters.number_range import check_range
 from extsub.adapters.writing import PartProgress
 from extsub.arrays import Array, DType
-from extsub.errors import ExtSubError
 from extsub.parallel import in_order
 
 if TYPE_CHECKING:
@@ -70,6 +68,12 @@ class Layer:
         return dict(zip(self.shapes(rank), map(np.ascontiguousarray, (A, B)), strict=True))
 
 
+def size_of(layers: Sequence[Layer], rank: int, dtype: DType) -> int:
+    """The bytes of all numbers of the file."""
+    shapes = (shape for layer in layers for shape in layer.shapes(rank).values())
+    return dtype.itemsize * sum(rows * columns for rows, columns in shapes)
+
+
 def llama_rows(rows: int, heads: int) -> Array:
     """For each row of q or k as llama.cpp stores it, the same row's place in transformers."""
     return np.arange(rows).reshape(heads, 2, -1).swapaxes(1, 2).reshape(-1)
@@ -84,23 +88,17 @@ def write(
         architecture: llama.cpp's name for that of the base.
 
     Raises:
-        ExtSubError: the disk has too little room, or as `Layer.tensors`.
+        ExtSubError: as `Layer.tensors`.
     """
     from gguf import GGMLQuantizationType, GGUFWriter
 
     writer = GGUFWriter(path, architecture)
     try:
         _describe(writer, adapter)
-        needed = 0
         for layer in layers:
             for name, shape in layer.shapes(adapter.rank).items():
                 size = shape[0] * shape[1] * dtype.itemsize
                 writer.add_tensor_info(name, shape, dtype, size, GGMLQuantizationType[TYPES[dtype.name]])
-                needed += size
-        if (free := shutil.disk_usage(path.parent).free) < needed:
-            raise ExtSubError(
-                f"{path.parent} has {free / 1e6:,.0f} MB free, and {needed / 1e6:,.0f} MB are needed: make room first"
-            )
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()

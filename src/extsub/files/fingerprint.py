@@ -16,7 +16,7 @@ def fingerprint(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     files = [*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.json")]
-    for path in sorted(one for one in files if one.is_file() and not one.name.startswith("adapter_")):
+    for path in sorted(path for path in files if path.is_file() and not path.name.startswith("adapter_")):
         size = path.stat().st_size
         digest.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:

@@ -11,7 +11,9 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 
 from extsub.errors import ExtSubError
-from extsub.files.writing import check_can_appear, locked, make_parents, note_written, remove, remove_empty, writing
+from extsub.files.disk import check_can_appear, writing
+from extsub.files.locks import locked
+from extsub.files.writing import make_parents, note_written, remove, remove_empty
 
 MARK = "extsub.json"
 OUR_FILES = frozenset({MARK, "adapter_config.json", "adapter_model.safetensors", "README.md"})
@@ -42,7 +44,7 @@ def checked_output(
     """
     try:
         plain = _plain_path(output)
-        check_output(plain, inputs, overwrite, names)
+        _check_output(plain, inputs, overwrite, names)
     except (OSError, RuntimeError) as error:  # a name too long, ~nobody
         raise ExtSubError(f"the output cannot be written: {error}") from error
     return plain
@@ -54,10 +56,7 @@ def _plain_path(path: str | os.PathLike[str]) -> Path:
     return plain if plain.name not in ("", "..") else Path(os.path.normpath(Path.cwd() / plain))
 
 
-def check_output(
-    output: Path, inputs: Iterable[Path], overwrite: bool, names: Callable[[str], bool] = OUR_FILES.__contains__
-) -> None:
-    """The same for a path that is plain already."""
+def _check_output(output: Path, inputs: Iterable[Path], overwrite: bool, names: Callable[[str], bool]) -> None:
     for folder in inputs:
         ours, theirs = output.resolve(), folder.resolve()
         if ours == theirs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -41,8 +42,8 @@ class Sum:
         """These rows of one matrix, changed. ``numbers`` may be written into."""
         B, A = self.factors(numbers.dtype)
         if B.ndim == 3:
-            one = matrix if self.expert is None else self.expert
-            B, A = B[one], A[one]
+            expert = matrix if self.expert is None else self.expert
+            B, A = B[expert], A[expert]
         if self.transposed:
             B, A = A.mT, B.mT
         numbers += B[self.first + rows.start : self.first + rows.stop] @ A
@@ -57,6 +58,7 @@ class Scale:
     module: Module
     rowwise: bool
 
+    @cached_property
     def vector(self) -> Array:
         """One number for each row, or column, in float64; the delta is what it has beyond 1."""
         vector = 1 + self.module.read().dense()[0]
@@ -64,7 +66,7 @@ class Scale:
 
     def apply(self, numbers: Array, matrix: int, rows: slice) -> Array:
         """These rows, changed. ``numbers`` may be written into."""
-        vector = self.vector().astype(numbers.dtype)
+        vector = self.vector.astype(numbers.dtype)
         numbers *= vector[rows, None] if self.rowwise else vector
         return numbers
 

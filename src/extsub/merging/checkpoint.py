@@ -61,10 +61,10 @@ def open_checkpoint(files: BaseFiles) -> dict[str, Tensor]:
     """
     tensors: dict[str, Tensor] = {}
     for path in files.shards:
-        found = _tensors(path, files.name)
-        if twice := found.keys() & tensors.keys():
+        of_shard = _tensors(path, files.name)
+        if twice := of_shard.keys() & tensors.keys():
             raise ExtSubError(f"{files.name}: {brief(min(twice))} is in two shards: download it again")
-        tensors |= found
+        tensors |= of_shard
     if not tensors:
         raise ExtSubError(f"{files.name}: its files hold no tensors: download it again")
     for key, file in files.weight_map.items():

@@ -19,9 +19,9 @@ from extsub.adapters.writing import NAMES
 from extsub.arrays import DTYPES as BY_NAME
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, to_json
+from extsub.files.disk import check_room
 from extsub.files.reading import located
 from extsub.files.staging import checked_output, staged
-from extsub.files.writing import check_room
 from extsub.merging.checkpoint import Tensor, open_checkpoint
 from extsub.merging.folder import carry, is_ours, merged_card, write_config
 from extsub.merging.placing import changes_of
@@ -105,7 +105,9 @@ def merge(
     files = find_base(str(base))
     outputs, untied = _plan(files, adapter, None if dtype == "auto" else NAMES[BY_NAME[dtype]])
     shards = shards_of(outputs, largest)
-    check_room(output, sum(one.size for one in outputs) + sum(path.stat().st_size for path in files.carried.values()))
+    check_room(
+        output, sum(tensor.size for tensor in outputs) + sum(path.stat().st_size for path in files.carried.values())
+    )
     with staged(output, names=is_ours) as folder:
         with progress("merging", len(outputs), 0) if progress else nullcontext(lambda _: None) as advance:
             write_shards(shards, folder, advance)

@@ -106,7 +106,7 @@ class _Places:
 
     def _parameter(self, name: str, module: Module) -> Iterator[tuple[str, Change]]:
         """The delta of a bare parameter: of the one that has its shape, where several are possible."""
-        fitting = [changes for one in module.parameters if (changes := [*self._of_parameter(one, name, module)])]
+        fitting = [changes for path in module.parameters if (changes := [*self._of_parameter(path, name, module)])]
         if len(fitting) != 1:
             why = "fits several of them" if fitting else "fits none that is there"
             raise ExtSubError(

@@ -171,8 +171,8 @@ def _why_no_weights(files: Iterable[str]) -> str:
 
 
 def _of_gguf(files: Iterable[str]) -> str:
-    found = any(file.lower().endswith(".gguf") for file in files)
-    return "; a GGUF file is for llama.cpp: give the model that it was made from" if found else ""
+    is_there = any(file.lower().endswith(".gguf") for file in files)
+    return "; a GGUF file is for llama.cpp: give the model that it was made from" if is_there else ""
 
 
 def _refuse_adapter(name: str, files: set[str]) -> None:
@@ -203,8 +203,8 @@ def _code(config: Mapping[str, Any]) -> list[str]:
     """The files of code that a config asks transformers to run."""
     auto_map = config.get("auto_map")
     named = auto_map.values() if isinstance(auto_map, dict) else ()
-    classes = [one for value in named for one in (value if isinstance(value, list) else [value])]
-    return sorted({brief(one.rpartition(".")[0] + ".py") for one in classes if isinstance(one, str)})
+    classes = [name for value in named for name in (value if isinstance(value, list) else [value])]
+    return sorted({brief(name.rpartition(".")[0] + ".py") for name in classes if isinstance(name, str)})
 
 
 def _read_json(path: Path, name: str) -> dict[str, Any]:

@@ -57,11 +57,11 @@ def tied(adapter: Adapter, tensors: Mapping[str, Tensor], config: Mapping[str, A
     if not named or said is False:
         return Tied()
     finder = CheckpointKeys(tensors, adapter.name, base)
-    found = {name: finder.find(name) for name in named}
-    there = frozenset(key for key in found.values() if key)
+    keys = {name: finder.find(name) for name in named}
+    there = frozenset(key for key in keys.values() if key)
     if heads := [key for name, key in finder.layers.items() if _leaf(name) in HEADS]:
         return Tied(there) if said or _is_stored_twice(heads[0], tensors) else Tied()
-    if lacking := next((name for name, key in found.items() if key is None and _leaf(name) in HEADS), None):
+    if lacking := next((name for name, key in keys.items() if key is None and _leaf(name) in HEADS), None):
         alike = [finder.layers[name] for name in finder.layers if _leaf(name) in VOCABULARY]
         alike = [key for key in alike if tensors[key].shape == named[lacking]]
         if len(alike) != 1:
@@ -89,7 +89,7 @@ def _with_head(
 ) -> Tied:
     """The output layer that the checkpoint does not name, of the embedding that the adapter changes."""
     architectures = config.get("architectures")
-    headless = isinstance(architectures, list) and any(HEADLESS.search(str(one)) for one in architectures)
+    headless = isinstance(architectures, list) and any(HEADLESS.search(str(name)) for name in architectures)
     if not there or headless:
         return Tied()
     embedding, *others = sorted(there)

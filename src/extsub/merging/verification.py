@@ -86,7 +86,7 @@ def _expected(change: Change, output: Output, before: Array, sample: Array) -> t
             sizes = Delta.product(np.abs(B), np.abs(A)).dense_rows(rows) + np.abs(before)
             return before + Delta.product(B, A).dense_rows(rows), eps * (A.shape[-2] + 4) * sizes
         case Scale():
-            vector = change.vector()
+            vector = change.vector
             expected = before * (vector[sample, None] if change.rowwise else vector)
             return expected, 4 * eps * np.abs(expected)
         case Replacement():

@@ -124,8 +124,8 @@ def parse_size(text: str) -> int:
     Raises:
         ExtSubError: it is no size above 0.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]B)", text.strip(), re.IGNORECASE | re.ASCII)
-    size = int(float(found[1]) * UNITS[found[2].upper()]) if found else 0
+    said = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]B)", text.strip(), re.IGNORECASE | re.ASCII)
+    size = int(float(said[1]) * UNITS[said[2].upper()]) if said else 0
     if not size:
         raise ExtSubError(f"max_shard_size must be a size above 0 in KB, MB, GB or TB, as 5GB, found {shown(text)}")
     return size
@@ -143,7 +143,9 @@ def shards_of(outputs: Sequence[Output], largest: int) -> dict[str, list[Output]
         room -= output.size
     if len(shards) == 1:
         return {SINGLE: shards[0]}
-    return {f"model-{number:05d}-of-{len(shards):05d}.safetensors": one for number, one in enumerate(shards, start=1)}
+    return {
+        f"model-{number:05d}-of-{len(shards):05d}.safetensors": shard for number, shard in enumerate(shards, start=1)
+    }
 
 
 def write_shards(shards: Mapping[str, list[Output]], folder: Path, advance: Callable[[int], None]) -> None:
@@ -172,7 +174,7 @@ def _index(shards: Mapping[str, list[Output]]) -> dict[str, object]:
 def _write_shard(path: Path, outputs: Sequence[Output], advance: Callable[[int], None]) -> None:
     # Wide dtypes first keeps every tensor aligned; within that, the order of the base.
     outputs = sorted(outputs, key=lambda output: -output.itemsize)
-    header, _ = make_header({one.key: (one.dtype, one.tensor.shape, one.itemsize) for one in outputs})
+    header, _ = make_header({output.key: (output.dtype, output.tensor.shape, output.itemsize) for output in outputs})
     computed = in_order(_computed, ((output, piece) for output in outputs for piece in output.pieces()))
     with path.open("wb", buffering=0) as file:
         write_all(file, header)

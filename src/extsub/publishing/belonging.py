@@ -30,7 +30,7 @@ def position_of(sweep: Sweep, adapter: Mapping[str, Any], record: Mapping[str, A
     inputs = record.get("inputs", [])
     if not inputs or not are_same(inputs[0], expert) or not _are_same_set(inputs[1:], anti_experts):
         raise ExtSubError(
-            f"the sweep is of {brief(expert['name'])} and {brief(', '.join(one['name'] for one in anti_experts))}, "
+            f"the sweep is of {brief(expert['name'])} and {brief(', '.join(given['name'] for given in anti_experts))}, "
             "which by their hashes are not what this adapter was made from"
         )
     if record["deficiency"]:
@@ -52,14 +52,14 @@ def position_of(sweep: Sweep, adapter: Mapping[str, Any], record: Mapping[str, A
 def _are_same_set(some: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> bool:
     """Whether these are the same adapters, in any order."""
     left = list(others)
-    for one in some:
-        if (match := next((other for other in left if are_same(one, other)), None)) is None:
+    for adapter in some:
+        if (match := next((other for other in left if are_same(adapter, other)), None)) is None:
             return False
         left.remove(match)
     return not left
 
 
-def are_same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+def are_same(record: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two records are of one adapter. Older ones have no hash of the config."""
-    known = [name for name in HASHES if one.get(name) and other.get(name)]
-    return HASHES[0] in known and all(one[name] == other[name] for name in known)
+    known = [name for name in HASHES if record.get(name) and other.get(name)]
+    return HASHES[0] in known and all(record[name] == other[name] for name in known)

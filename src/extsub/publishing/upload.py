@@ -79,7 +79,7 @@ def _commit(
     ):
         warnings.filterwarnings("always", HUBS_WARNING)
         done = api.create_commit(repository, operations, commit_message=written.message, parent_commit=before)
-    notes = [brief(one.message) for one in said if re.match(HUBS_WARNING, str(one.message))]
+    notes = [brief(warning.message) for warning in said if re.match(HUBS_WARNING, str(warning.message))]
     return Uploaded(done.oid, [*notes, *(["nothing had changed there"] if done.oid == before else [])])
 
 
@@ -119,25 +119,25 @@ def _stale(repository: str, there: ModelInfo, written: WrittenFolder, overwrite:
     Raises:
         ExtSubError: something is there that extsub did not write, or another result that is not to be replaced.
     """
-    found = {one.rfilename: one for one in there.siblings or () if one.rfilename != HUBS_OWN}
-    if not found:
+    files = {file.rfilename: file for file in there.siblings or () if file.rfilename != HUBS_OWN}
+    if not files:
         return
-    if foreign := sorted(name for name in found if not _is_ours(name)):
+    if foreign := sorted(name for name in files if not _is_ours(name)):
         raise ExtSubError(
             f"{repository} holds files that extsub did not write, first {brief(foreign[0])}: choose another repository"
         )
-    if not found.keys() & {PROVENANCE, TRAINING}:
+    if not files.keys() & {PROVENANCE, TRAINING}:
         raise ExtSubError(
             f"{repository} was not written by extsub (it has neither {PROVENANCE} nor {TRAINING}): choose another "
             "repository"
         )
-    same = all(name in found and _is_same(found[name], written.path / name) for name in written.identity)
+    same = all(name in files and _is_same(files[name], written.path / name) for name in written.identity)
     if not same and not overwrite:
         raise ExtSubError(
             f"{repository} holds another result: choose another repository, or pass --overwrite to replace it"
         )
     if overwrite:
-        yield from sorted(found.keys() - {*written.files, CARD})
+        yield from sorted(files.keys() - {*written.files, CARD})
 
 
 def _is_ours(name: str) -> bool:

@@ -17,9 +17,9 @@ from extsub.evaluation.tasks import TASKS, load_task_files
 from extsub.files.reading import located
 from extsub.files.yaml import read_yaml
 from extsub.models.prompts import PromptOption
-from extsub.recipe.values import mapping_of, settings_of, text_of
 from extsub.sweeping.settings import SweepSettings, swept_tasks
 from extsub.training.settings import PEFT_TYPES, TrainingSettings
+from extsub.values import mapping_of, settings_of, text_of
 
 KEYS = ("model", "output", "training", "expert", "anti_experts", "sweep", "result")
 NEEDED = ("model", "output", "expert", "anti_experts")

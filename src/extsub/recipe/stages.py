@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from extsub.errors import ExtSubError
+from extsub.files.disk import writing
 from extsub.files.reading import read_json
-from extsub.files.writing import make_parents, remove, write_whole, writing
+from extsub.files.writing import make_parents, remove, write_whole
 
 RECORD = "stages.json"
 FORMAT = 1

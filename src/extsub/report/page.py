@@ -14,7 +14,8 @@ from extsub.errors import ExtSubError
 from extsub.escaping import block
 from extsub.evaluation.tasks import load_task_files
 from extsub.extras import require
-from extsub.files.writing import check_writable, write_together
+from extsub.files.disk import check_writable
+from extsub.files.writing import write_together
 from extsub.report import provenance, tables
 from extsub.report.heat import heat_map
 from extsub.report.markdown import markdown

@@ -10,9 +10,10 @@ from typing import Any
 
 from extsub.errors import ExtSubError
 from extsub.escaping import shown
+from extsub.files.disk import check_can_appear, check_writable, writing
 from extsub.files.reading import read_json
 from extsub.files.staging import check_place
-from extsub.files.writing import check_can_appear, check_writable, write_whole, writing
+from extsub.files.writing import write_whole
 
 FOLDER = "checkpoints"
 SETTINGS = "settings.json"

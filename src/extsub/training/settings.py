@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter
 
 from extsub.errors import ExtSubError
-from extsub.files.writing import check_writable
+from extsub.files.disk import check_writable
+from extsub.list_options import COMMAS, PAIRS
 from extsub.models.base import find_model
 from extsub.models.prompts import TemplateOption
-from extsub.settings import COMMAS, PAIRS, accept_plain_values, option
+from extsub.settings import accept_plain_values, option
 
 Kind = Literal["lora", "ia3", "prefix", "p-tuning", "prompt"]
 PEFT_TYPES: dict[Kind, str] = {

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 from extsub.distributed import is_main_process
 from extsub.errors import ExtSubError, kept_when_interrupted
 from extsub.extras import require
+from extsub.files.disk import writing
+from extsub.files.locks import locked
 from extsub.files.staging import staged
-from extsub.files.writing import locked, make_parents, remove_empty, writing
+from extsub.files.writing import make_parents, remove_empty
 from extsub.models.base import is_out_of_memory, load_model
 from extsub.training import checkpoints
 from extsub.training.batches import end_to_end, packs_of, padded

@@ -1,4 +1,4 @@
-"""A mapping of a YAML file as settings of a dataclass: names are known, values of the right kind."""
+"""Values of a YAML file, or of Python, as the fields of a dataclass declare them: names are known, kinds are right."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def mapping_of(where: str, value: Any, known: Iterable[str] | None) -> dict[str,
     """
     if not isinstance(value, Mapping):
         raise ExtSubError(f"{where}: expected names with their values, found {shown(value)}")
-    found = {str(name).replace("-", "_"): one for name, one in value.items()}
-    if len(found) < len(value):
+    entries = {str(name).replace("-", "_"): entry for name, entry in value.items()}
+    if len(entries) < len(value):
         raise ExtSubError(f"{where}: a name is there twice, once with - and once with _: keep one")
     names = None if known is None else list(known)
-    if names is not None and (unknown := [name for name in found if name not in names]):
+    if names is not None and (unknown := [name for name in entries if name not in names]):
         raise ExtSubError(f"{where}: {brief(unknown[0])} is not known here; there are {', '.join(names)}")
-    return {name: one for name, one in found.items() if one is not None}
+    return {name: entry for name, entry in entries.items() if entry is not None}
 
 
 def text_of(where: str, value: Any) -> str:
@@ -55,36 +55,42 @@ def settings_of(where: str, value: Any, cls: Any, ours: Iterable[str] = ()) -> d
     Raises:
         ExtSubError: a name is unknown, or a value of another kind than the field.
     """
-    found = mapping_of(where, value, [one.name for one in fields(cls) if one.name not in ours])
+    entries = mapping_of(where, value, [field.name for field in fields(cls) if field.name not in ours])
     kinds = get_type_hints(cls)
-    return {name: _converted(f"{where}: {name}", one, kinds[name]) for name, one in found.items()}
+    return {name: converted(f"{where}: {name}", entry, kinds[name]) for name, entry in entries.items()}
 
 
-def _converted(where: str, value: Any, kind: Any) -> Any:
-    """A YAML value as a field's type has it."""
+def converted(where: str, value: Any, kind: Any) -> Any:
+    """A value as a field's type has it.
+
+    Raises:
+        ExtSubError: it is of another kind.
+    """
     origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any or (value is None and NoneType in inner):
+        return value
     if origin in (Union, UnionType):
-        return _one_of(where, value, [one for one in inner if one is not NoneType])
+        return _one_of(where, value, [each for each in inner if each is not NoneType])
     if origin is Literal:
         if value not in inner:
             raise ExtSubError(f"{where} is {shown(value)}, expected {', '.join(map(str, inner))}")
         return value
     if origin is tuple:
-        values = value if isinstance(value, list) else [value]
-        return tuple(_converted(where, one, inner[0]) for one in values)
+        values = value if isinstance(value, (list, tuple)) else [value]
+        return tuple(converted(where, each, inner[0]) for each in values)
     if origin is dict:
         entries = mapping_of(where, value, None)
-        return {name: _converted(f"{where}: {brief(name)}", one, inner[1]) for name, one in entries.items()}
+        return {name: converted(f"{where}: {brief(name)}", entry, inner[1]) for name, entry in entries.items()}
     return _plain(where, value, kind)
 
 
 def _one_of(where: str, value: Any, kinds: list[Any]) -> Any:
     for kind in kinds[:-1]:
         try:
-            return _converted(where, value, kind)
+            return converted(where, value, kind)
         except ExtSubError:
             continue
-    return _converted(where, value, kinds[-1])
+    return converted(where, value, kinds[-1])
 
 
 def _plain(where: str, value: Any, kind: Any) -> Any:
@@ -93,11 +99,11 @@ def _plain(where: str, value: Any, kind: Any) -> Any:
             return float(value)
         except ValueError:
             pass
-    taken = {float: (int, float), Path: (str,)}.get(kind, (kind,))
+    taken = {float: (int, float), Path: (str, Path)}.get(kind, (kind,))
     if not isinstance(value, taken) or (isinstance(value, bool) and kind is not bool):
         # 0:3:0.25 is a number to YAML 1.1, in base 60
         hint = ": put it in quotes" if kind is str and isinstance(value, (int, float, date)) else ""
-        raise ExtSubError(f"{where} is {shown(value)}, expected {EXPECTED[kind]}{hint}")
+        raise ExtSubError(f"{where} is {shown(value)}, expected {EXPECTED.get(kind, kind.__name__)}{hint}")
     if isinstance(value, str) and (not value.isprintable() or len(value) > LONGEST_TEXT):
         raise ExtSubError(f"{where} is {shown(value)}, expected one line of at most {LONGEST_TEXT} characters")
-    return kind(value)
+    return kind(value) if kind in EXPECTED else value
