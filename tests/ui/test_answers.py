@@ -18,6 +18,7 @@ import served_pages
 from extsub import ExtSubError, Session, combine, save_adapter
 from extsub.models.position import Position
 from extsub.ui.answers import Answers, Pair
+from listening import first_logits
 from served_pages import NEW, QUESTION
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
@@ -34,6 +35,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def session(folder: Path) -> Session:
     return Session.open([folder / "expert", folder / "anti"], max_new_tokens=NEW)
+
+
+@pytest.fixture
+def heard(session: Session, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
+    return first_logits(session, monkeypatch)
 
 
 def whole(pairs: Iterator[Pair]) -> Pair:

@@ -17,6 +17,7 @@ from extsub import Session, combine, save_adapter
 from extsub.escaping import block
 from extsub.report.reading import read_sweep
 from extsub.ui.answers import Answers
+from listening import first_logits
 from served_pages import NEW, QUESTION, Visit
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of the libraries
@@ -50,6 +51,11 @@ def address(folder: Path, session: Session, browser: Any) -> Generator[str]:
     page = application(Answers(session), read_sweep(folder / "swept"), written)
     with served_pages.served(page) as address:
         yield address
+
+
+@pytest.fixture
+def heard(session: Session, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
+    return first_logits(session, monkeypatch)
 
 
 @pytest.fixture

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from extsub.distributed import ProcessGroup, process_group
 from extsub.errors import ExtSubError
 from extsub.escaping import to_json
-from extsub.evaluation.evaluated_model import EvaluatedModel, base_of, evaluated_models_of
+from extsub.evaluation.evaluated_model import EvaluatedModel, evaluated_models_of
 from extsub.evaluation.metrics import figures
-from extsub.evaluation.prompting import settled, with_notes
-from extsub.evaluation.run import Progress, Run, ask_all, judge, saved_when_interrupted, silent
+from extsub.evaluation.prompting import with_prompt
+from extsub.evaluation.run import Progress, Run, ask_all, complete, saved_when_interrupted, silent
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.store import (
     FORMAT,
@@ -64,9 +65,7 @@ def evaluate(
     for task in chosen:
         if task.check_models:
             task.check_models(evaluated_models, settings)
-    given, adapters = settings.prompt, [one.adapter for one in evaluated_models if one.adapter]
-    settings = settled(chosen, items, settings, adapters, base_of(settings, evaluated_models))
-    evaluated_models = with_notes(evaluated_models, given, settings.asked_with)
+    settings, evaluated_models = with_prompt(chosen, items, settings, evaluated_models)
     with contextlib.ExitStack() as stack:
         group.run_on_main(lambda: [stack.enter_context(working_in(evaluated.folder)) for evaluated in evaluated_models])
         return carry_out(
@@ -109,31 +108,13 @@ def carry_out(
     with saved_when_interrupted(runs):
         for evaluated in evaluated_models:
             runs += [_begin(task, items[task.name], evaluated, settings, group) for task in tasks]
-        undone = {run.task.name: run.task for run in runs if run.unasked or run.unjudged}
-        notes = group.run_on_main(lambda: check_judges(list(undone.values()), settings))
-        ask(runs)
-        for run in runs:
-            run.notes += notes.get(run.task.name, ())
-            judge(run, settings, group, progress)
-        group.barrier()
+        complete(runs, ask, settings, group, progress)
         if not group.is_main:
             return []
         return [
             _finish(evaluated, [run for run in runs if run.evaluated is evaluated], group)
             for evaluated in evaluated_models
         ]
-
-
-def check_judges(tasks: Sequence[Task], settings: EvaluationSettings) -> dict[str, tuple[str, ...]]:
-    """Whether what judges the answers of these tasks is there, before they are made.
-
-    Returns:
-        for each task that is judged, what a user should know of its judges, in sentences
-
-    Raises:
-        ExtSubError: a judge is not there.
-    """
-    return {task.name: task.check(settings) for task in tasks if task.check}
 
 
 def _begin(
@@ -239,9 +220,10 @@ def _record(run: Run, rows: list[ItemResult], group: ProcessGroup) -> RunRecord:
     }
 
 
+@cache
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-from extsub.data.instructions import Prompts, load_prompts
-from extsub.data.rows import Row
+from extsub.data.instructions import load_prompts
 from extsub.distributed import is_main_process, process_group
 from extsub.errors import ExtSubError, kept_when_interrupted
-from extsub.evaluation.evaluated_model import base_of, evaluated_models_of
-from extsub.evaluation.prompting import settled, with_notes
-from extsub.evaluation.run import Progress, Run, ask_all, saved_when_interrupted, silent
+from extsub.evaluation.answered_rows import answered, check_json, new_names
+from extsub.evaluation.evaluated_model import evaluated_models_of
+from extsub.evaluation.prompting import with_prompt
+from extsub.evaluation.run import Progress, Run, ask_all, complete, saved_when_interrupted, silent
 from extsub.evaluation.settings import GenerationSettings
 from extsub.evaluation.store import Store, working_in
-from extsub.evaluation.task import Item, ItemResult, Items, Task, conversation
+from extsub.evaluation.task import Item, ItemResult, Items, Task, conversation, items_of_prompts
 from extsub.extras import require
 from extsub.files.disk import check_writable, writing
 from extsub.files.locks import locked
@@ -29,8 +28,6 @@ SETTINGS = ("prompt", "max_new_tokens", "dtype", "backend", "url", "field")
 """Settings that change an answer."""
 ANSWERS, PUBLISHING = "answers", ".publishing"
 """In the folder of a run: its answers as they come, and a mark while they become the output."""
-OURS = ("index", "prompt", "answer", "finished", "shortened")
-"""Fields that are added to a row of the prompts."""
 
 
 class GenerationRecord(TypedDict):
@@ -73,31 +70,14 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
         raise ExtSubError(f"{output} already exists: choose another output, or pass --overwrite to replace it")
     _check_file(output)
     prompts = load_prompts(source, settings.field)
-    names = _names(prompts.rows)
-    _check_rows(prompts)
-    items = Items(
-        {
-            index: {"messages": [list(message) for message in messages]}
-            for index, messages in enumerate(prompts.messages)
-        },
-        source,
-        prompts.sha256,
-        places=dict(enumerate(prompts.places)),
-    )
-    task = Task(
-        name=output.name,
-        read=lambda *_: items,
-        ask=_ask,
-        measures={},
-        needs="answers",
-        questions=lambda item: [Question(conversation(item))],
-    )
+    names = new_names(prompts.rows)
+    check_json(prompts)
+    items = items_of_prompts(prompts, source)
+    task = _task(output.name, items)
     require("peft", "evaluate")
-    group = process_group()
-    (evaluated,) = evaluated_models_of(settings, partial)
-    given, adapters = settings.prompt, [evaluated.adapter] if evaluated.adapter else []
-    settings = settled([task], {task.name: items}, settings, adapters, base_of(settings, [evaluated]))
-    (evaluated,) = with_notes([evaluated], given, settings.asked_with)
+    group, shown = process_group(), progress or silent
+    models = evaluated_models_of(settings, partial)
+    settings, (evaluated,) = with_prompt([task], {task.name: items}, settings, models)
     values = settings.to_dict()
     identity = {"data": items.sha256, "model": evaluated.record, **{name: values[name] for name in SETTINGS}}
     with contextlib.ExitStack() as stack, kept_when_interrupted(lambda: _written(output)):
@@ -106,12 +86,10 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
         rows = group.run_on_main(lambda: store.begin(identity, settings.overwrite))
         run = Run(task, items, evaluated, store, identity, rows, items.items)
         with saved_when_interrupted([run]):
-            ask_all([run], [evaluated], settings, group, progress or silent)
-            group.barrier()
+            complete([run], lambda runs: ask_all(runs, [evaluated], settings, group, shown), settings, group, shown)
             answers = [run.rows[index] for index in sorted(items.items)]
             if group.is_main:
-                theirs = ({names.get(name, name): one for name, one in row.items()} for row in prompts.rows)
-                store.finish({**given, **row} for given, row in zip(theirs, answers, strict=True))
+                store.finish(answered(prompts.rows, answers, names))
                 _publish(partial, output)
     return {
         "model": evaluated.record,
@@ -123,6 +101,18 @@ def generate(settings: GenerationSettings, progress: Progress | None = None) -> 
         "notes": [*evaluated.notes, *evaluated.asked, *run.notes],
         "seconds": run.seconds,
     }
+
+
+def _task(name: str, items: Items) -> Task:
+    """A benchmark without scores: its questions are the prompts."""
+    return Task(
+        name=name,
+        read=lambda *_: items,
+        ask=_ask,
+        measures={},
+        needs="answers",
+        questions=lambda item: [Question(conversation(item))],
+    )
 
 
 def _publish(partial: Path, output: Path) -> None:
@@ -150,47 +140,6 @@ def _written(output: Path) -> str:
     return f"{output} is written" if last_written() == output else ""
 
 
-def _names(rows: Iterable[Row]) -> dict[str, str]:
-    """New names for fields of theirs that are called like ours."""
-    there = {name for row in rows for name in row}
-    names = {}
-    for name in OURS:
-        if name in there:
-            names[name] = f"given_{name}"
-            while names[name] in there:
-                names[name] = f"given_{names[name]}"
-    return names
-
-
-def _check_rows(prompts: Prompts) -> None:
-    """Every row will be written again, as a line of JSON, when all answers are made.
-
-    Raises:
-        ExtSubError: one cannot be.
-    """
-    for where, row in zip(prompts.places, prompts.rows, strict=True):
-        for name, value in row.items() if _no_json(row) else ():
-            if held := _no_json({name: value}):
-                raise ExtSubError(
-                    f"{where}: field {name!r} holds {held}, which JSON does not know: make it text, or leave it out"
-                )
-
-
-def _no_json(row: Row) -> str | None:
-    """What in it is not JSON; None where all is."""
-    try:
-        json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
-    except UnicodeEncodeError:
-        return "half a character (a lone surrogate)"
-    except ValueError:
-        return "NaN or an infinite number"
-    except RecursionError:
-        return "lists in lists without end"
-    except TypeError as error:  # Object of type date is not JSON serializable
-        return f"a {str(error).removeprefix('Object of type ').partition(' ')[0]}"
-    return None
-
-
 def _check_file(output: Path) -> None:
     """Refuse what cannot become a file.
 
@@ -206,8 +155,8 @@ def _check_file(output: Path) -> None:
 
 def _ask(respondent: Any, items: Mapping[int, Item], settings: GenerationSettings) -> Iterator[tuple[int, ItemResult]]:
     questions = {index: conversation(item) for index, item in items.items()}
-    for prompt, one in answer(
+    for prompt, said in answer(
         respondent, questions, settings.asked_with, settings.rows_at_once, settings.max_new_tokens or NEW_TOKENS
     ):
-        row = {"prompt": prompt, "answer": one.text, "finished": one.finished, "shortened": one.shortened}
-        yield one.index, row
+        row = {"prompt": prompt, "answer": said.text, "finished": said.finished, "shortened": said.shortened}
+        yield said.index, row

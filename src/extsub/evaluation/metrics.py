@@ -7,7 +7,7 @@ score is a number (mean), a pair [numerator, denominator], or None where an item
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Union
 
@@ -163,16 +163,24 @@ def _sums(rows: Sequence[Scores], names: Sequence[str]) -> tuple[np.ndarray, np.
 def _resampled(numerator: np.ndarray, denominator: np.ndarray, seed: int) -> np.ndarray:
     """(draws, scores): the ratios of as many items, drawn with replacement."""
     items, random = len(numerator), np.random.default_rng(seed)
-    draws = int(np.clip(NUMBERS // items, FEWEST_DRAWS, DRAWS))
-    at_once = max(1, NUMBERS // 10 // items)
     results = []
-    for start in range(0, draws, at_once):
-        size = min(at_once, draws - start)
+    for size in _parts(_draws(items), items):
         chosen = random.integers(items, size=(size, items)) + items * np.arange(size)[:, None]
         counts = np.bincount(chosen.ravel(), minlength=size * items).reshape(size, items).astype(float)
         with np.errstate(invalid="ignore"):
             results.append((counts @ numerator) / (counts @ denominator))
     return np.concatenate(results)
+
+
+def _draws(items: int) -> int:
+    return int(np.clip(NUMBERS // items, FEWEST_DRAWS, DRAWS))
+
+
+def _parts(draws: int, items: int) -> Iterator[int]:
+    """So many draws at once that they do not fill the memory."""
+    at_once = max(1, NUMBERS // 10 // items)
+    for start in range(0, draws, at_once):
+        yield min(at_once, draws - start)
 
 
 def _is_zero_or_one(numerator: np.ndarray, denominator: np.ndarray) -> bool:
@@ -187,12 +195,11 @@ def _test(differences: np.ndarray, seed: int) -> float:
     if np.isin(differences, (-1.0, 1.0)).all():
         return _binomial(int(min((differences > 0).sum(), (differences < 0).sum())), len(differences))
     random, observed = np.random.default_rng(seed), abs(differences.sum())
-    draws = int(np.clip(NUMBERS // len(differences), FEWEST_DRAWS, DRAWS))
-    extreme = 0
-    for _ in range(draws):
-        signs = random.integers(0, 2, len(differences)) * 2 - 1
-        extreme += abs(differences @ signs) >= observed * (1 - 1e-12)
-    return float((extreme + 1) / (draws + 1))
+    draws, extreme = _draws(len(differences)), 0
+    for size in _parts(draws, len(differences)):
+        signs = random.integers(0, 2, (size, len(differences))) * 2 - 1
+        extreme += int((np.abs(signs @ differences) >= observed * (1 - 1e-12)).sum())
+    return (extreme + 1) / (draws + 1)
 
 
 def _binomial(fewer: int, n: int) -> float:

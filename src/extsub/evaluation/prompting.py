@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from extsub.data.rows import refusal
 from extsub.errors import ExtSubError, RowError
-from extsub.evaluation.evaluated_model import EvaluatedModel
+from extsub.evaluation.evaluated_model import EvaluatedModel, base_of
 from extsub.evaluation.settings import Asking
 from extsub.evaluation.task import Item, Items, Task, limited
 from extsub.inference.requests import request
@@ -61,13 +61,19 @@ def settled(
     return settings
 
 
-def with_notes(evaluated_models: Sequence[EvaluatedModel], given: PromptOption, taken: Prompt) -> list[EvaluatedModel]:
-    """The same models, with what a user should know of the prompt that they are asked with.
+def with_prompt(
+    tasks: Sequence[Task], items: Mapping[str, Items], settings: Settings, evaluated_models: Sequence[EvaluatedModel]
+) -> tuple[Settings, list[EvaluatedModel]]:
+    """``settled`` for models that are asked one after the other, and the models with what a user should know of it.
 
-    Args:
-        given: what the user said.
+    Raises:
+        ExtSubError: as ``settled``.
     """
-    return [replace(one, asked=_notes(one, given, taken)) for one in evaluated_models]
+    adapters = [evaluated.adapter for evaluated in evaluated_models if evaluated.adapter]
+    asked = settled(tasks, items, settings, adapters, base_of(settings, evaluated_models))
+    return asked, [
+        replace(evaluated, asked=_notes(evaluated, settings.prompt, asked.asked_with)) for evaluated in evaluated_models
+    ]
 
 
 def _notes(evaluated: EvaluatedModel, given: PromptOption, taken: Prompt) -> tuple[str, ...]:

@@ -68,6 +68,42 @@ def saved_when_interrupted(runs: Sequence[Run]) -> Generator[None]:
             run.store.close()
 
 
+def complete(
+    runs: Sequence[Run],
+    ask_them: Callable[[Sequence[Run]], None],
+    settings: Asking,
+    group: ProcessGroup,
+    progress: Progress,
+) -> None:
+    """Ask what was not asked before, then judge it; afterwards every process knows all rows.
+
+    Args:
+        ask_them: asks the models (``ask_all``, or positions of a dial).
+
+    Raises:
+        ExtSubError: a judge is not there, a model fails, or memory or disk is too small.
+    """
+    undone = {run.task.name: run.task for run in runs if run.unasked or run.unjudged}
+    notes = group.run_on_main(lambda: check_judges(list(undone.values()), settings))
+    ask_them(runs)
+    for run in runs:
+        run.notes += notes.get(run.task.name, ())
+        judge(run, settings, group, progress)
+    group.barrier()
+
+
+def check_judges(tasks: Sequence[Task], settings: Asking) -> dict[str, tuple[str, ...]]:
+    """Whether what judges the answers of these tasks is there, before they are made.
+
+    Returns:
+        for each task that is judged, what a user should know of its judges, in sentences
+
+    Raises:
+        ExtSubError: a judge is not there.
+    """
+    return {task.name: task.check(settings) for task in tasks if task.check}
+
+
 def ask_all(
     runs: Sequence[Run],
     evaluated_models: Sequence[EvaluatedModel],

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from extsub.data.instructions import load_data, load_prompts
+from extsub.data.instructions import Prompts, load_data, load_prompts
 from extsub.data.rows import has, reach
 from extsub.errors import ExtSubError
 from extsub.escaping import shown
@@ -154,7 +154,11 @@ def questions_of(data: str, fields: Mapping[str, str]) -> Items:
     Raises:
         ExtSubError: as ``load_prompts``.
     """
-    prompts = load_prompts(data, fields)
+    return items_of_prompts(load_prompts(data, fields), data)
+
+
+def items_of_prompts(prompts: Prompts, data: str) -> Items:
+    """``questions_of`` for what is read already."""
     items: list[Item] = [{"messages": [list(message) for message in messages]} for messages in prompts.messages]
     return Items(dict(enumerate(items)), data, prompts.sha256, places=dict(enumerate(prompts.places)))
 

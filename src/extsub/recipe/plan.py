@@ -14,9 +14,10 @@ from extsub.adapters.stated import template_in
 from extsub.combination.combine import combine
 from extsub.combination.matching import same_base
 from extsub.errors import ExtSubError
-from extsub.evaluation.evaluate import check_judges, items_of
+from extsub.evaluation.evaluate import items_of
 from extsub.evaluation.evaluated_model import identify
 from extsub.evaluation.prompting import settled
+from extsub.evaluation.run import check_judges
 from extsub.evaluation.store import read_results
 from extsub.evaluation.task import Items, limited
 from extsub.evaluation.tasks import TASKS

@@ -1,4 +1,4 @@
-"""What the tests of the page share. Each file has a ``session`` of its own."""
+"""What a model thought while it answered, for tests of the page and the chat."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from extsub import Session
 from extsub.inference import streaming
 
 
-@pytest.fixture
-def heard(session: Session, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
-    """The logits by which the first token of each answer was chosen, by the position's label."""
+def first_logits(session: Session, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
+    """The logits by which the first token of each answer is chosen from now on, by the position's label."""
     logits: dict[str, Tensor] = {}
     continued = streaming.continued
 
