@@ -82,7 +82,13 @@ def test_anti_experts_have_one_strength_or_one_each(experts: Path, dial: Session
 
 
 @pytest.mark.parametrize(
-    ("adapter", "prompt"), [(None, "extsub"), ("expert", "qa"), ("expert", "none"), ("prefix-expert", "extsub")]
+    ("adapter", "prompt"),
+    [
+        ("expert", "qa"),
+        ("prefix-expert", "extsub"),
+        pytest.param(None, "extsub", marks=pytest.mark.slow),
+        pytest.param("expert", "none", marks=pytest.mark.slow),
+    ],
 )
 def test_pieces_are_the_answer_that_generate_writes(
     experts: Path, extsub: Command, adapter: str | None, prompt: str

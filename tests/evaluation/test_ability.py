@@ -67,7 +67,7 @@ def by_the_harness(made: Path, tasks: Path, limit: int | None) -> dict[str, floa
     return {name: one["acc,none"] for name, one in found["results"].items()}
 
 
-@pytest.mark.parametrize("limit", [None, 3])
+@pytest.mark.parametrize("limit", [pytest.param(None, marks=pytest.mark.slow), 3])
 def test_the_accuracy_is_the_harness_own(made: Path, tasks: Path, evaluate: Command, limit: int | None) -> None:
     """--limit counts documents of a task, not tasks; and other tasks may have data of their own."""
     words = f"--lm-eval small,other --data halueval-qa=data/qa_data.json --data ability=tasks --limit {limit}"

@@ -80,7 +80,7 @@ def test_what_two_processes_left_one_goes_on_with(evaluate: Command, monkeypatch
     assert not list(Path("out").glob(".*"))
 
 
-@pytest.mark.parametrize(("after", "left"), [(4, 8), (8, 4)])
+@pytest.mark.parametrize(("after", "left"), [pytest.param(4, 8, marks=pytest.mark.slow), (8, 4)])
 def test_ctrl_c_keeps_what_was_said(
     evaluate: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, after: int, left: int
 ) -> None:
@@ -141,10 +141,22 @@ def test_a_repeated_run_has_the_same_bytes(evaluate: Command) -> None:
     ("words", "message"),
     [
         ("--adapter prefix", "out holds the results of another model (lora): choose another output, or --overwrite"),
-        ("--model base", "out holds the results of another model (lora): choose another output, or --overwrite"),
         ("--adapter lora --limit 3", "out holds halueval-qa with another limit (None, now 3): choose another output, "),
-        ("--adapter lora --prompt none", "out holds halueval-qa with another prompt ('extsub', now 'none'): choose an"),
-        ("--adapter lora --data halueval-qa=data/more.jsonl", "out holds halueval-qa with another data ('"),
+        pytest.param(
+            "--model base",
+            "out holds the results of another model (lora): choose another output, or --overwrite",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "--adapter lora --prompt none",
+            "out holds halueval-qa with another prompt ('extsub', now 'none'): choose an",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "--adapter lora --data halueval-qa=data/more.jsonl",
+            "out holds halueval-qa with another data ('",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_another_run_replaces_this_one_only_when_told_to(evaluate: Command, words: str, message: str) -> None:
@@ -178,7 +190,7 @@ def test_an_interrupted_run_is_given_up_only_when_told_to(evaluate: Command, mon
     assert [path.name for path in Path("out").glob(".*")] == []
 
 
-@pytest.mark.parametrize("after", [0, 1, 2])
+@pytest.mark.parametrize("after", [0, *(pytest.param(after, marks=pytest.mark.slow) for after in (1, 2))])
 def test_a_replacement_that_was_stopped_at_its_end_is_not_taken_for_what_it_replaces(
     evaluate: Command, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:

@@ -328,6 +328,7 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 def test_memory_grows_neither_with_the_model_nor_with_its_largest_tensor(tmp_path: Path) -> None:
     """A largest tensor of 24 and 48 MB, a model of 48 and 192 MB, and nearly the same memory."""
     found = []

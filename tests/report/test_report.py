@@ -615,6 +615,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
+@pytest.mark.slow
 def test_on_a_full_disk_there_are_all_of_its_files_or_none(
     copy: Path, extsub: Command, disk_of: Callable[[str], Path]
 ) -> None:
@@ -633,6 +634,7 @@ def test_on_a_full_disk_there_are_all_of_its_files_or_none(
     assert files(disk) == whole
 
 
+@pytest.mark.slow
 def test_so_there_are_when_the_second_of_them_does_not_fit(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And those of a report before stay as they were."""
     write_report(copy)
@@ -666,6 +668,7 @@ def test_a_read_only_folder_is_refused_before_any_work(
     assert files(copy) == before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not here")
 def test_chromium_shows_it_without_network_or_errors(tmp_path: Path) -> None:
     sweep_files.made_up(tmp_path / "swept", said=HOSTILE)

@@ -605,6 +605,7 @@ def test_adapters_of_different_bases_are_refused(pair: Path, extsub: Command) ->
     assert not Path("s").exists()
 
 
+@pytest.mark.slow
 def test_many_positions_need_few_open_files(pair: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock for each, or a file of each that a judge is asked for, and a thousand of them would be too many."""
     resource = pytest.importorskip("resource")

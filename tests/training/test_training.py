@@ -148,7 +148,7 @@ def test_the_adapter_is_the_one_that_a_plain_loop_trains(base: Path, data: Path,
     assert not any(str(folder) in text for folder in (tmp_path, base.parent, data.parent))
 
 
-@pytest.mark.parametrize("layer", ["lm_head", "model.embed_tokens"])
+@pytest.mark.parametrize("layer", [pytest.param("lm_head", marks=pytest.mark.slow), "model.embed_tokens"])
 def test_output_layer_and_embeddings_can_be_adapted(base: Path, data: Path, tmp_path: Path, layer: str) -> None:
     """The output layer sees the states before answers alone; neither is written beside its adapter, as PEFT would."""
     targets = ("q_proj", layer.rpartition(".")[2])
@@ -183,6 +183,7 @@ def test_a_step_is_the_mean_over_its_tokens_for_every_architecture(
     assert difference(trained("lora").output, tmp_path / "lora") == 0.0
 
 
+@pytest.mark.slow
 def test_a_mixture_of_experts_learns_the_answers_and_nothing_else(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,7 +281,17 @@ class _StopError(Exception):
     """Ends a run in its middle."""
 
 
-@pytest.mark.parametrize(("kind", "stop"), [*((kind, 7) for kind in KINDS), ("lora", 3), ("lora", 9), ("lora", 12)])
+@pytest.mark.parametrize(
+    ("kind", "stop"),
+    [
+        ("lora", 7),
+        ("prefix", 7),
+        *(
+            pytest.param(*rest, marks=pytest.mark.slow)
+            for rest in [("ia3", 7), ("p-tuning", 7), ("prompt", 7), ("lora", 3), ("lora", 9), ("lora", 12)]
+        ),
+    ],
+)
 def test_a_resumed_run_ends_with_the_same_bits(
     base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Trained, kind: str, stop: int
 ) -> None:
@@ -312,7 +323,7 @@ def _stopping_at(step: int) -> Any:
     return on_log
 
 
-@pytest.mark.parametrize("missing", ["complete", "trainer_state.json"])
+@pytest.mark.parametrize("missing", ["complete", pytest.param("trainer_state.json", marks=pytest.mark.slow)])
 def test_an_incomplete_checkpoint_is_passed_over(
     base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Trained, missing: str
 ) -> None:

@@ -305,7 +305,9 @@ def fill(folder: Path) -> None:
             file.write(bytes(4096))
 
 
-@pytest.mark.parametrize("library", ["torch", "safetensors", "disk"])
+@pytest.mark.parametrize(
+    "library", ["disk", *(pytest.param(name, marks=pytest.mark.slow) for name in ("torch", "safetensors"))]
+)
 def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_one_before(
     here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch, library: str
 ) -> None:
