@@ -71,6 +71,7 @@ COMMANDS = {
         Command("combine strengths --overwrite", f"{COMBINE} --alpha 1,2 --overwrite", old="combine strengths",
                 resumes=False),
         Command("merge", f"merge base expert -o {OUT}/out --max-shard-size 50KB", resumes=False),
+        Command("export", f"export gguf expert --base base --output {OUT}/out.gguf", resumes=False),
         Command("train", f"{TRAIN} --checkpoint-steps 2 --dtype float32", again="--resume"),
         Command("evaluate", f"{EVALUATE} --toxicity-model judge --max-new-tokens 6"),
         Command("generate", f"generate --model base --adapter lora --prompts prompts.jsonl --max-new-tokens 6 "
