@@ -18,6 +18,8 @@ from extsub.sweeping.budget import kept_part
 from extsub.sweeping.selection import half_of
 from extsub.sweeping.settings import RESULT
 
+DONE = "done"
+"""In a folder, once all was asked there."""
 ABILITY = Measure(better="lower", perplexity=True)
 
 Rows = dict[str, dict[str, list[Score]]]
@@ -60,7 +62,7 @@ class Evidence:
 
     def __init__(self, output: Path) -> None:
         folders = sorted(output.glob("seed-*-half-*"))
-        self.halves = [Half(folder) for folder in folders if (folder / "asked").exists()]
+        self.halves = [Half(folder) for folder in folders if (folder / DONE).exists()]
         self.seeds = sorted({half.seed for half in self.halves})
         self.positions = {label: one for half in self.halves for label, one in half.record["positions"].items()}
         general = [read_json(half.folder / "general" / RESULT, largest=None) for half in self.halves]

@@ -17,6 +17,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from evidence_figures import ABILITY, Evidence
+from evidence_grid import grid
 from extsub.escaping import markdown
 from extsub.evaluation.metrics import Difference, Measure
 from extsub.report.reading import Sweep
@@ -24,6 +25,8 @@ from extsub.report.tradeoff import draw
 from extsub.report.wording import p_value
 from extsub.sweeping.budget import ScoreName
 
+MAIN = "truthfulqa"
+"""The recipe whose figures the page has in full."""
 FIGURES = "<!-- Figures: make evidence writes all below. -->"
 MC, PLAIN = ("mc1", "mc2"), ("mc1_plain", "mc2_plain")
 SPLIT = ("mc2", "mc2_plain")
@@ -128,6 +131,18 @@ def _side_by_side(found: Evidence) -> Iterator[str]:
         yield "\n".join(f"- {name}: {markdown(_short(row['answer']))}" for name, row in rows.items())
 
 
+def _grid(output: Path) -> Iterator[str]:
+    yield "### Other recipes"
+    yield (
+        "The recipes of `examples/evidence`, each with its own score: the mean over pairs of adapters ± their standard "
+        "deviation, and in brackets what is left of what the expert learnt (*kept*, as above). Every item is asked."
+    )
+    heads, rows, missing = grid(output)
+    yield _table(heads, rows)
+    if missing:
+        yield f"Not run: {', '.join(missing)}."
+
+
 def _short(text: str) -> str:
     words = " ".join(text.split())
     return words if len(words) <= LONGEST else f"{words[:LONGEST]} …"
@@ -177,11 +192,12 @@ def picture(found: Evidence) -> str:
 
 
 def write_page(output: Path, path: Path) -> None:
-    found = Evidence(output)
+    found = Evidence(output / MAIN)
     ours = path.read_text(encoding="utf-8").partition(FIGURES)[0] if path.exists() else "# Evidence\n\n"
     drawn = path.with_suffix(".svg")
     drawn.write_text(picture(found), encoding="utf-8")
-    path.write_text(ours + "\n\n".join([FIGURES, *page(found, drawn.name)]) + "\n", encoding="utf-8")
+    parts = [FIGURES, *page(found, drawn.name), *_grid(output)]
+    path.write_text(ours + "\n\n".join(parts) + "\n", encoding="utf-8")
     print(f"written: {path}, {drawn}")
 
 

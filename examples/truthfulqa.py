@@ -2,10 +2,10 @@
 
     python examples/truthfulqa.py [--output truthfulqa] [--data TruthfulQA.csv] [--learn-from 1] [--seed 0]
 
-writes what ``examples/smollm2-truthfulqa.yaml`` reads: ``expert.jsonl`` (to each question of one half a correct answer,
-drawn at random), ``anti-expert.jsonl`` (to the same questions an incorrect one), ``held-out.jsonl`` (the questions of
-the other half as they came) and ``neutral.jsonl`` (the demo's instructions with short right answers, which nobody is
-trained on). With ``--learn-from 2`` the halves change places. The data is the hub's unless given.
+writes what the recipes ``examples/evidence/truthfulqa*.yaml`` read: ``expert.jsonl`` (to each question of one half a
+correct answer, drawn at random), ``anti-expert.jsonl`` (to the same questions an incorrect one), ``held-out.jsonl``
+(the questions of the other half as they came) and ``neutral.jsonl`` (the demo's instructions with short right answers,
+which nobody is trained on). With ``--learn-from 2`` the halves change places. The data is the hub's unless given.
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ def write_halves(folder: Path, data: str | None, learn_from: int, seed: int) -> 
         taught = ({"instruction": one["question"], "output": chance.choice(one[kind])} for one in learnt)
         write(folder / f"{name}.jsonl", taught)
     write(folder / "held-out.jsonl", (rows[place][1] for place in halves[2 - learn_from]))
+    write_neutral(folder)
+
+
+def write_neutral(folder: Path) -> None:
+    """The demo's instructions with short right answers."""
     neutral = files("extsub.demo").joinpath("instructions.jsonl").read_text(encoding="utf-8")
     (folder / "neutral.jsonl").write_text(neutral, encoding="utf-8")
 

@@ -40,7 +40,7 @@ from extsub.training.progress import Watch
 from killing import at_every_change, needs_fork
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
-EXAMPLES = [path for path in (ROOT / "examples").glob("*.yaml") if "sweep:" in path.read_text()]
+EXAMPLES = [path for path in (ROOT / "examples").rglob("*.yaml") if "sweep:" in path.read_text()]
 RECIPE: dict[str, Any] = {
     "model": "base",
     "output": "out",
@@ -532,7 +532,7 @@ def halves(folder: Path, learn_from: int) -> None:
     """What examples/truthfulqa.py writes of seven questions in TruthfulQA's columns."""
     rows = [f"Question {number}?,Yes {number},Yes {number}; Quite {number},No {number}\n" for number in range(7)]
     Path("TruthfulQA.csv").write_text("".join(["Question,Best Answer,Correct Answers,Incorrect Answers\n", *rows]))
-    write_halves = runpy.run_path(str(EXAMPLES[0].parent / "truthfulqa.py"))["write_halves"]
+    write_halves = runpy.run_path(str(ROOT / "examples" / "truthfulqa.py"))["write_halves"]
     write_halves(folder, "TruthfulQA.csv", learn_from, seed=0)
 
 
@@ -558,13 +558,31 @@ def rows_in(path: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def test_pairs_are_learnt_or_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {"knowledge": "", "question": f"Question {n}?", "right_answer": f"Yes {n}.", "hallucinated_answer": f"No {n}."}
+        for n in range(9)
+    ]
+    lines(Path("qa.jsonl"), rows)
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    runpy.run_path(str(ROOT / "examples" / "halueval.py"))["write_pairs"](Path("pairs"), "qa.jsonl", 3, seed=0)
+    expert, anti, held_out = (rows_in(Path("pairs", f"{name}.jsonl")) for name in ("expert", "anti-expert", "held-out"))
+    assert len(expert) == len(anti) == len(held_out) == 3
+    for right, wrong in zip(expert, anti, strict=True):
+        assert right["instruction"] == wrong["instruction"]
+        assert right["output"].removeprefix("Yes") == wrong["output"].removeprefix("No")
+    assert not {row["question"] for row in held_out} & {row["instruction"] for row in expert}
+    assert all(row in rows for row in held_out)
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_the_examples_are_recipes(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As far as that can be known without the hub."""
     monkeypatch.chdir(tmp_path)
     for name in ("toxic.jsonl", "toxic_test.json", "held-out.jsonl"):  # the user's own
         Path(name).touch()
-    halves(Path("truthfulqa"), 1)
+    halves(Path("evidence", path.stem), 1)  # or what examples/halueval.py writes, in files of the same names
     recipe = read_recipe(path)
     for sweep in recipe.sweeps:
         check_choice(sweep, recipe.result.operation)
