@@ -92,7 +92,7 @@ class Delta:
             place = slice(start, start := start + term.B.shape[-1])
             weights = term.weights[..., None] if isinstance(term.weights, np.ndarray) else term.weights
             # numpy converts as it goes: no copy in float64. Half precision comes by way of float32, as in torch.
-            single = np.empty(term.B.shape, max(dtype, FLOAT32, key=lambda each: each.itemsize))
+            single = np.empty(term.B.shape, max(dtype, FLOAT32, key=lambda candidate: candidate.itemsize))
             with np.errstate(over="ignore"):  # whoever stores numbers looks whether they became infinite
                 B[..., place] = np.multiply(term.B, weights, out=single, dtype=FLOAT64, casting="unsafe")
             A[..., place, :] = term.A if term.A.dtype == dtype else rounded(double(term.A), dtype)
@@ -284,10 +284,10 @@ def spread_alpha(alpha: float | Sequence[float], anti_experts: int) -> list[floa
     Raises:
         ExtSubError: their number fits neither, or one is not finite.
     """
-    alphas = [float(one) for one in alpha] if isinstance(alpha, Sequence) else [float(alpha)]
-    for one in alphas:
-        if not math.isfinite(one):
-            raise ExtSubError(f"alpha must be a finite number, found {one}")
+    alphas = [float(strength) for strength in alpha] if isinstance(alpha, Sequence) else [float(alpha)]
+    for strength in alphas:
+        if not math.isfinite(strength):
+            raise ExtSubError(f"alpha must be a finite number, found {strength}")
     if len(alphas) == 1:
         return alphas * anti_experts
     if len(alphas) != anti_experts:

@@ -17,7 +17,7 @@ DType = np.dtype[Any]
 
 FLOAT64, FLOAT32, FLOAT16 = np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.float16)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-DTYPES: dict[str, DType] = {one.name: one for one in (FLOAT64, FLOAT32, FLOAT16, BFLOAT16)}
+DTYPES: dict[str, DType] = {dtype.name: dtype for dtype in (FLOAT64, FLOAT32, FLOAT16, BFLOAT16)}
 """The dtypes that adapters are stored in, by name."""
 
 
@@ -72,11 +72,11 @@ def smallest_common_dtype(dtypes: Sequence[DType]) -> DType:
     return FLOAT32 if common == FLOAT64 else common
 
 
-def promoted(one: DType, other: DType) -> DType:
+def promoted(dtype: DType, other: DType) -> DType:
     """The smallest dtype that holds numbers of both exactly."""
-    if one == other:
-        return one
-    return FLOAT64 if FLOAT64 in (one, other) else FLOAT32
+    if dtype == other:
+        return dtype
+    return FLOAT64 if FLOAT64 in (dtype, other) else FLOAT32
 
 
 def without_numbers(shape: Sequence[int]) -> Array:

@@ -67,7 +67,7 @@ def print_json(content: Any) -> None:
     """
     text = to_json(content)
     if not (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf"):
-        text = re.sub("[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
+        text = re.sub("[^\x00-\x7f]", lambda match: json.dumps(match[0])[1:-1], text)
     print(text)
 
 

@@ -163,7 +163,7 @@ def _describe(source: Source) -> AdapterInfo:
         modules = [ModuleInfo(name, m.shape, m.rank, m.scaling) for name, m in adapter.modules.items()]
         notes = [*adapter.notes, *_oddities(adapter, zero)]
     named = {name: config.get(name) for name in ("peft_type", "base_model_name_or_path", "task_type")}
-    kind, base, task_type = (None if one is None else brief(one) for one in named.values())
+    kind, base, task_type = (None if value is None else brief(value) for value in named.values())
     dtypes = [info.dtype for info in tensors.values()]
     return AdapterInfo(
         name=source.name,

@@ -99,8 +99,8 @@ def _check_folder(folder: Path, name: str) -> None:
 
 def _of_gguf(files: Iterable[str]) -> str:
     """What to do where the weights are in the format of llama.cpp."""
-    found = any(file.lower().endswith(".gguf") for file in files)
-    return "; a GGUF file is for llama.cpp: give the model that it was made from" if found else ""
+    is_there = any(file.lower().endswith(".gguf") for file in files)
+    return "; a GGUF file is for llama.cpp: give the model that it was made from" if is_there else ""
 
 
 def load_config(model: ModelName) -> PretrainedConfig:

@@ -63,10 +63,10 @@ def places_in(contents: Mapping[str, Any]) -> list[str]:
     Args:
         contents: JSON values by the names of their files.
     """
-    found = {name: next(filter(PLACE.fullmatch, _texts(content)), None) for name, content in contents.items()}
+    places = {name: next(filter(PLACE.fullmatch, _texts(content)), None) for name, content in contents.items()}
     return [
         f"{name} names {brief(place)}, a place on this machine, and goes up as it is"
-        for name, place in found.items()
+        for name, place in places.items()
         if place
     ]
 
