@@ -40,7 +40,7 @@ class Term(NamedTuple):
     """(..., rows) float64, or one number for all rows."""
 
     def blocks(self) -> Iterator[tuple[slice, Array]]:
-        """``B`` some rows at a time."""
+        """The rows of ``B``, some at a time: (which they are, the rows)."""
         step = max(1, BLOCK // max(1, self.B.shape[-1]))
         for start in range(0, self.B.shape[-2], step):
             rows = slice(start, start + step)
@@ -67,7 +67,7 @@ class Delta:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(..., rows, columns)"""
+        """The shape of the whole matrix, (..., rows, columns)."""
         return (*self.terms[0].B.shape[:-1], self.terms[0].A.shape[-1])
 
     def scale_rows(self, weights: Weight) -> Delta:
@@ -270,7 +270,7 @@ def row_weights(
 
 
 def weigh(operation: Operation, expert: Delta, anti_experts: Sequence[Delta], weights: RowWeights) -> Delta:
-    """``weights`` applied: the rows of the result, as factors."""
+    """The result, as factors: the rows of the expert and of its anti-experts, weighted and added up."""
     result = expert.scale_rows(weights.expert)
     if operation.keeps_anti_expert:
         for anti_expert, y in zip(anti_experts, weights.anti_experts, strict=True):

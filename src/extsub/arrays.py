@@ -31,24 +31,24 @@ def as_array(values: Any) -> Array:
 
 
 def double(array: Array) -> Array:
-    """In float64, exactly."""
+    """The array in float64, exactly."""
     return array.astype(FLOAT64, copy=False)
 
 
 def flat(array: Array) -> Array:
-    """(..., rows, columns) as (all rows, columns)."""
+    """An array (..., rows, columns) as (all rows, columns)."""
     return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
 
 
 def single(array: Array) -> Array:
-    """In float32; half precision exactly."""
+    """The array in float32; half precision is kept exactly."""
     if array.dtype == BFLOAT16:  # its bits are the upper half of float32's
         return (array.view(np.uint16).astype(np.uint32) << 16).view(FLOAT32)
     return array.astype(FLOAT32)
 
 
 def rounded(array: Array, dtype: DType) -> Array:
-    """In another dtype, to the nearest; to half precision by way of float32, as torch does."""
+    """The array in another dtype, to the nearest; to half precision by way of float32, as torch does."""
     with np.errstate(over="ignore"):  # whoever stores numbers looks whether they became infinite
         return (array.astype(FLOAT32, copy=False) if dtype.itemsize < 4 else array).astype(dtype)
 

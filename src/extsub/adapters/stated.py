@@ -38,7 +38,7 @@ FILES = (".json", ".jsonl", ".csv", ".parquet")
 
 
 class Stated(NamedTuple):
-    """Empty where nothing is stated."""
+    """What an adapter's folder says; each field is empty where nothing is stated."""
 
     licence: dict[str, str]
     """The fields of ``LICENCE``."""
@@ -53,7 +53,7 @@ class Stated(NamedTuple):
 
 
 def stated_in(folder: Path) -> Stated:
-    """What an adapter's folder says."""
+    """What an adapter's folder says of its licence and its data."""
     match = FRONT_MATTER.match(_card(folder))
     front_matter = match[1] if match else ""
     licence = {}

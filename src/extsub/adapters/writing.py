@@ -88,7 +88,7 @@ def _blocks(part: Part) -> tuple[list[memoryview], Any]:
 
 
 def write_all(file: FileIO, block: bytes | memoryview) -> None:
-    """All of a block."""
+    """Write all of a block to a file."""
     view = memoryview(block)
     while view:  # an unbuffered write may stop early
         view = view[file.write(view) :]

@@ -243,7 +243,11 @@ class Combination:
         )
 
     def figures(self, seen: Mapping[str, ModuleFigures]) -> dict[str, Any]:
-        """Raises ExtSubError where the expert changes nothing at all: there is nothing to improve."""
+        """Operation, inputs and figures, for the provenance file.
+
+        Raises:
+            ExtSubError: the expert changes nothing at all: there is nothing to improve.
+        """
         rows = sum(figures.rows for figures in seen.values())
         zero_rows = sum(len(figures.zero_expert_rows) for figures in seen.values())
         if zero_rows == rows:

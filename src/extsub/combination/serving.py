@@ -50,7 +50,7 @@ def _problem(kind: str, modules: Mapping[str, Module], settings: Mapping[str, An
 
 
 def notes(modules: Mapping[str, Module]) -> list[str]:
-    """What to know of other servers."""
+    """What a user should know of other servers, in sentences."""
     layouts = {type(module.layout) for module in modules.values()}
     sentences = []
     if Experts in layouts:

@@ -35,7 +35,7 @@ class Meant(Protocol):
         ...
 
     def names(self) -> Collection[str]:
-        """Of its modules."""
+        """The names of its modules."""
         ...
 
     def deltas(self, name: str) -> tuple[Delta, list[Delta]]:

@@ -82,7 +82,7 @@ def _pair_of_answers(row: Row, better: str, worse: str) -> str:
 
 
 def pair(ours: str, theirs: str | None) -> str:
-    """As one types it."""
+    """What follows ``--field`` on a command line: our name of a field and the data's, ``prompt=question``."""
     return shlex.quote(f"{ours}={theirs or 'NAME'}")
 
 

@@ -128,7 +128,7 @@ def has(row: Row, name: str) -> bool:
 
 
 def fields_of(row: Row) -> str:
-    """The names of its fields, for an error."""
+    """The names of a row's fields, for an error."""
     return ", ".join(map(brief, list(row)[:MOST_SHOWN])) + (", ..." if len(row) > MOST_SHOWN else "")
 
 

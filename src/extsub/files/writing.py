@@ -106,7 +106,7 @@ def note_written(path: Path) -> None:
 
 
 def forget_written() -> None:
-    """Another command begins in this process."""
+    """Forget what was written: another command begins in this process."""
     _written.clear()
 
 

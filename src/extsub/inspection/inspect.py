@@ -52,7 +52,7 @@ class AdapterInfo:
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As JSON values, with ``can_be_combined`` beside the fields."""
         return asdict(self) | {"can_be_combined": self.problem is None}
 
     def _repr_html_(self) -> str:
@@ -104,7 +104,7 @@ class PairInfo:
         return table(f"{self.anti_expert.name} (a) against {self.expert.name} (e)", heads, rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As JSON values."""
         return {
             "expert": self.expert.to_dict(),
             "anti_expert": self.anti_expert.to_dict(),

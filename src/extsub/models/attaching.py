@@ -33,7 +33,9 @@ LAYER = f"{layer_names.LAYER}."
 
 
 def attach(model: PreTrainedModel, adapter: AdapterHandle) -> Any:
-    """PEFT's loader turns what is missing into a warning and ignores what it does not know: here both are refused.
+    """Put an adapter on a base model, which becomes a PEFT model.
+
+    PEFT's loader turns what is missing into a warning and ignores what it does not know: here both are refused.
 
     Raises:
         ExtSubError: the adapter does not fit, or the model has one already.
@@ -137,7 +139,7 @@ def detach(module: Any) -> None:
 
 
 def attach_reference(module: Any, reference: AdapterHandle) -> None:
-    """A second adapter of the same kind, named ``reference``, to switch to; the first stays active.
+    """Put a second adapter of the same kind on a PEFT model, named ``reference``, to switch to; the first stays active.
 
     Raises:
         ExtSubError: it does not fit.

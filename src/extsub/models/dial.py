@@ -70,7 +70,7 @@ class Dial:
         alpha: float | Sequence[float] = 1.0,
         profile: Profile | None = None,
     ) -> None:
-        """What ``combine`` would give, with the same words.
+        """Set the dial to what ``combine`` would give, with the same words.
 
         Raises:
             ExtSubError: there is no such operation, alpha is not finite or not one for each anti-expert, or the
@@ -89,7 +89,10 @@ class Dial:
             layer.write([x, *ys])
 
     def set_parts(self, expert: float, *anti_experts: float) -> None:
-        """``expert * e + sum_j anti_experts[j] * a_j``: (0) is the base, (1) the expert, (0, 1) the anti-expert."""
+        """Set the dial to ``expert * e + sum_j anti_experts[j] * a_j``.
+
+        (0) is the base, (1) the expert, (0, 1) the anti-expert.
+        """
         rest = [0.0] * (self.anti_experts - len(anti_experts))
         for layer in self._layers:
             layer.write([expert, *anti_experts, *rest])

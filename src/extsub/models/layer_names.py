@@ -137,7 +137,7 @@ def config_for(base: Base, adapter: Adapter, where: Mapping[str, Place]) -> Lora
 
 
 def fill(module: Any, name: str, adapter: Adapter, where: Mapping[str, Place]) -> None:
-    """Every number of ``adapter`` into the PEFT model's adapter ``name``.
+    """Write every number of ``adapter`` into the PEFT model's adapter ``name``.
 
     Raises:
         ExtSubError: one of its tensors has no place, or another shape.

@@ -39,7 +39,7 @@ class Rounding:
 
     @classmethod
     def of(cls, module: nn.Module, dtype: torch.dtype, ask: Callable[[], Tensor], expected: Tensor) -> Rounding:
-        """Of a model that computes in ``dtype``: how far what ``ask`` gives moves when everything is rounded anew.
+        """How far what ``ask`` gives moves when a model that computes in ``dtype`` rounds everything anew.
 
         Args:
             expected: what it gives otherwise, logits (places, vocabulary).

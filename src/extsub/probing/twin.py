@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 VOCABULARY = 320
-WINDOW = 12
 """The vocabulary of a twin, in tokens."""
+WINDOW = 12
 WIDTH, HEADS, HEAD = 32, 4, 8
 DEPTHS = (8, 16, 48)
 """Numbers of layers to try: the first that has all kinds of layers."""
