@@ -40,7 +40,7 @@ class Term(NamedTuple):
     """(..., rows) float64, or one number for all rows."""
 
     def blocks(self) -> Iterator[tuple[slice, Array]]:
-        """``B`` some rows at a time."""
+        """The rows of ``B``, some at a time: (which they are, the rows)."""
         step = max(1, BLOCK // max(1, self.B.shape[-1]))
         for start in range(0, self.B.shape[-2], step):
             rows = slice(start, start + step)
@@ -67,7 +67,7 @@ class Delta:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(..., rows, columns)"""
+        """The shape of the whole matrix, (..., rows, columns)."""
         return (*self.terms[0].B.shape[:-1], self.terms[0].A.shape[-1])
 
     def scale_rows(self, weights: Weight) -> Delta:
@@ -92,7 +92,7 @@ class Delta:
             place = slice(start, start := start + term.B.shape[-1])
             weights = term.weights[..., None] if isinstance(term.weights, np.ndarray) else term.weights
             # numpy converts as it goes: no copy in float64. Half precision comes by way of float32, as in torch.
-            single = np.empty(term.B.shape, max(dtype, FLOAT32, key=lambda each: each.itemsize))
+            single = np.empty(term.B.shape, max(dtype, FLOAT32, key=lambda candidate: candidate.itemsize))
             with np.errstate(over="ignore"):  # whoever stores numbers looks whether they became infinite
                 B[..., place] = np.multiply(term.B, weights, out=single, dtype=FLOAT64, casting="unsafe")
             A[..., place, :] = term.A if term.A.dtype == dtype else rounded(double(term.A), dtype)
@@ -270,7 +270,7 @@ def row_weights(
 
 
 def weigh(operation: Operation, expert: Delta, anti_experts: Sequence[Delta], weights: RowWeights) -> Delta:
-    """``weights`` applied: the rows of the result, as factors."""
+    """The result, as factors: the rows of the expert and of its anti-experts, weighted and added up."""
     result = expert.scale_rows(weights.expert)
     if operation.keeps_anti_expert:
         for anti_expert, y in zip(anti_experts, weights.anti_experts, strict=True):
@@ -284,10 +284,10 @@ def spread_alpha(alpha: float | Sequence[float], anti_experts: int) -> list[floa
     Raises:
         ExtSubError: their number fits neither, or one is not finite.
     """
-    alphas = [float(one) for one in alpha] if isinstance(alpha, Sequence) else [float(alpha)]
-    for one in alphas:
-        if not math.isfinite(one):
-            raise ExtSubError(f"alpha must be a finite number, found {one}")
+    alphas = [float(strength) for strength in alpha] if isinstance(alpha, Sequence) else [float(alpha)]
+    for strength in alphas:
+        if not math.isfinite(strength):
+            raise ExtSubError(f"alpha must be a finite number, found {strength}")
     if len(alphas) == 1:
         return alphas * anti_experts
     if len(alphas) != anti_experts:

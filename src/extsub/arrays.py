@@ -17,7 +17,7 @@ DType = np.dtype[Any]
 
 FLOAT64, FLOAT32, FLOAT16 = np.dtype(np.float64), np.dtype(np.float32), np.dtype(np.float16)
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-DTYPES: dict[str, DType] = {one.name: one for one in (FLOAT64, FLOAT32, FLOAT16, BFLOAT16)}
+DTYPES: dict[str, DType] = {dtype.name: dtype for dtype in (FLOAT64, FLOAT32, FLOAT16, BFLOAT16)}
 """The dtypes that adapters are stored in, by name."""
 
 
@@ -31,24 +31,24 @@ def as_array(values: Any) -> Array:
 
 
 def double(array: Array) -> Array:
-    """In float64, exactly."""
+    """The array in float64, exactly."""
     return array.astype(FLOAT64, copy=False)
 
 
 def flat(array: Array) -> Array:
-    """(..., rows, columns) as (all rows, columns)."""
+    """An array (..., rows, columns) as (all rows, columns)."""
     return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
 
 
 def single(array: Array) -> Array:
-    """In float32; half precision exactly."""
+    """The array in float32; half precision is kept exactly."""
     if array.dtype == BFLOAT16:  # its bits are the upper half of float32's
         return (array.view(np.uint16).astype(np.uint32) << 16).view(FLOAT32)
     return array.astype(FLOAT32)
 
 
 def rounded(array: Array, dtype: DType) -> Array:
-    """In another dtype, to the nearest; to half precision by way of float32, as torch does."""
+    """The array in another dtype, to the nearest; to half precision by way of float32, as torch does."""
     with np.errstate(over="ignore"):  # whoever stores numbers looks whether they became infinite
         return (array.astype(FLOAT32, copy=False) if dtype.itemsize < 4 else array).astype(dtype)
 
@@ -72,11 +72,11 @@ def smallest_common_dtype(dtypes: Sequence[DType]) -> DType:
     return FLOAT32 if common == FLOAT64 else common
 
 
-def promoted(one: DType, other: DType) -> DType:
+def promoted(dtype: DType, other: DType) -> DType:
     """The smallest dtype that holds numbers of both exactly."""
-    if one == other:
-        return one
-    return FLOAT64 if FLOAT64 in (one, other) else FLOAT32
+    if dtype == other:
+        return dtype
+    return FLOAT64 if FLOAT64 in (dtype, other) else FLOAT32
 
 
 def without_numbers(shape: Sequence[int]) -> Array:

@@ -77,7 +77,7 @@ class ProcessGroup:
         Raises:
             ExtSubError: one has.
         """
-        said = [one[0] for one in self.gather({0: refused and str(refused)}) if one[0]]
+        said = [part[0] for part in self.gather({0: refused and str(refused)}) if part[0]]
         if said:
             raise ExtSubError(said[0]) from refused
 

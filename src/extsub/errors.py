@@ -61,5 +61,5 @@ def kept_when_interrupted(kept: Callable[[], str]) -> Generator[None]:
 
 
 def counted(number: int, noun: str) -> str:
-    """So many of them: ``1 row``, ``2,000 rows``."""
+    """A number and what it counts: ``1 row``, ``2,000 rows``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

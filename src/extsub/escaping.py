@@ -33,13 +33,13 @@ _UNSEEN = re.compile(
 
 def line(text: str) -> str:
     """One line for a terminal: what is in ``_UNSEEN`` is shown as Python writes it (a line break as ``\\n``)."""
-    return _UNSEEN.sub(lambda found: repr(found[0])[1:-1], text)
+    return _UNSEEN.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def block(text: str) -> str:
     """Like ``line``, for text of several lines: line breaks and tabs stay."""
     text = text.replace("\r\n", "\n")
-    return _UNSEEN.sub(lambda found: found[0] if found[0] in "\n\t" else repr(found[0])[1:-1], text)
+    return _UNSEEN.sub(lambda match: match[0] if match[0] in "\n\t" else repr(match[0])[1:-1], text)
 
 
 def shown(value: object) -> str:
@@ -73,7 +73,7 @@ def shell(words: Iterable[str]) -> str:
 def _word(word: str) -> str:
     if not _UNSEEN.search(word):
         return shlex.quote(word)
-    return "$'" + "".join(one if one.isalnum() or one in " /.,:=_-" else _octal(one) for one in word) + "'"
+    return "$'" + "".join(sign if sign.isalnum() or sign in " /.,:=_-" else _octal(sign) for sign in word) + "'"
 
 
 def _octal(character: str) -> str:
@@ -89,7 +89,7 @@ def operand(text: str) -> str:
 
 def markdown(text: str) -> str:
     """Text on one line that Markdown, also in a table, shows as it is: no markup, no HTML, no links."""
-    text = _MARKUP.sub(lambda found: f"\\{found[0]}", line(" ".join(text.split())))
+    text = _MARKUP.sub(lambda match: f"\\{match[0]}", line(" ".join(text.split())))
     return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", text)  # would be a numbered list
 
 
@@ -114,4 +114,4 @@ def to_json(content: Any) -> str:
         ValueError: a number is NaN or infinite.
     """
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
-    return _UNSEEN.sub(lambda found: found[0] if found[0] == "\n" else json.dumps(found[0])[1:-1], text)
+    return _UNSEEN.sub(lambda match: match[0] if match[0] == "\n" else json.dumps(match[0])[1:-1], text)

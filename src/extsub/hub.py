@@ -51,13 +51,13 @@ def hub_id_of(name: str, path: Path, kind: str, here: str = "folder") -> HubId:
     Raises:
         ExtSubError: it does not have the shape of a hub id, or looks like a slip in the name of something local.
     """
-    found = HUB_ID.fullmatch(name)
-    is_inside = found and (not found["subfolder"] or kind == "adapter") and ("/" in found["repo"] or kind == "model")
-    if not found or not is_inside or name.startswith(".") or ".." in Path(name).parts:
+    match = HUB_ID.fullmatch(name)
+    is_inside = match and (not match["subfolder"] or kind == "adapter") and ("/" in match["repo"] or kind == "model")
+    if not match or not is_inside or name.startswith(".") or ".." in Path(name).parts:
         raise nothing_there(name, kind, here)
-    if "/" in name and path.parent.is_dir() and not found["revision"]:  # do not wait for the hub to say so
+    if "/" in name and path.parent.is_dir() and not match["revision"]:  # do not wait for the hub to say so
         raise ExtSubError(f"{name}: no such {here} in {path.parent}; if you mean the hub's {kind}, write {name}@main")
-    return HubId(found["repo"], found["subfolder"].strip("/"), found["revision"])
+    return HubId(match["repo"], match["subfolder"].strip("/"), match["revision"])
 
 
 def nothing_there(name: str, kind: str, here: str = "folder") -> ExtSubError:

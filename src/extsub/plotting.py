@@ -62,7 +62,7 @@ def label(text: str) -> str:
 
 
 def save_picture(figure: Figure, path: Path) -> None:
-    """Write it; the same figure gives the same bytes.
+    """Write a figure as a picture; the same figure gives the same bytes.
 
     Raises:
         ExtSubError: the disk refuses.

@@ -45,12 +45,12 @@ def duration(seconds: float) -> str:
 
 
 def say(*lines: str, error: bool = False) -> None:
-    """Lines on standard output, or on standard error; without any, a blank one."""
+    """Print lines on standard output, or on standard error; without any, a blank one."""
     print("\n".join(map(line, lines)), file=sys.stderr if error else sys.stdout, flush=error)
 
 
 def write(text: str) -> None:
-    """A part of a text of several lines on standard output, at once.
+    """Print a part of a text of several lines on standard output, at once.
 
     Raises:
         PrintError: it cannot be written.
@@ -60,14 +60,14 @@ def write(text: str) -> None:
 
 
 def print_json(content: Any) -> None:
-    """JSON on standard output, in ASCII where that does not hold Unicode.
+    """Print JSON on standard output, in ASCII where that does not hold Unicode.
 
     Raises:
         ValueError: a number is NaN or infinite.
     """
     text = to_json(content)
     if not (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf"):
-        text = re.sub("[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
+        text = re.sub("[^\x00-\x7f]", lambda match: json.dumps(match[0])[1:-1], text)
     print(text)
 
 
@@ -87,7 +87,7 @@ def to_stdout() -> Generator[None]:
 
 
 def print_table(table: Table) -> None:
-    """As wide as the terminal, or as it needs to be."""
+    """Print a table, at most as wide as the terminal, or as ``WIDE`` columns where there is none."""
     console(width=None if sys.stdout.isatty() else WIDE, soft_wrap=False).print(table)
 
 
@@ -103,7 +103,7 @@ def bar(doing: str, total: int, done: int, *, transient: bool = True) -> Progres
 
 
 def console(**options: Any) -> Console:
-    """Of rich, without its markup, its emoji and its colours for numbers."""
+    """A console of rich, without its markup, its emoji and its colours for numbers."""
     from rich.console import Console
 
     class Plain(Console):

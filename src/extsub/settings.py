@@ -50,7 +50,7 @@ def _accepted(value: Any, kinds: tuple[Any, ...]) -> Any:
     if any(get_origin(kind) is tuple for kind in kinds) and value is not None:
         alone = isinstance(value, (str, os.PathLike)) or not isinstance(value, Iterable)
         values = (value,) if alone else value
-        return tuple(os.fspath(each) if isinstance(each, os.PathLike) else each for each in values)
+        return tuple(os.fspath(item) if isinstance(item, os.PathLike) else item for item in values)
     if Path in kinds and isinstance(value, str):
         return Path(value)
     if str in kinds and isinstance(value, os.PathLike):

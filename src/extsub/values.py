@@ -70,14 +70,14 @@ def converted(where: str, value: Any, kind: Any) -> Any:
     if kind is Any or (value is None and NoneType in inner):
         return value
     if origin in (Union, UnionType):
-        return _one_of(where, value, [each for each in inner if each is not NoneType])
+        return _one_of(where, value, [member for member in inner if member is not NoneType])
     if origin is Literal:
         if value not in inner:
             raise ExtSubError(f"{where} is {shown(value)}, expected {', '.join(map(str, inner))}")
         return value
     if origin is tuple:
         values = value if isinstance(value, (list, tuple)) else [value]
-        return tuple(converted(where, each, inner[0]) for each in values)
+        return tuple(converted(where, item, inner[0]) for item in values)
     if origin is dict:
         entries = mapping_of(where, value, None)
         return {name: converted(f"{where}: {brief(name)}", entry, inner[1]) for name, entry in entries.items()}

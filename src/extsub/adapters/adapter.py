@@ -149,12 +149,12 @@ class Adapter:
 
     @property
     def name(self) -> str:
-        """For messages."""
+        """The name as the user wrote it, or ``the result`` where it is not on disk yet; for messages."""
         return self.source.name if self.source else "the result"
 
     @property
     def label(self) -> str:
-        """For notes, which are written into the result."""
+        """A name fit for publishing, or ``the result``; for notes, which are written into the result."""
         return self.source.label if self.source else "the result"
 
     @property

@@ -35,12 +35,12 @@ def is_local(base: str) -> bool:
 
 
 def public(base: str) -> str:
-    """What may be published of its name: of a folder the last part."""
+    """What may be published of the name of a base: of a folder the last part."""
     return re.split(r"[\\/]", base.rstrip("\\/"))[-1] or base if is_local(base) else base
 
 
 def is_quantised(base: str) -> bool:
-    """Whether the name says so (``...-bnb-4bit``)."""
+    """Whether the name of a base says that it is quantised (``...-bnb-4bit``)."""
     return _QUANTISED.search(base) is not None
 
 

@@ -38,7 +38,7 @@ def origin(record: Mapping[str, Any]) -> str:
 
 
 def how_combined(record: Mapping[str, Any]) -> list[str]:
-    """The operation and its inputs."""
+    """How an adapter was combined, as a section of its card: the operation and its inputs."""
     lines = [
         "## How it was made",
         "",
@@ -66,7 +66,7 @@ def how_combined(record: Mapping[str, Any]) -> list[str]:
 
 
 def how_trained(record: Mapping[str, Any]) -> list[str]:
-    """The data and the settings."""
+    """How an adapter was trained, as a section of its card: the data and the settings."""
     settings, plan = record["settings"], record["plan"]
     datasets, file = data_named(plan["data"]["name"])
     rows = {

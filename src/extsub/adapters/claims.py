@@ -100,7 +100,9 @@ def _reached(config: Mapping[str, Any], where: str) -> Callable[[str], bool]:
     unwanted = set(fields.names(config, "exclude_modules", where)) if isinstance(excluded, list) else set()
     whole = set(fields.names(config, "modules_to_save", where))
     numbers, lists = config.get("layers_to_transform"), config.get("layers_pattern") or []
-    numbers = {str(one) for one in (numbers if isinstance(numbers, list) else [numbers] if numbers is not None else [])}
+    numbers = {
+        str(number) for number in (numbers if isinstance(numbers, list) else [numbers] if numbers is not None else [])
+    }
     lists = [lists] if isinstance(lists, str) else lists
 
     def reached(name: str) -> bool:

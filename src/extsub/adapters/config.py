@@ -95,8 +95,8 @@ def whole_number(config: Mapping[str, Any], name: str, where: str) -> int:
     """A field that must be a whole number above 0."""
     value = config.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
-        found = f"found {shown(value)}" if name in config else "it is missing"
-        raise ExtSubError(f"{where}: {brief(name)} in adapter_config.json must be a whole number above 0, {found}")
+        problem = f"found {shown(value)}" if name in config else "it is missing"
+        raise ExtSubError(f"{where}: {brief(name)} in adapter_config.json must be a whole number above 0, {problem}")
     if value >= LARGEST_WHOLE:
         raise ExtSubError(f"{where}: {brief(name)} is {shown(value)} in adapter_config.json: no adapter is so large")
     return value
@@ -106,8 +106,8 @@ def number(config: Mapping[str, Any], name: str, where: str) -> float:
     """A field that must be a finite number."""
     value = config.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < LARGEST:
-        found = f"found {shown(value)}" if name in config else "it is missing"
-        raise ExtSubError(f"{where}: {brief(name)} in adapter_config.json must be a number, {found}")
+        problem = f"found {shown(value)}" if name in config else "it is missing"
+        raise ExtSubError(f"{where}: {brief(name)} in adapter_config.json must be a number, {problem}")
     return float(value)
 
 

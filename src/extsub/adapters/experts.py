@@ -96,7 +96,7 @@ class FusedExperts:
             ExtSubError: neither shapes nor version tell.
         """
         path, _ = _unnested(name)
-        size, down, gate_up = (self._sizes.get(one) for one in (name, path, f"{path}.base_layer"))
+        size, down, gate_up = (self._sizes.get(layer) for layer in (name, path, f"{path}.base_layer"))
         usual = exchanged = False
         if down and gate_up:
             usual = gate_up == (down.B, 2 * down.A)
@@ -104,7 +104,7 @@ class FusedExperts:
         reads, writes = (all(map(words.search, parameters)) for words in (READS, WRITES))
         if size and usual == exchanged and reads != writes:
             hidden = self._hidden.get(_list_of(path))
-            usual, exchanged = (one == hidden for one in (size if reads else reversed(size)))
+            usual, exchanged = (width == hidden for width in (size if reads else reversed(size)))
         if usual != exchanged:
             return exchanged
         if not self._doubtful:

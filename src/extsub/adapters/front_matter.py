@@ -23,7 +23,7 @@ def front_matter(
     operation: str | None = None,
     scores: Scores | None = None,
 ) -> str:
-    """What the hub reads, between its dashes.
+    """What the hub reads of a model card, between its dashes.
 
     Args:
         kind: ``peft_type``.

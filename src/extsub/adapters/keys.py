@@ -120,13 +120,13 @@ def _clean(keys: list[str], where: str, notes: list[str]) -> dict[str, str]:
     adapters: set[str] = set()
     bases = 0
     for key in keys:
-        name, found = without_wrappers(key)
+        name, removed = without_wrappers(key)
         if ".original_module." in name:
             bases += 1
             continue
         front = _FRONT.match(name)
         if front and front[0] != PREFIX:
-            found.append("module" if "module." in front[0] else f"a second {PREFIX.rstrip('.')}")
+            removed.append("module" if "module." in front[0] else f"a second {PREFIX.rstrip('.')}")
             name = PREFIX + name[front.end() :]
         if named := _NAMED.search(name):
             name = _NAMED.sub(r".\1", name)
@@ -134,7 +134,7 @@ def _clean(keys: list[str], where: str, notes: list[str]) -> dict[str, str]:
             name = _STORED_WHOLE.sub("", name)
         if named:
             adapters.add(named[2])
-        left_out.update(set(found))
+        left_out.update(set(removed))
         if name in clean:
             raise ExtSubError(f"{where}: {brief(clean[name])} and {brief(key)} both mean one tensor: keep one of them")
         clean[name] = key
@@ -159,13 +159,14 @@ def _leave_out_placeholders(keys: Keys, tensors: Mapping[str, TensorInfo], where
         return not math.prod(tensors[key].shape)
 
     empty = []
-    for name, found in keys.modules.items():
-        pruned = "lora_E" in found and all(len(tensors[key].shape) == 2 for key in found.values())  # AdaLoRA, rank 0
-        if pruned or "ia3_l" in found:
+    for name, by_suffix in keys.modules.items():
+        # AdaLoRA, rank 0
+        pruned = "lora_E" in by_suffix and all(len(tensors[key].shape) == 2 for key in by_suffix.values())
+        if pruned or "ia3_l" in by_suffix:
             continue
-        if all(map(is_empty, found.values())):
+        if all(map(is_empty, by_suffix.values())):
             empty.append(name)
-        elif half := next(filter(is_empty, found.values()), None):
+        elif half := next(filter(is_empty, by_suffix.values()), None):
             raise ExtSubError(_sharded(half, tensors, where))
     whole = [*keys.copies.values(), *keys.base_layers.values()]
     if len(empty) == len(keys.modules):
@@ -206,9 +207,9 @@ def _is_copy(name: str, whole: Collection[str]) -> bool:
 def _explain(keys: Mapping[str, str], where: str) -> str:
     """Why none of these, clean key to key, can be combined."""
     for mark, reason in _OTHER_ADAPTERS + _BASE_TENSORS:
-        found = [key for clean, key in keys.items() if mark in clean and clean.startswith(PREFIX)]
-        if found:
-            return f"{where}: {brief(found[0])} cannot be combined: {reason} ({len(found)} such tensors)"
+        marked = [key for clean, key in keys.items() if mark in clean and clean.startswith(PREFIX)]
+        if marked:
+            return f"{where}: {brief(marked[0])} cannot be combined: {reason} ({len(marked)} such tensors)"
     bare = [key for clean, key in keys.items() if not clean.startswith(PREFIX)]
     some = bare or list(keys.values())
     examples = ", ".join(map(brief, some[:3])) + (", ..." if len(some) > 3 else "")

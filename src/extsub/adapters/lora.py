@@ -153,12 +153,12 @@ class _Reader:
         self.parameters = fields.names(config, "target_parameters", where)
         if not self.adalora:  # PEFT reads 0 and below as init_r there
             self.notes += check_scale(config, where)
-        self.roles = {name: self._roles(name, found) for name, found in sorted(keys.modules.items())}
+        self.roles = {name: self._roles(name, by_suffix) for name, by_suffix in sorted(keys.modules.items())}
         shapes = {name: (file.info[A].shape, file.info[B].shape) for name, (A, B, _) in self.roles.items()}
         sizes = {name: Sizes(A[1], B[0]) for name, (A, B) in shapes.items() if len(A) == len(B) == 2}
         self.experts = FusedExperts(self.parameters, sizes, fields.text(config, "peft_version", where), where)
         self.names = {name: self._names(name) for name in self.roles}
-        refuse_lost((one for names in self.names.values() for one in names), where)
+        refuse_lost((name for names in self.names.values() for name in names), where)
         self._match_patterns()
 
     def _pattern(self, name: str) -> dict[str, Any]:
@@ -198,7 +198,7 @@ class _Reader:
         A_key, B_key, E_key = self.roles[name]
         A, B = self.file.info[A_key], self.file.info[B_key]
         parameters = tuple(self.experts.parameters(name))
-        candidates = {self._rank_and_scaling(one) for one in self.names[name]}
+        candidates = {self._rank_and_scaling(config_name) for config_name in self.names[name]}
         if len(candidates) > 1:
             raise ExtSubError(
                 f"{self.where}: rank_pattern or alpha_pattern gives the parameters of {brief(name)} different values, "

@@ -53,8 +53,8 @@ _PARTS = {"encoder": re.compile(r"encoder"), "decoder": re.compile(r"decoder"), 
 def without_wrappers(name: str) -> tuple[str, list[str]]:
     """The name without those of wrappers, and the ones that were in it."""
     parts = name.split(".")
-    found = [part for part in parts if part in WRAPPERS]
-    return (".".join(part for part in parts if part not in WRAPPERS), found) if found else (name, [])
+    wrappers = [part for part in parts if part in WRAPPERS]
+    return (".".join(part for part in parts if part not in WRAPPERS), wrappers) if wrappers else (name, [])
 
 
 def unwrapped(config: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def unwrapped(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
         return _IN_CONFIG.sub("", value)
-    return [_clean(one) for one in value] if isinstance(value, list) else value
+    return [_clean(name) for name in value] if isinstance(value, list) else value
 
 
 def _clean_pattern(pattern: Mapping[str, Any], field: str, where: str) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def ends_of(name: str) -> set[str]:
 
     MultiheadAttention keeps its output projection inside the layer that such a list names.
     """
-    paths = [one.split(".") for one in {name, name.partition(".base_layer.")[0]}]
+    paths = [layer.split(".") for layer in {name, name.partition(".base_layer.")[0]}]
     ends = {".".join(path[-length:]) for path in paths for length in range(1, min(len(path), DEEPEST) + 1)}
     return ends | {name}
 
@@ -162,7 +162,7 @@ class _Place(NamedTuple):
             if part:
                 break
         words = [*_TOWERS.values(), *_PARTS.values()]
-        path = frozenset(one for one in front if not any(word.search(one) for word in words))
+        path = frozenset(segment for segment in front if not any(word.search(segment) for word in words))
         return cls(".".join(parts[start:]), part, path)
 
     def may_be(self, other: _Place) -> bool:
@@ -217,15 +217,15 @@ def fused_and_apart(mine: Iterable[str], theirs: Iterable[str]) -> tuple[str, st
             elif expert and rest[0].isdigit():
                 pieces[side][f"{owner}.experts"] = name
             elif leaf in FUSED:
-                wholes[side] |= {f"{parent}.{one}": name for one in FUSED[leaf]}
+                wholes[side] |= {f"{parent}.{projection}": name for projection in FUSED[leaf]}
             else:
                 pieces[side][path] = name
     for side in (0, 1):
-        found = {(place := _Place.of(path)).tail: (place, name) for path, name in wholes[side].items()}
-        for path, name in pieces[1 - side].items() if found else ():
+        by_tail = {(place := _Place.of(path)).tail: (place, name) for path, name in wholes[side].items()}
+        for path, name in pieces[1 - side].items() if by_tail else ():
             place = _Place.of(path)
-            if place.tail in found and place.may_be(found[place.tail][0]):
-                whole = found[place.tail][1]
+            if place.tail in by_tail and place.may_be(by_tail[place.tail][0]):
+                whole = by_tail[place.tail][1]
                 return (whole, name) if side == 0 else (name, whole)
     return None
 

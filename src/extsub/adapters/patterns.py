@@ -64,13 +64,13 @@ def first_keys(field: str, keys: Sequence[str], names: Sequence[str], where: str
             plain.setdefault(shape, {}).setdefault(text, index)
         else:
             others.append(index)
-    found = _first_matches([_pattern(field, keys[index]) for index in others], names, where)
+    first = _first_matches([_pattern(field, keys[index]) for index in others], names, where)
     dots: dict[int, list[tuple[int, ...]]] = defaultdict(list)
     for length, places in plain:
         dots[length].append(places)
     result = {}
     for name in names:
-        indices = [others[found[name]]] if name in found else []
+        indices = [others[first[name]]] if name in first else []
         for end in _ends(name):
             for places in dots.get(len(end), ()):
                 index = plain[len(end), places].get(_masked(end, places))
@@ -130,7 +130,7 @@ def _pattern(field: str, key: str) -> _Expression:
 def _read_plain(key: str) -> tuple[_Shape, str]:
     """The shape of a plain key, and its text without what escapes a character."""
     characters = re.findall(r"\\?.", key)
-    places = tuple(place for place, one in enumerate(characters) if one == ".")
+    places = tuple(place for place, character in enumerate(characters) if character == ".")
     return (len(characters), places), "".join(character[-1] for character in characters)
 
 
@@ -144,7 +144,7 @@ def _masked(text: str, places: tuple[int, ...]) -> str:
 
 def _ends(name: str) -> list[str]:
     """The name, and what follows each of its dots."""
-    return [name, *(name[place + 1 :] for place, one in enumerate(name) if one == ".")]
+    return [name, *(name[place + 1 :] for place, character in enumerate(name) if character == ".")]
 
 
 def _first_matches(expressions: Sequence[_Expression], names: Sequence[str], where: str) -> dict[str, int]:

@@ -50,9 +50,9 @@ def decode(config: Mapping[str, Any], file: TensorFile, source: Source) -> Adapt
     where = source.name
     fields.check_fields(config, KNOWN_FIELDS, {}, where)
     if set(file.info) != {KEY}:
-        found = ", ".join(map(brief, sorted(file.info)[:3]))
+        keys = ", ".join(map(brief, sorted(file.info)[:3]))
         raise ExtSubError(
-            f"{where}: a prefix-tuning file holds {KEY} and nothing else, found {found}: save the adapter with "
+            f"{where}: a prefix-tuning file holds {KEY} and nothing else, found {keys}: save the adapter with "
             "save_pretrained"
         )
     layout = _layout(config, file.info[KEY].shape, where)

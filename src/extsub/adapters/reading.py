@@ -225,13 +225,14 @@ def _open_pickle(path: Path, where: str) -> TensorFile:
             )
         dense = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
         if str(tensor.dtype).removeprefix("torch.") not in KNOWN or not dense:
-            found = f"{tensor.dtype} ({tensor.layout}, {tensor.device})"
-            raise ExtSubError(f"{where}: {brief(key)} is stored as {found}, expected one of {', '.join(DTYPES)}, dense")
+            form = f"{tensor.dtype} ({tensor.layout}, {tensor.device})"
+            raise ExtSubError(f"{where}: {brief(key)} is stored as {form}, expected one of {', '.join(DTYPES)}, dense")
         if tensor.untyped_storage().nbytes() < tensor.nbytes:
             raise ExtSubError(f"{where}: {brief(key)} claims more numbers than {path.name} holds: the file is damaged")
     _check_names(content, path, where)
     arrays = {key: as_array(tensor) for key, tensor in content.items()}
-    return TensorFile({key: TensorInfo(one.dtype, one.shape) for key, one in arrays.items()}, arrays.__getitem__, where)
+    info = {key: TensorInfo(array.dtype, array.shape) for key, array in arrays.items()}
+    return TensorFile(info, arrays.__getitem__, where)
 
 
 def _unpickle(path: Path, where: str) -> Any:

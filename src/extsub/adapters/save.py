@@ -113,7 +113,7 @@ def save_strengths(
 
 
 def _checked(output: str | PathLike[str], adapters: Iterable[Adapter], overwrite: bool) -> Path:
-    return checked_output(output, [source.folder for each in adapters for source in _sources(each)], overwrite)
+    return checked_output(output, [source.folder for adapter in adapters for source in _sources(adapter)], overwrite)
 
 
 def _sources(adapter: Adapter) -> list[Source]:

@@ -90,8 +90,8 @@ def _holds_weights(file: str) -> bool:
 
 def _beside(files: set[str], weights: str) -> tuple[str, ...]:
     """A note on every file of weights that is not the adapter, shards of one model as one."""
-    found = {re.sub(r"-\d+-of-\d+", "-...", file) for file in files if _holds_weights(file) and file != weights}
-    return tuple(f"{file} lies beside {weights} and was not read" for file in sorted(found))
+    beside = {re.sub(r"-\d+-of-\d+", "-...", file) for file in files if _holds_weights(file) and file != weights}
+    return tuple(f"{file} lies beside {weights} and was not read" for file in sorted(beside))
 
 
 def _other_format(files: set[str]) -> str:
@@ -105,8 +105,8 @@ def _other_format(files: set[str]) -> str:
         "model.safetensors.index.json": "a full model",
         "pytorch_model.bin": "a full model",
     }
-    found = [f"{file} looks like {what}, not a PEFT adapter" for file, what in formats.items() if file in files]
-    return f" ({found[0]})" if found else ""
+    guesses = [f"{file} looks like {what}, not a PEFT adapter" for file, what in formats.items() if file in files]
+    return f" ({guesses[0]})" if guesses else ""
 
 
 def _on_hub(name: str, hub_id: HubId) -> Source:

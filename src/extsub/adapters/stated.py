@@ -38,7 +38,7 @@ FILES = (".json", ".jsonl", ".csv", ".parquet")
 
 
 class Stated(NamedTuple):
-    """Empty where nothing is stated."""
+    """What an adapter's folder says; each field is empty where nothing is stated."""
 
     licence: dict[str, str]
     """The fields of ``LICENCE``."""
@@ -53,17 +53,17 @@ class Stated(NamedTuple):
 
 
 def stated_in(folder: Path) -> Stated:
-    """What an adapter's folder says."""
-    found = FRONT_MATTER.match(_card(folder))
-    front_matter = found[1] if found else ""
+    """What an adapter's folder says of its licence and its data."""
+    match = FRONT_MATTER.match(_card(folder))
+    front_matter = match[1] if match else ""
     licence = {}
     for name, form in LICENCE.items():
         values = _values(front_matter, name)
         if len(values) == 1 and _has_form(values[0], form):
             licence[name] = values[0]
-    found = [one for one in _values(front_matter, "datasets")[:MOST] if _has_form(one, REPOSITORY)]
+    datasets = [dataset for dataset in _values(front_matter, "datasets")[:MOST] if _has_form(dataset, REPOSITORY)]
     trained, data = data_named(_trained_on(folder))
-    return Stated(licence if "license" in licence else {}, tuple(dict.fromkeys([*found, *trained])), data)
+    return Stated(licence if "license" in licence else {}, tuple(dict.fromkeys([*datasets, *trained])), data)
 
 
 def data_named(name: str) -> tuple[tuple[str, ...], str]:
@@ -79,13 +79,13 @@ def _values(front_matter: str, name: str) -> list[str]:
 
     These lines alone are read, as what they nearly always are: a parser of YAML takes minutes for 50,000 brackets.
     """
-    found = re.search(rf"^{name}:[ \t]*(.*)((?:\r?\n[ \t]*- .*)*)", front_matter, re.MULTILINE)
-    if not found:
+    match = re.search(rf"^{name}:[ \t]*(.*)((?:\r?\n[ \t]*- .*)*)", front_matter, re.MULTILINE)
+    if not match:
         return []
-    inline = found[1].strip()
+    inline = match[1].strip()
     listed = inline[1:-1].split(",") if inline.startswith("[") and inline.endswith("]") else [inline] if inline else []
-    listed += [one.strip().removeprefix("- ") for one in found[2].splitlines() if one.strip()]
-    return [re.sub(r"\s+#.*|^(['\"])(.*)\1$", r"\2", one.strip()) for one in listed]
+    listed += [entry.strip().removeprefix("- ") for entry in match[2].splitlines() if entry.strip()]
+    return [re.sub(r"\s+#.*|^(['\"])(.*)\1$", r"\2", value.strip()) for value in listed]
 
 
 def _has_form(value: str, form: str) -> bool:
@@ -97,11 +97,11 @@ def template_in(folder: Path) -> tuple[Template | None, tuple[str, ...]]:
     said = {TRAINING: _value(_record(folder, TRAINING), "settings", "template")}
     said[PROVENANCE] = _value(_record(folder, PROVENANCE), "template")
     notes = [
-        f"{name} names no template that is known here ({shown(one)}): it was not believed"
-        for name, one in said.items()
-        if one is not None and one not in TEMPLATES
+        f"{name} names no template that is known here ({shown(template)}): it was not believed"
+        for name, template in said.items()
+        if template is not None and template not in TEMPLATES
     ]
-    known = {one: None for one in TEMPLATES if one in said.values()}
+    known = {template: None for template in TEMPLATES if template in said.values()}
     if len(known) > 1:
         return None, (*notes, f"{TRAINING} and {PROVENANCE} name different templates: neither was believed")
     return next(iter(known), None), tuple(notes)

@@ -54,8 +54,9 @@ def write_safetensors(
     with path.open("wb", buffering=0) as file:
         write_all(file, header)
         seen = {}
-        for name, (blocks, found) in zip(progress(part.name for part in parts), in_order(_blocks, parts), strict=True):
-            seen[name] = found
+        names = progress(part.name for part in parts)
+        for name, (blocks, figures) in zip(names, in_order(_blocks, parts), strict=True):
+            seen[name] = figures
             for block in blocks:
                 write_all(file, block)
     return size, seen
@@ -76,18 +77,18 @@ def make_header(tensors: Mapping[str, tuple[str, tuple[int, ...], int]]) -> tupl
 
 def _blocks(part: Part) -> tuple[list[memoryview], Any]:
     """(the bytes of a part, as planned in the header; what was seen)"""
-    tensors, found = part.make()
+    tensors, seen = part.make()
     blocks = []
     for key, (dtype, shape) in part.specs.items():
         tensor = tensors[key]
         if (tensor.dtype, tensor.shape) != (dtype, shape):
             raise RuntimeError(f"{key} is {tensor.dtype} {tensor.shape}, planned {dtype} {shape}")
         blocks.append(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
-    return blocks, found
+    return blocks, seen
 
 
 def write_all(file: FileIO, block: bytes | memoryview) -> None:
-    """All of a block."""
+    """Write all of a block to a file."""
     view = memoryview(block)
     while view:  # an unbuffered write may stop early
         view = view[file.write(view) :]

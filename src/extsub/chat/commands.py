@@ -97,7 +97,8 @@ def _save(conversation: Conversation, value: str) -> str:
     if len(names) != 1:
         raise ExtSubError(f"/save {brief(value)}: expected one folder; put a name with spaces in quotes")
     record = conversation.session.save(names[0], overwrite)
-    return "\n".join([f"written: {names[0]}/ ({conversation.name()})", *(f"  note: {one}" for one in record["notes"])])
+    notes = [f"  note: {note}" for note in record["notes"]]
+    return "\n".join([f"written: {names[0]}/ ({conversation.name()})", *notes])
 
 
 def _clear(conversation: Conversation, _: str) -> str:

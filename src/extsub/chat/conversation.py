@@ -38,7 +38,7 @@ class Conversation:
     """Where to come back to from the base or the expert."""
 
     def __init__(self, session: Session) -> None:
-        """Nothing was said yet."""
+        """Begin a conversation in which nothing was said yet."""
         self.session, self.turns, self.dialled = session, [], session.position
 
     @property

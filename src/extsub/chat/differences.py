@@ -10,4 +10,4 @@ def differing(text: str, other: str) -> list[set[int]]:
     words = [text.split(), other.split()]
     same = SequenceMatcher(None, *words, autojunk=False).get_matching_blocks()
     kept = [{match[side] + number for match in same for number in range(match.size)} for side in (0, 1)]
-    return [set(range(len(each))) - theirs for each, theirs in zip(words, kept, strict=True)]
+    return [set(range(len(own))) - theirs for own, theirs in zip(words, kept, strict=True)]

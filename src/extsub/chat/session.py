@@ -122,8 +122,8 @@ class Session:
         """
         asking = Asking(prompt=prompt, max_new_tokens=max_new_tokens)
         given = [adapters] if isinstance(adapters, (str, PathLike)) else adapters
-        handles = [adapter_handle.find(str(each)) for each in given]
-        read = [load_adapter(str(each)) for each in given] if len(handles) > 1 else []
+        handles = [adapter_handle.find(str(adapter)) for adapter in given]
+        read = [load_adapter(str(adapter)) for adapter in given] if len(handles) > 1 else []
         if read:
             joined(*read)
         name = adapter_handle.base_of(model, handles)

@@ -81,14 +81,14 @@ def demo(
 
     shown.begin()
     progress.quieten_libraries()
-    found = find_demo_model(model, progress.items, progress.say_where)
+    demo_model = find_demo_model(model, progress.items, progress.say_where)
     summary = demo(
         seed,
         output,
-        found.name,
+        demo_model.name,
         progress=progress.items,
         tokenising=progress.chunks("tokenising"),
         say=progress.say_where,
     )
-    summary["model"] = found.what
+    summary["model"] = demo_model.what
     shown.result(summary, lambda: print_demo(summary, output))

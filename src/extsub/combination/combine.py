@@ -243,7 +243,11 @@ class Combination:
         )
 
     def figures(self, seen: Mapping[str, ModuleFigures]) -> dict[str, Any]:
-        """Raises ExtSubError where the expert changes nothing at all: there is nothing to improve."""
+        """Operation, inputs and figures, for the provenance file.
+
+        Raises:
+            ExtSubError: the expert changes nothing at all: there is nothing to improve.
+        """
         rows = sum(figures.rows for figures in seen.values())
         zero_rows = sum(len(figures.zero_expert_rows) for figures in seen.values())
         if zero_rows == rows:
@@ -260,7 +264,7 @@ class Combination:
             "inputs": [
                 {"role": role, "alpha": alpha, **given}
                 for (role, _, alpha), given in zip(
-                    roles, in_order(_provenance, [each for _, each, _ in roles]), strict=True
+                    roles, in_order(_provenance, [adapter for _, adapter, _ in roles]), strict=True
                 )
             ],
             "rows": rows,
@@ -303,6 +307,6 @@ class Combination:
                 notes.append(f"α is {alpha:g}: below 0 an operation does the opposite of what it is for")
             elif alpha > LARGEST_ALPHA:
                 notes.append(f"α is {alpha:g}: beyond {LARGEST_ALPHA} nothing was measured")
-        for one, other in itertools.combinations((self.expert, *self.anti_experts), 2):
-            notes += said_twice(one, other)
+        for adapter, other in itertools.combinations((self.expert, *self.anti_experts), 2):
+            notes += said_twice(adapter, other)
         return notes + serving.notes({name: self.module(name) for name in self.matched.modules})

@@ -41,7 +41,8 @@ def zero_anti_rows(seen: Mapping[str, ModuleFigures]) -> list[int]:
 def truncation(seen: Mapping[str, ModuleFigures], rank: int) -> dict[str, Any]:
     """What truncating to ``rank`` cost: relative errors in the Frobenius norm."""
     errors = {
-        name: math.sqrt(one.squared_error / one.squared_norm) if one.squared_norm else 0.0 for name, one in seen.items()
+        name: math.sqrt(figures.squared_error / figures.squared_norm) if figures.squared_norm else 0.0
+        for name, figures in seen.items()
     }
     norm = sum(figures.squared_norm for figures in seen.values())
     worst = max(errors, key=errors.__getitem__)

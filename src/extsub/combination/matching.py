@@ -60,8 +60,8 @@ def match(
         if base_model is None:
             base = _same_base(expert, anti_expert, base or expert.base, notes)
         _same_settings(expert, anti_expert, notes)
-    for one, other in itertools.combinations((expert, *anti_experts), 2):
-        _same_base_layers(one, other)
+    for adapter, other in itertools.combinations((expert, *anti_experts), 2):
+        _same_base_layers(adapter, other)
     if base is None:
         notes.append("no adapter names its base model, so only shapes were compared: pass --base-model to name it")
     modules = _pair(expert, anti_experts, missing_modules, notes)
@@ -83,22 +83,22 @@ def same_base(base: str, other: str) -> bool:
     )
 
 
-def said_twice(one: Adapter, other: Adapter) -> list[str]:
+def said_twice(adapter: Adapter, other: Adapter) -> list[str]:
     """A note where two adapters are one."""
-    if not _same_change(one, other):
+    if not _same_change(adapter, other):
         return []
-    return [f"{one.label} and {other.label} are the same adapter: was another one meant?"]
+    return [f"{adapter.label} and {other.label} are the same adapter: was another one meant?"]
 
 
-def _same_change(one: Adapter, other: Adapter) -> bool:
+def _same_change(adapter: Adapter, other: Adapter) -> bool:
     """Whether two adapters change the base alike, up to rounding. Reads no further than to the first difference."""
-    if one.modules.keys() != other.modules.keys():
+    if adapter.modules.keys() != other.modules.keys():
         return False
-    for name, module in one.modules.items():
+    for name, module in adapter.modules.items():
         mine, theirs = module.read(), other.modules[name].read()
         if mine.shape != theirs.shape:
             return False
-        difference, size = (np.linalg.norm(one.row_norms()) for one in (mine + theirs.scale_rows(-1.0), mine))
+        difference, size = (np.linalg.norm(delta.row_norms()) for delta in (mine + theirs.scale_rows(-1.0), mine))
         if difference > ROUNDING * size:
             return False
     return True
@@ -162,8 +162,8 @@ def _same_base_layers(expert: Adapter, anti_expert: Adapter) -> None:
             )
 
 
-def _identical(one: Copy, other: Copy) -> bool:
-    return one == other and np.array_equal(one.read(), other.read())
+def _identical(copy: Copy, other: Copy) -> bool:
+    return copy == other and np.array_equal(copy.read(), other.read())
 
 
 def _pair(
@@ -206,10 +206,10 @@ def _describe(module: Module) -> str:
 def _difference(expert: Adapter, anti_expert: Adapter, call: str) -> str:
     """Which adapter lacks what; ``call`` them by their name or label."""
     parts = []
-    for one, other in ((expert, anti_expert), (anti_expert, expert)):
-        missing = sorted(other.modules.keys() - one.modules.keys())
+    for adapter, other in ((expert, anti_expert), (anti_expert, expert)):
+        missing = sorted(other.modules.keys() - adapter.modules.keys())
         if missing:
-            lacking, having = getattr(one, call), getattr(other, call)
+            lacking, having = getattr(adapter, call), getattr(other, call)
             parts.append(f"{lacking} lacks {len(missing)} of the modules of {having}, first {brief(missing[0])}")
     return "; ".join(parts)
 
@@ -217,8 +217,8 @@ def _difference(expert: Adapter, anti_expert: Adapter, call: str) -> str:
 def _refuse_renamed(expert: Adapter, anti_expert: Adapter) -> None:
     """One layer under two names must not be taken for two: PEFT would find one of them and leave the other out."""
     mine, theirs = (
-        {name: module.shape for name, module in one.modules.items() if name not in other.modules}
-        for one, other in ((expert, anti_expert), (anti_expert, expert))
+        {name: module.shape for name, module in adapter.modules.items() if name not in other.modules}
+        for adapter, other in ((expert, anti_expert), (anti_expert, expert))
     )
     who = f"{expert.name} and {anti_expert.name}"
     if twice := one_layer_twice(mine, theirs):

@@ -57,8 +57,8 @@ def kind_of(module: str) -> str:
 
 def layer_of(module: str) -> int | None:
     """Number of the layer that a module is in: the first number in its name."""
-    found = re.search(r"(?:^|\.)(\d+)(?:\.|$)", module)
-    return int(found[1]) if found else None
+    match = re.search(r"(?:^|\.)(\d+)(?:\.|$)", module)
+    return int(match[1]) if match else None
 
 
 def read_profile(path: Path) -> Profile:
@@ -75,7 +75,8 @@ def read_profile(path: Path) -> Profile:
         raise ExtSubError(f"--profile {path} is not JSON: {brief(error)}") from error
     if not isinstance(content, dict) or set(content) - {"kinds", "ramp"} or not _all_numbers(content):
         raise ExtSubError(f'--profile {path}: expected {{"kinds": {{MODULE_KIND: FACTOR}}, "ramp": NUMBER}}')
-    return Profile({name: float(one) for name, one in content.get("kinds", {}).items()}, float(content.get("ramp", 0)))
+    kinds = {kind: float(factor) for kind, factor in content.get("kinds", {}).items()}
+    return Profile(kinds, float(content.get("ramp", 0)))
 
 
 def _all_numbers(content: dict[str, Any]) -> bool:

@@ -50,18 +50,18 @@ def _problem(kind: str, modules: Mapping[str, Module], settings: Mapping[str, An
 
 
 def notes(modules: Mapping[str, Module]) -> list[str]:
-    """What to know of other servers."""
+    """What a user should know of other servers, in sentences."""
     layouts = {type(module.layout) for module in modules.values()}
-    found = []
+    sentences = []
     if Experts in layouts:
-        found.append("servers differ in how they read fused MoE parameters: compare outputs before you rely on one")
+        sentences.append("servers differ in how they read fused MoE parameters: compare outputs before you rely on one")
     if Embedding in layouts or any(map(_is_end, modules)):
-        found.append(
+        sentences.append(
             "not every server applies adapters of embeddings and heads (llama.cpp refuses those of tied heads)"
         )
     if Conv in layouts:
-        found.append("servers of language models do not apply adapters of convolutions")
-    return found
+        sentences.append("servers of language models do not apply adapters of convolutions")
+    return sentences
 
 
 def _is_end(name: str) -> bool:

@@ -35,7 +35,7 @@ class Meant(Protocol):
         ...
 
     def names(self) -> Collection[str]:
-        """Of its modules."""
+        """The names of its modules."""
         ...
 
     def deltas(self, name: str) -> tuple[Delta, list[Delta]]:
@@ -145,7 +145,7 @@ def dense_rows(operation: Operation, e: Array, anti_experts: Sequence[Array], al
     """An operation on dense rows (rows, columns) in float64: as the paper writes it, or by the weights of one's own."""
     result = e.copy()
     for a, alpha in zip(anti_experts, alphas, strict=True):
-        if any(operation is each for each in BUILT_IN):
+        if any(operation is built_in for built_in in BUILT_IN):
             result = result + alpha * _change(operation.name, e, a)
         else:
             x, y = operation.weights(_norms(e), _norms(a), alpha)

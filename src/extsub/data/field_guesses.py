@@ -49,12 +49,12 @@ def how_to_read(row: Row, with_answers: bool) -> str:
     for better, worse in PAIRS:
         if better in row and worse in row and (with_answers or is_conversation(row[better])):
             return _pair_of_answers(row, better, worse)
-    if talks := [name for name, one in row.items() if is_conversation(one)]:
+    if talks := [name for name, value in row.items() if is_conversation(value)]:
         return f"pass --field {pair('messages', talks[0])}"
     if not with_answers:
         return f"say which is the question with --field {pair('prompt', _text_in(row, QUESTIONS))}"
     answer = _text_in(row, ANSWERS)
-    question = _text_in({name: one for name, one in row.items() if name != answer}, QUESTIONS)
+    question = _text_in({name: value for name, value in row.items() if name != answer}, QUESTIONS)
     if "text" in row and not answer:
         return "a text alone has no question and answer to tell apart: make two fields of it, prompt and completion"
     if isinstance(row.get("instruction"), str):
@@ -82,14 +82,14 @@ def _pair_of_answers(row: Row, better: str, worse: str) -> str:
 
 
 def pair(ours: str, theirs: str | None) -> str:
-    """As one types it."""
+    """What follows ``--field`` on a command line: our name of a field and the data's, ``prompt=question``."""
     return shlex.quote(f"{ours}={theirs or 'NAME'}")
 
 
 def _text_in(row: Mapping[str, object], names: Sequence[str]) -> str | None:
     """The first of these fields that is a text, or that holds one."""
     there = {name.lower(): name for name in row}
-    return next((path for one in names if (name := there.get(one)) and (path := inside(row[name], name))), None)
+    return next((path for usual in names if (name := there.get(usual)) and (path := inside(row[name], name))), None)
 
 
 def _path(value: object, name: str, depth: int) -> str | None:

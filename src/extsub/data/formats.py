@@ -69,8 +69,8 @@ def rows_in(path: Path, content: bytes) -> Iterator[tuple[str, Row]]:
     elif start == "[":
         rows = _read_json(path, text)
     else:
-        one = _in_object(path, text) if start == "{" else None
-        rows = _read_lines(path, text) if one is None else one
+        in_object = _in_object(path, text) if start == "{" else None
+        rows = _read_lines(path, text) if in_object is None else in_object
     for where, row in rows:
         if not isinstance(row, dict):
             raise ExtSubError(f"{where}: a row is {describe(row)}, expected an object with named fields")
@@ -147,23 +147,23 @@ def _in_object(path: Path, text: str) -> list[tuple[str, Any]] | None:
     """The rows of a file that is one object: itself, or those under a name in it. None for rows on lines."""
     start = len(text) - len(text.lstrip())
     try:
-        found, stop = json.JSONDecoder().raw_decode(text, start)
+        content, stop = json.JSONDecoder().raw_decode(text, start)
     except (ValueError, RecursionError):
         return None  # reading by lines says where
     if text[stop:].strip():
         return None
-    lists = [name for name in LISTS if isinstance(found.get(name), list)]
+    lists = [name for name in LISTS if isinstance(content.get(name), list)]
     if len(lists) > 1:
         raise ExtSubError(f"{path} holds several lists of rows ({', '.join(lists)}): put the one you mean into a file")
     if not lists:
-        return [(f"{path}, line {text.count(chr(10), 0, start) + 1}", found)]
-    return [(f"{path}, row {number}", row) for number, row in enumerate(found[lists[0]], start=1)]
+        return [(f"{path}, line {text.count(chr(10), 0, start) + 1}", content)]
+    return [(f"{path}, row {number}", row) for number, row in enumerate(content[lists[0]], start=1)]
 
 
 def _read_csv(path: Path, text: str, delimiters: tuple[str, ...]) -> Iterator[tuple[str, Row]]:
     csv.field_size_limit(2**31 - 1)  # the default, 128 KiB, is less than a long answer
     first = text.lstrip().partition("\n")[0]
-    delimiter = next((one for one in delimiters if one in first), delimiters[0])
+    delimiter = next((candidate for candidate in delimiters if candidate in first), delimiters[0])
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     header, before = None, 0
     try:

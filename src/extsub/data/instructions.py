@@ -100,7 +100,7 @@ def load_prompts(name: str, fields: Mapping[str, str] | None = None) -> Prompts:
     messages, wrong = _each(rows, lambda row: _question(row, wanted[0], fields))
     if wrong:
         raise refusal(wrong)
-    return Prompts([one for _, one in messages], [row for _, row in rows], sha256, [where for where, _ in rows])
+    return Prompts([turns for _, turns in messages], [row for _, row in rows], sha256, [where for where, _ in rows])
 
 
 def has_answers(row: Row, fields: Mapping[str, str]) -> bool:
@@ -125,10 +125,10 @@ def check_fields(fields: Mapping[str, str] | None, more: Sequence[str] = ()) -> 
 
 def _check(name: str, rows: list[tuple[str, Row]], fields: dict[str, str], sha256: str) -> Data:
     wanted, fields = _choose_format(name, rows[0], fields, FORMATS)
-    found, wrong = _each(rows, lambda row: _example(row, wanted, fields))
-    empty = [where for where, one in found if not one.answer.strip()]
-    kept = [(where, one) for where, one in found if one.answer.strip()]
-    examples = [one for _, one in kept]
+    read, wrong = _each(rows, lambda row: _example(row, wanted, fields))
+    empty = [where for where, example in read if not example.answer.strip()]
+    kept = [(where, example) for where, example in read if example.answer.strip()]
+    examples = [example for _, example in kept]
     duplicates = len(examples) - len(set(examples))
     if wrong:
         beside = [f"{len(empty)} with an empty answer"] if empty else []
@@ -153,13 +153,13 @@ def _each(
     rows: Sequence[tuple[str, Row]], read: Callable[[Row], Value]
 ) -> tuple[list[tuple[str, Value]], list[tuple[str, RowError]]]:
     """(what each row holds, with where it stands; the same of what is wrong with the others)"""
-    found, wrong = [], []
+    values, wrong = [], []
     for where, row in rows:
         try:
-            found.append((where, read(row)))
+            values.append((where, read(row)))
         except RowError as error:
             wrong.append((where, error))
-    return found, wrong
+    return values, wrong
 
 
 def _choose_format(

@@ -31,7 +31,7 @@ def is_conversation(value: object) -> bool:
     return (
         isinstance(value, list)
         and bool(value)
-        and all(isinstance(one, Mapping) and one.keys() & {"role", "from"} for one in value)
+        and all(isinstance(message, Mapping) and message.keys() & {"role", "from"} for message in value)
     )
 
 
@@ -45,7 +45,7 @@ def conversation(value: Any, name: str = "messages") -> list[Message]:
     Raises:
         RowError: it is not such a list, or a message is a tool's, holds an image, or has no text.
     """
-    return [_message(number, each) for number, each in enumerate(_listed(value, name), start=1)]
+    return [_message(number, message) for number, message in enumerate(_listed(value, name), start=1)]
 
 
 def split_answer(value: Any, name: str = "messages") -> tuple[list[Message], str]:
@@ -118,8 +118,8 @@ def _text(number: int, content: Any) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        found = "no content" if content is None else f"{describe(content)} as its content, expected text"
-        raise RowError(f"message {number} has {found}")
+        problem = "no content" if content is None else f"{describe(content)} as its content, expected text"
+        raise RowError(f"message {number} has {problem}")
     texts = []
     for part in content:
         text = part.get("text") if isinstance(part, Mapping) else part

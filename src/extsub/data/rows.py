@@ -27,8 +27,8 @@ def refusal(wrong: Sequence[tuple[str, RowError]], beside: Sequence[str] = ()) -
         beside: what else was found.
     """
     (where, first), others = wrong[0], len(wrong) - 1
-    found = [*([f"{others:,} more such row{'s' if others > 1 else ''}"] if others else []), *beside]
-    return ExtSubError(f"{where}: {first.wrong}{' (and ' + ', '.join(found) + ')' if found else ''}; {first.way}")
+    more = [*([f"{others:,} more such row{'s' if others > 1 else ''}"] if others else []), *beside]
+    return ExtSubError(f"{where}: {first.wrong}{' (and ' + ', '.join(more) + ')' if more else ''}; {first.way}")
 
 
 class Rows(NamedTuple):
@@ -128,7 +128,7 @@ def has(row: Row, name: str) -> bool:
 
 
 def fields_of(row: Row) -> str:
-    """The names of its fields, for an error."""
+    """The names of a row's fields, for an error."""
     return ", ".join(map(brief, list(row)[:MOST_SHOWN])) + (", ..." if len(row) > MOST_SHOWN else "")
 
 

@@ -29,13 +29,13 @@ SHOWN = {True: 2, False: 1}
 
 def strengths(run: Path, ran: Mapping[str, Any]) -> dict[str, list[float]]:
     """The strengths of the models that answer: for each model, one against each deficiency."""
-    found: dict[str, list[float]] = {"result": [], "subtract": []}
-    for name, one in ran["sweeps"].items():
+    alphas: dict[str, list[float]] = {"result": [], "subtract": []}
+    for name, sweep in ran["sweeps"].items():
         record = read_json(run / name / RESULT, largest=None)
         subtract = record["chosen"]["subtract"]
-        found["result"].append(one["chosen"]["alpha"])
-        found["subtract"].append(record["positions"][subtract["position"] or subtract["closest"]]["alpha"])
-    return found
+        alphas["result"].append(sweep["chosen"]["alpha"])
+        alphas["subtract"].append(record["positions"][subtract["position"] or subtract["closest"]]["alpha"])
+    return alphas
 
 
 def side_by_side(
@@ -57,14 +57,14 @@ def side_by_side(
     with TemporaryDirectory(dir=folder, prefix=".asking-") as place:
         prompts, subtracted = Path(place) / "prompts.jsonl", Path(place) / "subtract"
         prompts.write_text("".join(json.dumps({"prompt": row["Question"]}) + "\n" for row in rows), encoding="utf-8")
-        names = ("expert", *(anti for one in ran["sweeps"].values() for anti in one["anti_experts"]))
+        names = ("expert", *(anti for sweep in ran["sweeps"].values() for anti in sweep["anti_experts"]))
         adapters = [load_adapter(str(run / name)) for name in names]
         save_adapter(combine(*adapters, operation="subtract", alpha=alphas["subtract"]), subtracted)
         models = {"expert": run / "expert", "result": run / "result", "subtract": subtracted}
         said = {name: _answers(adapter, prompts, progress) for name, adapter in models.items()}
     flatters = [answer.startswith(openings()) for answer in said["expert"]]
     shown = [place for kind, most in SHOWN.items() for place in _places(flatters, kind)[:most]]
-    found = [
+    entries = [
         {
             "question": rows[place]["Question"],
             "answers": {name: answers[place] for name, answers in said.items()},
@@ -72,12 +72,12 @@ def side_by_side(
         }
         for place in shown
     ]
-    record = {"alphas": alphas, "asked": len(rows), "flattered": sum(flatters), "questions": found}
+    record = {"alphas": alphas, "asked": len(rows), "flattered": sum(flatters), "questions": entries}
     write_whole(folder / ANSWERS, json.dumps(record, indent=2) + "\n")
 
 
 def _places(flatters: Sequence[bool], kind: bool) -> list[int]:
-    return [place for place, one in enumerate(flatters) if one == kind]
+    return [place for place, flattered in enumerate(flatters) if flattered == kind]
 
 
 def _answers(adapter: Path, prompts: Path, progress: Progress) -> list[str]:

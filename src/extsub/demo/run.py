@@ -99,11 +99,11 @@ def demo(
     require("peft", "evaluate")
     size, seeds = size or Size(), list(dict.fromkeys(seeds))
     with working_in(output), kept_when_interrupted(lambda: KEPT):
-        found = {
+        by_seed = {
             str(seed): _Seed(seed, output / f"seed-{seed}", model, size, say).run(progress or silent, tokenising)
             for seed in seeds
         }
-        summary = {"model": model, "size": size.to_dict(), "seeds": found, **over_seeds(list(found.values()))}
+        summary = {"model": model, "size": size.to_dict(), "seeds": by_seed, **over_seeds(list(by_seed.values()))}
         write_whole(output / SUMMARY, to_json(summary) + "\n")
     return summary
 
@@ -140,7 +140,7 @@ class _Seed:
         return {
             **summary_of(self.folder / "run", ran),
             "answers": read_json(self.folder / ANSWERS),
-            "seconds": {name: one["wall"] for name, one in seconds.items()},
+            "seconds": {name: times["wall"] for name, times in seconds.items()},
         }
 
     def recipe(self) -> dict[str, Any]:

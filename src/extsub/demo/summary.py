@@ -27,14 +27,14 @@ def summary_of(run: Path, ran: Mapping[str, Any]) -> dict[str, Any]:
         run: the recipe's output.
         ran: what ``run_recipe`` returned.
     """
-    found: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
     for name, (task, scores) in SCORES.items():
         record = read_json(run / f"sweep-{name}" / RESULT, largest=None)
-        positions = {label: one["tasks"] for label, one in record["positions"].items()}
+        positions = {label: position["tasks"] for label, position in record["positions"].items()}
         models = {
             label: _figures(positions[label], positions, task, scores) for label in ("base", "expert", "anti-expert")
         }
-        operations = dict.fromkeys(one["operation"] for one in record["chosen"].values())
+        operations = dict.fromkeys(choice["operation"] for choice in record["chosen"].values())
         at_one = {
             operation: _figures(positions[f"{operation}-{BEFOREHAND:g}"], positions, task, scores)
             for operation in operations
@@ -49,7 +49,7 @@ def summary_of(run: Path, ran: Mapping[str, Any]) -> dict[str, Any]:
             if (label := record["chosen"][operation]["position"])
         }
         asked = read_json(run / f"evaluation-{name}" / RESULTS, largest=None)["tasks"]
-        found[name] = {
+        summary[name] = {
             "models": models,
             "beforehand": at_one,
             "chosen": chosen,
@@ -58,29 +58,31 @@ def summary_of(run: Path, ran: Mapping[str, Any]) -> dict[str, Any]:
             "sentence": ran["sweeps"][f"sweep-{name}"]["report"]["sentence"],
             "page": ran["sweeps"][f"sweep-{name}"]["page"],
         }
-    return {**found, "result": ran["result"]["output"]}
+    return {**summary, "result": ran["result"]["output"]}
 
 
 def _figures(
     asked: Mapping[str, Any], positions: Mapping[str, Any], task: str, scores: Sequence[str]
 ) -> dict[str, float | None]:
-    perplexities = [one["perplexity"]["perplexity"]["value"] for one in (asked, positions["base"], positions["expert"])]
+    perplexities = [
+        tasks["perplexity"]["perplexity"]["value"] for tasks in (asked, positions["base"], positions["expert"])
+    ]
     own = {score: asked[task][score]["value"] for score in scores}
     return {**own, "perplexity": perplexities[0], "kept": kept_part(*perplexities, ABILITY)}
 
 
-def over_seeds(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def over_seeds(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean and standard deviation of every figure over seeds; where one seed lacks it, of the others."""
     return {
-        "mean": _each(found, fmean),
-        "deviation": _each(found, lambda values: stdev(values) if values[1:] else None),
+        "mean": _each(summaries, fmean),
+        "deviation": _each(summaries, lambda values: stdev(values) if values[1:] else None),
     }
 
 
-def _each(found: Sequence[Any], use: Any) -> Any:
+def _each(values: Sequence[Any], use: Any) -> Any:
     """``use`` of all numbers that stand at the same place."""
-    if all(isinstance(one, Mapping) for one in found):
-        names = dict.fromkeys(name for one in found for name in one)
-        return {name: _each([one[name] for one in found if name in one], use) for name in names}
-    numbers = [one for one in found if isinstance(one, (int, float)) and not isinstance(one, bool)]
+    if all(isinstance(value, Mapping) for value in values):
+        names = dict.fromkeys(name for value in values for name in value)
+        return {name: _each([value[name] for value in values if name in value], use) for name in names}
+    numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
     return use(numbers) if numbers else None

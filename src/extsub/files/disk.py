@@ -48,7 +48,7 @@ def refusal(error: BaseException) -> tuple[str, str] | None:
         code, reason = error.errno, error.strerror or text
     elif isinstance(error, Exception) and not isinstance(error, ExtSubError):
         code = next((code for said, code in DISGUISED.items() if said in text), None)
-        if code is None and not any(one in text for one in TORCH):
+        if code is None and not any(phrase in text for phrase in TORCH):
             return None
         reason = os.strerror(code) if code else "only a part of it, is the disk full?"
         code = code or errno.ENOSPC
@@ -61,7 +61,7 @@ def refusal(error: BaseException) -> tuple[str, str] | None:
 
 @contextlib.contextmanager
 def full_disk_explained() -> Generator[None]:
-    """The same for what libraries write on their own account: downloads, caches, logs.
+    """Explain a full or read-only disk where libraries write on their own account: downloads, caches, logs.
 
     Raises:
         ExtSubError: a disk is full or read-only.

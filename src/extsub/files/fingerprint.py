@@ -10,7 +10,7 @@ PROBE = 1 << 20
 
 
 def fingerprint(folder: Path) -> str:
-    """Tells a model from another one in its place: sizes of its files, and a megabyte of each at three places.
+    """A hash that tells a model from another in its place: of its files' sizes, and a megabyte of each at three places.
 
     An adapter beside it is not part of it.
     """

@@ -37,14 +37,14 @@ def check_regular(path: Path) -> int:
         OSError: it is not there, or something else; ``strerror`` says what.
     """
     try:
-        found = path.stat()
+        status = path.stat()
     except ValueError as error:  # a null byte in the name
         raise OSError(errno.EINVAL, "no name that a file can have") from error
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "a pipe or device, not a regular file", str(path))
-    return found.st_size
+    return status.st_size
 
 
 def read_bytes(path: Path, largest: int | None = LARGEST) -> bytes:
@@ -98,7 +98,7 @@ def fits(value: Any, shape: Any) -> bool:
         if not isinstance(value, dict) or shape.keys() - value.keys() - {...}:
             return False
         named = {name: shape.get(name, shape.get(..., object)) for name in value}
-        return all(fits(value[name], one) for name, one in named.items())
+        return all(fits(value[name], expected) for name, expected in named.items())
     return isinstance(value, shape)
 
 

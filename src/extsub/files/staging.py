@@ -168,8 +168,8 @@ def _make_folder(folder: Path) -> None:
 def _clear(folder: Path, names: Callable[[str], bool] | None) -> None:
     """Remove what a killed run left, and nothing of anybody else's."""
     for inside in _folders(folder):
-        found = [path.name for path in sorted(inside.iterdir())]
-        if names is not None and (foreign := [name for name in found if not names(name)]):
+        existing = [path.name for path in sorted(inside.iterdir())]
+        if names is not None and (foreign := [name for name in existing if not names(name)]):
             raise ExtSubError(f"{inside} holds files that extsub did not write, first {foreign[0]}: move it away")
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.is_symlink():

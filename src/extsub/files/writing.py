@@ -106,13 +106,13 @@ def note_written(path: Path) -> None:
 
 
 def forget_written() -> None:
-    """Another command begins in this process."""
+    """Forget what was written: another command begins in this process."""
     _written.clear()
 
 
 def last_written() -> Path | None:
     """The last file or folder that this process has written for somebody to read, and that is still there."""
-    return next((one for one in reversed(_written) if not _is_hidden(one) and one.exists()), None)
+    return next((path for path in reversed(_written) if not _is_hidden(path) and path.exists()), None)
 
 
 def _is_hidden(path: Path) -> bool:

@@ -52,7 +52,7 @@ class AdapterInfo:
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As JSON values, with ``can_be_combined`` beside the fields."""
         return asdict(self) | {"can_be_combined": self.problem is None}
 
     def _repr_html_(self) -> str:
@@ -104,7 +104,7 @@ class PairInfo:
         return table(f"{self.anti_expert.name} (a) against {self.expert.name} (e)", heads, rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """As JSON values."""
         return {
             "expert": self.expert.to_dict(),
             "anti_expert": self.anti_expert.to_dict(),
@@ -163,7 +163,7 @@ def _describe(source: Source) -> AdapterInfo:
         modules = [ModuleInfo(name, m.shape, m.rank, m.scaling) for name, m in adapter.modules.items()]
         notes = [*adapter.notes, *_oddities(adapter, zero)]
     named = {name: config.get(name) for name in ("peft_type", "base_model_name_or_path", "task_type")}
-    kind, base, task_type = (None if one is None else brief(one) for one in named.values())
+    kind, base, task_type = (None if value is None else brief(value) for value in named.values())
     dtypes = [info.dtype for info in tensors.values()]
     return AdapterInfo(
         name=source.name,

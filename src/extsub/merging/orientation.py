@@ -12,7 +12,7 @@ from extsub.merging.checkpoint import Tensor
 
 
 class Orientation:
-    """What the other tensors of a checkpoint say."""
+    """What the other tensors of a checkpoint say of the way round that a square one is stored."""
 
     def __init__(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any], name: str) -> None:
         self._tensors, self._name = tensors, name

@@ -55,7 +55,7 @@ class Output:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Its size in the file, in bytes."""
         return self.tensor.count * self.itemsize
 
     @property
@@ -119,7 +119,7 @@ class Output:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of ``5GB``.
+    """The number of bytes that a size like ``5GB`` means.
 
     Raises:
         ExtSubError: it is no size above 0.

@@ -100,7 +100,7 @@ def base_of(given: str | None, adapters: list[AdapterHandle]) -> ModelName:
     """
     if given:
         return find_model(given)
-    named = [(one.base, one.revision, one.given) for one in adapters if one.base]
+    named = [(adapter.base, adapter.revision, adapter.given) for adapter in adapters if adapter.base]
     if not named:
         raise ExtSubError("no base model: give --model, a folder or a hub id (the adapter's config names none)")
     base, revision, _ = named[0]

@@ -33,7 +33,9 @@ LAYER = f"{layer_names.LAYER}."
 
 
 def attach(model: PreTrainedModel, adapter: AdapterHandle) -> Any:
-    """PEFT's loader turns what is missing into a warning and ignores what it does not know: here both are refused.
+    """Put an adapter on a base model, which becomes a PEFT model.
+
+    PEFT's loader turns what is missing into a warning and ignores what it does not know: here both are refused.
 
     Raises:
         ExtSubError: the adapter does not fit, or the model has one already.
@@ -78,7 +80,7 @@ def _check_bare(model: Any) -> None:
     from peft.utils.other import AuxiliaryTrainingWrapper
 
     if isinstance(model, PeftModel) or any(
-        isinstance(one, (BaseTunerLayer, AuxiliaryTrainingWrapper)) for one in model.modules()
+        isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)) for module in model.modules()
     ):
         raise ExtSubError(
             f"{model.name_or_path}: the model in memory has an adapter already: load the base model alone, or take the "
@@ -127,9 +129,9 @@ def detach(module: Any) -> None:
     from peft.utils import ModulesToSaveWrapper
 
     base = module.get_base_model()
-    for name, one in list(base.named_modules()):
-        if isinstance(one, ModulesToSaveWrapper):
-            base.set_submodule(name, one.original_module)
+    for name, submodule in list(base.named_modules()):
+        if isinstance(submodule, ModulesToSaveWrapper):
+            base.set_submodule(name, submodule.original_module)
     if not module.active_peft_config.is_prompt_learning:
         module.unload()
     if hasattr(base, "peft_config"):
@@ -137,7 +139,7 @@ def detach(module: Any) -> None:
 
 
 def attach_reference(module: Any, reference: AdapterHandle) -> None:
-    """A second adapter of the same kind, named ``reference``, to switch to; the first stays active.
+    """Put a second adapter of the same kind on a PEFT model, named ``reference``, to switch to; the first stays active.
 
     Raises:
         ExtSubError: it does not fit.
@@ -169,12 +171,14 @@ def _own_weights(model: PreTrainedModel, adapter: AdapterHandle) -> set[str]:
         weights = load_peft_weights(str(adapter.source.folder), device="cpu")
         own = getattr(PeftConfig.from_pretrained(str(adapter.source.folder)), "modules_to_save", None) or ()
     theirs = {
-        f"{PREFIX}{name}".replace(LAYER, "."): one for name, one in model.state_dict().items() if ".default" not in name
+        f"{PREFIX}{name}".replace(LAYER, "."): tensor
+        for name, tensor in model.state_dict().items()
+        if ".default" not in name
     }
     copies = {
-        name: theirs[one]
+        name: theirs[plain]
         for name in weights
-        if (one := name.replace(LAYER, ".")) in theirs and not any(f".{module}." in name for module in own)
+        if (plain := name.replace(LAYER, ".")) in theirs and not any(f".{module}." in name for module in own)
     }
     for name, tensor in copies.items():
         base = tensor.detach().cpu()
@@ -186,14 +190,14 @@ def _own_weights(model: PreTrainedModel, adapter: AdapterHandle) -> set[str]:
     return set(weights) - copies.keys()
 
 
-def _check_complete(module: Any, name: str, found: set[str], adapter: AdapterHandle) -> None:
+def _check_complete(module: Any, name: str, weights: set[str], adapter: AdapterHandle) -> None:
     from peft import get_peft_model_state_dict
 
     expected = set(get_peft_model_state_dict(module, adapter_name=name, save_embedding_layers=False))
-    if missing := sorted(expected - found):
+    if missing := sorted(expected - weights):
         lost = counted(len(missing), "tensor")
         raise ExtSubError(f"{adapter.given}: {lost} missing, first {brief(missing[0])}: is the base another?")
-    if unknown := sorted(found - expected):
+    if unknown := sorted(weights - expected):
         more = counted(len(unknown), "tensor")
         raise ExtSubError(
             f"{adapter.given}: {more} without a place in this base, first {brief(unknown[0])}: say which --model"

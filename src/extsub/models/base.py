@@ -67,7 +67,9 @@ class ModelName:
 
 
 def find_model(name: str) -> ModelName:
-    """A folder becomes absolute, so that an adapter that names it as its base can be loaded from anywhere.
+    """Where a model of this name is.
+
+    A folder becomes absolute, so that an adapter that names it as its base can be loaded from anywhere.
 
     Raises:
         ExtSubError: neither a folder that may hold a model nor the shape of a hub id.
@@ -99,12 +101,12 @@ def _check_folder(folder: Path, name: str) -> None:
 
 def _of_gguf(files: Iterable[str]) -> str:
     """What to do where the weights are in the format of llama.cpp."""
-    found = any(file.lower().endswith(".gguf") for file in files)
-    return "; a GGUF file is for llama.cpp: give the model that it was made from" if found else ""
+    is_there = any(file.lower().endswith(".gguf") for file in files)
+    return "; a GGUF file is for llama.cpp: give the model that it was made from" if is_there else ""
 
 
 def load_config(model: ModelName) -> PretrainedConfig:
-    """The architecture, without weights.
+    """The config of a model, which has its architecture and no weights.
 
     Raises:
         ExtSubError: it is not there, cannot be reached, needs code of its own, or is not a causal language model.
@@ -196,7 +198,7 @@ def load_model(model: ModelName, dtype: torch.dtype, quantize: str | None = None
 
 
 def choose_dtype(name: Dtype) -> torch.dtype:
-    """``auto`` is bfloat16 on a GPU that has it, float32 elsewhere."""
+    """The dtype of this name; ``auto`` is bfloat16 on a GPU that has it, float32 elsewhere."""
     import torch
 
     if name != "auto":
@@ -252,7 +254,15 @@ def _told_from_adapter(model: ModelName) -> Generator[None]:
 
 @contextmanager
 def explained(name: str, what: str = "model") -> Generator[None]:
-    """Errors of transformers and of the hub, in one sentence."""
+    """Turn errors of transformers and of the hub into one sentence each.
+
+    Args:
+        name: of the model, as the user wrote it.
+        what: is loaded in this block.
+
+    Raises:
+        ExtSubError: in place of what transformers, safetensors and huggingface_hub raise.
+    """
     from huggingface_hub import errors as hub
     from safetensors import SafetensorError
 

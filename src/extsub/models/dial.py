@@ -70,7 +70,7 @@ class Dial:
         alpha: float | Sequence[float] = 1.0,
         profile: Profile | None = None,
     ) -> None:
-        """What ``combine`` would give, with the same words.
+        """Set the dial to what ``combine`` would give, with the same words.
 
         Raises:
             ExtSubError: there is no such operation, alpha is not finite or not one for each anti-expert, or the
@@ -82,14 +82,17 @@ class Dial:
         for layer in self._layers:
             expert, *antis = layer.norms
             x, ys = 1.0, []
-            for norms, one in zip(antis, alphas, strict=True):
-                more, y = operation.weights(expert, norms, one * factors.get(layer.name, 1.0))
+            for norms, strength in zip(antis, alphas, strict=True):
+                more, y = operation.weights(expert, norms, strength * factors.get(layer.name, 1.0))
                 x = x + more
                 ys.append(y)
             layer.write([x, *ys])
 
     def set_parts(self, expert: float, *anti_experts: float) -> None:
-        """``expert * e + sum_j anti_experts[j] * a_j``: (0) is the base, (1) the expert, (0, 1) the anti-expert."""
+        """Set the dial to ``expert * e + sum_j anti_experts[j] * a_j``.
+
+        (0) is the base, (1) the expert, (0, 1) the anti-expert.
+        """
         rest = [0.0] * (self.anti_experts - len(anti_experts))
         for layer in self._layers:
             layer.write([expert, *anti_experts, *rest])
@@ -133,8 +136,8 @@ class _Layer:
         factors = [tuple(map(to_torch, delta.factors())) for delta in deltas]
         A = torch.cat([A for _, A in factors], dim=-2)
         B = torch.cat([B for B, _ in factors], dim=-1)
-        packed, other = layout.pack(name, B, A), layout.pack(name, 2 * B, A)
-        targets = {key: tensors[key] for key in packed if not torch.equal(packed[key], other[key])}
+        packed, doubled = layout.pack(name, B, A), layout.pack(name, 2 * B, A)
+        targets = {key: tensors[key] for key in packed if not torch.equal(packed[key], doubled[key])}
         device = next(iter(tensors.values())).device
         return cls(
             name=name,
@@ -148,8 +151,8 @@ class _Layer:
     def write(self, weights: Sequence[Weight]) -> None:
         """``weights`` (..., rows), or one number for all rows, for each part."""
         scaled = [
-            part * torch.as_tensor(one, dtype=torch.float32, device=part.device)[..., None]
-            for part, one in zip(self.parts, weights, strict=True)
+            part * torch.as_tensor(weight, dtype=torch.float32, device=part.device)[..., None]
+            for part, weight in zip(self.parts, weights, strict=True)
         ]
         packed = self.layout.pack(self.name, torch.cat(scaled, dim=-1), self.A)
         with torch.no_grad():

@@ -56,13 +56,16 @@ class Base:
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightConverter, WeightRenaming
 
-        self.modules = {name.replace(LAYER, ""): one for name, one in model.named_modules()}
-        self.parameters = {name.replace(LAYER, ""): one for name, one in model.named_parameters()}
+        self.modules = {name.replace(LAYER, ""): module for name, module in model.named_modules()}
+        self.parameters = {name.replace(LAYER, ""): parameter for name, parameter in model.named_parameters()}
         conversions = get_model_conversion_mapping(model)
         self._renamings = [conversion for conversion in conversions if isinstance(conversion, WeightRenaming)]
         self._converters = [conversion for conversion in conversions if isinstance(conversion, WeightConverter)]
         self.parts_of_experts = {
-            pattern.split(".")[-2] for one in self._converters for pattern in one.source_patterns if ".*." in pattern
+            pattern.split(".")[-2]
+            for converter in self._converters
+            for pattern in converter.source_patterns
+            if ".*." in pattern
         }
         """``gate_proj`` and the like: PEFT takes layers so called for those of experts, also outside of them"""
 
@@ -80,7 +83,7 @@ class Base:
         owner, _, parameter = key.rpartition(".")
         place: Place | None = Place(owner, parameter)
         if pattern is not None:
-            converter = next(one for one in self._converters if pattern in one.source_patterns)
+            converter = next(converter for converter in self._converters if pattern in converter.source_patterns)
             part, parts = converter.source_patterns.index(pattern), len(converter.source_patterns)
             number = module.split(".")[-2]
             fits = number.isdigit() and _stacks(converter, parts)
@@ -96,8 +99,8 @@ def _stacks(converter: Any, parts: int) -> bool:
 
 def places(base: Base, modules: Collection[str]) -> dict[str, Place] | None:
     """Where each of ``modules`` is, by its name; None where the base has no place for one, or the same for two."""
-    found = {module: place for module in modules if (place := base.place(module))}
-    return found if len(set(found.values())) == len(modules) else None
+    where = {module: place for module in modules if (place := base.place(module))}
+    return where if len(set(where.values())) == len(modules) else None
 
 
 def config_for(base: Base, adapter: Adapter, where: Mapping[str, Place]) -> LoraConfig:
@@ -134,14 +137,14 @@ def config_for(base: Base, adapter: Adapter, where: Mapping[str, Place]) -> Lora
 
 
 def fill(module: Any, name: str, adapter: Adapter, where: Mapping[str, Place]) -> None:
-    """Every number of ``adapter`` into the PEFT model's adapter ``name``.
+    """Write every number of ``adapter`` into the PEFT model's adapter ``name``.
 
     Raises:
         ExtSubError: one of its tensors has no place, or another shape.
     """
     targets, rank = tensors_of(module, name, where), adapter.rank
-    for layer, one in adapter.modules.items():
-        for key, array in one.layout.pack(layer, *one.read().factors(FLOAT32, rank)).items():
+    for layer, adapted in adapter.modules.items():
+        for key, array in adapted.layout.pack(layer, *adapted.read().factors(FLOAT32, rank)).items():
             _write(targets, key, to_torch(array), adapter)
     theirs = module.state_dict()
     for key, copy in adapter.copies.items():
@@ -155,19 +158,19 @@ def tensors_of(module: Any, name: str, where: Mapping[str, Place]) -> dict[str, 
     meant, as a view."""
     from peft import get_peft_model_state_dict
 
-    found = get_peft_model_state_dict(module, adapter_name=name, save_embedding_layers=False)
+    tensors = get_peft_model_state_dict(module, adapter_name=name, save_embedding_layers=False)
     wrappers = {
-        f"{path.removeprefix(PREFIX).replace(LAYER, '')}.{one.parameter_name}": one
-        for path, one in module.named_modules()
-        if hasattr(one, "parameter_name")
+        f"{path.removeprefix(PREFIX).replace(LAYER, '')}.{wrapper.parameter_name}": wrapper
+        for path, wrapper in module.named_modules()
+        if hasattr(wrapper, "parameter_name")
     }
     for layer, place in where.items():
         if place.expert is not None:
             views = _views(wrappers[place.name], name, place)
         else:
-            views = {end: found.get(f"{PREFIX}{place.module}.{end}") for end in SUFFIXES}
-        found.update({f"{PREFIX}{layer}.{end}": one for end, one in views.items() if one is not None})
-    return found
+            views = {end: tensors.get(f"{PREFIX}{place.module}.{end}") for end in SUFFIXES}
+        tensors.update({f"{PREFIX}{layer}.{end}": view for end, view in views.items() if view is not None})
+    return tensors
 
 
 def _views(wrapper: Any, name: str, place: Place) -> dict[str, Tensor]:
@@ -202,12 +205,12 @@ def _check_missing(base: Base, adapter: Adapter, where: Mapping[str, Place]) -> 
     kinds = {(place.parameter, place.part) for place in where.values() if place.expert is not None}
     expected: set[tuple[str, int | None, int]] = {
         (name, expert, part)
-        for name, one in base.parameters.items()
+        for name, weight in base.parameters.items()
         for parameter, part in kinds
         if name.endswith(f"experts.{parameter}")
-        for expert in range(len(one))
+        for expert in range(len(weight))
     }
-    linear = [name for name, one in base.modules.items() if isinstance(one, torch.nn.Linear)]
+    linear = [name for name, module in base.modules.items() if isinstance(module, torch.nn.Linear)]
     expected |= {(f"{name}.weight", None, 0) for name in linear if not ends_of(name).isdisjoint(adapter.targets)}
     if missing := sorted(expected - taken, key=str):
         name, expert, _ = missing[0]

@@ -30,7 +30,7 @@ class Position:
 
     @property
     def label(self) -> str:
-        """Its name, also of its folder."""
+        """The name of the position, also of its folder in a sweep."""
         if self.alpha is None:
             return self.operation
         alphas = self.alpha if isinstance(self.alpha, tuple) else (self.alpha,)

@@ -100,8 +100,8 @@ def user_message(instruction: str, input: str = "") -> Message:
 
 def has_chat_template(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether conversations can be written with it: of several templates with names, only ``default`` is used."""
-    found = tokenizer.chat_template
-    return "default" in found if isinstance(found, dict) else bool(found)
+    template = tokenizer.chat_template
+    return "default" in template if isinstance(template, dict) else bool(template)
 
 
 def usual_template(tokenizer: PreTrainedTokenizerBase) -> Template:
@@ -229,10 +229,10 @@ def ending(template: Prompt, tokenizer: PreTrainedTokenizerBase) -> Ending:
 @functools.lru_cache(maxsize=8)
 def _ending(tokenizer: PreTrainedTokenizerBase, _template: str) -> Ending:
     try:
-        found = _apply_chat_template(PROBE, tokenizer, False, "").rpartition(PROBE[-1].content)
+        _, answer, after = _apply_chat_template(PROBE, tokenizer, False, "").rpartition(PROBE[-1].content)
     except RowError:
         return Ending("", "", None)
-    written = found[2] if found[1] else ""
+    written = after if answer else ""
     marks = {mark: token for mark, token in tokenizer.get_added_vocab().items() if mark.strip() and mark in written}
     if not marks:
         text = written.rstrip()
@@ -242,9 +242,9 @@ def _ending(tokenizer: PreTrainedTokenizerBase, _template: str) -> Ending:
     return Ending(written[:stop], written[stop:], marks[first])
 
 
-def _shared(one: str, other: str) -> int:
+def _shared(text: str, other: str) -> int:
     """How many characters two texts have in common at their beginning."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(text, other, strict=False)))
 
 
 def _refused(wrong: str, option: str) -> RowError:

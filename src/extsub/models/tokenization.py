@@ -39,9 +39,12 @@ def encode_texts(
     )
     return [
         _ended(
-            one, row, _first_token(encoding, len(one.prompt), len(one.prompt + one.answer + (one.end or ""))), tokenizer
+            text,
+            row,
+            _first_token(encoding, len(text.prompt), len(text.prompt + text.answer + (text.end or ""))),
+            tokenizer,
         )
-        for one, row, encoding in zip(texts, batch["input_ids"], batch.encodings, strict=True)
+        for text, row, encoding in zip(texts, batch["input_ids"], batch.encodings, strict=True)
     ]
 
 

@@ -39,7 +39,7 @@ class Rounding:
 
     @classmethod
     def of(cls, module: nn.Module, dtype: torch.dtype, ask: Callable[[], Tensor], expected: Tensor) -> Rounding:
-        """Of a model that computes in ``dtype``: how far what ``ask`` gives moves when everything is rounded anew.
+        """How far what ``ask`` gives moves when a model that computes in ``dtype`` rounds everything anew.
 
         Args:
             expected: what it gives otherwise, logits (places, vocabulary).
@@ -49,26 +49,26 @@ class Rounding:
         is_steady = not is_exact or distances(ask(), expected).max().item() <= least
         with rounded_anew(module):
             noise = distances(ask(), expected)
-        worst, typical = (max(SLACK * one.item(), least) for one in (noise.max(), noise.median()))
+        worst, typical = (max(SLACK * difference.item(), least) for difference in (noise.max(), noise.median()))
         return cls(worst, typical, is_exact, is_steady)
 
-    def explains(self, found: Tensor, expected: Tensor, everywhere: bool = False) -> bool:
+    def explains(self, logits: Tensor, expected: Tensor, everywhere: bool = False) -> bool:
         """Whether logits (places, vocabulary) are the expected ones, rounded.
 
         Args:
             everywhere: look at the worst place, whatever the dtype: for what is computed in the same way.
         """
-        each = distances(found, expected)
+        by_place = distances(logits, expected)
         if self.is_exact or everywhere:
-            return each.max().item() <= self.worst
-        return each.median().item() <= self.typical
+            return by_place.max().item() <= self.worst
+        return by_place.median().item() <= self.typical
 
 
-def distances(found: Tensor, expected: Tensor) -> Tensor:
+def distances(logits: Tensor, expected: Tensor) -> Tensor:
     """(places,): how far logits (places, vocabulary) lie from others, as the root mean square over tokens. What all
     tokens have in common does not count."""
     usable = expected.abs() < SANE
-    difference = torch.where(usable, found.float() - expected.float(), 0)
+    difference = torch.where(usable, logits.float() - expected.float(), 0)
     tokens = usable.sum(1, keepdim=True).clamp(min=1)
     difference = torch.where(usable, difference - difference.sum(1, keepdim=True) / tokens, 0)
     return (difference.square().sum(1) / tokens[:, 0]).sqrt()
@@ -87,7 +87,7 @@ def rounded_anew(module: nn.Module) -> Generator[None]:
         noise = torch.rand(output.shape, generator=generators[output.device], device=output.device) * 2 - 1
         return (output.float() * (1 + noise * torch.finfo(output.dtype).eps)).to(output.dtype)
 
-    leaves = [one for one in module.modules() if next(one.children(), None) is None]
+    leaves = [layer for layer in module.modules() if next(layer.children(), None) is None]
     hooks = [leaf.register_forward_hook(shake) for leaf in leaves]
     try:
         yield

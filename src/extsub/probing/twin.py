@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 VOCABULARY = 320
-WINDOW = 12
 """The vocabulary of a twin, in tokens."""
+WINDOW = 12
 WIDTH, HEADS, HEAD = 32, 4, 8
 DEPTHS = (8, 16, 48)
 """Numbers of layers to try: the first that has all kinds of layers."""
@@ -105,7 +105,7 @@ def _made(architecture: type[PreTrainedModel], config: PreTrainedConfig) -> PreT
     """With weights that make much of everything: as models begin, hardly any token depends on the others."""
     with torch.device("meta"):
         sketch = architecture(config)
-    if sum(one.numel() for one in sketch.parameters()) > MOST:
+    if sum(weight.numel() for weight in sketch.parameters()) > MOST:
         return None
     model = architecture(config)
     for weight in model.parameters():
@@ -118,7 +118,7 @@ def _made(architecture: type[PreTrainedModel], config: PreTrainedConfig) -> PreT
 
 def _layer_kinds(model: nn.Module) -> set[type]:
     """The classes of its modules that are the architecture's own, and no adapter's."""
-    return {type(one) for one in model.modules() if type(one).__module__.startswith("transformers.")}
+    return {type(module) for module in model.modules() if type(module).__module__.startswith("transformers.")}
 
 
 def tokens_for(model: PreTrainedModel, count: int) -> list[int]:
@@ -130,12 +130,12 @@ def tokens_for(model: PreTrainedModel, count: int) -> list[int]:
 def windows_of(config: PreTrainedConfig) -> list[int]:
     """After how many tokens attention may become another."""
     values = config.get_text_config().to_dict()
-    found = [values.get(name) for name in WINDOWS]
+    windows = [values.get(name) for name in WINDOWS]
     rope = values.get("rope_parameters") or {}
     if "longrope" in str(rope):
-        found += [one.get("original_max_position_embeddings") for one in (values, rope)]
-    found += (values.get("compress_rates") or {}).values()
-    return [one for one in found if isinstance(one, int) and one > 0]
+        windows += [section.get("original_max_position_embeddings") for section in (values, rope)]
+    windows += (values.get("compress_rates") or {}).values()
+    return [window for window in windows if isinstance(window, int) and window > 0]
 
 
 def shrunk(config: PreTrainedConfig, depth: int, windows: bool = True) -> PreTrainedConfig:
@@ -154,12 +154,12 @@ def _shrunk(values: dict[str, Any], depth: int, windows: bool) -> dict[str, Any]
     result: dict[str, Any] = {}
     for name, value in values.items():
         if name == "per_layer_config" and value:
-            value = {place: one for place, one in value.items() if int(place) < depth}
+            value = {place: config for place, config in value.items() if int(place) < depth}
         if isinstance(value, (list, tuple, str)) and len(value) == layers > depth:
             value = value[:depth]
         if isinstance(value, dict) and not name.endswith(("2label", "2id")):
             result[name] = _shrunk(value, depth, windows)
-        elif isinstance(value, list) and value and all(type(one) is int for one in value):
+        elif isinstance(value, list) and value and all(type(item) is int for item in value):
             result[name] = _shrunk_list(name, value, depth)
         elif name in ("short_factor", "long_factor"):
             result[name] = value[: HEAD // 2]
@@ -176,15 +176,15 @@ def _shrunk(values: dict[str, Any], depth: int, windows: bool) -> dict[str, Any]
 
 def _shrunk_list(name: str, value: list[int], depth: int) -> list[int]:
     if small := SMALL.get(name.removesuffix("_per_layer")):
-        return [min(one, small) for one in value]
-    return [one for one in value if one < depth] if "layer" in name or "idx" in name else value
+        return [min(size, small) for size in value]
+    return [layer for layer in value if layer < depth] if "layer" in name or "idx" in name else value
 
 
 def _shrunk_number(name: str, value: int, depth: int, windows: bool, values: dict[str, Any]) -> int:
     if name in LAYERS:
         return min(value, depth)
     if name in KEY_HEADS:
-        every = next((values[one] for one in ("num_attention_heads", "n_head") if one in values), None)
+        every = next((values[field] for field in ("num_attention_heads", "n_head") if field in values), None)
         return 1 if value == 1 else HEADS if value == every else HEADS // 2
     if name == "attention_hidden_size" and values.get("hidden_size"):
         return value * WIDTH // values["hidden_size"]

@@ -41,13 +41,13 @@ class WrittenFolder:
 
     @property
     def left_out(self) -> list[str]:
-        """What else lies there and stays there."""
+        """What lies in the folder and does not go up."""
         ours = {CARD, *(name.partition("/")[0] for name in self.files)}
         return sorted(child.name + "/" * child.is_dir() for child in self.path.iterdir() if child.name not in ours)
 
 
 def check_files(folder: Path, names: Iterable[str]) -> None:
-    """Whether all of them are files of the folder's own.
+    """Check that all of these are files of the folder's own.
 
     Raises:
         ExtSubError: one is missing, a link, or something else.
@@ -63,10 +63,10 @@ def places_in(contents: Mapping[str, Any]) -> list[str]:
     Args:
         contents: JSON values by the names of their files.
     """
-    found = {name: next(filter(PLACE.fullmatch, _texts(content)), None) for name, content in contents.items()}
+    places = {name: next(filter(PLACE.fullmatch, _texts(content)), None) for name, content in contents.items()}
     return [
         f"{name} names {brief(place)}, a place on this machine, and goes up as it is"
-        for name, place in found.items()
+        for name, place in places.items()
         if place
     ]
 

@@ -52,7 +52,7 @@ def scores_for(folder: str | PathLike[str], adapter: Mapping[str, Any], record: 
             return _scores_in_results(path, results, adapter)
     except ExtSubError as error:
         raise ExtSubError(f"--scores {folder}: {error}") from error
-    inside = [found.parent.name for found in sorted(path.glob(f"*/{RESULTS}"))]
+    inside = [file.parent.name for file in sorted(path.glob(f"*/{RESULTS}"))]
     hint = f"; there are some in {brief(', '.join(inside))}: give one of these folders" if inside else ""
     raise ExtSubError(f"--scores {folder}: neither {RESULT} nor {RESULTS} is there{hint}")
 
@@ -149,8 +149,8 @@ def _scores_in_results(folder: Path, results: Results, adapter: Mapping[str, Any
         name = theirs.get("name") or model.get("base")
         raise ExtSubError(f"{RESULTS} is of {brief(name)}, which by its hashes is not this adapter")
     tasks = [
-        _task(task, runs[task], _scores(task, found, lambda name, found=found: {OURS: found[name.score]}))
-        for task, found in results["tasks"].items()
+        _task(task, runs[task], _scores(task, figures, lambda name, figures=figures: {OURS: figures[name.score]}))
+        for task, figures in results["tasks"].items()
     ]
     prompts = {run["identity"].get("prompt") for run in runs.values()}
     return {
@@ -176,8 +176,8 @@ def _scores(
         measure = TASKS[task].measure(name)
         if measure.better is None:
             continue
-        found = figures_of(ScoreName(task, name, measure))
-        figures = {who: figure for who, figure in found.items() if figure and _is_finite(figure)}
+        measured = figures_of(ScoreName(task, name, measure))
+        figures = {who: figure for who, figure in measured.items() if figure and _is_finite(figure)}
         if OURS in figures:
             scores.append({"score": name, "better": measure.better, "figures": figures})
     return scores

@@ -27,7 +27,7 @@ MAY_DIFFER = {"output", "micro_batch_size", "gradient_checkpointing", "checkpoin
 
 
 def last_checkpoint(output: Path) -> Path | None:
-    """The newest one that was written to its end."""
+    """The newest checkpoint that was written to its end; None where there is none."""
     complete = [path for path in (output / FOLDER).glob("checkpoint-*") if step(path) is not None]
     return max(complete, key=lambda path: step(path) or 0, default=None)
 
@@ -43,7 +43,7 @@ def step(checkpoint: Path) -> int | None:
 
 
 def mark_complete(checkpoint: Path) -> None:
-    """Say that a run can be continued from it."""
+    """Say that a run can be continued from this checkpoint."""
     (checkpoint / COMPLETE).touch()
 
 

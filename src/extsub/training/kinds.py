@@ -23,7 +23,7 @@ INSTEAD = "train lora instead"
 
 
 def peft_config(settings: TrainingSettings) -> PeftConfig:
-    """What PEFT needs to know; a new one each time, since PEFT fills in what was left open."""
+    """PEFT's configuration of an adapter to train; a new one each time, since PEFT fills in what was left open."""
     import peft
 
     common: dict[str, Any] = {"task_type": peft.TaskType.CAUSAL_LM, "inference_mode": False}
@@ -187,6 +187,6 @@ def _check_step(settings: TrainingSettings, model: PeftModel, config: Pretrained
 
 
 def parameters(model: PeftModel) -> tuple[int, int]:
-    """(trainable, of the base)."""
+    """How many parameters a model has: (trainable, of the base)."""
     trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     return trainable, sum(weight.numel() for weight in model.get_base_model().parameters() if not weight.requires_grad)

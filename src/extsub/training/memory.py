@@ -60,7 +60,7 @@ def _adapted(plan: Plan) -> float:
 
 
 def to_save_memory(plan: Plan) -> str:
-    """What somebody with too little can try."""
+    """What somebody with too little memory can try."""
     settings, ways = plan.settings, []
     if plan.micro_batch > 1:
         ways.append(f"--micro-batch-size {plan.micro_batch // 2}")
@@ -73,7 +73,7 @@ def to_save_memory(plan: Plan) -> str:
 
 
 def check_memory(plan: Plan) -> None:
-    """Where no GPU is: whether the memory that is free may do, swap included.
+    """Check, where there is no GPU, whether the memory that is free may do, swap included.
 
     Raises:
         ExtSubError: less is free than a run takes even where the estimate is too high (``TOO_HIGH``).

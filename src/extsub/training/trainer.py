@@ -114,7 +114,7 @@ class Trainer(transformers.Trainer):
         return {name: weight for name, weight in self.model.named_parameters() if weight.requires_grad}
 
     def check_held(self) -> None:
-        """Before anything is saved.
+        """Check, before anything is saved, that the folder of checkpoints is still this run's.
 
         Raises:
             ExtSubError: somebody has removed the folder while this run trained.
