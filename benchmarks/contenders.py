@@ -75,7 +75,7 @@ def floor(pair: Pair) -> tuple[dict[str, float], int]:
 def extsub(pair: Pair) -> tuple[dict[str, float], int]:
     """One `save_adapter` as users call it, and the same without verification and SHA-256 of the inputs."""
     from extsub import combine, load_adapter, save_adapter
-    from extsub.combination.combine import Combination
+    from extsub.combination.combination import Combination
 
     spent: list[float] = []
     for method in ("verify", "figures"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 
 
 class ExtSubError(Exception):
@@ -63,3 +63,13 @@ def kept_when_interrupted(kept: Callable[[], str]) -> Generator[None]:
 def counted(number: int, noun: str) -> str:
     """A number and what it counts: ``1 row``, ``2,000 rows``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def check_choice(name: str, value: str, choices: Collection[str]) -> None:
+    """Refuse what is not among the choices.
+
+    Raises:
+        ExtSubError: it is not; the message names them all.
+    """
+    if value not in choices:
+        raise ExtSubError(f"{name} must be one of {', '.join(choices)}, found {value!r}")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from extsub.chat.conversation import Conversation
-from extsub.combination.combine import operation_of
+from extsub.combination.operations import operation_of
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
 from extsub.models.position import STARTS

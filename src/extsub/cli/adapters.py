@@ -77,7 +77,8 @@ def combine(
     """
     from extsub.adapters.load import load_adapter
     from extsub.adapters.save import save_adapter, save_strengths
-    from extsub.combination.combine import combine, load_operations
+    from extsub.combination.combine import combine
+    from extsub.combination.operations import load_operations
     from extsub.combination.profile import read_profile
     from extsub.console import progress, summaries
 

@@ -15,7 +15,7 @@ from extsub.adapters.load import opened
 from extsub.adapters.stated import is_deficiency
 from extsub.adapters.writing import PartProgress
 from extsub.arrays import DTYPES
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, check_choice
 from extsub.escaping import brief
 from extsub.export.architectures import Base
 from extsub.export.base_config import read_base
@@ -79,8 +79,7 @@ def export_gguf(
     require("gguf", "gguf")
     path = located(str(output))
     _check_output(path, overwrite)
-    if dtype not in TYPES:
-        raise ExtSubError(f"dtype must be one of {', '.join(TYPES)}, found {dtype!r}")
+    check_choice("dtype", dtype, TYPES)
     adapter = opened(adapter)
     _refuse(adapter)
     of = read_base(adapter, None if base is None else str(base))

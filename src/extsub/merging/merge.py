@@ -17,7 +17,7 @@ from extsub.adapters.source import find_adapter
 from extsub.adapters.stated import CARD, FORMAT, PROVENANCE, stated_in, template_in
 from extsub.adapters.writing import NAMES
 from extsub.arrays import DTYPES as BY_NAME
-from extsub.errors import ExtSubError
+from extsub.errors import ExtSubError, check_choice
 from extsub.escaping import brief, to_json
 from extsub.files.disk import check_room
 from extsub.files.reading import located
@@ -95,8 +95,7 @@ def merge(
         ExtSubError: base and adapter do not belong together, the base is quantised or no safetensors, the adapter is of
             a kind that is not merged, a number does not fit the dtype, or the output cannot be written.
     """
-    if dtype not in get_args(Dtype):
-        raise ExtSubError(f"dtype must be one of {', '.join(get_args(Dtype))}, found {dtype!r}")
+    check_choice("dtype", dtype, get_args(Dtype))
     largest = parse_size(max_shard_size)
     adapter, source = _mergeable(adapter)
     place = located(str(base))

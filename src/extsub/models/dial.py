@@ -20,7 +20,9 @@ from extsub.adapters.adapter import Adapter, Layout
 from extsub.adapters.save import save_adapter
 from extsub.algebra import Delta, Operation, Weight, spread_alpha
 from extsub.arrays import Array
-from extsub.combination.combine import Combination, combine, operation_of
+from extsub.combination.combination import Combination
+from extsub.combination.combine import combine
+from extsub.combination.operations import operation_of
 from extsub.combination.profile import Profile
 from extsub.errors import ExtSubError
 from extsub.models.adapter_handle import find

@@ -10,7 +10,7 @@ from types import NoneType
 from typing import Any
 
 from extsub.algebra import OPERATIONS
-from extsub.combination.combine import load_operations
+from extsub.combination.operations import load_operations
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
 from extsub.evaluation.metrics import Difference, Figure

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from extsub.adapters.adapter import Adapter, Module
 from extsub.algebra import OPERATIONS, Delta
-from extsub.combination.combine import load_operations
+from extsub.combination.operations import load_operations
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
 from extsub.models.position import STARTS, Position

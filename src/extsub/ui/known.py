@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from extsub.combination.combine import LARGEST_ALPHA
+from extsub.combination.combination import LARGEST_ALPHA
 from extsub.models.position import Position
 from extsub.report.reading import Sweep
 from extsub.report.wording import alone, at

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from extsub.combination.combine import LARGEST_ALPHA
+from extsub.combination.combination import LARGEST_ALPHA
 from extsub.report.reading import Sweep
 
 MARGIN = 0.25
