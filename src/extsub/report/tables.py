@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -91,14 +91,19 @@ def beside(sweep: Sweep) -> Table:
         if label is None:
             table.rows.append(TableRow((*head, *[Cell("not in the grid")], *[Cell("")] * (len(names) + 3)), "missing"))
             continue
-        against = None if label == "expert" else sweep.change("expert", label, sweep.target)
-        ours = None if label == result else sweep.change(label, result, sweep.target)
-        cells = (*(figure_cell(sweep.on_half(label, name)) for name in names),)
-        changes = (*change_cells(against, sweep.target), *change_cells(ours, sweep.target))
-        table.rows.append(
-            TableRow((*head, *cells, *changes), "chosen" if label == result else "model" * (strength is None))
-        )
+        kind = "chosen" if label == result else "model" * (strength is None)
+        table.rows.append(TableRow((*head, *cells_beside(sweep, label, names)), kind))
     return table
+
+
+def cells_beside(sweep: Sweep, label: str, names: Sequence[ScoreName]) -> Iterator[Cell]:
+    """A point's figures on the half of the items that did not choose; then, in the target, its difference from the
+    expert, and the result's from it, each with its verdict."""
+    against = None if label == "expert" else sweep.change("expert", label, sweep.target)
+    ours = None if label == sweep.result else sweep.change(label, sweep.result, sweep.target)
+    yield from (figure_cell(sweep.on_half(label, name)) for name in names)
+    yield from change_cells(against, sweep.target)
+    yield from change_cells(ours, sweep.target)
 
 
 def level(sweep: Sweep, pairs: list[Matched]) -> Iterator[Table]:
@@ -162,20 +167,21 @@ def chosen(sweep: Sweep) -> Table:
 
 
 def everything(sweep: Sweep) -> Table:
-    """Every position with every score that can be better or worse, and what one gets without a model."""
+    """Every point with every score that can be better or worse, and what one gets without a model."""
     names = list(_scores(sweep))
     table = Table(
         "All figures",
-        f"On all items, with 95 % intervals. {ARROWS} Marked: the strengths chosen.{_fewer(sweep, names)}",
+        f"On all items, with 95 % intervals. {ARROWS} Marked: the strengths chosen.{_fewer(sweep, names)}"
+        + (f" Below the operations: {', '.join(sweep.methods)}, for reference, with β under α." if sweep.methods else ""),
         ("model", "α", *map(arrowed, names)),
         1,
     )
     picked = {one["position"] for one in sweep.record["chosen"].values()}
     before = ""
-    for label, one in sweep.positions.items():
+    for label, one in sweep.points.items():
         cells = [figure_cell(sweep.figure(label, name)) for name in names]
-        kind = "chosen" if label in picked else "model" if one["alpha"] is None else ""
-        kind += " first" if one["operation"] != before and one["alpha"] is not None else ""
+        kind = "chosen" if label in picked else "model" if label in MODELS else ""
+        kind += " first" if one["operation"] not in (before, *MODELS) else ""
         before = one["operation"]
         table.rows.append(TableRow((Cell(before), alpha_cell(one["alpha"]), *cells), kind.strip()))
     table.rows.extend(_controls(sweep, names))
