@@ -91,7 +91,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def mixed(folder: Path, kind: str, method: str, soundness: Soundness | None = None) -> Generator[LanguageModel]:
+def mixed(folder: Path, kind: str, method: str) -> Generator[LanguageModel]:
     """The method on one dial, as a sweep asks it."""
     adapters = [load_adapter(folder / f"{kind}-{seed}" / kind) for seed in (1, 2)]
     settings = SweepSettings(tasks=("truthfulqa-mc",), output=folder / "swept", dtype="float32")
@@ -99,49 +99,45 @@ def mixed(folder: Path, kind: str, method: str, soundness: Soundness | None = No
     runner = Runner(base, {}, adapters, [], {}, settings, process_group(), silent)
     runner._ask_at(SweepPoint("expert"), [], lambda _: None)  # loads all
     with runner._at(SweepPoint(method, BETA)) as model:
-        yield replace(model, soundness=soundness or model.soundness)
+        yield model
     runner.put_away()
 
 
-CASES = [(kind, method) for kind in ("lora", "ia3", "prefix") for method in WEIGHTS]
+@pytest.fixture(scope="module", params=[f"{kind} {method}" for kind in ("lora", "ia3", "prefix") for method in WEIGHTS])
+def asked(request: pytest.FixtureRequest, folder: Path) -> Generator[tuple[LanguageModel, Apart]]:
+    """A mixture, and the models of which it is one"""
+    kind, method = request.param.split()
+    with contextlib.ExitStack() as stack, mixed(folder, kind, method) as model:
+        yield model, Apart(folder, kind, method, stack)
 
 
 @pytest.mark.parametrize("shared", [1.0, -1.0], ids=["shared", "unshared"])
-@pytest.mark.parametrize(("kind", "method"), CASES)
 def test_choices_score_what_a_plain_loop_over_three_models_gives(
-    folder: Path, kind: str, method: str, shared: float, monkeypatch: pytest.MonkeyPatch
+    asked: tuple[LanguageModel, Apart], shared: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_likelihood, "WORTH_SHARING", shared)
-    with contextlib.ExitStack() as stack, mixed(folder, kind, method) as model:
-        apart = Apart(folder, kind, method, stack)
-        for size in (1, 3, None):
-            found = {one.index: one.likelihoods for one in score(model, REQUESTS, batch_size=size)}
-            for index, request in REQUESTS.items():
-                for answer, likelihood in zip(request.continuations, found[index], strict=True):
-                    expected = apart.plainly(request.prompt, answer)
-                    assert likelihood.total == pytest.approx(expected, rel=1e-5, abs=1e-5), (index, answer)
+    model, apart = asked
+    for size in (1, None):
+        found = {one.index: one.likelihoods for one in score(model, REQUESTS, batch_size=size)}
+        for index, request in REQUESTS.items():
+            for answer, likelihood in zip(request.continuations, found[index], strict=True):
+                expected = apart.plainly(request.prompt, answer)
+                assert likelihood.total == pytest.approx(expected, rel=1e-5, abs=1e-5), (index, answer)
 
 
 CAREFUL = Soundness(*[Sound(sharing=False, scoring="one")] * 2)
 
 
-@pytest.mark.parametrize("soundness", [None, CAREFUL], ids=["cache", "no cache"])
-@pytest.mark.parametrize(("kind", "method"), CASES)
-def test_answers_are_those_of_a_plain_loop_over_three_models(
-    folder: Path, kind: str, method: str, soundness: Soundness | None
-) -> None:
-    with contextlib.ExitStack() as stack, mixed(folder, kind, method, soundness) as model:
-        apart = Apart(folder, kind, method, stack)
-        tokenizer = apart.first.tokenizer
-        said = {index: apart.greedy(tokenizer(text)["input_ids"]) for index, text in PROMPTS.items()}
-        expected = {index: tokenizer.decode(new, skip_special_tokens=True) for index, new in said.items()}
-        assert len(set(expected.values())) > 1
-        for size in (1, None):
-            answers = list(generate_answers(model, PROMPTS, max_new_tokens=NEW, batch_size=size))
-            assert {one.index: one.text for one in answers} == expected
-            assert {one.index: one.finished for one in answers} == {
-                index: len(new) < NEW for index, new in said.items()
-            }
+def test_answers_are_those_of_a_plain_loop_over_three_models(asked: tuple[LanguageModel, Apart]) -> None:
+    model, apart = asked
+    tokenizer = apart.first.tokenizer
+    said = {index: apart.greedy(tokenizer(text)["input_ids"]) for index, text in PROMPTS.items()}
+    expected = {index: (tokenizer.decode(new, skip_special_tokens=True), len(new) < NEW) for index, new in said.items()}
+    assert len(set(expected.values())) > 1
+    without_cache = replace(model, soundness=CAREFUL)
+    for way, size in ((model, 1), (model, None), (without_cache, None)):
+        answers = list(generate_answers(way, PROMPTS, max_new_tokens=NEW, batch_size=size))
+        assert {one.index: (one.text, one.finished) for one in answers} == expected
 
 
 def test_a_mixture_ends_and_is_not_the_expert(folder: Path) -> None:
@@ -163,7 +159,7 @@ def test_the_combination_by_hand() -> None:
     assert combined([expert, anti_expert], [3.0, -2.0]).tolist() == [[0.0, -3.0, 6.0]]
     assert combined([base, expert, anti_expert], [1.0, 2.0, -2.0]).tolist() == [[1.0, -3.0, 5.0]]
     assert combined([expert.bfloat16()], [1.0]).dtype == torch.float32
-    # e^-2 = 0.135 and e^-1 = 0.37 of the likeliest: at 0.2 the first token is cut, though it is likelier than the second
+    # e^-2 = 0.135 and e^-1 = 0.37 of the likeliest: at 0.2 the first token is cut, likelier than the second as it is
     mixture = Mixture((), (3.0, -2.0), plausible=0.2)
     assert mixture.next_logits([expert, anti_expert]).tolist() == [[-math.inf, -3.0, 6.0]]
     assert replace(mixture, plausible=0.1).next_logits([expert, anti_expert]).tolist() == [[0.0, -3.0, 6.0]]

@@ -90,8 +90,8 @@ class Task:
     """Whether it asks the module of the model itself, not through ``choose`` or ``answer``: a sweep's references, which
     are several models at once or are told something first, cannot be asked so."""
     system: str = ""
-    """What tells a model to leave out the deficiency that it shows, for the sweep's reference ``prompt``; empty where it
-    shows none."""
+    """A message that tells a model to leave out the deficiency that the task shows, for the reference ``prompt`` of a
+    sweep; empty where it shows none."""
     has_long_items: bool = False
     """Whether a single item can be enough to choose by, as the windows of one long text are."""
 

@@ -148,17 +148,13 @@ def _score_alike(model: LanguageModel, encoded: Sequence[EncodedRequest], batch_
     def work(items: list[EncodedRequest], _: int) -> list[Scored]:
         with torch.inference_mode():
             prompts = [item.rows[0].tokens[common : item.shared] for item in items]
-            contexts = list(
-                each(model, lambda there, before: read(there, before, [0] * len(items), prompts), starts())
-            )
+            contexts = list(each(model, lambda there, before: read(there, before, [0] * len(items), prompts), starts()))
             ends = [_End(number, row, item.shared) for number, item in enumerate(items) for row in item.rows]
             order = sorted(range(len(ends)), key=lambda place: -len(ends[place].tokens))
             found: dict[int, Likelihood] = {}
             for places in batches.split(order, lambda place: _size(model, [ends[place].row])):
                 part = [ends[place] for place in places]
-                logits = logits_of(
-                    model, lambda there, context, part=part: _continue(there, context, part), contexts
-                )
+                logits = logits_of(model, lambda there, context, part=part: _continue(there, context, part), contexts)
                 likelihoods = _likelihoods(logits, [end.row for end in part])
                 found.update(zip(places, likelihoods, strict=True))
             return _scored(items, found)

@@ -1,4 +1,4 @@
-"""Several models asked as one: positions of one loaded model, whose logits, weighted and added up, are one distribution.
+"""Several models asked as one: positions of one loaded model, whose logits, weighted and added up, are a distribution.
 
 The positions take turns, so every token costs a forward pass at each of them. This is the one place that combines
 their logits: text is scored with them as with any model's (`log_likelihood`), answers are made in `mixed_answers`.
@@ -28,8 +28,9 @@ class Mixture:
     weights: tuple[float, ...]
     """What the logits at each position are multiplied by."""
     plausible: float = 0.0
-    """An answer holds only tokens whose probability at the first position is at least this part of that of its likeliest
-    token: the cut of contrastive decoding (Li et al., arXiv 2210.15097). Scoring has no cut."""
+    """An answer holds only tokens whose probability at the first position is at least this part of the likeliest
+    token's there: the plausibility constraint of contrastive decoding (Li et al., arXiv 2210.15097). Scoring has
+    none."""
 
     def next_logits(self, logits: Sequence[Tensor]) -> Tensor:
         """What the next token of an answer is chosen by: (rows, vocabulary) of (rows, vocabulary) at each position."""

@@ -54,9 +54,7 @@ class Answer(NamedTuple):
     """Whether the prompt, too long, lost its beginning."""
 
 
-def request(
-    question: Question, prompt: Prompt, tokenizer: PreTrainedTokenizerBase | None, system: str = ""
-) -> Request:
+def request(question: Question, prompt: Prompt, tokenizer: PreTrainedTokenizerBase | None, system: str = "") -> Request:
     """A question as the model reads it, the same as in training.
 
     Args:
@@ -88,14 +86,15 @@ def choose(
     """
     from extsub.inference.log_likelihood import score
 
-    requests = {index: request(question, prompt, model.tokenizer, model.system) for index, question in questions.items()}
+    tokenizer = model.tokenizer
+    requests = {index: request(question, prompt, tokenizer, model.system) for index, question in questions.items()}
     for scored in score(
         model,
         requests,
         end_token=end_token,
         special_tokens=prompt != "chat",
         batch_size=batch_size,
-        mark=ending(prompt, model.tokenizer).text,
+        mark=ending(prompt, tokenizer).text,
     ):
         yield scored.index, Choice(requests[scored.index].prompt, scored)
 

@@ -95,7 +95,7 @@ class Dial:
             layer.write([expert, *anti_experts, *rest])
 
     def keep(self) -> Callable[[], None]:
-        """Remember the present position: what is returned turns back to it, by copying alone, in a quarter of a turn."""
+        """Remember the present position: what is returned turns back to it by copying, in a quarter of the time."""
         kept = [(target, target.clone()) for layer in self._layers for target in layer.targets.values()]
 
         def turn_back() -> None:

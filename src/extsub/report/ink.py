@@ -14,8 +14,8 @@ SHAPES = {
     "prompt": "M-5.5,-4.8H5.5V2.6H0.5L-3.2,6V2.6H-5.5Z",
     "random": "M-5,-3.4L-3.4,-5L0,-1.6L3.4,-5L5,-3.4L1.6,0L5,3.4L3.4,5L0,1.6L-3.4,5L-5,3.4L-1.6,0Z",
 }
-"""A shape for each operation and method of reference, so that nobody needs the colours, which are Okabe and Ito's; those
-of the methods, which are hollow, are Paul Tol's."""
+"""A shape for each operation, so that nobody needs the colours, which are Okabe and Ito's; and for each method of
+reference, whose marks are hollow, in colours of Paul Tol's."""
 OWN = "M-5,-4.5H5L2,0L5,4.5H-5L-2,0Z"
 """The shape of an operation of the user's own."""
 STAR = "M0,-7L1.9,-2.2L7,-2.2L2.9,0.9L4.4,6L0,2.9L-4.4,6L-2.9,0.9L-7,-2.2L-1.9,-2.2Z"

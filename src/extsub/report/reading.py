@@ -207,7 +207,9 @@ def read_sweep(folder: Path) -> Sweep:
     """
     path = folder / RESULT
     try:
-        record = {**dict.fromkeys(REFERENCES, {}), **read_json(path, SHAPE, format=FORMAT)}
+        record: dict[str, Any] = read_json(path, SHAPE, format=FORMAT)
+        for name in REFERENCES:
+            record.setdefault(name, {})
         if not fits(record, REFERENCES):
             raise ValueError("other references than expected")
         _check_names(record)

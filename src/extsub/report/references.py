@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from extsub.report.reading import Sweep
-from extsub.report.tables import ARROWS, Cell, Table, TableRow, alpha_cell, cells_beside
-from extsub.report.wording import OVER_PLAIN, arrowed
+from extsub.report.tables import ARROWS, Cell, Table, TableRow, alpha_cell, cells_beside, head_beside
+from extsub.report.wording import OVER_PLAIN
 from extsub.sweeping.references import METHODS
 
 
@@ -16,14 +16,14 @@ def references(sweep: Sweep) -> list[Table]:
     names = [name for name in (sweep.target, sweep.plain, sweep.ability) if name]
     system = sweep.record["settings"].get("system")
     told = f" The message: “{system}”" if "prompt" in sweep.methods and system else ""
+    formulas = "; ".join(f"{name} is {METHODS[name].formula}" for name in sweep.methods)
     table = Table(
         "Without touching weights",
-        "For reference, and not to be combined: no adapter holds what these do. "
-        f"{'; '.join(f'{name} is {METHODS[name].formula}' for name in sweep.methods)}; β stands where α does. Each token "
-        f"of an answer costs so many forward passes; {main} costs one, as the expert does. On the half of the items that "
-        "did not choose the strength; “same rule” marks the β that the rule for α takes on the other half. In brackets: "
+        f"For reference, and not to be combined, since no adapter holds what these do: {formulas}. β stands under α. "
+        f"Passes: forward passes for each token; {main} takes one, as the expert does. On the half of the items that "
+        "did not choose the strength; “same rule” marks the β that the rule for α takes on the other. In brackets: "
         f"95 % intervals. {ARROWS}{f' _plain: {OVER_PLAIN}.' if sweep.plain else ''}{told}",
-        ("model", "α", *map(arrowed, names), "against the expert", "verdict", f"{main} against it", "verdict", "passes"),
+        (*head_beside(sweep, names), "passes"),
         1,
     )
     taken = {one["position"] for one in sweep.record["compared"].values()}

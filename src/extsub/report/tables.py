@@ -79,7 +79,7 @@ def beside(sweep: Sweep) -> Table:
         f"Beside {main}",
         "On the half of the items that did not choose the strength. In brackets: 95 % intervals; each p is for its own "
         f"line. {ARROWS}{note}",
-        ("model", "α", *map(arrowed, names), "against the expert", "verdict", f"{main} against it", "verdict"),
+        head_beside(sweep, names),
         1,
     )
     alpha = sweep.alpha(result) or 0.0
@@ -94,6 +94,11 @@ def beside(sweep: Sweep) -> Table:
         kind = "chosen" if label == result else "model" * (strength is None)
         table.rows.append(TableRow((*head, *cells_beside(sweep, label, names)), kind))
     return table
+
+
+def head_beside(sweep: Sweep, names: Sequence[ScoreName]) -> tuple[str, ...]:
+    """Over a point with its strength and its ``cells_beside``."""
+    return "model", "α", *map(arrowed, names), "against the expert", "verdict", f"{sweep.main} against it", "verdict"
 
 
 def cells_beside(sweep: Sweep, label: str, names: Sequence[ScoreName]) -> Iterator[Cell]:
@@ -171,8 +176,8 @@ def everything(sweep: Sweep) -> Table:
     names = list(_scores(sweep))
     table = Table(
         "All figures",
-        f"On all items, with 95 % intervals. {ARROWS} Marked: the strengths chosen.{_fewer(sweep, names)}"
-        + (f" Below the operations: {', '.join(sweep.methods)}, for reference, with β under α." if sweep.methods else ""),
+        f"On all items, with 95 % intervals. {ARROWS} Marked: the strengths chosen."
+        f"{_fewer(sweep, names)}{_last(sweep)}",
         ("model", "α", *map(arrowed, names)),
         1,
     )
@@ -201,6 +206,11 @@ def _fewer(sweep: Sweep, names: list[ScoreName]) -> str:
     found = [(name, sweep.figure("expert", name)) for name in names if name.score.endswith("_plain")]
     counts = ", ".join(f"{one['n']} for {score(name)}" for name, one in found if one)
     return f" _plain: {OVER_PLAIN}, n = {counts}." if counts else ""
+
+
+def _last(sweep: Sweep) -> str:
+    """Where the methods of reference stand."""
+    return f" Last: {', '.join(sweep.methods)}, for reference, with β under α." if sweep.methods else ""
 
 
 def _controls(sweep: Sweep, names: list[ScoreName]) -> Iterator[TableRow]:

@@ -3,12 +3,12 @@
 No adapter holds what they do, so none of their strengths is ever combined. With z the logits at the sweep's points
 ``base``, ``expert`` and ``anti-expert`` (several anti-experts added up), and β the strength:
 
-- ``icd``, induce, then contrast (Zhang et al., NAACL Findings 2025, arXiv 2312.15710): z_e + β (z_e − z_a), the expert's
-  part of whose weights is 1 + β. β = 1 is the authors' code at its weight of 2. Their answers hold only tokens at least a
-  tenth as probable to the expert as its likeliest one (``relative_top`` 0.1), and so do these. Their script for TruthfulQA
-  adds up log p_e − log p_a as it is, no distribution; here choices are scored by the log-softmax, as all are.
-- ``dexperts`` (Liu et al., ACL 2021, arXiv 2105.03023): z_base + β (z_e − z_a). The authors sample, from tokens that the
-  base finds likely (top-p); here the likeliest token of all is taken.
+- ``icd``, induce, then contrast (Zhang et al., NAACL Findings 2025, arXiv 2312.15710): z_e + β (z_e − z_a). Answers
+  hold only tokens at least a tenth as probable to the expert as its likeliest one, as in the authors' code
+  (``relative_top=0.1``). Choices are scored by the log-softmax, as everything here; the authors' script for TruthfulQA
+  adds up log p_e − log p_a without making it a distribution again.
+- ``dexperts`` (Liu et al., ACL 2021, arXiv 2105.03023): z_base + β (z_e − z_a). The authors sample, of the tokens that
+  the base finds likely; here the likeliest of all tokens is taken.
 - ``prompt``: the expert, told by a system message to leave the deficiency out. It has no strength.
 """
 
@@ -36,7 +36,7 @@ class Method:
 
     formula: str
     weights: Callable[[float], Mapping[str, float]]
-    """From β to what the logits of each point are multiplied by; none where it is asked at one point, with a message."""
+    """From β to what the logits of each point are multiplied by; of no points where it is the expert with a message."""
     plausible: float = 0.0
     """As `Mixture.plausible`; the first of the weights' points decides."""
     passes: int = 1
@@ -78,7 +78,7 @@ def told(settings: SweepSettings, task: Task) -> SweepSettings:
         return settings
     if not task.system:
         raise ExtSubError(
-            f"--references prompt: {task.name} has no system message against what it measures: say it with --system TEXT"
+            f"--references prompt: {task.name} has no system message against what it shows: say it with --system TEXT"
         )
     return replace(settings, system=task.system)
 

@@ -138,7 +138,9 @@ class Runner:
         assert self._loaded is not None
         point.set_on(self._loaded[1], len(self.adapters) - 1)
 
-    def _position(self, point: SweepPoint, adapted: LanguageModel) -> Callable[[], AbstractContextManager[LanguageModel]]:
+    def _position(
+        self, point: SweepPoint, adapted: LanguageModel
+    ) -> Callable[[], AbstractContextManager[LanguageModel]]:
         """A point to come back to quickly, at every token of an answer say."""
         assert self._loaded is not None
         if point.operation == "base" and adapted.virtual_tokens:  # of zeros, these would still be attended to

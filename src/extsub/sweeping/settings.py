@@ -59,10 +59,10 @@ class SweepSettings(EvaluationSettings):
     budget: Annotated[str | None, GRID] = None
     """What a choice may cost: "perplexity <= 1.02 * expert", or "keeps 90% of perplexity": of the expert's gain."""
     references: Annotated[tuple[Literal["icd", "dexperts", "prompt"], ...], GRID, COMMAS] = ()
-    """What one would do without touching weights, asked beside the operations (docs/sweep.md): icd and dexperts with each
-    α of the grid as their β, prompt with a system message. None unless given: a token costs 2, 3 and 1 forward passes."""
+    """What one would do without touching weights, asked beside the operations (docs/sweep.md): icd and dexperts, with
+    each α of the grid as β, and prompt. None unless given, since a token costs 2, 3 and 1 forward passes."""
     system: Annotated[str | None, GRID] = None
-    """The system message of --references prompt; the first task's own against its deficiency unless given."""
+    """The system message of --references prompt; unless given, that of the task that strengths are chosen by."""
     choose: Annotated[Rule, GRID] = "one-se"
     """The smallest α within one standard error of the best score, or the best: one-se does not chase noise."""
     search: Annotated[int, GRID] = 0
@@ -98,9 +98,9 @@ def swept_tasks(settings: SweepSettings) -> list[Task]:
         if refused := [name for name in task.not_swept if name in settings.options]:
             raise ExtSubError(f"a sweep has no {option(refused[0])} for {task.name}: leave it out")
         if task.asks_module and settings.references:
+            method = settings.references[0]
             raise ExtSubError(
-                f"--references {settings.references[0]} cannot be asked {task.name}, which asks the model itself: leave "
-                "one of both out"
+                f"--references {method} cannot be asked {task.name}, which asks the model itself: leave one of both out"
             )
     if both := known_options(tasks).keys() & {one.name for one in fields(settings)}:
         raise ExtSubError(f"{option(min(both))} is a setting of the sweep and an option of a task: rename the option")
