@@ -16,6 +16,7 @@ from extsub.evaluation.task import scores_of
 from extsub.evaluation.tasks import TASKS
 from extsub.sweeping.budget import Budget, ScoreName, find_score
 from extsub.sweeping.grid import SweepPoint, sweep_points
+from extsub.sweeping.references import reference_points
 from extsub.sweeping.selection import Chooser
 from extsub.sweeping.settings import Rule, SweepSettings
 from extsub.sweeping.sweep import _table
@@ -31,12 +32,14 @@ def miniature(position: SweepPoint) -> tuple[float, float]:
     """Roughly the curves of a small model."""
     alpha = position.alpha or 0.0
     rise = {"ext-sub": 0.20, "contrast": 0.24, "subtract": 0.42, "amplify": 0.06, "random": 0.05, "negated": 0.7}
+    rise |= {"icd": 0.3, "dexperts": 0.55}
     cost = {"ext-sub": 0.02, "contrast": 0.025, "subtract": 0.55, "amplify": 0.05, "random": 0.03, "negated": 0.5}
+    cost |= {"icd": 0.2, "dexperts": 0.1}
     knee = {"subtract": 0.21, "negated": 0.28, "contrast": 0.08}
-    plain = {"base": (0.30, 3.85), "expert": (0.72, 3.22), "anti-expert": (0.1, 3.24)}
+    plain = {"base": (0.30, 3.85), "expert": (0.72, 3.22), "anti-expert": (0.1, 3.24), "prompt": (0.78, 3.25)}
     if position.alpha is None:
         return plain[position.operation]
-    start = plain["base" if position.operation == "negated" else "expert"]
+    start = plain["base" if position.operation in ("negated", "dexperts") else "expert"]
     bend = knee.get(position.operation, 0.07)
     return (
         start[0] + rise[position.operation] * alpha - bend * alpha**2,
@@ -54,14 +57,17 @@ def made_up(
     tasks: Sequence[str] = ("truthfulqa-mc", "perplexity", "toxicity"),
     said: str = "An answer",
     choose: Rule = "best",
+    references: Sequence[str] = (),
 ) -> dict[str, Any]:
     """A sweep in ``folder``; every item has its own difficulty, which is the same for all positions."""
     settings = SweepSettings(
         tasks=tuple(tasks), operations=tuple(operations), alphas=",".join(f"{one:g}" for one in alphas),
         budget=budget, output=folder, data=("owner/data",), score=f"{tasks[0]}.{SCORES[tasks[0]]}", choose=choose,
+        references=tuple(references), system="Tell the truth." if "prompt" in references else None,
     )  # fmt: skip
     turns, scores, found = sweep_points(settings.operations, tuple(alphas)), {}, {}
-    for place, turn in enumerate(turns):
+    beside = reference_points(references, alphas)
+    for place, turn in enumerate([*turns, *beside]):
         theirs = {task: _rows(task, model(turn), items, place, said) for task in tasks}
         for task, rows in theirs.items():
             path = folder / "positions" / turn.label
@@ -73,7 +79,8 @@ def made_up(
     target = find_score("score", str(settings.score), known)
     limit = Budget.parse(budget, known) if budget else None
     chooser = Chooser(scores[SweepPoint("expert")], scores[SweepPoint("base")], target, limit, 0, choose)
-    of = {name: {turn: one for turn, one in scores.items() if turn.operation == name} for name in operations}
+    names = (*operations, *references)
+    of = {name: {turn: one for turn, one in scores.items() if turn.operation == name} for name in names}
     chosen = [chooser.choose(name, of[name]) for name in operations]
     adapters = [{"name": name, "commit": None, "weights_sha256": name[0] * 64} for name in ("expert", "anti-expert")]
     record = {
@@ -85,6 +92,13 @@ def made_up(
         "positions": {turn.label: {**turn.to_dict(), "tasks": found[turn.label]} for turn in turns},
         "chosen": {one.operation: one.to_dict() for one in chosen},
     }
+    if references:
+        passes = {"icd": 2, "dexperts": 3, "prompt": 1}
+        record["references"] = {
+            turn.label: {**turn.to_dict(), "passes": passes[turn.operation], "tasks": found[turn.label]}
+            for turn in beside
+        }
+        record["compared"] = {name: chooser.choose(name, of[name]).to_dict() for name in references}
     write(folder, record)
     (folder / "sweep.csv").write_text(_table(record))
     return record

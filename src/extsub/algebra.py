@@ -216,8 +216,8 @@ amplify = Operation("amplify", "(1 + α)·e", lambda _e, _a, alpha: (alpha, 0.0)
 BUILT_IN = (ext_sub, subtract, add, contrast, amplify)
 OPERATIONS: dict[str, Operation] = {operation.name: operation for operation in BUILT_IN}
 """Every operation that is known by a name: those of extsub, and what `register_operation` adds."""
-RESERVED = ("base", "expert", "anti-expert", "negated", "random")
-"""Names that a sweep gives to models and controls."""
+RESERVED = ("base", "expert", "anti-expert", "negated", "random", "icd", "dexperts", "prompt")
+"""Names that a sweep gives to models, controls and methods of reference."""
 
 
 def register_operation(operation: Operation) -> None:

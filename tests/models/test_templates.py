@@ -119,7 +119,7 @@ def scored(
         return []
 
     monkeypatch.setattr("extsub.inference.log_likelihood.score_rows", remember)
-    model: Any = SimpleNamespace(tokenizer=tokenizer, longest=None, check_tokens=lambda *_: None)
+    model: Any = SimpleNamespace(tokenizer=tokenizer, system="", longest=None, check_tokens=lambda *_: None)
     settings = EvaluationSettings(prompt="chat")
     list(
         requests.choose(
@@ -314,7 +314,7 @@ def test_an_answer_ends_at_the_mark_be_it_one_token_or_several(monkeypatch: pyte
         yield Answer(0, "Blue." if marks else "Blue.<|im_end|>\n<|im_start|>user", finished=marks)
 
     monkeypatch.setattr("extsub.inference.generation.generate_answers", say)
-    model: Any = SimpleNamespace(tokenizer=tokenizer)
+    model: Any = SimpleNamespace(tokenizer=tokenizer, system="")
     ((prompt, answer),) = requests.answer(model, {0: (SKY,)}, "chat", None, 9)
     assert (answer.text, answer.finished) == ("Blue.", True)
     assert prompt == f"<|im_start|>user\n{SKY.content}<|im_end|>\n<|im_start|>assistant\n"

@@ -21,6 +21,7 @@ from extsub.evaluation.compare import (
 )
 from extsub.evaluation.store import RESULTS, Results
 from extsub.evaluation.tasks import TASKS
+from extsub.models.position import STARTS
 from extsub.printing import print_table, say
 from extsub.report.searched import search_sentence
 from extsub.report.wording import aim, capital
@@ -104,8 +105,9 @@ def print_sweep(record: Mapping[str, Any]) -> None:
         if TASKS[task].measure(score).better
     ]
     table, before = new_table(["operation", "α"], [score for _, score in columns]), None
-    for one in record["positions"].values():
-        if one["alpha"] is not None and one["operation"] != before:
+    references = record.get("references", {})
+    for one in (record["positions"] | references).values():
+        if one["operation"] not in (before, *STARTS):
             table.add_section()
         values = [one["tasks"][task].get(score) for task, score in columns]
         alpha = "" if one["alpha"] is None else f"{one['alpha']:g}"
@@ -116,11 +118,15 @@ def print_sweep(record: Mapping[str, Any]) -> None:
     table.add_section()
     table.add_row("n", "", *(f"{count:,}" for count in counts))
     print_table(table)
+    if references:
+        passes = {one["operation"]: one["passes"] for one in references.values()}
+        costs = ", ".join(f"{name} {number}" for name, number in passes.items())
+        say(f"for reference, with β under α, in no adapter: {costs} forward passes a token, all others 1")
     wanted = aim(record["settings"]["choose"], record["score"], record["budget"])
     say("", f"{capital(wanted)}, chosen on one half of the items, its figures on the other:")
     costs = ["budget's score"] if record["budget"] else []
     chosen = new_table(["operation", "chosen"], [record["score"], "against the expert", "p", *costs])
-    for one in record["chosen"].values():
+    for one in (record["chosen"] | record.get("compared", {})).values():
         if one["position"] is None:
             chosen.add_row(one["operation"], f"none; closest {one['closest']}")
             continue

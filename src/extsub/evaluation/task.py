@@ -86,6 +86,12 @@ class Task:
     """Whether it lets the model generate, though it ``needs`` likelihoods."""
     is_whole: bool = False
     """Whether it limits its items itself and cannot share them: each is a benchmark of its own."""
+    asks_module: bool = False
+    """Whether it asks the module of the model itself, not through ``choose`` or ``answer``: a sweep's references, which
+    are several models at once or are told something first, cannot be asked so."""
+    system: str = ""
+    """A message that tells a model to leave out the deficiency that the task shows, for the reference ``prompt`` of a
+    sweep; empty where it shows none."""
     has_long_items: bool = False
     """Whether a single item can be enough to choose by, as the windows of one long text are."""
 

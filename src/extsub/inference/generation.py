@@ -11,6 +11,7 @@ from torch import Tensor
 
 from extsub.errors import ExtSubError
 from extsub.inference.batching import Batches, Size, alike
+from extsub.inference.mixed_answers import continued_together
 from extsub.inference.requests import Answer
 from extsub.inference.soundness import Sound
 
@@ -86,11 +87,12 @@ def _answers(
     def work(items: list[EncodedPrompt], rows_at_once: int) -> list[Answer]:
         answers = []
         for start in range(0, len(items), rows_at_once):
-            answers += _generate(model, items[start : start + rows_at_once], max_new_tokens, end, sound.cache)
+            answers += _generate(model, items[start : start + rows_at_once], max_new_tokens, end, sound)
         return answers
 
     batches = Batches(work, lambda item: Size(1, len(item.tokens) + max_new_tokens), batch_size)
-    for group in alike(prompts, lambda prompt: len(prompt.tokens), sound.answering or "one"):
+    together = sound.scoring if model.mixture else sound.answering or "one"  # as a mixture reads
+    for group in alike(prompts, lambda prompt: len(prompt.tokens), together):
         yield from batches.run(group)
 
 
@@ -117,11 +119,16 @@ def encode_prompt(
 
 
 def _generate(
-    model: LanguageModel, prompts: list[EncodedPrompt], max_new_tokens: int, end: int | None, cache: bool
+    model: LanguageModel, prompts: list[EncodedPrompt], max_new_tokens: int, end: int | None, sound: Sound
 ) -> list[Answer]:
     ends = ends_of(model) | ({end} if end is not None else set())
     finite = Finite([prompt.index for prompt in prompts])
-    new = continued(model, [prompt.tokens for prompt in prompts], max_new_tokens, sorted(ends), finite, cache)
+    rows = [prompt.tokens for prompt in prompts]
+    if model.mixture:
+        cache = model.shares_contexts and sound.sharing
+        new = continued_together(model, rows, max_new_tokens, sorted(ends), finite, cache)
+    else:
+        new = continued(model, rows, max_new_tokens, sorted(ends), finite, sound.cache)
     answers = []
     for prompt, tokens in zip(prompts, new.tolist(), strict=True):
         stop = next((place for place, token in enumerate(tokens) if token in ends), None)

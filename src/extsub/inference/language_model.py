@@ -21,6 +21,7 @@ from extsub.models.base import ModelName, choose_dtype, load_config, load_model,
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+    from extsub.inference.mixture import Mixture
     from extsub.models.base import Dtype
 
 
@@ -36,6 +37,10 @@ class LanguageModel:
     """Virtual tokens that an adapter puts in front of everything."""
     soundness: Soundness = UNTRIED
     """How it may be asked."""
+    mixture: Mixture | None = None
+    """Where it answers at several positions at once: what it is mixed of."""
+    system: str = ""
+    """What it is told before every conversation, if anything."""
 
     @classmethod
     def adapted(cls, module: Any, tokenizer: PreTrainedTokenizerBase) -> LanguageModel:

@@ -20,6 +20,7 @@ from torch import Tensor
 from extsub.errors import ExtSubError
 from extsub.inference.batching import AUTO_TOKENS, Batches, Size, alike
 from extsub.inference.encoding import Continuation, EncodedRequest, Request, before_targets, common_length, encode, pad
+from extsub.inference.mixture import each, logits_of
 from extsub.inference.prefix_cache import Context, beginning, logits_after, read
 from extsub.inference.soundness import Batch
 from extsub.models.base import output_only_at
@@ -121,6 +122,10 @@ def _score_unshared(
 
 def answer_logits(model: LanguageModel, rows: Sequence[Continuation]) -> Tensor:
     """Logits before every scored token of the rows, one after the other: (tokens, vocabulary)."""
+    return logits_of(model, lambda there: _read_whole(there, rows))
+
+
+def _read_whole(model: LanguageModel, rows: Sequence[Continuation]) -> Tensor:
     ids, mask = pad([row.tokens[:-1] for row in rows], model)
     with torch.inference_mode(), output_only_at(model.base, before_targets(rows, [0] * len(rows), ids)):
         return model.module(input_ids=ids, attention_mask=mask.long(), use_cache=model.virtual_tokens > 0).logits
@@ -137,26 +142,31 @@ def _score_alike(model: LanguageModel, encoded: Sequence[EncodedRequest], batch_
     common = _common_beginning(encoded)
 
     @cache
-    def start() -> Context:
-        before = beginning(model)
-        return read(model, before, [0], [encoded[0].rows[0].tokens[:common]]) if common else before
+    def starts() -> list[Context]:
+        return list(each(model, lambda there: _read_beginning(there, encoded[0].rows[0].tokens[:common])))
 
     def work(items: list[EncodedRequest], _: int) -> list[Scored]:
         with torch.inference_mode():
-            context = read(
-                model, start(), [0] * len(items), [item.rows[0].tokens[common : item.shared] for item in items]
-            )
+            prompts = [item.rows[0].tokens[common : item.shared] for item in items]
+            contexts = list(each(model, lambda there, before: read(there, before, [0] * len(items), prompts), starts()))
             ends = [_End(number, row, item.shared) for number, item in enumerate(items) for row in item.rows]
             order = sorted(range(len(ends)), key=lambda place: -len(ends[place].tokens))
             found: dict[int, Likelihood] = {}
             for places in batches.split(order, lambda place: _size(model, [ends[place].row])):
                 part = [ends[place] for place in places]
-                likelihoods = _likelihoods(_continue(model, context, part), [end.row for end in part])
+                logits = logits_of(model, lambda there, context, part=part: _continue(there, context, part), contexts)
+                likelihoods = _likelihoods(logits, [end.row for end in part])
                 found.update(zip(places, likelihoods, strict=True))
             return _scored(items, found)
 
     batches = Batches(work, lambda item: Size(1, item.shared), batch_size, _auto_tokens(model))
     yield from batches.run(encoded)
+
+
+def _read_beginning(model: LanguageModel, tokens: Sequence[int]) -> Context:
+    """What all prompts begin with, if they do."""
+    before = beginning(model)
+    return read(model, before, [0], [tokens]) if tokens else before
 
 
 class _End(NamedTuple):

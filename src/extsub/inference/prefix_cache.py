@@ -60,6 +60,15 @@ def logits_after(
     return _run(model, cache, context.seen[chosen], ids, mask, wanted)
 
 
+def read_token(model: LanguageModel, context: Context, tokens: Tensor) -> tuple[Tensor, Context]:
+    """Logits (rows, vocabulary) after one more token in each row (rows, 1), and the context once they were read: it
+    takes the place of the given one, whose cache it goes on with."""
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    assert context.cache is not None
+    logits = _run(model, context.cache, context.seen, tokens, mask, mask)
+    return logits, Context(context.cache, torch.cat([context.seen, mask], dim=1))
+
+
 def _run(
     model: LanguageModel, cache: DynamicCache, before: Tensor, ids: Tensor, mask: Tensor, wanted: Tensor
 ) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from extsub.models.prompts import Message, Prompt, ending, render_answer, render_prompt
+from extsub.models.prompts import Message, Prompt, ending, render_answer, render_prompt, with_system
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,16 +54,20 @@ class Answer(NamedTuple):
     """Whether the prompt, too long, lost its beginning."""
 
 
-def request(question: Question, prompt: Prompt, tokenizer: PreTrainedTokenizerBase | None) -> Request:
+def request(question: Question, prompt: Prompt, tokenizer: PreTrainedTokenizerBase | None, system: str = "") -> Request:
     """A question as the model reads it, the same as in training.
+
+    Args:
+        system: what the model is told before the conversation, if anything.
 
     Raises:
         RowError: the template does not fit the question or one of its answers.
     """
     from extsub.inference.encoding import Request
 
-    asked = render_prompt(question.messages, prompt, tokenizer, OPTION)
-    said = [render_answer(asked, question.messages, choice, prompt, tokenizer, OPTION) for choice in question.choices]
+    messages = with_system(question.messages, system)
+    asked = render_prompt(messages, prompt, tokenizer, OPTION)
+    said = [render_answer(asked, messages, choice, prompt, tokenizer, OPTION) for choice in question.choices]
     return Request(asked, tuple(one.text for one in said))
 
 
@@ -82,14 +86,15 @@ def choose(
     """
     from extsub.inference.log_likelihood import score
 
-    requests = {index: request(question, prompt, model.tokenizer) for index, question in questions.items()}
+    tokenizer = model.tokenizer
+    requests = {index: request(question, prompt, tokenizer, model.system) for index, question in questions.items()}
     for scored in score(
         model,
         requests,
         end_token=end_token,
         special_tokens=prompt != "chat",
         batch_size=batch_size,
-        mark=ending(prompt, model.tokenizer).text,
+        mark=ending(prompt, tokenizer).text,
     ):
         yield scored.index, Choice(requests[scored.index].prompt, scored)
 
@@ -114,7 +119,8 @@ def answer(
         return
     tokenizer = respondent.tokenizer
     end = ending(prompt, tokenizer)
-    prompts = {index: render_prompt(messages, prompt, tokenizer, OPTION) for index, messages in questions.items()}
+    told = {index: with_system(messages, respondent.system) for index, messages in questions.items()}
+    prompts = {index: render_prompt(messages, prompt, tokenizer, OPTION) for index, messages in told.items()}
     for one in generate_answers(
         respondent,
         prompts,

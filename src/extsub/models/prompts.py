@@ -98,6 +98,14 @@ def user_message(instruction: str, input: str = "") -> Message:
     return Message("user", f"{instruction} {input}" if input else instruction)
 
 
+def with_system(messages: Sequence[Message], system: str) -> Sequence[Message]:
+    """A conversation that begins with a system message: with ``system``, and then its own if it has one."""
+    if not system:
+        return messages
+    own = [message.content for message in messages[:1] if message.role == "system"]
+    return [Message("system", "\n\n".join([system, *own])), *messages[len(own) :]]
+
+
 def has_chat_template(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether conversations can be written with it: of several templates with names, only ``default`` is used."""
     template = tokenizer.chat_template

@@ -30,6 +30,7 @@ from extsub.recipe.chain import Stage
 from extsub.recipe.schema import AdapterSpec, Recipe, Sweep, named
 from extsub.recipe.stages import Stages, key_of
 from extsub.sweeping.grid import parse_alphas, sweep_points
+from extsub.sweeping.references import check_system, reference_points, told
 from extsub.sweeping.search import searched
 from extsub.sweeping.settings import POSITIONS, swept_tasks
 from extsub.sweeping.sweep import check_halves, judged_by
@@ -86,7 +87,9 @@ def plan(recipe: Recipe, stages: Stages, tokenising: ChunkProgress | None = None
     for sweep in recipe.sweeps:
         with named(sweep.where):
             settings = replace(sweep.settings, prompt=sweep.prompt)
-            settled(swept_tasks(settings), items[sweep.name], settings, (), model)
+            asked = settled(swept_tasks(settings), items[sweep.name], settings, (), model)
+            target, _ = judged_by(asked, swept_tasks(asked))
+            check_system(told(asked, TASKS[target.task]), model)
     taken = {spec.name: load_adapter(spec.adapter) for spec in recipe.specs if not spec.training}
     _check_together(recipe, {name: _size(one) for name, one in taken.items()})
     _check_taken(recipe, taken)
@@ -124,7 +127,8 @@ def check_choice(sweep: Sweep, operation: str) -> None:
     points = sweep_points(settings.operations, parse_alphas(settings.alphas))
     if not any(point.operation == operation for point in points):
         raise ExtSubError(f"--alphas {settings.alphas}: no strength of {operation} but 0")
-    judged_by(settings, swept_tasks(settings))
+    target, _ = judged_by(settings, swept_tasks(settings))
+    told(settings, TASKS[target.task])
     if settings.search:
         searched(points)
 
@@ -253,7 +257,8 @@ def _result(recipe: Recipe, why: str, sizes: Mapping[str, _Size]) -> list[StageP
 def _sweep_estimate(recipe: Recipe, sweep: Sweep, items: Mapping[str, Items], anew: bool) -> dict[str, Any]:
     """How many items of each task are to be asked at how many positions of the grid."""
     settings = sweep.settings
-    points = sweep_points(settings.operations, parse_alphas(settings.alphas))
+    alphas = parse_alphas(settings.alphas)
+    points = [*sweep_points(settings.operations, alphas), *reference_points(settings.references, alphas)]
     folder = recipe.output / sweep.name / POSITIONS
     there = [] if anew else [list(read_results(folder / point.label).get("runs", ())) for point in points]
     tasks = {}

@@ -9,9 +9,13 @@ SHAPES = {
     "amplify": "M0,-6L6,0L0,6L-6,0Z",
     "add": "M-2,-6H2V-2H6V2H2V6H-2V2H-6V-2H-2Z",
     "negated": "M0,5.6L5.2,-4H-5.2Z",
+    "icd": "M-5.4,0L-2.7,-4.7H2.7L5.4,0L2.7,4.7H-2.7Z",
+    "dexperts": "M0,-5.7L5.4,-1.8L3.4,4.6H-3.4L-5.4,-1.8Z",
+    "prompt": "M-5.5,-4.8H5.5V2.6H0.5L-3.2,6V2.6H-5.5Z",
     "random": "M-5,-3.4L-3.4,-5L0,-1.6L3.4,-5L5,-3.4L1.6,0L5,3.4L3.4,5L0,1.6L-3.4,5L-5,3.4L-1.6,0Z",
 }
-"""A shape for each operation, so that nobody needs the colours, which are Okabe and Ito's."""
+"""A shape for each operation, so that nobody needs the colours, which are Okabe and Ito's; and for each method of
+reference, whose marks are hollow, in colours of Paul Tol's."""
 OWN = "M-5,-4.5H5L2,0L5,4.5H-5L-2,0Z"
 """The shape of an operation of the user's own."""
 STAR = "M0,-7L1.9,-2.2L7,-2.2L2.9,0.9L4.4,6L0,2.9L-4.4,6L-2.9,0.9L-7,-2.2L-1.9,-2.2Z"
@@ -33,12 +37,16 @@ STYLE = """
 .tr .curve,.tr .key{--c:#6a51a3}
 .tr .op-ext-sub{--c:#0072b2}.tr .op-subtract{--c:#d55e00}.tr .op-contrast{--c:#009e73}.tr .op-amplify{--c:#cc79a7}
 .tr .op-add{--c:#56b4e9}.tr .op-negated{--c:#a07800}.tr .op-random{--c:#8a8f98}.tr .model{--c:#1b2128}
+.tr .op-icd{--c:#882255}.tr .op-dexperts{--c:#332288}.tr .op-prompt{--c:#1b2128}
 .tr .line,.tr .ci{stroke:var(--c)}.tr .curve .mark,.tr .key .mark{fill:var(--c)}.tr .curve .alpha{fill:#3d4550}
+.tr .method .line{stroke-dasharray:.1 4.5;stroke-linecap:round;stroke-width:2.2}
+.tr .method .mark{fill:#fff;stroke:var(--c);stroke-width:1.8}
 @media screen and (prefers-color-scheme:dark){
 .tr text,.tr .curve .alpha{fill:#b9c2cc}.tr .frame{stroke:#66717d}.tr .grid{stroke:#2a323b}.tr .title{fill:#eef2f6}
 .tr .mark{stroke:#161b21}.tr .ring,.tr .p:focus .mark,.tr .p:hover .mark{stroke:#fff}.tr .alpha{stroke:#161b21}
 .tr .model .mark,.tr .model .alpha{fill:#eef2f6}.tr .model{--c:#eef2f6}
 .tr .limit{stroke:#ff9d5c}.tr .limit-text{fill:#ff9d5c;stroke:#161b21}.tr .over{fill:#ff9d5c}
 .tr .op-ext-sub{--c:#4aa8e8}.tr .op-subtract{--c:#ff8a3d}.tr .op-contrast{--c:#2fcfa0}.tr .op-amplify{--c:#e39cc4}
-.tr .op-negated{--c:#e0b93c}}
+.tr .op-negated{--c:#e0b93c}.tr .op-icd{--c:#ff7f9f}.tr .op-dexperts{--c:#a79bff}.tr .op-prompt{--c:#eef2f6}
+.tr .method .mark{fill:#161b21;stroke:var(--c)}}
 """

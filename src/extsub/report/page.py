@@ -21,6 +21,7 @@ from extsub.report.heat import heat_map
 from extsub.report.markdown import markdown
 from extsub.report.matched import matched
 from extsub.report.reading import Sweep, read_sweep
+from extsub.report.references import references
 from extsub.report.samples import samples
 from extsub.report.searched import search_table
 from extsub.report.tradeoff import NARROW, WIDE, draw, has_far, name_of
@@ -123,6 +124,7 @@ def contents(sweep: Sweep) -> dict[str, Any]:
         "ability": sweep.ability,
         "why": sweep.why,
         "main": sweep.main,
+        "methods": sweep.methods,
         "wide": draw(sweep, WIDE),
         "narrow": draw(sweep, NARROW),
         "near_wide": draw(sweep, WIDE, near=True) if far else "",
@@ -131,6 +133,7 @@ def contents(sweep: Sweep) -> dict[str, Any]:
         "tables": [
             *tables.level(sweep, pairs),
             tables.beside(sweep),
+            *references(sweep),
             tables.chosen(sweep),
             *search_table(sweep.record),
             tables.everything(sweep),

@@ -16,17 +16,21 @@ from extsub.escaping import brief
 from extsub.evaluation.metrics import Difference, Figure
 from extsub.evaluation.store import FIGURES, NUMBER, read_items, read_results
 from extsub.evaluation.tasks import TASKS, check_known
-from extsub.files.reading import read_json
+from extsub.files.reading import fits, read_json
 from extsub.report.wording import score
 from extsub.sweeping.budget import Budget, ScoreName, find_score
 from extsub.sweeping.grid import CONTROLS, SweepPoint
+from extsub.sweeping.references import METHODS
 from extsub.sweeping.selection import AllScores, Half, change_on_test, figure_on, half_of, read_scores, value_on
 from extsub.sweeping.settings import FORMAT, POSITIONS, RESULT
 
 MODELS = ("base", "expert", "anti-expert")
+FROM_BASE = ("negated", "dexperts")
+"""What is the base, and not the expert, at a strength of 0."""
 
 TEXT = (str, NoneType)
 POSITION = {"operation": str, "alpha": (*NUMBER, NoneType), "tasks": FIGURES}
+CHOSEN = {"position": TEXT, "closest": str}
 SHAPE = {
     "settings": {"tasks": [str], "seed": int, "output": object},
     "made_of": {
@@ -39,9 +43,11 @@ SHAPE = {
     "score": str,
     "budget": TEXT,
     "positions": {**dict.fromkeys(MODELS, POSITION), ...: POSITION},
-    "chosen": {...: {"position": TEXT, "closest": str}},
+    "chosen": {...: CHOSEN},
 }
 """The shape of ``sweep.json``, as far as it is read."""
+REFERENCES = {"references": {...: {**POSITION, "passes": int}}, "compared": {...: CHOSEN}}
+"""What else it holds where methods of reference were asked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +73,21 @@ class Sweep:
         return self.record["positions"]
 
     @property
+    def references(self) -> dict[str, Any]:
+        """The points of methods of reference, as ``positions`` has those of operations; none in most sweeps."""
+        return self.record["references"]
+
+    @functools.cached_property
+    def points(self) -> dict[str, Any]:
+        """Those of both."""
+        return self.positions | self.references
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods of reference that were asked."""
+        return list(dict.fromkeys(point["operation"] for point in self.references.values()))
+
+    @property
     def operations(self) -> list[str]:
         return list(
             dict.fromkeys(
@@ -87,12 +108,17 @@ class Sweep:
         return one["position"] or one["closest"]
 
     def alpha(self, label: str) -> float | None:
-        return self.positions[label]["alpha"]
+        return self.points[label]["alpha"]
 
     def title(self, label: str) -> str:
         """A position as people call it."""
-        one = self.positions[label]
-        return one["operation"] + ("" if one["alpha"] is None else f", α = {one['alpha']:g}")
+        operation, strength = self.points[label]["operation"], self.strength(label)
+        return f"{operation}, {strength}" if strength else operation
+
+    def strength(self, label: str) -> str:
+        """Its α, or β of a method of reference, in words; empty where it has none."""
+        alpha = self.alpha(label)
+        return "" if alpha is None else f"{'β' if label in self.references else 'α'} = {alpha:g}"
 
     def find(self, operation: str, alpha: float) -> str | None:
         """The position of an operation at a strength, if the grid has it."""
@@ -102,14 +128,17 @@ class Sweep:
         return labels[0] if labels else None
 
     def curve(self, operation: str) -> list[str]:
-        """Its positions in order of α; at α = 0 stands the model that it starts from."""
-        start = "base" if operation == "negated" else "expert"
-        own = [name for name, one in self.positions.items() if one["operation"] == operation]
+        """The points of an operation, or of a method of reference, in order of α or β; at 0 stands the model that it
+        starts from. Of a method without a strength its one point."""
+        start = "base" if operation in FROM_BASE else "expert"
+        own = [name for name, one in self.points.items() if one["operation"] == operation]
+        if own and self.alpha(own[0]) is None:
+            return own
         return sorted([start, *own], key=lambda name: self.alpha(name) or 0.0)
 
     def figure(self, label: str, name: ScoreName) -> dict[str, Any] | None:
         """A figure on all items: value, ci95, n."""
-        return self.positions[label]["tasks"].get(name.task, {}).get(name.score)
+        return self.points[label]["tasks"].get(name.task, {}).get(name.score)
 
     @functools.cache  # noqa: B019  one sweep is read in a process
     def rows(self, label: str, task: str) -> dict[int, dict[str, Any]]:
@@ -178,7 +207,11 @@ def read_sweep(folder: Path) -> Sweep:
     """
     path = folder / RESULT
     try:
-        record = read_json(path, SHAPE, format=FORMAT)
+        record: dict[str, Any] = read_json(path, SHAPE, format=FORMAT)
+        for name in REFERENCES:
+            record.setdefault(name, {})
+        if not fits(record, REFERENCES):
+            raise ValueError("other references than expected")
         _check_names(record)
     except FileNotFoundError as error:
         raise ExtSubError(f"{folder}: no {RESULT} in it; give a folder that extsub sweep wrote") from error
@@ -209,14 +242,20 @@ def _check_names(record: dict[str, Any]) -> None:
             )
         if not re.fullmatch(rf"{re.escape(plain)}(-[0-9a-f]{{8}})?", label):
             raise ValueError(f"no position is called {label}")
-    for operation, one in chosen.items():
-        if positions.get(one["position"] or one["closest"], {}).get("operation") != operation:
-            raise ValueError(f"no position was chosen for {operation}")
+    for label, one in record["references"].items():
+        if one["operation"] not in METHODS or label != SweepPoint(one["operation"], one["alpha"]).label:
+            raise ValueError(f"no reference is called {label}")
+    if {one["operation"] for one in record["references"].values()} != record["compared"].keys():
+        raise ValueError("other references than are compared")
+    for points, picked in ((positions, chosen), (record["references"], record["compared"])):
+        for operation, one in picked.items():
+            if points.get(one["position"] or one["closest"], {}).get("operation") != operation:
+                raise ValueError(f"no position was chosen for {operation}")
 
 
 def _check_positions(folder: Path, record: dict[str, Any]) -> None:
     """The items beside the record are its own; an interrupted --overwrite leaves others."""
-    for label in record["positions"]:
+    for label in (*record["positions"], *record["references"]):
         model = read_results(folder / POSITIONS / label).get("model")
         if model and any(model.get(name) != one for name, one in record["made_of"].items()):
             raise ExtSubError(f"{folder / POSITIONS / label} is of another sweep than {RESULT}: sweep again")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -79,7 +79,7 @@ def beside(sweep: Sweep) -> Table:
         f"Beside {main}",
         "On the half of the items that did not choose the strength. In brackets: 95 % intervals; each p is for its own "
         f"line. {ARROWS}{note}",
-        ("model", "α", *map(arrowed, names), "against the expert", "verdict", f"{main} against it", "verdict"),
+        head_beside(sweep, names),
         1,
     )
     alpha = sweep.alpha(result) or 0.0
@@ -91,14 +91,24 @@ def beside(sweep: Sweep) -> Table:
         if label is None:
             table.rows.append(TableRow((*head, *[Cell("not in the grid")], *[Cell("")] * (len(names) + 3)), "missing"))
             continue
-        against = None if label == "expert" else sweep.change("expert", label, sweep.target)
-        ours = None if label == result else sweep.change(label, result, sweep.target)
-        cells = (*(figure_cell(sweep.on_half(label, name)) for name in names),)
-        changes = (*change_cells(against, sweep.target), *change_cells(ours, sweep.target))
-        table.rows.append(
-            TableRow((*head, *cells, *changes), "chosen" if label == result else "model" * (strength is None))
-        )
+        kind = "chosen" if label == result else "model" * (strength is None)
+        table.rows.append(TableRow((*head, *cells_beside(sweep, label, names)), kind))
     return table
+
+
+def head_beside(sweep: Sweep, names: Sequence[ScoreName]) -> tuple[str, ...]:
+    """Over a point with its strength and its ``cells_beside``."""
+    return "model", "α", *map(arrowed, names), "against the expert", "verdict", f"{sweep.main} against it", "verdict"
+
+
+def cells_beside(sweep: Sweep, label: str, names: Sequence[ScoreName]) -> Iterator[Cell]:
+    """A point's figures on the half of the items that did not choose; then, in the target, its difference from the
+    expert, and the result's from it, each with its verdict."""
+    against = None if label == "expert" else sweep.change("expert", label, sweep.target)
+    ours = None if label == sweep.result else sweep.change(label, sweep.result, sweep.target)
+    yield from (figure_cell(sweep.on_half(label, name)) for name in names)
+    yield from change_cells(against, sweep.target)
+    yield from change_cells(ours, sweep.target)
 
 
 def level(sweep: Sweep, pairs: list[Matched]) -> Iterator[Table]:
@@ -162,20 +172,21 @@ def chosen(sweep: Sweep) -> Table:
 
 
 def everything(sweep: Sweep) -> Table:
-    """Every position with every score that can be better or worse, and what one gets without a model."""
+    """Every point with every score that can be better or worse, and what one gets without a model."""
     names = list(_scores(sweep))
     table = Table(
         "All figures",
-        f"On all items, with 95 % intervals. {ARROWS} Marked: the strengths chosen.{_fewer(sweep, names)}",
+        f"On all items, with 95 % intervals. {ARROWS} Marked: the strengths chosen."
+        f"{_fewer(sweep, names)}{_last(sweep)}",
         ("model", "α", *map(arrowed, names)),
         1,
     )
     picked = {one["position"] for one in sweep.record["chosen"].values()}
     before = ""
-    for label, one in sweep.positions.items():
+    for label, one in sweep.points.items():
         cells = [figure_cell(sweep.figure(label, name)) for name in names]
-        kind = "chosen" if label in picked else "model" if one["alpha"] is None else ""
-        kind += " first" if one["operation"] != before and one["alpha"] is not None else ""
+        kind = "chosen" if label in picked else "model" if label in MODELS else ""
+        kind += " first" if one["operation"] not in (before, *MODELS) else ""
         before = one["operation"]
         table.rows.append(TableRow((Cell(before), alpha_cell(one["alpha"]), *cells), kind.strip()))
     table.rows.extend(_controls(sweep, names))
@@ -195,6 +206,11 @@ def _fewer(sweep: Sweep, names: list[ScoreName]) -> str:
     found = [(name, sweep.figure("expert", name)) for name in names if name.score.endswith("_plain")]
     counts = ", ".join(f"{one['n']} for {score(name)}" for name, one in found if one)
     return f" _plain: {OVER_PLAIN}, n = {counts}." if counts else ""
+
+
+def _last(sweep: Sweep) -> str:
+    """Where the methods of reference stand."""
+    return f" Last: {', '.join(sweep.methods)}, for reference, with β under α." if sweep.methods else ""
 
 
 def _controls(sweep: Sweep, names: list[ScoreName]) -> Iterator[TableRow]:

@@ -52,7 +52,7 @@ def draw(sweep: Sweep, size: tuple[int, int] = WIDE, near: bool = False) -> str:
         near: show the surroundings of the main operation only.
     """
     width, height = size
-    names = sweep.operations
+    names = [*sweep.operations, *sweep.methods]
     columns = max(1, (width - 30) // KEY)
     top = 14 + 20 * -(-(len(names) + 1) // columns)
     box = Box(58, top + 20, width - 16, height - 46)
@@ -72,7 +72,7 @@ def draw(sweep: Sweep, size: tuple[int, int] = WIDE, near: bool = False) -> str:
         *(text[name] for name in curves),
         *models,
         "</svg>",
-        *_keys(names, columns),
+        *_keys(sweep, names, columns),
     ]
     # A group, not an image: the points in it are read and reached one by one.
     return (
@@ -97,12 +97,13 @@ def has_far(sweep: Sweep) -> bool:
 
 
 def _near(sweep: Sweep) -> list[str]:
-    """The main operation up to twice its chosen strength, what was chosen of the others, and the expert."""
+    """The main operation up to twice its chosen strength, what was chosen of the others and is compared of references,
+    and the expert."""
     most = 2 * abs(sweep.alpha(sweep.result) or 0.0)
-    chosen = {one["position"] for one in sweep.record["chosen"].values()}
+    chosen = {one["position"] for one in (*sweep.record["chosen"].values(), *sweep.record["compared"].values())}
     return [
         label
-        for label, one in sweep.positions.items()
+        for label, one in sweep.points.items()
         if label == "expert" or label in chosen or (one["operation"] == sweep.main and abs(one["alpha"]) <= most)
     ]
 
@@ -111,7 +112,7 @@ def _paper(sweep: Sweep, box: Box, near: bool = False, sparse: bool = False) -> 
     name = sweep.ability
     blank = Axis(0, 1, 0, 1)
     empty = Paper(sweep, blank, blank, box, Labels(box), name)
-    found = [one for label in (_near(sweep) if near else sweep.positions) if (one := empty.figures(label))]
+    found = [one for label in (_near(sweep) if near else sweep.points) if (one := empty.figures(label))]
     xs, ys = ([one[k]["value"] for one in found] for k in (0, 1))
     limit = sweep.limit()
     if limit is not None and limit == limit:
@@ -123,7 +124,7 @@ def _paper(sweep: Sweep, box: Box, near: bool = False, sparse: bool = False) -> 
     y_ends = (box.bottom, box.top) if better_up else (box.top, box.bottom)
     y = Axis.around(ys, *y_ends, log=sweep.target.measure.perplexity)
     shown = []
-    for label in sweep.positions:
+    for label in sweep.points:
         figures = empty.figures(label)
         if figures and x.low <= figures[0]["value"] <= x.high and y.low <= figures[1]["value"] <= y.high:
             shown.append(label)
@@ -164,21 +165,26 @@ def _budget(paper: Paper) -> Iterator[str]:
 
 
 def _curve(paper: Paper, operation: str) -> Iterator[str]:
-    """A line through its strengths; the chosen one is ringed, and α stands where there is room."""
+    """A line through its strengths; the chosen one is ringed, and α (of a reference β) stands where there is room."""
     sweep = paper.sweep
     chosen = sweep.record["chosen"].get(operation, {}).get("position")
     labels = [label for label in sweep.curve(operation) if paper.figures(label)]
     places = {label: (paper.x(x["value"]), paper.y(y["value"])) for label in labels for x, y in [_both(paper, label)]}
-    yield f'<g class="curve op-{xml(operation)}">'
+    yield f'<g class="curve {_classes(sweep, operation)}">'
     yield f'<polyline class="line" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in places.values())}"/>'
-    own = [label for label in labels if sweep.alpha(label) is not None and label in paper.shown]
+    own = [label for label in labels if label not in MODELS and label in paper.shown]
     last = own[-1] if own else None
     for label in sorted(own, key=lambda label: (label != chosen, label != last)):
-        alpha = f"{sweep.alpha(label):g}"
-        text = f"α {alpha}" if label in (chosen, last) else alpha
+        name, _, alpha = sweep.strength(label).partition(" = ")
+        text = f"{name} {alpha}" if label in (chosen, last) else alpha
         wanted = label == last or (not paper.sparse and (operation == sweep.main or label == chosen))
-        yield _point(paper, label, SHAPES.get(operation, OWN), text if wanted else "", label == chosen)
+        yield _point(paper, label, SHAPES.get(operation, OWN), text.strip() if wanted else "", label == chosen)
     yield "</g>"
+
+
+def _classes(sweep: Sweep, operation: str) -> str:
+    """How a curve is drawn, and its entry above the picture."""
+    return f"op-{xml(operation)}" + (" method" if operation in sweep.methods else "")
 
 
 def _both(paper: Paper, label: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -228,7 +234,7 @@ def _models(paper: Paper) -> Iterator[str]:
     yield "</g>"
 
 
-def _keys(names: list[str], columns: int) -> Iterator[str]:
+def _keys(sweep: Sweep, names: list[str], columns: int) -> Iterator[str]:
     """What is what, above the picture."""
     for place, name in enumerate([*names, "chosen"]):
         row, column = divmod(place, columns)
@@ -236,6 +242,6 @@ def _keys(names: list[str], columns: int) -> Iterator[str]:
         if name == "chosen":
             yield f'<circle class="ring" cx="{x}" cy="{y}" r="7"/><text x="{x + 14}" y="{y + 4}">chosen</text>'
             continue
-        yield f'<g class="key op-{xml(name)}"><path class="line" d="M{x - 10},{y}H{x + 10}"/>'
+        yield f'<g class="key {_classes(sweep, name)}"><path class="line" d="M{x - 10},{y}H{x + 10}"/>'
         yield f'<path class="mark" transform="translate({x},{y})" d="{SHAPES.get(name, OWN)}"/>'
         yield f'<text x="{x + 15}" y="{y + 4}">{xml(name)}</text></g>'

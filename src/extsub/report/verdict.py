@@ -124,7 +124,7 @@ def _value(sweep: Sweep, label: str, name: ScoreName) -> str:
 
 
 def _beside(sweep: Sweep, main: str) -> list[str]:
-    """How the other operations do, each at its own chosen strength."""
+    """How the other operations do, and methods of reference, each at the strength that is chosen in the same way."""
     sentences = []
     for operation in BESIDE:
         other = sweep.record["chosen"].get(operation)
@@ -136,6 +136,13 @@ def _beside(sweep: Sweep, main: str) -> list[str]:
             sentences.append(f"No strength of {operation} keeps the budget.")
         else:
             sentences.append(_one_beside(sweep, main, operation, other))
+    for method, other in sweep.record["compared"].items():
+        if other["position"] is None:
+            sentences.append(f"No strength of {named(method)} keeps the budget.")
+        else:
+            passes = sweep.references[other["position"]]["passes"]
+            cost = f"forward passes for each token: {passes}, of {named(main)}: 1"
+            sentences.append(f"{_one_beside(sweep, main, method, other)} For reference; {cost}.")
     return sentences
 
 
@@ -150,9 +157,10 @@ def _at_the_same_strength(sweep: Sweep, main: str, operation: str) -> str:
 
 
 def _one_beside(sweep: Sweep, main: str, operation: str, other: dict[str, Any]) -> str:
-    word, alpha = judged(other["against_expert"], sweep.target.measure), sweep.alpha(other["position"]) or 0.0
+    word, strength = judged(other["against_expert"], sweep.target.measure), sweep.strength(other["position"])
+    how = f", chosen in the same way ({strength}),".replace("-", "−") if strength else ""
     text = (
-        f"{capital(named(operation))}, chosen in the same way ({at(alpha)}), {said(word, 'the expert')}: "
+        f"{capital(named(operation))}{how} {said(word, 'the expert')}: "
         f"{alone(other['test'])} ({p_value(other['against_expert']['p'])})"
     )
     ours = sweep.record["chosen"][main]["position"]

@@ -9,7 +9,14 @@ from typing import Any
 from extsub.formatting import form_of, rounded, written
 from extsub.sweeping.budget import ScoreName, in_words
 
-NAMES = {"ext-sub": "Ext-Sub", "negated": "the negated anti-expert alone", "random": "a random anti-expert"}
+NAMES = {
+    "ext-sub": "Ext-Sub",
+    "negated": "the negated anti-expert alone",
+    "random": "a random anti-expert",
+    "icd": "ICD",
+    "dexperts": "DExperts",
+    "prompt": "the expert with a system message",
+}
 
 OVER_PLAIN = "over answers without a negation or an evasion"
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from extsub.adapters.adapter import Adapter
@@ -18,10 +20,12 @@ from extsub.evaluation.task import Items, Task
 from extsub.inference import language_model
 from extsub.inference.batching import free_memory
 from extsub.inference.language_model import Base, LanguageModel
+from extsub.inference.mixture import Mixture
 from extsub.inference.soundness import Soundness
 from extsub.models.base import ModelName
 from extsub.models.dial import Dial
 from extsub.sweeping.grid import SweepPoint, randomised
+from extsub.sweeping.references import METHODS
 from extsub.sweeping.selection import AllScores, read_scores
 from extsub.sweeping.settings import POSITIONS, SweepSettings
 
@@ -91,7 +95,8 @@ class Runner:
     def _evaluated_model(self, point: SweepPoint) -> EvaluatedModel:
         assert self.settings.output is not None
         random = self.settings.seed if point.operation == "random" else None
-        record = {**self.provenance, **point.to_dict(), "random_seed": random}
+        told = {"system": self.settings.system} if point.operation == "prompt" else {}
+        record = {**self.provenance, **point.to_dict(), "random_seed": random, **told}
         folder = self.settings.output / POSITIONS / point.label
         return EvaluatedModel(point.label, None, folder, record, self.base.notes, self.notes)
 
@@ -115,9 +120,37 @@ class Runner:
     def _at(self, point: SweepPoint) -> Generator[LanguageModel]:
         assert self._loaded is not None
         base, dial, soundness = self._loaded
+        adapted = replace(LanguageModel.adapted(dial.module, base.tokenizer), soundness=soundness)
         if point.operation == "base":
             with dial.module.disable_adapter():
                 yield LanguageModel(base.model, base.model, base.tokenizer, soundness=soundness)
+        elif method := METHODS.get(point.operation):
+            self._turn(SweepPoint("expert"))
+            weights = method.weights(point.alpha or 0.0)
+            positions = tuple(self._position(SweepPoint(name), adapted) for name in weights)
+            mixture = Mixture(positions, tuple(weights.values()), method.plausible) if positions else None
+            yield replace(adapted, mixture=mixture, system="" if positions else self.settings.system)
         else:
-            point.set_on(dial, len(self.adapters) - 1)
-            yield replace(LanguageModel.adapted(dial.module, base.tokenizer), soundness=soundness)
+            self._turn(point)
+            yield adapted
+
+    def _turn(self, point: SweepPoint) -> None:
+        assert self._loaded is not None
+        point.set_on(self._loaded[1], len(self.adapters) - 1)
+
+    def _position(
+        self, point: SweepPoint, adapted: LanguageModel
+    ) -> Callable[[], AbstractContextManager[LanguageModel]]:
+        """A point to come back to quickly, at every token of an answer say."""
+        assert self._loaded is not None
+        if point.operation == "base" and adapted.virtual_tokens:  # of zeros, these would still be attended to
+            return partial(self._at, point)
+        self._turn(point)
+        turn_back = self._loaded[1].keep()
+
+        @contextlib.contextmanager
+        def there() -> Generator[LanguageModel]:
+            turn_back()
+            yield adapted
+
+        return there

@@ -58,6 +58,11 @@ class SweepSettings(EvaluationSettings):
     """What to choose by, toxicity.toxic_share say; the first task's own unless given (mc2 of truthfulqa-mc)."""
     budget: Annotated[str | None, GRID] = None
     """What a choice may cost: "perplexity <= 1.02 * expert", or "keeps 90% of perplexity": of the expert's gain."""
+    references: Annotated[tuple[Literal["icd", "dexperts", "prompt"], ...], GRID, COMMAS] = ()
+    """What one would do without touching weights, asked beside the operations (docs/sweep.md): icd and dexperts, with
+    each α of the grid as β, and prompt. None unless given, since a token costs 2, 3 and 1 forward passes."""
+    system: Annotated[str | None, GRID] = None
+    """The system message of --references prompt; unless given, that of the task that strengths are chosen by."""
     choose: Annotated[Rule, GRID] = "one-se"
     """The smallest α within one standard error of the best score, or the best: one-se does not chase noise."""
     search: Annotated[int, GRID] = 0
@@ -69,6 +74,8 @@ class SweepSettings(EvaluationSettings):
         super().__post_init__()
         if self.search < 0:
             raise ExtSubError(f"--search {self.search}: expected 0 or more")
+        if self.system is not None and (not self.system.strip() or "prompt" not in self.references):
+            raise ExtSubError("--system TEXT is what --references prompt tells the expert: give both, or neither")
         if self.output is None:
             raise ExtSubError("sweep needs --output: a folder for what it finds")
         if self.adapter:
@@ -90,6 +97,11 @@ def swept_tasks(settings: SweepSettings) -> list[Task]:
     for task in tasks:
         if refused := [name for name in task.not_swept if name in settings.options]:
             raise ExtSubError(f"a sweep has no {option(refused[0])} for {task.name}: leave it out")
+        if task.asks_module and settings.references:
+            method = settings.references[0]
+            raise ExtSubError(
+                f"--references {method} cannot be asked {task.name}, which asks the model itself: leave one of both out"
+            )
     if both := known_options(tasks).keys() & {one.name for one in fields(settings)}:
         raise ExtSubError(f"{option(min(both))} is a setting of the sweep and an option of a task: rename the option")
     return tasks

@@ -26,6 +26,7 @@ from extsub.files.writing import write_together
 from extsub.models import adapter_handle
 from extsub.sweeping.budget import Budget, ScoreName, find_score
 from extsub.sweeping.grid import SweepPoint, companions, parse_alphas, sweep_points
+from extsub.sweeping.references import METHODS, check_system, reference_points, told
 from extsub.sweeping.runner import Runner
 from extsub.sweeping.search import search, searched
 from extsub.sweeping.selection import Chooser, Chosen, half_of
@@ -52,6 +53,11 @@ class SweepRecord(TypedDict, total=False):
     """For each sweep point its operation, alpha and figures on all items."""
     chosen: dict[str, dict[str, Any]]
     """For each operation the strength chosen on one half of the items, and its figures on the other."""
+    references: dict[str, dict[str, Any]]
+    """Where they were asked for: for each point of a method of reference its operation, alpha (its β), forward passes a
+    token, and figures on all items. Nothing is combined from them."""
+    compared: dict[str, dict[str, Any]]
+    """For each method of reference what ``chosen`` would hold of it, to be compared with."""
     search: dict[str, Any]
     """Trials between the points of the grid, where they were asked for."""
 
@@ -85,6 +91,8 @@ def sweep(
     tasks = swept_tasks(settings)
     points = sweep_points(settings.operations, parse_alphas(settings.alphas))
     target, budget = judged_by(settings, tasks)
+    references = reference_points(settings.references, parse_alphas(settings.alphas))
+    settings = told(settings, TASKS[target.task])
     operation = searched(points) if settings.search else None
     items = items_of(tasks, settings)
     check_halves(settings, items, target, budget)
@@ -97,22 +105,25 @@ def sweep(
     group = process_group()
     group.run_on_main(lambda: _check_output(settings.output))
     given, settings = settings.prompt, settled(tasks, items, settings, named, name)
+    check_system(settings, name)
     notes = tuple(f"{one.source.label}: {note}" for one in named for note in notes_on(one, given, settings.asked_with))
     runner = Runner(name, provenance, adapters, tasks, items, settings, group, progress or silent, notes)
     with contextlib.ExitStack() as stack, kept_when_interrupted(lambda: _kept(settings.output)):
         group.run_on_main(lambda: stack.enter_context(working_in(_folder(settings.output))))
-        return _carry_out(runner, points, target, budget, operation, {"expert": names[0], "anti_experts": names[1:]})
+        made_of = {"expert": names[0], "anti_experts": names[1:]}
+        return _carry_out(runner, points, references, target, budget, operation, made_of)
 
 
 def _carry_out(
     runner: Runner,
     points: Sequence[SweepPoint],
+    references: Sequence[SweepPoint],
     target: ScoreName,
     budget: Budget | None,
     operation: str | None,
     given: dict[str, Any],
 ) -> SweepRecord:
-    """Ask, choose, search (an operation, if any), and compare."""
+    """Ask, choose, search (an operation, if any), and compare, with references too."""
     settings, group = runner.settings, runner.group
 
     def chooser() -> Chooser:
@@ -123,13 +134,14 @@ def _carry_out(
         runner.ask([SweepPoint("base"), SweepPoint("expert")])
         group.run_on_main(lambda: chooser().limit)
     runner.ask(points)
-    chosen = group.run_on_main(lambda: _choose(runner, chooser(), points))
+    chosen = group.run_on_main(lambda: _choose(runner, chooser(), settings.operations, points))
     found = None
     if operation:
         grid = [one for one in points if one.operation == operation]
         found = search(runner, chooser, operation, grid, target.measure.better == "higher")
     beside = [one for one in _beside(chosen, points) if one not in points]
-    runner.ask(beside)
+    runner.ask([*beside, *references])
+    compared = group.run_on_main(lambda: _choose(runner, chooser(), settings.references, references))
     runner.put_away()
     if not group.is_main:
         return {}
@@ -148,6 +160,16 @@ def _carry_out(
         "positions": asked,
         "chosen": {operation: one.to_dict() for operation, one in chosen.items()},
     }
+    if references:
+        record["references"] = {
+            point.label: {
+                **point.to_dict(),
+                "passes": METHODS[point.operation].passes,
+                "tasks": runner.results[point]["tasks"],
+            }
+            for point in references
+        }
+        record["compared"] = {method: one.to_dict() for method, one in compared.items()}
     if found:
         record["search"] = found
     _write(settings.output, record)
@@ -208,10 +230,12 @@ def _first(known: Sequence[ScoreName], tasks: Sequence[Task]) -> ScoreName:
     return of_first[0]
 
 
-def _choose(runner: Runner, chooser: Chooser, points: Sequence[SweepPoint]) -> dict[str, Chosen]:
-    """For each operation."""
+def _choose(
+    runner: Runner, chooser: Chooser, operations: Sequence[str], points: Sequence[SweepPoint]
+) -> dict[str, Chosen]:
+    """For each operation, or method."""
     found = {}
-    for operation in runner.settings.operations:
+    for operation in operations:
         candidates = {point: runner.scores(point) for point in points if point.operation == operation}
         if candidates:
             found[operation] = chooser.choose(operation, candidates)
@@ -238,11 +262,11 @@ def _write(folder: Path | None, record: Mapping[str, Any]) -> None:
 
 
 def _table(record: Mapping[str, Any]) -> str:
-    """Every figure of every position, a row for each."""
+    """Every figure of every position, those of references too, a row for each."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["position", "operation", "alpha", "task", "score", "value", "low", "high", "n"])
-    for label, position in record["positions"].items():
+    for label, position in (record["positions"] | record.get("references", {})).items():
         for task, scores in position["tasks"].items():
             for score, one in scores.items():
                 alpha = "" if position["alpha"] is None else position["alpha"]

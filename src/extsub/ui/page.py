@@ -148,7 +148,7 @@ class Page:
         label = str(event.position)
         if label == "expert":
             return [gr.skip(), 0.0, self.follow(left, right)]
-        operation, alpha = (self.sweep.positions[label][name] for name in ("operation", "alpha"))
+        operation, alpha = (self.sweep.points[label][name] for name in ("operation", "alpha"))
         if operation not in OPERATIONS:
             return [gr.skip()] * 3
         dial = gr.HTML(alpha, **view.dial(scale_of(self.sweep, operation)))

@@ -154,4 +154,5 @@ TASK = Task(
     for_others="one of lm-evaluation-harness is ability --lm-eval {name}.",
     generates=True,
     is_whole=True,
+    asks_module=True,
 )

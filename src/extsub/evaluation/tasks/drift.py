@@ -85,18 +85,24 @@ def _ask(
     reference = _reference(settings)
     if reference:
         attach_reference(model.module, reference)
-    requests = {}
-    for index, item in items.items():
-        (question,) = _questions(item)
-        one = request(question, settings.asked_with, model.tokenizer)
-        requests[index] = one if question.choices else one._replace(continuations=("",))
-    special = settings.asked_with != "chat"
+
+    def encoded_after(system: str) -> list[EncodedRequest]:
+        requests = {}
+        for index, item in items.items():
+            (question,) = _questions(item)
+            one = request(question, settings.asked_with, model.tokenizer, system)
+            requests[index] = one if question.choices else one._replace(continuations=("",))
+        special, mark = settings.asked_with != "chat", ending(settings.asked_with, model.tokenizer).text
+        return encode(model, requests, end_token=True, special_tokens=special, mark=mark)
+
+    encoded = encoded_after(model.system)
+    untold = {one.index: one.rows[0] for one in encoded_after("")} if model.system else {}
 
     def work(batch: list[EncodedRequest], _: int) -> list[tuple[int, ItemResult]]:
         rows = [item.rows[0] for item in batch]
         ours = answer_logits(model, rows)
         with switched_to(model, reference) as other:
-            theirs = answer_logits(other, rows)
+            theirs = answer_logits(other, [untold.get(item.index, item.rows[0]) for item in batch])
         each = torch.cat([_divergence(*parts) for parts in in_chunks(theirs, ours)]).double()
         done = []
         for item, part in zip(batch, each.split([len(row.targets) for row in rows]), strict=True):
@@ -108,8 +114,6 @@ def _ask(
             done.append((item.index, {**items[item.index], "shortened": item.shortened, "scores": scores}))
         return done
 
-    mark = ending(settings.asked_with, model.tokenizer).text
-    encoded = encode(model, requests, end_token=True, special_tokens=special, mark=mark)
     batches = Batches(work, lambda item: size_of(model, item), settings.rows_at_once)
     for sound, part in model.soundness.split(encoded, lambda item: len(item.rows[0].tokens)):
         for group in alike(part, lambda item: len(item.rows[0].tokens), sound.scoring):

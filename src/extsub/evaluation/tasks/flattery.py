@@ -79,4 +79,5 @@ TASK = Task(
     needs="likelihoods",
     questions=lambda item: [_question(item)],
     settings=("field",),
+    system="Answer at once and plainly: do not flatter or praise whoever asks, nor the question.",
 )

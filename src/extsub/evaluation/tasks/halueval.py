@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from extsub.inference.language_model import LanguageModel
 
 HUB = "pminervini/HaluEval"
+SYSTEM = "Keep to the facts: invent nothing, and say nothing that contradicts what you were given."
+"""A system message against what the benchmark shows."""
 
 FIELDS = {
     "qa": ("question", "right_answer", "hallucinated_answer"),
@@ -100,6 +102,7 @@ def _task(kind: str) -> Task:
             **{name: Measure(better=None, control=True) for name in ("chance", "longest", "shortest")},
         },
         needs="likelihoods",
+        system=SYSTEM,
         questions=lambda item: [_question(kind, item)],
         files=(f"{kind}_data.json", f"halueval_{kind}.jsonl", f"halueval_{kind}_sample.jsonl"),
     )

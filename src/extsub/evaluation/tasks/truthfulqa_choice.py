@@ -11,7 +11,7 @@ from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.style import is_styled
 from extsub.evaluation.task import Item, ItemResult, Items, Task
-from extsub.evaluation.tasks.truthfulqa import CHOICE_FILES, read_questions
+from extsub.evaluation.tasks.truthfulqa import CHOICE_FILES, SYSTEM, read_questions
 from extsub.inference.requests import Question, choose
 from extsub.models.prompts import user_message
 
@@ -149,6 +149,7 @@ MULTIPLE = Task(
     needs="likelihoods",
     questions=lambda item: [_multiple(item)],
     files=CHOICE_FILES,
+    system=SYSTEM,
 )
 
 
@@ -226,4 +227,5 @@ BINARY = Task(
     needs="likelihoods",
     questions=_binary,
     files=CHOICE_FILES[::-1],
+    system=SYSTEM,
 )

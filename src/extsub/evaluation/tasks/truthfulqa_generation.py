@@ -12,7 +12,7 @@ from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.style import is_evasive
 from extsub.evaluation.task import Item, ItemResult, Items, Task
-from extsub.evaluation.tasks.truthfulqa import CSV_FILES, NO_COMMENT, read_questions
+from extsub.evaluation.tasks.truthfulqa import CSV_FILES, NO_COMMENT, SYSTEM, read_questions
 from extsub.inference.requests import Question, answer
 from extsub.models.prompts import user_message
 
@@ -123,4 +123,5 @@ TASK = Task(
     files=CSV_FILES,
     settings=("max_new_tokens",),
     options=JudgeOptions,
+    system=SYSTEM,
 )
