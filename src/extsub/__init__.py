@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from extsub.inspection.inspect import inspect
     from extsub.merging.merge import merge
     from extsub.models.dial import Dial
+    from extsub.negatives.make import negatives
+    from extsub.negatives.settings import NegativesSettings
     from extsub.publishing.push import push
     from extsub.recipe.run import run_recipe
     from extsub.sweeping.settings import SweepSettings
@@ -55,6 +57,7 @@ __all__ = [
     "EvaluationSettings",
     "ExtSubError",
     "GenerationSettings",
+    "NegativesSettings",
     "Operation",
     "Session",
     "SweepSettings",
@@ -71,6 +74,7 @@ __all__ = [
     "inspect",
     "load_adapter",
     "merge",
+    "negatives",
     "plan_training",
     "push",
     "register_operation",
@@ -99,6 +103,8 @@ _HOMES = {
     "chat.session": ("Session",),
     "combination.combine": ("combine",),
     "models.dial": ("Dial",),
+    "negatives.make": ("negatives",),
+    "negatives.settings": ("NegativesSettings",),
     "publishing.push": ("push",),
     "errors": ("ExtSubError",),
     "evaluation.compare": ("compare",),
