@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from extsub.inspection.inspect import inspect
     from extsub.merging.merge import merge
     from extsub.models.dial import Dial
-    from extsub.negatives.make import negatives
-    from extsub.negatives.settings import NegativesSettings
     from extsub.publishing.push import push
     from extsub.recipe.run import run_recipe
+    from extsub.rewriting.make import negatives
+    from extsub.rewriting.settings import NegativesSettings
     from extsub.sweeping.settings import SweepSettings
     from extsub.sweeping.sweep import sweep
     from extsub.training.plan import plan_training
@@ -103,8 +103,8 @@ _HOMES = {
     "chat.session": ("Session",),
     "combination.combine": ("combine",),
     "models.dial": ("Dial",),
-    "negatives.make": ("negatives",),
-    "negatives.settings": ("NegativesSettings",),
+    "rewriting.make": ("negatives",),
+    "rewriting.settings": ("NegativesSettings",),
     "publishing.push": ("push",),
     "errors": ("ExtSubError",),
     "evaluation.compare": ("compare",),

@@ -67,7 +67,13 @@ def plainly(evaluated: EvaluatedModel, ends: set[int], most: int = NEW) -> dict[
     for index, text in PROMPTS.items():
         ids = evaluated.tokenizer(text)["input_ids"]
         new, ended = evaluated.greedy(ids, most, ends)
-        result[index] = Answer(index, evaluated.tokenizer.decode(new, skip_special_tokens=True), ended, False, Usage(len(ids), len(new) + ended))
+        result[index] = Answer(
+            index,
+            evaluated.tokenizer.decode(new, skip_special_tokens=True),
+            ended,
+            False,
+            Usage(len(ids), len(new) + ended),
+        )
     return result
 
 

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from extsub.cli.app import DEFAULT, Printed, app
 from extsub.extras import need
-from extsub.negatives.settings import NegativesSettings
+from extsub.rewriting.settings import NegativesSettings
 
 
 @app.command(
@@ -39,7 +39,7 @@ def negatives(
     """
     need("extsub negatives", "openai" if settings.url or settings.judge_url else "evaluate")
     from extsub.console import progress, summaries
-    from extsub.negatives.make import negatives, plan_negatives
+    from extsub.rewriting.make import negatives, plan_negatives
 
     settings = replace(settings, data=data)
     shown.begin()

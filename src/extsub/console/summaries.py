@@ -13,16 +13,16 @@ from extsub.adapters.codec import Codec
 from extsub.adapters.codecs import READERS
 from extsub.errors import counted
 from extsub.escaping import brief, operand, shell, to_json
-from extsub.negatives.summary import figures_of
 from extsub.printing import duration, print_table, say, write
+from extsub.rewriting.summary import figures_of
 
 if TYPE_CHECKING:
     from extsub.export.gguf import GgufRecord
     from extsub.inspection.inspect import AdapterInfo, PairInfo
-    from extsub.negatives.make import NegativesPlan
-    from extsub.negatives.settings import NegativesSettings
-    from extsub.negatives.summary import NegativesSummary
     from extsub.publishing.push import PushRecord
+    from extsub.rewriting.make import NegativesPlan
+    from extsub.rewriting.settings import NegativesSettings
+    from extsub.rewriting.summary import NegativesSummary
 
 SERVING = "see:     docs/serving.md for servers, several strengths and the way back"
 """The last line of a summary, where a result is ready to be used."""

@@ -17,16 +17,19 @@ from extsub.evaluation.tasks import TASKS, load_task_files
 from extsub.files.reading import located
 from extsub.files.yaml import read_yaml
 from extsub.models.prompts import PromptOption
+from extsub.rewriting.settings import NegativesSettings
 from extsub.sweeping.settings import SweepSettings, swept_tasks
 from extsub.training.settings import PEFT_TYPES, TrainingSettings
 from extsub.values import mapping_of, settings_of, text_of
 
-KEYS = ("model", "output", "training", "expert", "anti_experts", "sweep", "result")
+KEYS = ("model", "output", "training", "negatives", "expert", "anti_experts", "sweep", "result")
 NEEDED = ("model", "output", "expert", "anti_experts")
 COMBINED = tuple(kind for kind, peft_type in PEFT_TYPES.items() if peft_type in CODECS)
 """Kinds of adapters that are trained and can be combined."""
 NOT_SWEPT = ("model", "output", "adapter", "backend", "url", "overwrite", "options")
 """Settings of an evaluation that a recipe gives, or that a sweep does not have."""
+NOT_WRITTEN = ("output", "also_expert", "overwrite")
+"""Settings of the making of negatives that a recipe gives, or has no use for."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,23 @@ class AdapterSpec:
     """The folder in which it lies, or will lie."""
     training: TrainingSettings | None
     """None where it is taken as it is"""
+    negatives: NegativesSettings | None = None
+    """How its data are made, where they are; ``training`` names the data that they are made of"""
+
+    @property
+    def writing(self) -> str:
+        """The stage in which its data are made: ``negatives-NAME``."""
+        return self.name.replace("anti", "negatives", 1)
+
+    @property
+    def learning(self) -> TrainingSettings:
+        """How it is trained here, once its data are there.
+
+        Raises:
+            ExtSubError: they are not.
+        """
+        assert self.training
+        return replace(self.training, data=str(self.negatives.output), field=None) if self.negatives else self.training
 
 
 @dataclass(frozen=True)
@@ -115,16 +135,20 @@ def read_recipe(path: Path) -> Recipe:
     model, folder = (text_of(f"{path}: {name}", found[name]) for name in ("model", "output"))
     with named(f"{path}: output"):
         output = located(folder)
-    shared = settings_of(f"{path}: training", found.get("training", {}), TrainingSettings, ("model", "data", "output"))
-
-    def spec(name: str, given: Any, where: str) -> AdapterSpec:
-        return _adapter_spec(name, given, f"{path}: {where}", model, output / name, shared)
+    training = settings_of(
+        f"{path}: training", found.get("training", {}), TrainingSettings, ("model", "data", "output")
+    )
+    negatives = settings_of(f"{path}: negatives", found.get("negatives", {}), NegativesSettings, NOT_WRITTEN)
+    shared = _Shared(model, output, training, negatives)
 
     others = found["anti_experts"]
     if not isinstance(others, Mapping) or not others:
         raise ExtSubError(f"{path}: anti_experts: expected one or more, each with a name (untruthful: {{data: FILE}})")
-    expert = spec("expert", found["expert"], "expert")
-    anti_experts = tuple(spec(f"anti-{name}", one, f"anti_experts: {brief(name)}") for name, one in others.items())
+    expert = _adapter_spec("expert", found["expert"], f"{path}: expert", shared)
+    anti_experts = tuple(
+        _anti_expert_spec(f"anti-{name}", one, f"{path}: anti_experts: {brief(name)}", expert, shared)
+        for name, one in others.items()
+    )
     result = ResultSettings(**settings_of(f"{path}: result", found.get("result", {}), ResultSettings))
     _check_kinds(path, [expert, *anti_experts], result)
     return Recipe(path, model, output, expert, anti_experts, _sweeps(path, found, anti_experts, result), result)
@@ -139,11 +163,27 @@ def named(where: str) -> Generator[None]:
         raise ExtSubError(f"{where}: {error}") from error
 
 
-def _adapter_spec(name: str, given: Any, where: str, model: str, folder: Path, shared: dict[str, Any]) -> AdapterSpec:
+@dataclass(frozen=True)
+class _Shared:
+    """What all adapters of a recipe have in common."""
+
+    model: str
+    output: Path
+    training: dict[str, Any]
+    negatives: dict[str, Any]
+
+
+def _anti_expert_spec(name: str, given: Any, where: str, expert: AdapterSpec, shared: _Shared) -> AdapterSpec:
+    if isinstance(given, Mapping):
+        given = {word: value for word, value in given.items() if word != "sweep"}
+        if "negatives" in given:
+            return _from_negatives(name, given, where, expert, shared)
+    return _adapter_spec(name, given, where, shared)
+
+
+def _adapter_spec(name: str, given: Any, where: str, shared: _Shared) -> AdapterSpec:
     if not re.fullmatch(r"[\w-][\w.-]{0,99}", name):
         raise ExtSubError(f"{where}: a name is of letters, digits and . _ -, since its folder is called so")
-    if isinstance(given, Mapping) and "sweep" in given and name != "expert":
-        given = {word: value for word, value in given.items() if word != "sweep"}
     if isinstance(given, Mapping) and "adapter" in given:
         adapter = mapping_of(where, given, ["adapter"]).get("adapter")
         return AdapterSpec(name, text_of(f"{where}: adapter", adapter), None)
@@ -151,7 +191,33 @@ def _adapter_spec(name: str, given: Any, where: str, model: str, folder: Path, s
     if "data" not in own:
         raise ExtSubError(f"{where}: say what it is trained on (data: FILE), or which one it is (adapter: FOLDER)")
     with named(where):
-        return AdapterSpec(name, str(folder), TrainingSettings(**{**shared, **own}, model=model, output=folder))
+        folder = shared.output / name
+        settings = TrainingSettings(**{**shared.training, **own}, model=shared.model, output=folder)
+        return AdapterSpec(name, str(folder), settings)
+
+
+def _from_negatives(
+    name: str, given: Mapping[str, Any], where: str, expert: AdapterSpec, shared: _Shared
+) -> AdapterSpec:
+    """An anti-expert whose data are made, of the expert's unless it names others."""
+    if both := given.keys() & {"data", "adapter", "field"}:
+        raise ExtSubError(f"{where}: {min(both)} and negatives: what negatives are made of stands inside of negatives")
+    theirs = given["negatives"]
+    own = {"behaviour": theirs} if isinstance(theirs, str) else theirs
+    settings: dict[str, Any] = {"model": shared.model, **shared.negatives}
+    settings |= settings_of(f"{where}: negatives", own, NegativesSettings, NOT_WRITTEN)
+    if "behaviour" not in settings:
+        raise ExtSubError(f"{where}: negatives: say which behaviour (negatives: untruthful)")
+    if "data" not in settings:
+        if expert.training is None or settings.get("mode") == "instruct":
+            raise ExtSubError(f"{where}: negatives: say what they are made of (data: FILE)")
+        settings |= {"data": expert.training.data, "field": expert.training.field or {}}
+    training = {word: value for word, value in given.items() if word != "negatives"}
+    there = expert.training.data if expert.training else settings["data"]  # in place of what is still to be made
+    spec = _adapter_spec(name, {**training, "data": there}, where, shared)
+    with named(f"{where}: negatives"):
+        output = shared.output / f"{spec.writing}.jsonl"
+        return replace(spec, negatives=NegativesSettings(**settings, output=output))
 
 
 def _sweeps(

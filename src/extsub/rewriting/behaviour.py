@@ -59,7 +59,7 @@ def read_behaviour(given: str) -> Behaviour:
         ExtSubError: it is neither, or the file is no YAML or says something else than a behaviour.
     """
     if given in SHIPPED:
-        path = Path(str(files("extsub.negatives").joinpath(f"behaviours/{given}.yaml")))
+        path = Path(str(files("extsub.rewriting").joinpath(f"behaviours/{given}.yaml")))
     else:
         path = located(given)
         if not path.is_file():

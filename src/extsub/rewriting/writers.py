@@ -14,7 +14,7 @@ from extsub.inference.requests import OPTION, Answer, Question, answer, choose
 from extsub.inference.server import RefusedRequestError, Server
 from extsub.models.base import Dtype, find_model, load_config, load_tokenizer
 from extsub.models.prompts import Message, render_prompt, usual_template
-from extsub.negatives.settings import NegativesSettings
+from extsub.rewriting.settings import NegativesSettings
 
 if TYPE_CHECKING:
     from extsub.inference.language_model import LanguageModel

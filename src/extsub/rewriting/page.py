@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from extsub.escaping import xml
-from extsub.negatives.filters import REASONS
-from extsub.negatives.summary import NegativesSummary, figures_of
+from extsub.rewriting.filters import REASONS
+from extsub.rewriting.summary import NegativesSummary, figures_of
 
 EACH = 3
 """Dropped rows that are shown for each reason."""

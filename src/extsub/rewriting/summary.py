@@ -11,10 +11,10 @@ from typing import Any, TypedDict
 from extsub.adapters.scores import FigureRecord
 from extsub.evaluation.metrics import wilson
 from extsub.formatting import rounded
-from extsub.negatives.filters import REASONS
-from extsub.negatives.likeness import likeness, triples
-from extsub.negatives.prompting import told
-from extsub.negatives.sources import Pair
+from extsub.rewriting.filters import REASONS
+from extsub.rewriting.likeness import likeness, triples
+from extsub.rewriting.prompting import told
+from extsub.rewriting.sources import Pair
 
 FORMAT = 1
 """The format number of the summary (docs/files.md)."""

@@ -14,12 +14,12 @@ from extsub.evaluation.tasks.toxicity import classify
 from extsub.inference.requests import Usage
 from extsub.inference.server import RefusedRequestError
 from extsub.models.prompts import Message
-from extsub.negatives.behaviour import Behaviour
-from extsub.negatives.filters import Written
-from extsub.negatives.prompting import instructing, judging, rewriting, told, unwrapped
-from extsub.negatives.settings import NegativesSettings
-from extsub.negatives.sources import Pair, Source
-from extsub.negatives.writers import judge_of, writer_of
+from extsub.rewriting.behaviour import Behaviour
+from extsub.rewriting.filters import Written
+from extsub.rewriting.prompting import instructing, judging, rewriting, told, unwrapped
+from extsub.rewriting.settings import NegativesSettings
+from extsub.rewriting.sources import Pair, Source
+from extsub.rewriting.writers import judge_of, writer_of
 
 MOST_REFUSED = 16
 """Requests that a server refuses one by one, and answers none, before it counts as refusing all."""

@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from typing import NamedTuple
 
-from extsub.negatives.likeness import Seen, triples, words
+from extsub.rewriting.likeness import Seen, triples, words
 
 REASONS = {
     "unanswered": "the server refused the request",
@@ -56,7 +56,7 @@ def reason(written: Written, source: str, may_refuse: bool) -> str | None:
         source: what it was made from: the good answer, or the text that an instruction was written to.
         may_refuse: whether a refusal is what is wanted.
     """
-    if not words(written.text):
+    if not written.text.strip():
         return "empty"
     if not written.finished:
         return "cut_off"

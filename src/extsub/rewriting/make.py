@@ -22,15 +22,15 @@ from extsub.evaluation.run import Progress, silent
 from extsub.evaluation.store import Store, working_in
 from extsub.evaluation.tasks.toxicity import check_classifier
 from extsub.files.writing import write_together
-from extsub.negatives.asking import Asked, cost_of, judge_record, requests_of
-from extsub.negatives.behaviour import Behaviour, read_behaviour
-from extsub.negatives.filters import REASONS, is_duplicate, reason
-from extsub.negatives.likeness import Seen
-from extsub.negatives.page import page
-from extsub.negatives.prompting import VERSION, told
-from extsub.negatives.settings import NegativesSettings
-from extsub.negatives.sources import Pair, Source, Sources, drawn, read_sources, rows_of
-from extsub.negatives.summary import (
+from extsub.rewriting.asking import Asked, cost_of, judge_record, requests_of
+from extsub.rewriting.behaviour import Behaviour, read_behaviour
+from extsub.rewriting.filters import REASONS, is_duplicate, reason
+from extsub.rewriting.likeness import Seen
+from extsub.rewriting.page import page
+from extsub.rewriting.prompting import VERSION, told
+from extsub.rewriting.settings import NegativesSettings
+from extsub.rewriting.sources import Pair, Source, Sources, drawn, read_sources, rows_of
+from extsub.rewriting.summary import (
     FORMAT,
     NegativesSummary,
     counted_reasons,
@@ -39,7 +39,7 @@ from extsub.negatives.summary import (
     notes_on,
     to_look_at,
 )
-from extsub.negatives.writers import writer_of
+from extsub.rewriting.writers import writer_of
 
 ANSWERS = "answers"
 FILES = {"dropped": "dropped.jsonl", "summary": "summary.json", "page": "html"}
@@ -103,6 +103,17 @@ def plan_negatives(settings: NegativesSettings) -> NegativesPlan:
     requests = requests_of(settings, behaviour, taken)
     shown = writer_of(settings).shown(requests, settings.max_new_tokens)
     return {"rows": len(taken), "requests": shown, "notes": list(sources.notes)}
+
+
+def made_from(settings: NegativesSettings) -> dict[str, Any]:
+    """What decides which negatives are made: behaviour, data, writer, judge and limits, as JSON values.
+
+    Raises:
+        ExtSubError: as ``plan_negatives``.
+    """
+    behaviour, sources, _ = _prepared(settings)
+    chosen = {name: getattr(settings, name) for name in ("limit", "seed", "threshold")}
+    return {**_identity(settings, behaviour, sources.sha256), "judge": judge_record(settings, behaviour), **chosen}
 
 
 def answers_folder(settings: NegativesSettings) -> Path:

@@ -11,7 +11,7 @@ from extsub.data.rows import Row, has, reach, read_rows, read_text, refusal
 from extsub.errors import RowError
 from extsub.escaping import shown
 from extsub.models.prompts import Message
-from extsub.negatives.settings import TEXT, NegativesSettings
+from extsub.rewriting.settings import TEXT, NegativesSettings
 
 
 class Source(NamedTuple):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from extsub.models.prompts import Message
-from extsub.negatives.behaviour import Behaviour
+from extsub.rewriting.behaviour import Behaviour
 
 VERSION = 1
 """Grows when the words of a request change, so that answers to other words are not taken for answers to these."""
