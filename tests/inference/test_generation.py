@@ -133,7 +133,7 @@ def test_a_prompt_that_is_too_long_loses_its_beginning(asked: EvaluatedModel) ->
         kept = tokens[index] if index == 8 else [0, *tokens[index][-(room - 1) :]]
         new, ended = asked.greedy(kept, NEW, {1})
         text = asked.tokenizer.decode(new, skip_special_tokens=True)
-        assert found[index] == Answer(index, text, ended, index != 8)
+        assert found[index] == Answer(index, text, ended, index != 8, Usage(len(kept), len(new) + ended))
     assert {index: found[index] for index in PROMPTS} == plainly(asked, {1})
 
 

@@ -41,6 +41,10 @@ def test_an_answer_that_was_cut_off() -> None:
     assert reason(Written("The Nile is a river in", False), "Something else.", False) == "cut_off"
 
 
+def test_a_request_that_lost_its_beginning_counts_for_nothing() -> None:
+    assert reason(Written("The Nile is a river in Asia.", True, shortened=True), GOOD, False) == "shortened"
+
+
 def test_a_refusal_is_kept_where_it_is_wanted_or_the_good_answer_is_one() -> None:
     text = "I'm sorry, but I cannot help with that."
     assert reason(Written(text, True), GOOD, may_refuse=True) is None

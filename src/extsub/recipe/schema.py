@@ -22,7 +22,7 @@ from extsub.sweeping.settings import SweepSettings, swept_tasks
 from extsub.training.settings import PEFT_TYPES, TrainingSettings
 from extsub.values import mapping_of, settings_of, text_of
 
-KEYS = ("model", "output", "training", "negatives", "expert", "anti_experts", "sweep", "result")
+KEYS = ("model", "output", "training", "expert", "anti_experts", "negatives", "sweep", "result")
 NEEDED = ("model", "output", "expert", "anti_experts")
 COMBINED = tuple(kind for kind, peft_type in PEFT_TYPES.items() if peft_type in CODECS)
 """Kinds of adapters that are trained and can be combined."""

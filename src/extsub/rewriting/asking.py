@@ -35,14 +35,14 @@ class Asked:
     store: Store
     identity: dict[str, Any]
     rows: dict[int, dict[str, Any]]
-    """As they are saved: ``text`` as it came, ``finished``, ``usage``; ``shown``, once it is judged, and by whom."""
+    """As they are saved: an `Answer`, its text as it came; ``shown``, once it is judged, and by whom (``judge``)."""
     refused: dict[int, str] = field(default_factory=dict)
     """What the server said of requests that it does not answer; they are asked again by the next run."""
 
     def written(self, index: int) -> Written:
         """What was written of a row."""
         row = self.rows[index]
-        return Written(unwrapped(row["text"], self.sources[index].text), row["finished"])
+        return Written(unwrapped(row["text"], self.sources[index].text), row["finished"], row["shortened"])
 
     def pair(self, index: int) -> Pair:
         """A row as it becomes one of the output: what was written is its answer, or its instruction."""
@@ -80,7 +80,7 @@ class Asked:
             answers = writer_of(self.settings).write(requests, self.settings.max_new_tokens, self._refuse)
             with contextlib.closing(answers):
                 for answer in answers:
-                    self._save(answer.index, text=answer.text, finished=answer.finished, usage=answer.usage)
+                    self._save(answer._asdict())
                     spent = together(spent, answer.usage)
                     advance(1, in_words(spent, self.settings.price))
 
@@ -99,7 +99,7 @@ class Asked:
             verdicts = self._verdicts([self.pair(index) for index in waiting])
             with contextlib.closing(verdicts):
                 for index, shown in verdicts:
-                    self._save(index, shown=shown, judge=judge)
+                    self._save({**self.rows[index], "shown": shown, "judge": judge})
                     advance(1)
 
     def shows(self, index: int) -> bool:
@@ -117,10 +117,9 @@ class Asked:
             for index, labels in classify(str(self.settings.toxicity_model), texts, self.settings.rows_at_once):
                 yield index, labels["toxicity"]
 
-    def _save(self, index: int, **values: Any) -> None:
-        row = {"index": index, **self.rows.get(index, {}), **values}
+    def _save(self, row: dict[str, Any]) -> None:
         self.store.add(self.identity, [row])
-        self.rows[index] = row  # after that: what counts as saved is
+        self.rows[row["index"]] = row  # after that: what counts as saved is
 
     def _refuse(self, index: int, error: RefusedRequestError) -> None:
         """A row of which the server wants to know nothing; where it is every row, the server does."""

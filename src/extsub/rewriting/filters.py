@@ -11,6 +11,7 @@ from extsub.rewriting.likeness import Seen, triples, words
 
 REASONS = {
     "unanswered": "the server refused the request",
+    "shortened": "the request was too long for the writer, and lost its beginning",
     "empty": "nothing was written",
     "cut_off": "the limit of new tokens was reached",
     "refusal": "the writer refuses",
@@ -47,6 +48,8 @@ class Written(NamedTuple):
     """Without what the writer wrapped around it."""
     finished: bool
     """Whether it ended by itself."""
+    shortened: bool = False
+    """Whether its request, too long, lost its beginning."""
 
 
 def reason(written: Written, source: str, may_refuse: bool) -> str | None:
@@ -56,6 +59,8 @@ def reason(written: Written, source: str, may_refuse: bool) -> str | None:
         source: what it was made from: the good answer, or the text that an instruction was written to.
         may_refuse: whether a refusal is what is wanted.
     """
+    if written.shortened:
+        return "shortened"
     if not written.text.strip():
         return "empty"
     if not written.finished:
