@@ -16,7 +16,8 @@ from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.task import data_of
 from extsub.evaluation.tasks import TASKS
 from extsub.files.reading import located, read_json
-from extsub.recipe.schema import AdapterSpec, Recipe, Sweep
+from extsub.recipe.schema import Recipe, Sweep
+from extsub.recipe.specs import AdapterSpec
 from extsub.recipe.stages import Stages, key_of
 from extsub.rewriting.make import made_from
 from extsub.sweeping.budget import in_words

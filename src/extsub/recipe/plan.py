@@ -26,7 +26,8 @@ from extsub.models.base import find_model, load_config, load_tokenizer
 from extsub.models.prompts import PromptOption, usual_template
 from extsub.recipe import chain
 from extsub.recipe.chain import Stage
-from extsub.recipe.schema import AdapterSpec, Recipe, Sweep, named
+from extsub.recipe.schema import Recipe, Sweep
+from extsub.recipe.specs import AdapterSpec, named
 from extsub.recipe.stages import Stages, key_of
 from extsub.rewriting.make import plan_negatives
 from extsub.sweeping.grid import parse_alphas, sweep_points

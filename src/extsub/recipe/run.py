@@ -28,7 +28,8 @@ from extsub.publishing.records import read_record
 from extsub.recipe import chain
 from extsub.recipe.chain import COMBINED, PAGE, ChosenAlphas, Stage
 from extsub.recipe.plan import plan, with_templates
-from extsub.recipe.schema import AdapterSpec, Recipe, Sweep, read_recipe
+from extsub.recipe.schema import Recipe, Sweep, read_recipe
+from extsub.recipe.specs import AdapterSpec
 from extsub.recipe.stages import Stages
 from extsub.report.page import write_report
 from extsub.report.reading import read_sweep

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +15,7 @@ from extsub.evaluation.tasks import TASKS, load_task_files
 from extsub.files.reading import located
 from extsub.files.yaml import read_yaml
 from extsub.models.prompts import PromptOption
+from extsub.recipe.specs import NOT_WRITTEN, AdapterSpec, Shared, adapter_spec, anti_expert_spec, named
 from extsub.rewriting.settings import NegativesSettings
 from extsub.sweeping.settings import SweepSettings, swept_tasks
 from extsub.training.settings import PEFT_TYPES, TrainingSettings
@@ -28,37 +27,6 @@ COMBINED = tuple(kind for kind, peft_type in PEFT_TYPES.items() if peft_type in 
 """Kinds of adapters that are trained and can be combined."""
 NOT_SWEPT = ("model", "output", "adapter", "backend", "url", "overwrite", "options")
 """Settings of an evaluation that a recipe gives, or that a sweep does not have."""
-NOT_WRITTEN = ("output", "also_expert", "overwrite")
-"""Settings of the making of negatives that a recipe gives, or has no use for."""
-
-
-@dataclass(frozen=True)
-class AdapterSpec:
-    """An adapter that a result is made of: trained here, or taken as it is."""
-
-    name: str
-    """``expert`` or ``anti-NAME``: its stage, and its folder if it is trained"""
-    adapter: str
-    """The folder in which it lies, or will lie."""
-    training: TrainingSettings | None
-    """None where it is taken as it is"""
-    negatives: NegativesSettings | None = None
-    """How its data are made, where they are; ``training`` names the data that they are made of"""
-
-    @property
-    def writing(self) -> str:
-        """The stage in which its data are made: ``negatives-NAME``."""
-        return self.name.replace("anti", "negatives", 1)
-
-    @property
-    def learning(self) -> TrainingSettings:
-        """How it is trained here, once its data are there.
-
-        Raises:
-            ExtSubError: they are not.
-        """
-        assert self.training
-        return replace(self.training, data=str(self.negatives.output), field=None) if self.negatives else self.training
 
 
 @dataclass(frozen=True)
@@ -139,85 +107,19 @@ def read_recipe(path: Path) -> Recipe:
         f"{path}: training", found.get("training", {}), TrainingSettings, ("model", "data", "output")
     )
     negatives = settings_of(f"{path}: negatives", found.get("negatives", {}), NegativesSettings, NOT_WRITTEN)
-    shared = _Shared(model, output, training, negatives)
+    shared = Shared(model, output, training, negatives)
 
     others = found["anti_experts"]
     if not isinstance(others, Mapping) or not others:
         raise ExtSubError(f"{path}: anti_experts: expected one or more, each with a name (untruthful: {{data: FILE}})")
-    expert = _adapter_spec("expert", found["expert"], f"{path}: expert", shared)
+    expert = adapter_spec("expert", found["expert"], f"{path}: expert", shared)
     anti_experts = tuple(
-        _anti_expert_spec(f"anti-{name}", one, f"{path}: anti_experts: {brief(name)}", expert, shared)
+        anti_expert_spec(f"anti-{name}", one, f"{path}: anti_experts: {brief(name)}", expert, shared)
         for name, one in others.items()
     )
     result = ResultSettings(**settings_of(f"{path}: result", found.get("result", {}), ResultSettings))
     _check_kinds(path, [expert, *anti_experts], result)
     return Recipe(path, model, output, expert, anti_experts, _sweeps(path, found, anti_experts, result), result)
-
-
-@contextmanager
-def named(where: str) -> Generator[None]:
-    """Say where in the recipe a setting is that other rooms refuse."""
-    try:
-        yield
-    except ExtSubError as error:
-        raise ExtSubError(f"{where}: {error}") from error
-
-
-@dataclass(frozen=True)
-class _Shared:
-    """What all adapters of a recipe have in common."""
-
-    model: str
-    output: Path
-    training: dict[str, Any]
-    negatives: dict[str, Any]
-
-
-def _anti_expert_spec(name: str, given: Any, where: str, expert: AdapterSpec, shared: _Shared) -> AdapterSpec:
-    if isinstance(given, Mapping):
-        given = {word: value for word, value in given.items() if word != "sweep"}
-        if "negatives" in given:
-            return _from_negatives(name, given, where, expert, shared)
-    return _adapter_spec(name, given, where, shared)
-
-
-def _adapter_spec(name: str, given: Any, where: str, shared: _Shared) -> AdapterSpec:
-    if not re.fullmatch(r"[\w-][\w.-]{0,99}", name):
-        raise ExtSubError(f"{where}: a name is of letters, digits and . _ -, since its folder is called so")
-    if isinstance(given, Mapping) and "adapter" in given:
-        adapter = mapping_of(where, given, ["adapter"]).get("adapter")
-        return AdapterSpec(name, text_of(f"{where}: adapter", adapter), None)
-    own = settings_of(where, given, TrainingSettings, ("model", "output"))
-    if "data" not in own:
-        raise ExtSubError(f"{where}: say what it is trained on (data: FILE), or which one it is (adapter: FOLDER)")
-    with named(where):
-        folder = shared.output / name
-        settings = TrainingSettings(**{**shared.training, **own}, model=shared.model, output=folder)
-        return AdapterSpec(name, str(folder), settings)
-
-
-def _from_negatives(
-    name: str, given: Mapping[str, Any], where: str, expert: AdapterSpec, shared: _Shared
-) -> AdapterSpec:
-    """An anti-expert whose data are made, of the expert's unless it names others."""
-    if both := given.keys() & {"data", "adapter", "field"}:
-        raise ExtSubError(f"{where}: {min(both)} and negatives: what negatives are made of stands inside of negatives")
-    theirs = given["negatives"]
-    own = {"behaviour": theirs} if isinstance(theirs, str) else theirs
-    settings: dict[str, Any] = {"model": shared.model, **shared.negatives}
-    settings |= settings_of(f"{where}: negatives", own, NegativesSettings, NOT_WRITTEN)
-    if "behaviour" not in settings:
-        raise ExtSubError(f"{where}: negatives: say which behaviour (negatives: untruthful)")
-    if "data" not in settings:
-        if expert.training is None or settings.get("mode") == "instruct":
-            raise ExtSubError(f"{where}: negatives: say what they are made of (data: FILE)")
-        settings |= {"data": expert.training.data, "field": expert.training.field or {}}
-    training = {word: value for word, value in given.items() if word != "negatives"}
-    there = expert.training.data if expert.training else settings["data"]  # in place of what is still to be made
-    spec = _adapter_spec(name, {**training, "data": there}, where, shared)
-    with named(f"{where}: negatives"):
-        output = shared.output / f"{spec.writing}.jsonl"
-        return replace(spec, negatives=NegativesSettings(**settings, output=output))
 
 
 def _sweeps(

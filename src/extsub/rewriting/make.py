@@ -214,6 +214,9 @@ def _write(
         contents[files["output"]] = _lines(rows_of(pairs, [pair.bad for pair in pairs]))
         if "expert" in files:
             contents[files["expert"]] = _lines(rows_of(pairs, [pair.good for pair in pairs]))
+    else:
+        for name in files.keys() & {"output", "expert"}:
+            files[name].unlink(missing_ok=True)  # of a run before
     write_together(contents)
 
 

@@ -70,6 +70,8 @@ class NegativesSettings:
 
     def __post_init__(self) -> None:
         accept_plain_values(self)
+        for name, path in (("output", self.output), ("also_expert", self.also_expert)):
+            object.__setattr__(self, name, path and path.expanduser())
         self._check_values()
         self._check_files()
         if self.url is None:
@@ -114,7 +116,7 @@ class NegativesSettings:
 
         check_fields(self.field, (TEXT,) if self.mode == "instruct" else ())
         source = find_file(self.data, text=self.mode == "instruct") if self.data else None
-        paths = [path.expanduser().resolve() for path in (source, self.output, self.also_expert) if path]
+        paths = [path.resolve() for path in (source, self.output, self.also_expert) if path]
         if len(set(paths)) < len(paths):
             raise ExtSubError(f"--output {self.output}: data, output and --also-expert must be different files")
 
