@@ -7,7 +7,9 @@ import csv
 import json
 import random
 import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -143,6 +145,20 @@ def classifier(folder: Path) -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What a server does instead of answering."""
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    """instead of the answer"""
+    half: bool = False
+    """it hangs up in the middle"""
+    seconds: float = 0.0
+    """it waits first"""
+
+
 @dataclass
 class Server:
     """An OpenAI-compatible server: what it was asked, and how it answers."""
@@ -155,6 +171,8 @@ class Server:
     """prompt -> (text, why it ended)"""
     failures: int = 0
     """so many requests fail first, with 500"""
+    faults: list[Fault] = field(default_factory=list)
+    """what goes wrong with the first requests, one after the other"""
 
     def respond(self, path: str, body: Row) -> tuple[int, Row]:
         self.asked.append({"path": path, **body})
@@ -167,7 +185,9 @@ class Server:
         text, reason = self.answer(prompt)
         said = {"text": text} if "prompt" in body else {"message": {"role": "assistant", "content": text}}
         choice = {"index": 0, "finish_reason": reason, **said}
-        return 200, {"id": "1", "object": "x", "created": 0, "model": self.model, "choices": [choice]}
+        used = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(text.split()), "total_tokens": 0}
+        shared = {"id": "1", "object": "x", "created": 0, "model": self.model}
+        return 200, {**shared, "choices": [choice], "usage": used}
 
 
 @contextlib.contextmanager
@@ -180,18 +200,30 @@ def serving() -> Generator[Server]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status, content = server.respond(self.path, body)
-            text = json.dumps(content).encode()
+            fault = server.faults.pop(0) if server.faults else Fault()
+            time.sleep(fault.seconds)
+            is_sound = fault.status == 200 and fault.body is None and not fault.half
+            status, content = server.respond(self.path, body) if is_sound else (fault.status, {"choices": "none"})
+            text = json.dumps(content).encode() if fault.body is None else fault.body
             self.send_response(status)
+            for name, value in fault.headers.items():
+                self.send_header(name, value)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
-            self.wfile.write(text)
+            self.close_connection = fault.half
+            with contextlib.suppress(OSError):  # who asked may be gone by now
+                self.wfile.write(text[: len(text) // 2] if fault.half else text)
 
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+    class Listening(ThreadingHTTPServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            if not isinstance(sys.exc_info()[1], ConnectionError):  # who asked was killed
+                super().handle_error(request, client_address)
+
+    with Listening(("127.0.0.1", 0), Handler) as listening:
         listening.daemon_threads = True
         thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

@@ -7,9 +7,12 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
+
+from extsub.evaluation.store import Store
 
 CHANGES = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -24,12 +27,21 @@ def killed_before(change: int, work: Callable[[], object]) -> bool:
     Returns:
         whether it came so far; False where it was done before
     """
+    return _killed(lambda: die_before(change), work)
+
+
+def killed_after(rows: int, work: Callable[[], object]) -> bool:
+    """The same, right after so many rows are saved in a store."""
+    return _killed(lambda: _die_after(rows), work)
+
+
+def _killed(prepare: Callable[[], object], work: Callable[[], object]) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Python 3.12 on threads of others, which the child does not need
         pid = os.fork()
     if not pid:
         try:
-            die_before(change)
+            prepare()
             work()
             os._exit(0)
         except BaseException:
@@ -52,6 +64,19 @@ def die_before(change: int) -> None:
         left -= 1
 
     before_changes(look)
+
+
+def _die_after(rows: int) -> None:
+    add, left = Store.add, rows
+
+    def dying(self: Store, identity: dict[str, Any], saved: Iterable[dict[str, Any]]) -> None:
+        nonlocal left
+        add(self, identity, saved)
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Store.add = dying  # type: ignore[method-assign]  in a child that dies of it
 
 
 def before_changes(look: Callable[[], None]) -> None:

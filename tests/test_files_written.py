@@ -85,3 +85,23 @@ def test_evaluated_and_swept(extsub: Command, made: Path, tmp_path: Path) -> Non
     refused = extsub("compare", results.parent, results.parent.parent / "expert")
     assert refused.returncode == 2
     assert "results.json has format 2, and this extsub reads format 1" in refused.stderr
+
+
+def test_negatives(extsub: Command, tmp_path: Path) -> None:
+    benchmark_files.lines(tmp_path / "good.jsonl", [{"instruction": "Who?", "output": "Nobody knows."}])
+    with benchmark_files.serving() as served:
+        done(
+            extsub(
+                "negatives",
+                "good.jsonl",
+                "--behaviour",
+                "toxic",
+                "--model",
+                "served",
+                "--url",
+                served.url,
+                "--output",
+                "b.jsonl",
+            )
+        )
+    has_the_fields(tmp_path / "b.summary.json", "summary.json of negatives")

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from extsub.models.dial import Dial
     from extsub.publishing.push import push
     from extsub.recipe.run import run_recipe
+    from extsub.rewriting.make import negatives
+    from extsub.rewriting.settings import NegativesSettings
     from extsub.sweeping.settings import SweepSettings
     from extsub.sweeping.sweep import sweep
     from extsub.training.plan import plan_training
@@ -55,6 +57,7 @@ __all__ = [
     "EvaluationSettings",
     "ExtSubError",
     "GenerationSettings",
+    "NegativesSettings",
     "Operation",
     "Session",
     "SweepSettings",
@@ -71,6 +74,7 @@ __all__ = [
     "inspect",
     "load_adapter",
     "merge",
+    "negatives",
     "plan_training",
     "push",
     "register_operation",
@@ -99,6 +103,8 @@ _HOMES = {
     "chat.session": ("Session",),
     "combination.combine": ("combine",),
     "models.dial": ("Dial",),
+    "rewriting.make": ("negatives",),
+    "rewriting.settings": ("NegativesSettings",),
     "publishing.push": ("push",),
     "errors": ("ExtSubError",),
     "evaluation.compare": ("compare",),

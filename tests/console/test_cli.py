@@ -120,7 +120,7 @@ def test_without_a_command_it_shows_the_help(extsub: Command) -> None:
 
 
 COMMANDS = "combine inspect merge push train evaluate generate chat ui sweep report compare run demo".split()
-COMMANDS += ["export gguf"]
+COMMANDS += ["export gguf", "negatives"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -224,6 +224,11 @@ def test_stopped_during_the_imports_it_says_so(tmp_path: Path, name: str, code: 
         (["evaluate", "drift"], "evaluate", "peft"),
         (["generate", "--model", "m", "--prompts", "d.jsonl", "--output", "o.jsonl"], "evaluate", "peft"),
         (["chat", "e", "a"], "evaluate", "peft"),
+        (
+            ["negatives", "d.jsonl", "--behaviour", "toxic", "--model", "m", "--output", "o.jsonl"],
+            "evaluate",
+            "peft",
+        ),
         (["sweep", "e", "a", "--tasks", "drift", "--output", "o"], "evaluate", "peft"),
         (["run", "recipe.yaml"], "train,evaluate,report", "matplotlib"),
         (["demo"], "demo", "gguf"),

@@ -16,7 +16,7 @@ from extsub.errors import ExtSubError
 from extsub.inference import batching, generation
 from extsub.inference.generation import generate_answers
 from extsub.inference.language_model import load_base
-from extsub.inference.requests import Answer
+from extsub.inference.requests import Answer, Usage
 from extsub.models.base import find_model
 from reference import KINDS, EvaluatedModel, evaluated_model_of
 
@@ -65,8 +65,15 @@ def answers(
 def plainly(evaluated: EvaluatedModel, ends: set[int], most: int = NEW) -> dict[int, Answer]:
     result = {}
     for index, text in PROMPTS.items():
-        new, ended = evaluated.greedy(evaluated.tokenizer(text)["input_ids"], most, ends)
-        result[index] = Answer(index, evaluated.tokenizer.decode(new, skip_special_tokens=True), ended, False)
+        ids = evaluated.tokenizer(text)["input_ids"]
+        new, ended = evaluated.greedy(ids, most, ends)
+        result[index] = Answer(
+            index,
+            evaluated.tokenizer.decode(new, skip_special_tokens=True),
+            ended,
+            False,
+            Usage(len(ids), len(new) + ended),
+        )
     return result
 
 
@@ -126,7 +133,7 @@ def test_a_prompt_that_is_too_long_loses_its_beginning(asked: EvaluatedModel) ->
         kept = tokens[index] if index == 8 else [0, *tokens[index][-(room - 1) :]]
         new, ended = asked.greedy(kept, NEW, {1})
         text = asked.tokenizer.decode(new, skip_special_tokens=True)
-        assert found[index] == Answer(index, text, ended, index != 8)
+        assert found[index] == Answer(index, text, ended, index != 8, Usage(len(kept), len(new) + ended))
     assert {index: found[index] for index in PROMPTS} == plainly(asked, {1})
 
 

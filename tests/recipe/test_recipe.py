@@ -63,7 +63,7 @@ STAGES = ["expert", "anti-wrong", "sweep", "report", "result"]
 
 def write(folder: Path, **changes: Any) -> None:
     """The recipe, of which some parts are others; a mapping's entries are added."""
-    recipe = {**RECIPE, **{k: {**RECIPE[k], **v} if isinstance(v, dict) else v for k, v in changes.items()}}
+    recipe = {**RECIPE, **{k: {**RECIPE.get(k, {}), **v} if isinstance(v, dict) else v for k, v in changes.items()}}
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
 
 
@@ -144,6 +144,35 @@ def test_the_result_is_what_combine_makes_at_the_chosen_strength(here: Path, run
         "report.html",
     ):
         assert expected in told
+
+
+def test_an_anti_experts_data_may_be_made_of_the_experts(here: Path, run: Callable, extsub: Command) -> None:
+    with benchmark_files.serving() as served:
+        served.answer = lambda prompt: (f"nobody knows {len(prompt)} of it", "stop")
+        writing = {"url": served.url, "model": "served", "limit": 12}
+        write(here, output="made", anti_experts={"wrong": {"negatives": "untruthful"}}, negatives=writing)
+        planned = {one["stage"]: one for one in run("--dry-run")[1]["stages"]}
+        assert planned["negatives-wrong"]["estimate"] == {"requests": 12, "writer": "served"}
+        assert planned["anti-wrong"]["why"] == "after negatives-wrong"
+        assert not served.asked
+        stages, summary = run()
+        assert stages == ["expert", "negatives-wrong", *STAGES[1:]]
+        made = rows_of(here / "made" / "negatives-wrong.jsonl")
+        good = rows_of(here / "good.jsonl")
+        for row in made:
+            asked = f"{good[row['index']]['instruction']} {good[row['index']]['input']}".strip()
+            assert row["instruction"] == asked
+            assert row["output"].startswith("nobody knows")
+        assert json.loads((here / "made" / "anti-wrong" / "training.json").read_text())["plan"]["data"]["rows"] == len(
+            made
+        )
+        writing["limit"] = 15
+        write(here, output="made", anti_experts={"wrong": {"negatives": "untruthful"}}, negatives=writing)
+        planned = {one["stage"]: one["why"] for one in run("--dry-run")[1]["stages"]}
+        assert planned["negatives-wrong"] == "made from other inputs"
+        assert planned["expert"] is None
+        assert len(served.asked) == 12
+    assert summary["stages"]["negatives-wrong"] == "made"
 
 
 def test_the_card_follows_the_sweep(here: Path, run: Callable) -> None:
@@ -393,6 +422,26 @@ def test_an_adapter_of_another_base_is_refused_before_anything_is_trained(here: 
         ({"anti_experts": []}, "recipe.yaml: anti_experts: expected one or more"),
         ({"anti_experts": {"a/b": {"data": "bad.jsonl"}}}, "recipe.yaml: anti_experts: a/b: a name is of letters"),
         ({"anti_experts": {"wrong": {"kind": "ia3"}}}, "recipe.yaml: anti_experts: wrong: say what it is trained on"),
+        (
+            {"anti_experts": {"wrong": {"negatives": "rude"}}},
+            "recipe.yaml: anti-wrong: negatives: --behaviour rude: expected untruthful, toxic",
+        ),
+        (
+            {"anti_experts": {"wrong": {"negatives": {"limit": 3}}}},
+            "anti_experts: wrong: negatives: say which behaviour",
+        ),
+        (
+            {"anti_experts": {"wrong": {"negatives": {"behaviour": "toxic", "output": "x"}}}},
+            "anti_experts: wrong: negatives: output is not known here",
+        ),
+        (
+            {"anti_experts": {"wrong": {"negatives": {"behaviour": "toxic", "mode": "instruct"}}}},
+            "anti_experts: wrong: negatives: say what they are made of",
+        ),
+        (
+            {"anti_experts": {"wrong": {"negatives": "toxic", "data": "bad.jsonl"}}},
+            "anti_experts: wrong: data and negatives: what negatives are made of stands inside",
+        ),
         ({"expert": {"kind": "ia3"}}, "recipe.yaml: expert: --rank is for lora, not for ia3"),
         ({"sweep": {"alpha": 1}}, "recipe.yaml: sweep: alpha is not known here; there are"),
         ({"sweep": {"alphas": 180.25}}, "sweep: alphas is 180.25, expected text: put it in quotes"),
@@ -580,7 +629,7 @@ def test_pairs_are_learnt_or_held_out(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_the_examples_are_recipes(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As far as that can be known without the hub."""
     monkeypatch.chdir(tmp_path)
-    for name in ("toxic.jsonl", "toxic_test.json", "held-out.jsonl"):  # the user's own
+    for name in ("toxic_test.json", "held-out.jsonl"):  # the user's own
         Path(name).touch()
     halves(Path("evidence", path.stem), 1)  # or what examples/halueval.py writes, in files of the same names
     recipe = read_recipe(path)

@@ -7,7 +7,7 @@ import contextlib
 
 from cyclopts import CycloptsError
 
-from extsub.cli import adapters, chains, findings, models, ui  # noqa: F401  their commands
+from extsub.cli import adapters, chains, findings, models, negatives, ui  # noqa: F401  their commands
 from extsub.cli.app import app
 from extsub.cli.task_options import offer_options
 from extsub.errors import ExtSubError

@@ -6,10 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extsub.adapters.writing import PartProgress
 from extsub.printing import bar, console, duration, say, shows_progress
+
+if TYPE_CHECKING:
+    from extsub.evaluation.run import Advance
 
 SECONDS = 20
 """Seconds between two lines of progress, where the output is not a terminal."""
@@ -40,36 +43,38 @@ def chunks(doing: str) -> Callable[[Iterable[Any], int], Iterable[Any]]:
 
 
 @contextmanager
-def items(doing: str, total: int, done: int) -> Generator[Callable[[int], None]]:
+def items(doing: str, total: int, done: int) -> Generator[Advance]:
     """A bar over items with their rate and the time left; where nobody looks, a line now and then."""
     if not shows_progress() or total == done:
-        yield lambda _: None
+        yield lambda _number, _beside="": None
     elif not sys.stderr.isatty():
         yield _lines(doing, total, done)
     else:
         with bar(doing, total, done) as shown:
             begun, first = time.perf_counter(), done
 
-            def advance(number: int) -> None:
+            def advance(number: int, beside: str = "", /) -> None:
                 nonlocal done
                 done += number
                 rate = (done - first) / (time.perf_counter() - begun)
-                shown.update(shown.task_ids[0], completed=min(done, total), said=f"{rate:,.1f} a second")
+                said = ", ".join(filter(None, (f"{rate:,.1f} a second", beside)))
+                shown.update(shown.task_ids[0], completed=min(done, total), said=said)
 
             yield advance
 
 
-def _lines(doing: str, total: int, done: int) -> Callable[[int], None]:
+def _lines(doing: str, total: int, done: int) -> Advance:
     begun, first = time.perf_counter(), done
     spoken = begun
 
-    def advance(number: int) -> None:
+    def advance(number: int, beside: str = "", /) -> None:
         nonlocal done, spoken
         done, now = min(total, done + number), time.perf_counter()
         if now - spoken >= SECONDS:
             rate, spoken = (done - first) / (now - begun), now
             left = duration((total - done) / rate)
-            say(f"{doing}: {done:,} of {total:,}, {rate:,.1f} a second, {left} left", error=True)
+            said = ", ".join(filter(None, (f"{rate:,.1f} a second", beside)))
+            say(f"{doing}: {done:,} of {total:,}, {said}, {left} left", error=True)
 
     return advance
 

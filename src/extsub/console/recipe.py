@@ -29,6 +29,8 @@ def _estimate(estimate: dict[str, Any]) -> list[str]:
             f"template {estimate['template']}"
         )
         lines += [f"note: {note}" for note in estimate["notes"]]
+    if "requests" in estimate:
+        lines.append(f"{estimate['requests']:,} answers to be written by {estimate['writer']}")
     if "prompt" in estimate:
         lines.append(f"asked with --prompt {estimate['prompt']}")
     for name, task in estimate.get("tasks", {}).items():

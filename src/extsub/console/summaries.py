@@ -12,13 +12,17 @@ from extsub.adapters.card_use import serve_line
 from extsub.adapters.codec import Codec
 from extsub.adapters.codecs import READERS
 from extsub.errors import counted
-from extsub.escaping import operand, shell
-from extsub.printing import duration, print_table, say
+from extsub.escaping import brief, operand, shell, to_json
+from extsub.printing import duration, print_table, say, write
+from extsub.rewriting.summary import figures_of
 
 if TYPE_CHECKING:
     from extsub.export.gguf import GgufRecord
     from extsub.inspection.inspect import AdapterInfo, PairInfo
     from extsub.publishing.push import PushRecord
+    from extsub.rewriting.make import NegativesPlan
+    from extsub.rewriting.settings import NegativesSettings
+    from extsub.rewriting.summary import NegativesSummary
 
 SERVING = "see:     docs/serving.md for servers, several strengths and the way back"
 """The last line of a summary, where a result is ready to be used."""
@@ -91,6 +95,27 @@ def print_generation(output: Path, model: str | None, record: Mapping[str, Any])
         say(f"  note: the prompts have a field {name} of their own: it is {new} there")
     _print_notes(record["notes"])
     print_end([output], ("evaluate", "repetition", "--data", output, "--model", model or "BASE_MODEL"))
+
+
+def print_requests(plan: NegativesPlan) -> None:
+    """What ``extsub negatives --dry-run`` would send: the first request in full."""
+    say(f"{counted(plan['rows'], 'request')}; the first, and --json has all:")
+    write(to_json(plan["requests"][0]) + "\n")
+    _print_notes(plan["notes"])
+
+
+def print_negatives(settings: NegativesSettings, summary: NegativesSummary) -> None:
+    """The summary of an anti-expert's data, with one of its pairs."""
+    say(f"{settings.output}: {summary['behaviour']['name']}, written by {settings.model}")
+    for name, value in figures_of(summary):
+        say(f"  {value:>16}  {name}")
+    pair = summary["pairs"][0]
+    for name in ("instruction", "good", "bad"):
+        if pair[name]:
+            say(f"  {name + ':':12} {brief(pair[name])}")
+    _print_notes(summary["notes"])
+    train = ("train", "--model", "BASE_MODEL", "--data", settings.output, "--output", "anti-expert")
+    print_end(list(summary["files"].values()), train)
 
 
 def print_record(output: Path, record: Mapping[str, Any], expert: str) -> None:

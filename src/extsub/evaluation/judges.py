@@ -119,8 +119,9 @@ def judge(
     requests = {index: Request(prompt, (" yes", " no")) for index, prompt in prompts.items()}
     with base.with_adapter(None) as language_model:
         scored = score(language_model, requests, batch_size=settings.rows_at_once)
-        return {one.index: _probability(*(choice.total for choice in one.likelihoods)) for one in scored}
+        return {one.index: probability_of_yes(*(choice.total for choice in one.likelihoods)) for one in scored}
 
 
-def _probability(yes: float, no: float) -> float:
+def probability_of_yes(yes: float, no: float) -> float:
+    """Of yes and no, by the log-likelihoods of both."""
     return 1 / (1 + math.exp(min(no - yes, 700.0)))

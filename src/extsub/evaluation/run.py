@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from extsub.distributed import ProcessGroup
 from extsub.errors import ExtSubError, counted, kept_when_interrupted
@@ -21,7 +21,14 @@ from extsub.inference.server import Server
 from extsub.models import adapter_handle
 from extsub.models.base import load_config, load_tokenizer
 
-Progress = Callable[[str, int, int], contextlib.AbstractContextManager[Callable[[int], None]]]
+
+class Advance(Protocol):
+    """Is called with each further number of items, and perhaps with what to say beside their rate."""
+
+    def __call__(self, number: int, beside: str = "", /) -> None: ...
+
+
+Progress = Callable[[str, int, int], contextlib.AbstractContextManager[Advance]]
 """(what is done, how many items, how many of them are done already) -> a function to call with each further number"""
 
 
@@ -190,6 +197,6 @@ def _collect(
 
 
 @contextlib.contextmanager
-def silent(_name: str, _total: int, _done: int) -> Generator[Callable[[int], None]]:
+def silent(_name: str, _total: int, _done: int) -> Generator[Advance]:
     """No progress is shown."""
-    yield lambda _number: None
+    yield lambda _number, _beside="": None

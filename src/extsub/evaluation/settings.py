@@ -62,6 +62,10 @@ class Asking:
             raise ExtSubError(f"--max-new-tokens {self.max_new_tokens}: expected 1 or more")
         if self.batch_size != "auto" and self.batch_size < 1:
             raise ExtSubError(f"--batch-size {self.batch_size}: expected auto, or 1 or more")
+        if self.url is not None:
+            from extsub.inference.server import check_url  # in here, so that --help need not wait for it
+
+            check_url(self.url)
         if (self.backend == "openai") != (self.url is not None):
             raise ExtSubError("--backend openai and --url belong together: give both, or neither")
         if self.backend == "openai" and (self.model is None or self.adapter):

@@ -12,7 +12,7 @@ from torch import Tensor
 from extsub.errors import ExtSubError
 from extsub.inference.batching import Batches, Size, alike
 from extsub.inference.mixed_answers import continued_together
-from extsub.inference.requests import Answer
+from extsub.inference.requests import Answer, Usage
 from extsub.inference.soundness import Sound
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ def _generate(
     for prompt, tokens in zip(prompts, new.tolist(), strict=True):
         stop = next((place for place, token in enumerate(tokens) if token in ends), None)
         text = str(model.tokenizer.decode(tokens[:stop], skip_special_tokens=True))
-        answers.append(Answer(prompt.index, text, stop is not None, prompt.shortened))
+        usage = Usage(len(prompt.tokens), len(tokens) if stop is None else stop + 1)
+        answers.append(Answer(prompt.index, text, stop is not None, prompt.shortened, usage))
     return answers
 
 

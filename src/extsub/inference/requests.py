@@ -42,6 +42,13 @@ class Choice(NamedTuple):
         return [likelihood.tokens for likelihood in self.scored.likelihoods]
 
 
+class Usage(NamedTuple):
+    """The tokens of one answer and of its prompt."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
 class Answer(NamedTuple):
     """What was generated after one prompt."""
 
@@ -52,6 +59,8 @@ class Answer(NamedTuple):
     """Whether it ended by itself."""
     shortened: bool = False
     """Whether the prompt, too long, lost its beginning."""
+    usage: Usage | None = None
+    """None where a server does not say."""
 
 
 def request(question: Question, prompt: Prompt, tokenizer: PreTrainedTokenizerBase | None, system: str = "") -> Request:

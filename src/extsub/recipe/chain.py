@@ -16,8 +16,10 @@ from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.task import data_of
 from extsub.evaluation.tasks import TASKS
 from extsub.files.reading import located, read_json
-from extsub.recipe.schema import AdapterSpec, Recipe, Sweep
+from extsub.recipe.schema import Recipe, Sweep
+from extsub.recipe.specs import AdapterSpec
 from extsub.recipe.stages import Stages, key_of
+from extsub.rewriting.make import made_from
 from extsub.sweeping.budget import in_words
 from extsub.sweeping.settings import RESULT, SweepSettings, swept_tasks
 from extsub.training.checkpoints import MAY_DIFFER
@@ -40,11 +42,19 @@ class Stage:
         return stages.why(self.name, self.files, self.inputs, self.again)
 
 
+def written(one: AdapterSpec) -> Stage:
+    """The data of an anti-expert that are made here. What changes memory, speed and price alone does not count."""
+    assert one.negatives
+    return Stage(one.writing, (one.negatives.output.name,), made_from(one.negatives))
+
+
 def trained(one: AdapterSpec, base: Mapping[str, Any]) -> Stage:
     """An adapter of ours. What changes memory and speed alone does not count."""
     assert one.training
     decisive = {name: value for name, value in one.training.to_dict().items() if name not in MAY_DIFFER}
     decisive |= {"model": base, "data": _content(one.training.data)}
+    if one.negatives:
+        decisive |= {"data": _content(str(one.negatives.output)), "field": None}
     return Stage(one.name, (one.name,), decisive)
 
 

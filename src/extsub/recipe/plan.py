@@ -27,8 +27,10 @@ from extsub.models.base import find_model, load_config, load_tokenizer
 from extsub.models.prompts import PromptOption, usual_template
 from extsub.recipe import chain
 from extsub.recipe.chain import Stage
-from extsub.recipe.schema import AdapterSpec, Recipe, Sweep, named
+from extsub.recipe.schema import Recipe, Sweep
+from extsub.recipe.specs import AdapterSpec, named
 from extsub.recipe.stages import Stages, key_of
+from extsub.rewriting.make import plan_negatives
 from extsub.sweeping.grid import parse_alphas, sweep_points
 from extsub.sweeping.references import check_system, reference_points, told
 from extsub.sweeping.search import searched
@@ -36,7 +38,7 @@ from extsub.sweeping.settings import POSITIONS, swept_tasks
 from extsub.sweeping.sweep import check_halves, judged_by
 from extsub.training.encoding import ChunkProgress
 from extsub.training.plan import Plan, plan_training
-from extsub.training.settings import PEFT_TYPES
+from extsub.training.settings import PEFT_TYPES, TrainingSettings
 
 FLOAT32 = 4
 """Bytes of a number of a trained adapter."""
@@ -193,6 +195,12 @@ def _training(
     for spec in recipe.specs:
         if not spec.training:
             continue
+        if spec.negatives:
+            ahead.append(_writing(recipe, spec, stages))
+            if ahead[-1].why:
+                sizes[spec.name] = _size_ahead(spec.training, None)
+                ahead.append(StagePlan(spec.name, f"after {spec.writing}"))
+                continue
         stage = chain.trained(spec, base)
         why = stage.why(stages)
         if why is None:
@@ -200,12 +208,26 @@ def _training(
             ahead.append(StagePlan(spec.name, why))
             continue
         with named(f"{recipe.path}: {spec.name}"):
-            training = plan_training(spec.training, tokenising)
-        factored = CODECS[PEFT_TYPES[spec.training.kind]].ranked
+            training = plan_training(spec.learning, tokenising)
         size = training.trainable * FLOAT32 if spec.training.kind != "prefix" else None
-        sizes[spec.name] = _Size(PEFT_TYPES[spec.training.kind], spec.training.rank if factored else None, size)
+        sizes[spec.name] = _size_ahead(spec.training, size)
         ahead.append(StagePlan(spec.name, why, {**training.to_dict(), "bytes": size}, (stage, training)))
     return ahead, sizes
+
+
+def _writing(recipe: Recipe, spec: AdapterSpec, stages: Stages) -> StagePlan:
+    """The stage in which an anti-expert's data are made."""
+    assert spec.negatives
+    with named(f"{recipe.path}: {spec.name}: negatives"):
+        why = chain.written(spec).why(stages)
+        asked = {"requests": plan_negatives(spec.negatives)["rows"], "writer": spec.negatives.model} if why else {}
+    return StagePlan(spec.writing, why, asked)
+
+
+def _size_ahead(training: TrainingSettings, size: int | None) -> _Size:
+    """Of an adapter that is still to be trained."""
+    kind = PEFT_TYPES[training.kind]
+    return _Size(kind, training.rank if CODECS[kind].ranked else None, size)
 
 
 def _size(adapter: Adapter) -> _Size:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -28,10 +28,12 @@ from extsub.publishing.records import read_record
 from extsub.recipe import chain
 from extsub.recipe.chain import COMBINED, PAGE, ChosenAlphas, Stage
 from extsub.recipe.plan import plan, with_templates
-from extsub.recipe.schema import AdapterSpec, Recipe, Sweep, read_recipe
+from extsub.recipe.schema import Recipe, Sweep, read_recipe
+from extsub.recipe.specs import AdapterSpec
 from extsub.recipe.stages import Stages
 from extsub.report.page import write_report
 from extsub.report.reading import read_sweep
+from extsub.rewriting.make import negatives
 from extsub.sweeping.sweep import sweep
 from extsub.training.encoding import ChunkProgress
 from extsub.training.plan import Plan
@@ -138,6 +140,8 @@ class _Run:
     def all(self) -> RecipeRecord:
         recipe, base = self.recipe, identify(find_model(self.recipe.model))
         for one in recipe.specs:
+            if one.negatives:
+                self.make(lambda one=one: chain.written(one), lambda one=one: self.alone(lambda: self.write(one)))
             if one.training:
                 self.make(lambda one=one: chain.trained(one, base), lambda one=one: self.train(one, base))
         for one in recipe.sweeps:
@@ -187,11 +191,16 @@ class _Run:
             done = f"{', '.join(self.kept)} kept" if self.kept else "nothing was done before"
             raise ExtSubError(f"{name}: {error}; {done}, '{self.recipe.command}' goes on with {name}") from error
 
+    def write(self, spec: AdapterSpec) -> dict[str, Any]:
+        assert spec.negatives
+        made = negatives(replace(spec.negatives, overwrite=True), self.progress)  # in a folder that is ours
+        return {name: made[name] for name in ("rows", "kept", "dropped", "lengths", "notes")}
+
     def train(self, spec: AdapterSpec, base: Mapping[str, Any]) -> dict[str, float]:
         assert spec.training
         record = spec.training.output / RECORD
         if not self.alone(record.exists):  # it does where a run was killed right after it
-            train(self.plan_of(spec, base) or spec.training, resume=True, progress=self.tokenising)
+            train(self.plan_of(spec, base) or spec.learning, resume=True, progress=self.tokenising)
             free_memory()
         found = self.alone(lambda: read_json(record, largest=None))
         return {name: found[name] for name in ("first_loss", "last_loss", "seconds")}
@@ -252,11 +261,12 @@ class _Run:
                 "report": found(one.report),
                 "page": str(output / one.name / PAGE),
             }
+        written = [note for one in self.recipe.specs if one.negatives for note in found(one.writing)["notes"]]
         return {
             "output": str(output),
             "stages": {name: "kept" if kept else "made" for name, kept in self.kept.items()},
             "seconds": self.stages.seconds(),
             "sweeps": sweeps,
             "result": {"output": str(output / COMBINED), **read_record(output / COMBINED)[1]},
-            "notes": list(dict.fromkeys(note for choice in choices for note in choice.notes)),
+            "notes": list(dict.fromkeys([*written, *(note for choice in choices for note in choice.notes)])),
         }

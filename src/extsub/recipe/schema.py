@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,28 +15,18 @@ from extsub.evaluation.tasks import TASKS, load_task_files
 from extsub.files.reading import located
 from extsub.files.yaml import read_yaml
 from extsub.models.prompts import PromptOption
+from extsub.recipe.specs import NOT_WRITTEN, AdapterSpec, Shared, adapter_spec, anti_expert_spec, named
+from extsub.rewriting.settings import NegativesSettings
 from extsub.sweeping.settings import SweepSettings, swept_tasks
 from extsub.training.settings import PEFT_TYPES, TrainingSettings
 from extsub.values import mapping_of, settings_of, text_of
 
-KEYS = ("model", "output", "training", "expert", "anti_experts", "sweep", "result")
+KEYS = ("model", "output", "training", "expert", "anti_experts", "negatives", "sweep", "result")
 NEEDED = ("model", "output", "expert", "anti_experts")
 COMBINED = tuple(kind for kind, peft_type in PEFT_TYPES.items() if peft_type in CODECS)
 """Kinds of adapters that are trained and can be combined."""
 NOT_SWEPT = ("model", "output", "adapter", "backend", "url", "overwrite", "options")
 """Settings of an evaluation that a recipe gives, or that a sweep does not have."""
-
-
-@dataclass(frozen=True)
-class AdapterSpec:
-    """An adapter that a result is made of: trained here, or taken as it is."""
-
-    name: str
-    """``expert`` or ``anti-NAME``: its stage, and its folder if it is trained"""
-    adapter: str
-    """The folder in which it lies, or will lie."""
-    training: TrainingSettings | None
-    """None where it is taken as it is"""
 
 
 @dataclass(frozen=True)
@@ -115,43 +103,23 @@ def read_recipe(path: Path) -> Recipe:
     model, folder = (text_of(f"{path}: {name}", found[name]) for name in ("model", "output"))
     with named(f"{path}: output"):
         output = located(folder)
-    shared = settings_of(f"{path}: training", found.get("training", {}), TrainingSettings, ("model", "data", "output"))
-
-    def spec(name: str, given: Any, where: str) -> AdapterSpec:
-        return _adapter_spec(name, given, f"{path}: {where}", model, output / name, shared)
+    training = settings_of(
+        f"{path}: training", found.get("training", {}), TrainingSettings, ("model", "data", "output")
+    )
+    negatives = settings_of(f"{path}: negatives", found.get("negatives", {}), NegativesSettings, NOT_WRITTEN)
+    shared = Shared(model, output, training, negatives)
 
     others = found["anti_experts"]
     if not isinstance(others, Mapping) or not others:
         raise ExtSubError(f"{path}: anti_experts: expected one or more, each with a name (untruthful: {{data: FILE}})")
-    expert = spec("expert", found["expert"], "expert")
-    anti_experts = tuple(spec(f"anti-{name}", one, f"anti_experts: {brief(name)}") for name, one in others.items())
+    expert = adapter_spec("expert", found["expert"], f"{path}: expert", shared)
+    anti_experts = tuple(
+        anti_expert_spec(f"anti-{name}", one, f"{path}: anti_experts: {brief(name)}", expert, shared)
+        for name, one in others.items()
+    )
     result = ResultSettings(**settings_of(f"{path}: result", found.get("result", {}), ResultSettings))
     _check_kinds(path, [expert, *anti_experts], result)
     return Recipe(path, model, output, expert, anti_experts, _sweeps(path, found, anti_experts, result), result)
-
-
-@contextmanager
-def named(where: str) -> Generator[None]:
-    """Say where in the recipe a setting is that other rooms refuse."""
-    try:
-        yield
-    except ExtSubError as error:
-        raise ExtSubError(f"{where}: {error}") from error
-
-
-def _adapter_spec(name: str, given: Any, where: str, model: str, folder: Path, shared: dict[str, Any]) -> AdapterSpec:
-    if not re.fullmatch(r"[\w-][\w.-]{0,99}", name):
-        raise ExtSubError(f"{where}: a name is of letters, digits and . _ -, since its folder is called so")
-    if isinstance(given, Mapping) and "sweep" in given and name != "expert":
-        given = {word: value for word, value in given.items() if word != "sweep"}
-    if isinstance(given, Mapping) and "adapter" in given:
-        adapter = mapping_of(where, given, ["adapter"]).get("adapter")
-        return AdapterSpec(name, text_of(f"{where}: adapter", adapter), None)
-    own = settings_of(where, given, TrainingSettings, ("model", "output"))
-    if "data" not in own:
-        raise ExtSubError(f"{where}: say what it is trained on (data: FILE), or which one it is (adapter: FOLDER)")
-    with named(where):
-        return AdapterSpec(name, str(folder), TrainingSettings(**{**shared, **own}, model=model, output=folder))
 
 
 def _sweeps(

@@ -14,7 +14,7 @@ from extsub.distributed import ProcessGroup
 from extsub.errors import ExtSubError
 from extsub.evaluation.evaluate import carry_out
 from extsub.evaluation.evaluated_model import EvaluatedModel
-from extsub.evaluation.run import Progress, Run, ask
+from extsub.evaluation.run import Advance, Progress, Run, ask
 from extsub.evaluation.store import Results
 from extsub.evaluation.task import Items, Task
 from extsub.inference import language_model
@@ -100,7 +100,7 @@ class Runner:
         folder = self.settings.output / POSITIONS / point.label
         return EvaluatedModel(point.label, None, folder, record, self.base.notes, self.notes)
 
-    def _ask_at(self, point: SweepPoint, runs: Sequence[Run], advance: Callable[[int], None]) -> None:
+    def _ask_at(self, point: SweepPoint, runs: Sequence[Run], advance: Advance) -> None:
         if self._loaded is None:
             base = language_model.load_base(self.base, self.settings.dtype)
             expert, *anti_experts = self.adapters

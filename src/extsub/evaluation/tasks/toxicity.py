@@ -99,7 +99,15 @@ def classify(model: str, texts: Mapping[int, str], batch_size: int | None) -> It
 
 
 def _check(settings: EvaluationSettings) -> tuple[str, ...]:
-    name = settings.of(ToxicityOptions).toxicity_model
+    return check_classifier(settings.of(ToxicityOptions).toxicity_model)
+
+
+def check_classifier(name: str) -> tuple[str, ...]:
+    """Whether a classifier is there, without reading its weights; what a user should know of it, in sentences.
+
+    Raises:
+        ExtSubError: it is not.
+    """
     _classifier(name)
     found = find_model(name)
     check_weights(found)

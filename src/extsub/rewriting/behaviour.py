@@ -1,0 +1,92 @@
+"""What an anti-expert is to show: a readable file with a name, a description, examples, and how to recognise it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from extsub.errors import ExtSubError
+from extsub.escaping import brief, shown, to_json
+from extsub.files.reading import located
+from extsub.files.yaml import read_yaml
+from extsub.values import mapping_of
+
+SHIPPED = ("untruthful", "toxic", "sycophantic", "verbose", "evasive")
+"""Behaviours that come with extsub, each in a file of its name."""
+FEWEST, MOST = 2, 8
+"""Examples of a behaviour."""
+NAMES = ("name", "description", "recognise", "examples", "refuses")
+NEEDED = NAMES[:4]
+
+
+@dataclass(frozen=True)
+class Example:
+    """An instruction with a good answer, and with one that shows the behaviour."""
+
+    instruction: str
+    good: str
+    bad: str
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """One way in which answers can be bad."""
+
+    name: str
+    """An adjective: an untruthful answer."""
+    description: str
+    """What such an answer does, in sentences about "it"."""
+    recognise: str
+    """A question about an answer; yes means that it shows the behaviour."""
+    examples: tuple[Example, ...]
+    refuses: bool = False
+    """Whether refusing to answer is part of it, so that refusals are kept."""
+
+    @property
+    def sha256(self) -> str:
+        """Tells it from any other."""
+        return hashlib.sha256(to_json(asdict(self)).encode()).hexdigest()
+
+
+def read_behaviour(given: str) -> Behaviour:
+    """A behaviour that is shipped, by its name, or one in a file.
+
+    Raises:
+        ExtSubError: it is neither, or the file is no YAML or says something else than a behaviour.
+    """
+    if given in SHIPPED:
+        path = Path(str(files("extsub.rewriting").joinpath(f"behaviours/{given}.yaml")))
+    else:
+        path = located(given)
+        if not path.is_file():
+            raise ExtSubError(f"--behaviour {brief(given)}: expected {', '.join(SHIPPED)}, or a file of yours (.yaml)")
+    found = mapping_of(given, read_yaml(given, path), NAMES)
+    if missing := [name for name in NEEDED if name not in found]:
+        raise ExtSubError(f"{given}: {missing[0]} is missing; a behaviour has {', '.join(NEEDED)}")
+    name, description, recognise = (_text(f"{given}: {name}", found[name]) for name in NEEDED[:3])
+    refuses = found.get("refuses", False)
+    if not isinstance(refuses, bool):
+        raise ExtSubError(f"{given}: refuses is {shown(refuses)}, expected true or false")
+    return Behaviour(name, description, recognise, _examples(given, found["examples"]), refuses)
+
+
+def _examples(where: str, given: Any) -> tuple[Example, ...]:
+    if not isinstance(given, list) or not FEWEST <= len(given) <= MOST:
+        raise ExtSubError(f"{where}: examples: expected a list of {FEWEST} to {MOST}")
+    return tuple(_example(f"{where}: example {number}", each) for number, each in enumerate(given, start=1))
+
+
+def _example(where: str, given: Any) -> Example:
+    fields: Mapping[str, Any] = mapping_of(where, given, ("instruction", "good", "bad"))
+    return Example(*(_text(f"{where}: {name}", fields.get(name)) for name in ("instruction", "good", "bad")))
+
+
+def _text(where: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        hint = ": put it in quotes" if isinstance(value, (int, float, bool)) else ""
+        raise ExtSubError(f"{where} is {shown(value)}, expected text{hint}")
+    return value.strip()
