@@ -209,6 +209,21 @@ def done(run: subprocess.CompletedProcess[str]) -> str:
     return run.stdout
 
 
+def evaluated(name: str, **tasks: list[Row]) -> Path:
+    """A folder of results, as ``extsub evaluate`` writes it, with these scores of the items of each task."""
+    identity = {"data": "d0", "seed": 0, "prompt": "extsub", "limit": None}
+    folder, results = Path(name), {"model": {"base": "b", "adapter": None}, "tasks": {}, "runs": {}}
+    folder.mkdir(parents=True)
+    for task, scores in tasks.items():
+        task = task.replace("_", "-")
+        lines(folder / f"{task}.jsonl", [{"index": index, "scores": one} for index, one in enumerate(scores)])
+        figure = {"value": 0.5, "ci95": [0.25, 0.75], "n": len(scores)}
+        results["tasks"][task] = dict.fromkeys(scores[0], figure)
+        results["runs"][task] = {"identity": {**identity, "model": name}}
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
 def results(folder: str | Path) -> dict[str, Any]:
     """What a run wrote."""
     return json.loads(Path(folder, "results.json").read_text())

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from extsub.models.dial import Dial
     from extsub.publishing.push import push
     from extsub.recipe.run import run_recipe
+    from extsub.report.paper import table
     from extsub.sweeping.settings import SweepSettings
     from extsub.sweeping.sweep import sweep
     from extsub.training.plan import plan_training
@@ -78,6 +79,7 @@ __all__ = [
     "save_adapter",
     "subtract",
     "sweep",
+    "table",
     "train",
 ]
 
@@ -109,6 +111,7 @@ _HOMES = {
     "inspection.inspect": ("inspect",),
     "merging.merge": ("merge",),
     "recipe.run": ("run_recipe",),
+    "report.paper": ("table",),
     "sweeping.settings": ("SweepSettings",),
     "sweeping.sweep": ("sweep",),
     "training.plan": ("plan_training",),

@@ -15,26 +15,10 @@ from markdown_it import MarkdownIt
 
 import benchmark_files
 from benchmark_files import done
+from benchmark_files import evaluated as run
 from conftest import Command
 
 Scores = list[dict[str, Any]]
-IDENTITY = {"data": "d0", "seed": 0, "prompt": "extsub", "limit": None}
-
-
-def run(name: str, **tasks: Scores) -> Path:
-    """A folder of results, as ``extsub evaluate`` writes it, with these scores of the items of each task."""
-    folder, results = Path(name), {"model": {"base": "b", "adapter": None}, "tasks": {}, "runs": {}}
-    folder.mkdir()
-    for task, scores in tasks.items():
-        task = task.replace("_", "-")
-        benchmark_files.lines(
-            folder / f"{task}.jsonl", [{"index": index, "scores": one} for index, one in enumerate(scores)]
-        )
-        figure = {"value": 0.5, "ci95": [0.25, 0.75], "n": len(scores)}
-        results["tasks"][task] = dict.fromkeys(scores[0], figure)
-        results["runs"][task] = {"identity": {**IDENTITY, "model": name}}
-    (folder / "results.json").write_text(json.dumps(results))
-    return folder
 
 
 def changed(folder: Path, task: str, **identity: Any) -> Path:

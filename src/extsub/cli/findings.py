@@ -1,4 +1,4 @@
-"""Commands on what was found: report, compare."""
+"""Commands on what was found: report, compare, table."""
 
 from __future__ import annotations
 
@@ -78,3 +78,39 @@ def compare(
 
         plot_comparison(comparison, plot)
     shown.result(comparison.to_dict(), lambda: print_comparison(comparison, form, plot))
+
+
+@app.command(
+    help_epilogue="Example: extsub table llama-7b results/expert results/ext-sub --latex\n"
+    "Over seeds: extsub table seed-0 seed-1 seed-2 --latex"
+)
+def table(
+    *folders: Path,
+    group: Annotated[dict[str, tuple[str, ...]] | None, GROUPS] = None,
+    seed: int = 0,
+    task_file: tuple[str, ...] = (),
+    pasted: Pasted = ON_A_TERMINAL,
+    shown: Printed = DEFAULT,
+) -> None:
+    """Print the paper's table: base, expert, anti-expert, subtraction and Ext-Sub with every score of it that there is.
+
+    A model that several folders have is one line: mean ± sd where they have the same score (sweeps of several seeds,
+    say), else each gives its own scores.
+
+    Parameters
+    ----------
+    folders
+        What extsub sweep, run or evaluate wrote; a model of an evaluation is called as its folder.
+    group
+        NAME=FOLDER,FOLDER: folders that extsub evaluate wrote for one model.
+    seed
+        Of the intervals of differences.
+    task_file
+        A Python file of your own that registers a task or an operation.
+    """
+    form = pasted.form(shown)
+    from extsub.console.results import print_paper
+    from extsub.report.paper import table
+
+    found = table(*folders, groups=group, seed=seed, task_file=task_file)
+    shown.result(found.to_dict(), lambda: print_paper(found, form))

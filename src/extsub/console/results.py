@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from extsub.console.arguments import Form
 from extsub.console.summaries import SERVING, print_end
+from extsub.escaping import line
 from extsub.evaluation.compare import (
     CONTROLS,
     EXPLANATION,
@@ -22,6 +24,7 @@ from extsub.evaluation.compare import (
 from extsub.evaluation.store import RESULTS, Results
 from extsub.evaluation.tasks import TASKS
 from extsub.printing import print_table, say
+from extsub.report.paper import PaperTable
 from extsub.report.searched import search_sentence
 from extsub.report.wording import aim, capital
 from extsub.tables import Table as Findings
@@ -86,6 +89,14 @@ def print_comparison(comparison: Comparison, form: Form = "", plot: Path | None 
     print_end([plot] if plot else [])
 
 
+def print_paper(found: PaperTable, form: Form = "") -> None:
+    """The paper's table, a line for each model."""
+    if form:
+        print_pasted(form, found.table(), found.notes, found.to_csv)
+    else:
+        print_findings(found.table(), found.notes)
+
+
 def print_pasted(form: Form, table: Findings, notes: Sequence[str], to_csv: Callable[[], str]) -> None:
     """The table in a form to be pasted, and nothing else."""
     text = to_csv() if form == "csv" else {"markdown": markdown, "latex": latex}[form](table, notes)
@@ -98,7 +109,9 @@ def print_findings(table: Findings, notes: Sequence[str]) -> None:
     for row in table.rows:
         if "first" in row.kind:
             printed.add_section()
-        printed.add_row(*(f"{cell.text} {cell.small}".strip() for cell in row.cells))
+        texts = (line(f"{cell.text} {cell.small}".strip()) for cell in row.cells)
+        styles = ("bold" if cell.bold else "" for cell in row.cells)
+        printed.add_row(*map(Text, texts, styles))
     print_table(printed)
     for note in notes:
         say(f"note: {note}")

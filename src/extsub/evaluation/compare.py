@@ -10,8 +10,8 @@ from typing import Any
 
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
+from extsub.evaluation.groups import Group, notes_on, notes_on_seeds, read_groups
 from extsub.evaluation.metrics import Difference
-from extsub.evaluation.runs import Run, notes_on, notes_on_seeds, read_runs
 from extsub.evaluation.seeds import GroupFigure, group_difference
 from extsub.evaluation.store import FigureRecord
 from extsub.evaluation.tasks import TASKS, load_task_files
@@ -142,38 +142,38 @@ def compare(
         ExtSubError: a folder holds no results, two are the same, a task is unknown, or the data of one differs.
     """
     load_task_files(tuple(task_file))
-    runs = read_runs(results, groups or {}, "compare")
+    runs = read_groups(results, groups or {}, "compare")
     if len(runs) < 2:
         raise ExtSubError("compare needs two or more folders of results, or groups of them")
     tasks = [task for task in TASKS if sum(_has(run, task) for run in runs) > 1]
     if not tasks:
-        named = "; ".join(brief(", ".join(one["tasks"])) for run in runs for one in run.results)
+        named = "; ".join(brief(", ".join(source.results["tasks"])) for run in runs for source in run.sources)
         raise ExtSubError(f"the runs have no task in common: {named}")
     lines, notes = [], list(notes_on_seeds(runs))
     for task in tasks:
         notes += notes_on(task, runs)
         lines += _lines(task, runs, seed)
-    return Comparison(tuple(run.name for run in runs), tuple(lines), tuple(notes), tuple(run.folders for run in runs))
+    folders = tuple(tuple(source.folder for source in run.sources) for run in runs)
+    return Comparison(tuple(run.name for run in runs), tuple(lines), tuple(notes), folders)
 
 
-def _has(run: Run, task: str) -> bool:
-    return all(task in one["tasks"] for one in run.results)
+def _has(run: Group, task: str) -> bool:
+    return any(task in source.results["tasks"] for source in run.sources)
 
 
-def _lines(task: str, runs: Sequence[Run], seed: int) -> Iterator[Line]:
-    known = [one["tasks"].get(task, {}) for run in runs for one in run.results]
-    for metric in dict.fromkeys(metric for one in known for metric in one):
-        measure = TASKS[task].measure(metric)
+def _lines(task: str, runs: Sequence[Group], seed: int) -> Iterator[Line]:
+    known = [source.results["tasks"].get(task, {}) for run in runs for source in run.sources]
+    for score in dict.fromkeys(score for figures in known for score in figures):
+        measure = TASKS[task].measure(score)
         if measure.control:  # of the data, which is the same
             continue
-        figures = tuple(run.figure(task, metric) for run in runs)
+        figures = tuple(run.figure(task, score) for run in runs)
         differences: list[Difference | None] = [None]
         for run, figure in zip(runs[1:], figures[1:], strict=True):
-            both = figures[0] and figure
-            pair = (runs[0].items(task, metric), run.items(task, metric)) if both else ()
+            pair = (runs[0].items(task, score), run.items(task, score)) if figures[0] and figure else ()
             differences.append(group_difference(*pair, measure, seed) if pair else None)
-        controls = _controls(task, metric, next(one for one in known if one))
-        yield Line(task, metric, measure.better, controls, figures, tuple(differences))
+        controls = _controls(task, score, next(one for one in known if one))
+        yield Line(task, score, measure.better, controls, figures, tuple(differences))
 
 
 def _controls(task: str, metric: str, known: Mapping[str, FigureRecord]) -> dict[str, float]:
