@@ -5,7 +5,7 @@
 
 Base, expert and ext-sub are merged into full models (``extsub merge``) and asked in full, with weights of 4 bits, and
 as int8; ext-sub truncated to ranks 16, 8 and 4 is asked in full. Truth is mc2 of TruthfulQA, ability the perplexity of
-the answers in a file. What is done is kept in the output: an interrupted run goes on. After each model the page is written.
+the answers in a file. What is done is kept in the output: an interrupted run goes on. Every model renews the page.
 """
 
 from __future__ import annotations
