@@ -76,6 +76,12 @@ def test_seeds_and_items_add_up() -> None:
     }  # fmt: skip
 
 
+def test_without_a_common_item_the_interval_is_that_of_the_seeds() -> None:
+    figures = [{"value": one, "ci95": [0.0, 0.0], "n": 1} for one in (1.0, 2.0, 3.0)]
+    found = group_figure(figures, [{seed: 1.0 + seed} for seed in range(3)], MEAN)
+    assert found["ci95"] == pytest.approx([2 - 4.30265 / math.sqrt(3), 2 + 4.30265 / math.sqrt(3)], rel=1e-5)
+
+
 @given(st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 1.0])), min_size=2, max_size=12))
 def test_one_run_each_is_the_test_without_seeds(pairs: list[tuple[float, float]]) -> None:
     first, second = zip(*pairs, strict=True)

@@ -62,6 +62,8 @@ class _Spread(NamedTuple):
 def group_figure(figures: Sequence[FigureRecord], runs: Sequence[Items], measure: Measure) -> GroupFigure:
     """Mean and standard deviation over runs, with an interval that counts seeds and items; one run's figure as it is.
 
+    Where the runs have no item in common the interval counts the seeds alone.
+
     Args:
         figures: of every run, over its own items.
         runs: the items' scores in every run.
@@ -69,8 +71,8 @@ def group_figure(figures: Sequence[FigureRecord], runs: Sequence[Items], measure
     if len(figures) == 1:
         return {**figures[0]}
     values = [one["value"] for one in figures]
-    mean, matrix = fmean(values), _matrix(runs, _common(runs), measure)
-    half = _half_width(_spread([matrix]))
+    mean, keys = fmean(values), _common(runs)
+    half = _half_width(_spread([_matrix(runs, keys, measure) if keys else np.array(values)[:, None]]))
     n = min(one["n"] for one in figures)
     return {"value": mean, "ci95": [mean - half, mean + half], "n": n, "sd": stdev(values), "values": values}
 
