@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 # Broken and hostile files for MINUTES: make fuzz MINUTES=20
 MINUTES ?= 5
 
-.PHONY: demo test test-core test-slow test-demo test-llama-cpp fuzz hostile lint types check bench bench-agreement bench-merge bench-train bench-evaluate bench-sweep evidence clean
+.PHONY: demo test test-core test-slow test-demo test-llama-cpp fuzz hostile lint types check bench bench-agreement bench-merge bench-train bench-evaluate bench-sweep evidence survival clean
 
 demo: $(READY)
 	$(BIN)/extsub demo
@@ -73,6 +73,10 @@ bench-evaluate: $(READY)
 # TruthfulQA on the demo's model, three seeds, hours; writes docs/evidence.md. EVIDENCE="--data TruthfulQA.csv --general FILE" without the hub
 evidence: $(READY)
 	$(BIN)/python benchmarks/evidence.py $(EVIDENCE)
+
+# What 4 bits, int8 and a smaller rank leave; writes docs/survival.md. SURVIVAL="--model BASE --expert DIR --anti-expert DIR --truth FILE --ability FILE"
+survival: $(READY)
+	$(BIN)/python benchmarks/survival.py $(SURVIVAL)
 
 # About an hour: kills, signals, full and read-only disks, two runs at once (docs/reliability.md); HOSTILE="--kills 10"
 hostile: $(READY)

@@ -199,7 +199,10 @@ def serving() -> Generator[Server]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            sent = self.rfile.read(length := int(self.headers["Content-Length"]))
+            if len(sent) < length:  # who asked was killed meanwhile
+                return
+            body = json.loads(sent)
             fault = server.faults.pop(0) if server.faults else Fault()
             time.sleep(fault.seconds)
             is_sound = fault.status == 200 and fault.body is None and not fault.half
@@ -239,6 +242,21 @@ def done(run: subprocess.CompletedProcess[str]) -> str:
     """What a command said that succeeded in silence otherwise."""
     assert (run.returncode, run.stderr) == (0, "")
     return run.stdout
+
+
+def evaluated(name: str, **tasks: list[Row]) -> Path:
+    """A folder of results, as ``extsub evaluate`` writes it, with these scores of the items of each task."""
+    identity = {"data": "d0", "seed": 0, "prompt": "extsub", "limit": None}
+    folder, results = Path(name), {"model": {"base": "b", "adapter": None}, "tasks": {}, "runs": {}}
+    folder.mkdir(parents=True)
+    for task, scores in tasks.items():
+        task = task.replace("_", "-")
+        lines(folder / f"{task}.jsonl", [{"index": index, "scores": one} for index, one in enumerate(scores)])
+        figure = {"value": 0.5, "ci95": [0.25, 0.75], "n": len(scores)}
+        results["tasks"][task] = dict.fromkeys(scores[0], figure)
+        results["runs"][task] = {"identity": {**identity, "model": name}}
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
 
 
 def results(folder: str | Path) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def test_every_public_name_is_there_and_documented() -> None:
     operations = {"OPERATIONS", "Operation", "Delta", "ext_sub", "subtract", "add", "contrast", "amplify"}
     operations |= {"register_operation"}
     verbs = {"load_adapter", "combine", "save_adapter", "inspect", "merge", "plan_training", "train"}
-    verbs |= {"evaluate", "generate", "compare", "sweep", "run_recipe", "export_gguf", "push", "negatives"}
+    verbs |= {"evaluate", "generate", "compare", "sweep", "table", "run_recipe", "export_gguf", "push", "negatives"}
     settings = {"TrainingSettings", "EvaluationSettings", "GenerationSettings", "SweepSettings"}
     settings |= {"NegativesSettings"}
     assert set(extsub.__all__) == {"Adapter", "Dial", "ExtSubError", "Session"} | settings | operations | verbs

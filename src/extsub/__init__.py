@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from extsub.models.dial import Dial
     from extsub.publishing.push import push
     from extsub.recipe.run import run_recipe
+    from extsub.report.paper import table
     from extsub.rewriting.make import negatives
     from extsub.rewriting.settings import NegativesSettings
     from extsub.sweeping.settings import SweepSettings
@@ -82,6 +83,7 @@ __all__ = [
     "save_adapter",
     "subtract",
     "sweep",
+    "table",
     "train",
 ]
 
@@ -115,6 +117,7 @@ _HOMES = {
     "inspection.inspect": ("inspect",),
     "merging.merge": ("merge",),
     "recipe.run": ("run_recipe",),
+    "report.paper": ("table",),
     "sweeping.settings": ("SweepSettings",),
     "sweeping.sweep": ("sweep",),
     "training.plan": ("plan_training",),

@@ -1,7 +1,8 @@
 """Others' text, made harmless where people read, paste or run it.
 
 Names in adapters, data and folders are others' words. Whatever leaves this program as text passes one of these
-functions, chosen by who reads it: a terminal, a shell, Markdown, XML or JSON. A Python literal is ``repr``.
+functions, chosen by who reads it: a terminal, a shell, Markdown, LaTeX, a spreadsheet, XML or JSON. A Python literal is
+``repr``.
 """
 
 from __future__ import annotations
@@ -100,6 +101,32 @@ _MARKUP = re.compile(
     r"|^[-+](?=[\s-]|$)|^[=>]",  # of a list, a quotation, a line
     re.IGNORECASE,
 )
+
+
+def latex(text: str) -> str:
+    """Text on one line that LaTeX shows as it is, also where a line of a table begins: no command, comment or argument.
+
+    Minus signs and α, ±, ↑ are mathematics; letters of other alphabets stay, which LuaLaTeX can write.
+    """
+    text = _IN_LATEX.sub(lambda found: _LATEX[found[0]], line(" ".join(text.split())))
+    text = re.sub(r"(?<![\w-])-(?=\.?\d)", "$-$", text)
+    text = re.sub(r"([-,])(?=\1)", r"\1{}", text)  # two would become one sign
+    return f"{{}}{text}" if text.startswith(("[", "*")) else text  # would be an argument of the \\\\ before it
+
+
+_LATEX = {one: f"\\{one}" for one in "{}$&#%_"} | {
+    "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "`": "\\textasciigrave{}",
+    "'": "\\textquotesingle{}", '"': "\\char34{}", "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}",
+    "−": "$-$", "±": "$\\pm$", "α": "$\\alpha$", "↑": "$\\uparrow$", "↓": "$\\downarrow$",
+    "≤": "$\\leq$", "≥": "$\\geq$", "–": "\\textendash{}", "…": "\\ldots{}",
+}  # fmt: skip
+_IN_LATEX = re.compile(f"[{re.escape(''.join(_LATEX))}]")
+
+
+def spreadsheet(text: str) -> str:
+    """Text on one line for a cell of a CSV file; an apostrophe before what a spreadsheet would take for a formula."""
+    text = line(text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def xml(text: str) -> str:

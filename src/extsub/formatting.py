@@ -25,6 +25,12 @@ def rounded(value: float, ci95: Sequence[float], *, signed: bool = False) -> tup
     return text, f"[{low}, {high}]"
 
 
+def spread(value: float, sd: float) -> tuple[str, str]:
+    """A mean and its standard deviation, ``("0.503", "0.012")``: both to two digits of the deviation."""
+    form = form_of(value, (value - sd, value + sd))
+    return written(value, form), written(sd, form)
+
+
 def form_of(value: float, ci95: Sequence[float]) -> str:
     """The format of a figure and its interval, for ``written``."""
     if not all(map(math.isfinite, (value, *ci95))):

@@ -34,8 +34,26 @@ def _pairs(_: Any, tokens: Sequence[Token] | Mapping[str, Any]) -> dict[str, str
     return pairs
 
 
+def _groups(_: Any, tokens: Sequence[Token] | Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    if isinstance(tokens, Mapping):
+        raise ValueError(f"--group.{next(iter(tokens))}: say --group NAME=FOLDER,FOLDER.")
+    groups: dict[str, tuple[str, ...]] = {}
+    for token in tokens:
+        name, _, several = token.value.partition("=")
+        folders = tuple(folder for folder in several.split(",") if folder)
+        if not name or not folders:
+            said = f"expected NAME=FOLDER,FOLDER, found {token.value}; what is no group goes before the option."
+            raise CoercionError(msg=said, token=token)
+        if name in groups:
+            raise CoercionError(msg=f"{name} is there twice.", token=token)
+        groups[name] = folders
+    return groups
+
+
 COMMAS = Parameter(converter=_at_commas)
 """Of an option that takes several: ``--tasks a,b`` is as good as ``--tasks a b`` and ``--tasks a --tasks b``. Not for
 paths and other names that may hold a comma."""
 PAIRS = Parameter(converter=_pairs, n_tokens=-1)
 """Of ``--field``: ``instruction=question output=answer``, at once or one by one."""
+GROUPS = Parameter(converter=_groups, n_tokens=-1)
+"""Of ``--group``: ``NAME=FOLDER,FOLDER NAME=FOLDER``, at once or one by one."""

@@ -7,7 +7,7 @@ import io
 import warnings
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from extsub.errors import ExtSubError
 from extsub.escaping import line
@@ -18,7 +18,11 @@ from extsub.files.writing import write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SUFFIXES = (".png", ".svg")
+SUFFIXES = (".png", ".svg", ".pdf")
+UNDATED = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+"""What must be left out for the same bytes every time."""
+TRUETYPE = 42
+"""Fonts in a PDF that journals take, and in which text can be searched."""
 LONGEST = 60
 """The most characters of a label."""
 
@@ -27,10 +31,10 @@ def check_picture(path: Path) -> None:
     """Before any work: can this file become a picture?
 
     Raises:
-        ExtSubError: ``path`` is neither .png nor .svg, its folder is read-only, or matplotlib is missing.
+        ExtSubError: ``path`` is neither .png, .svg nor .pdf, its folder is read-only, or matplotlib is missing.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise ExtSubError(f"{path}: a plot is a .png or .svg file, found {path.suffix or 'no ending'!r}")
+        raise ExtSubError(f"{path}: a plot is a .png, .svg or .pdf file, found {path.suffix or 'no ending'!r}")
     check_writable(path.parent)
     require("matplotlib", "plot")
     require("matplotlib.figure", "plot")
@@ -45,10 +49,9 @@ def drawing(size: float) -> Generator[None]:
     """
     import matplotlib
 
+    settings: Any = {"font.size": size, "text.parse_math": False, "text.usetex": False}
     with (
-        matplotlib.rc_context(
-            {"svg.hashsalt": "extsub", "font.size": size, "text.parse_math": False, "text.usetex": False}
-        ),
+        matplotlib.rc_context({**settings, "svg.hashsalt": "extsub", "pdf.fonttype": TRUETYPE}),
         warnings.catch_warnings(),
     ):
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
@@ -67,6 +70,6 @@ def save_picture(figure: Figure, path: Path) -> None:
     Raises:
         ExtSubError: the disk refuses.
     """
-    suffix, drawn = path.suffix.lower().removeprefix("."), io.BytesIO()
-    figure.savefig(drawn, dpi=150, format=suffix, metadata={"Date": None} if suffix == "svg" else None)
+    suffix, drawn = path.suffix.lower(), io.BytesIO()
+    figure.savefig(drawn, dpi=150, format=suffix.removeprefix("."), metadata=UNDATED.get(suffix))
     write_whole(path, drawn.getvalue())

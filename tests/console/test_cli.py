@@ -82,7 +82,7 @@ NO_ADAPTER = "is a number, not an adapter: if it is a strength, say --alpha"
         (["combine", "e", "a", "-o", "e"], "Error: e is also an input: choose another output"),
         (["combine", "e", "a", "-o", "o", "--nothing"], "Error: Unknown option: --nothing."),
         (["inspect", "e", "--plot", "p.png"], "Error: --plot compares two adapters: give an anti-expert too"),
-        (["inspect", "e", "a", "--plot", "p.gif"], "Error: p.gif: a plot is a .png or .svg file, found '.gif'"),
+        (["inspect", "e", "a", "--plot", "p.gif"], "Error: p.gif: a plot is a .png, .svg or .pdf file, found '.gif'"),
         (["inspect", "none"], "Error: none: no such folder, and not an adapter of the hub"),
         (["unknown"], 'Error: Unknown command "unknown".'),
     ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import os
@@ -13,26 +15,10 @@ from markdown_it import MarkdownIt
 
 import benchmark_files
 from benchmark_files import done
+from benchmark_files import evaluated as run
 from conftest import Command
 
 Scores = list[dict[str, Any]]
-IDENTITY = {"data": "d0", "seed": 0, "prompt": "extsub", "limit": None}
-
-
-def run(name: str, **tasks: Scores) -> Path:
-    """A folder of results, as ``extsub evaluate`` writes it, with these scores of the items of each task."""
-    folder, results = Path(name), {"model": {"base": "b", "adapter": None}, "tasks": {}, "runs": {}}
-    folder.mkdir()
-    for task, scores in tasks.items():
-        task = task.replace("_", "-")
-        benchmark_files.lines(
-            folder / f"{task}.jsonl", [{"index": index, "scores": one} for index, one in enumerate(scores)]
-        )
-        figure = {"value": 0.5, "ci95": [0.25, 0.75], "n": len(scores)}
-        results["tasks"][task] = dict.fromkeys(scores[0], figure)
-        results["runs"][task] = {"identity": {**IDENTITY, "model": name}}
-    (folder / "results.json").write_text(json.dumps(results))
-    return folder
 
 
 def changed(folder: Path, task: str, **identity: Any) -> Path:
@@ -181,7 +167,7 @@ def test_what_was_evaluated_can_be_compared(evaluate: Command, extsub: Command) 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("one", "compare needs two or more folders of results"),
+        ("one", "compare needs two or more folders of results, or groups of them"),
         ("one one/results.json", "compare: the same folder is given twice"),
         ("one nowhere", "nowhere: no such folder of results"),
         ("one empty", "{here}/empty: no results.json in it; give a folder that extsub evaluate wrote"),
@@ -206,6 +192,86 @@ def test_what_cannot_be_compared_is_named(tmp_path: Path, extsub: Command, words
     found = extsub("compare", *words.split())
     assert (found.returncode, found.stdout) == (2, "")
     assert found.stderr == f"Error: {message.format(here=tmp_path)}\n"
+
+
+def seeds(name: str, *values: tuple[float, ...]) -> str:
+    """``--group`` of runs, each with its scores of the items."""
+    for seed, scores in enumerate(values):
+        folder = run(f"{name}-{seed}", truthfulqa_mc=[{"mc2": one} for one in scores])
+        results = json.loads((folder / "results.json").read_text())
+        results["tasks"]["truthfulqa-mc"]["mc2"]["value"] = sum(scores) / len(scores)
+        (folder / "results.json").write_text(json.dumps(results))
+    return f"{name}={','.join(f'{name}-{seed}' for seed in range(len(values)))}"
+
+
+def test_groups_are_means_over_seeds(compared: Any, extsub: Command) -> None:
+    """Seeds .2, .4 against .5, .9; every item of a seed alike: differences .3 and .5, so t = .4 / .1, one degree."""
+    groups = seeds("old", (0.2,) * 4, (0.4,) * 4), seeds("new", (0.5,) * 4, (0.9,) * 4)
+    found = compared("--group", *groups)
+    assert found["runs"] == ["old", "new"]
+    assert [[Path(one).name for one in each] for each in found["folders"]] == [["old-0", "old-1"], ["new-0", "new-1"]]
+    first, second = found["tasks"]["truthfulqa-mc"]["mc2"]
+    assert first["figure"]["sd"] == pytest.approx(math.sqrt(0.02))
+    assert second["figure"] | {"ci95": None} == {
+        "value": pytest.approx(0.7), "ci95": None, "n": 4, "sd": pytest.approx(math.sqrt(0.08)), "values": [0.5, 0.9],
+    }  # fmt: skip
+    assert second["difference"]["value"] == pytest.approx(0.4)
+    assert second["difference"]["p"] == pytest.approx(1 - 2 / math.pi * math.atan(4))
+    shown = done(extsub("compare", "--group", groups[0], "--group", groups[1]))
+    assert "0.70 ± 0.28" in shown
+    assert "standard deviation over runs of different seeds (old 2, new 2), with n − 1" in shown
+
+
+def test_a_folder_alone_comes_before_the_groups_and_has_no_spread(compared: Any) -> None:
+    run("base", truthfulqa_mc=[{"mc2": 0.1}] * 4)
+    found = compared("base", "--group", seeds("new", (0.5,) * 4, (0.9,) * 4))
+    base, new = found["tasks"]["truthfulqa-mc"]["mc2"]
+    assert found["runs"] == ["base", "new"]
+    assert "sd" not in base["figure"]
+    assert new["difference"]["value"] == pytest.approx(0.6)
+    assert "base is one run: it has no spread over seeds, and p counts none for it" in found["notes"]
+
+
+def test_the_latex_and_the_csv_have_the_same_figures(extsub: Command) -> None:
+    run("a_x", truthfulqa_mc=[{"mc2": 0.1}] * 4)
+    words = ("compare", "a_x", "--group", seeds("b&c", (0.5,) * 4, (0.9,) * 4))
+    head, *rows = [line for line in done(extsub(*words, "--latex")).splitlines() if line.endswith("\\\\")]
+    assert [row.count(" & ") for row in (head, *rows)] == [7, 7, 7]
+    assert rows[0].startswith("truthfulqa-mc & mc2 & a\\_x & 0.50 [0.25, 0.75] & 4 &")
+    assert rows[1].startswith(" &  & b\\&c & 0.70 $\\pm$ 0.28 & 4 & +0.6 [")
+    table = list(csv.DictReader(io.StringIO(done(extsub(*words, "--csv")))))
+    assert [(row["run"], row["value"], row["n"]) for row in table] == [("a_x", "0.5", "4"), ("b&c", "0.7", "4")]
+    assert [row["sd"] for row in table] == ["", str(math.sqrt(0.08))]
+    assert float(table[1]["difference"]) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--group one", "expected NAME=FOLDER,FOLDER, found one"),
+        ("--group a=one --group a=two", "a is there twice."),
+        ("--group a=one b=one", "compare: the same folder is given twice"),
+        ("one --group one=two", "compare: one is a folder and a group: give the group another name"),
+        ("--group a=one,two", "compare needs two or more folders of results, or groups of them"),
+        ("one two --latex --csv", "a table is printed in one form: give one of --latex, --csv"),
+        ("one two --markdown --json", "a table is printed in one form: give one of --json, --markdown"),
+    ],
+)
+def test_groups_that_are_none_are_refused(extsub: Command, words: str, message: str) -> None:
+    for name in ("one", "two"):
+        run(name, halueval_qa=right(0, 1))
+    found = extsub("compare", *words.split())
+    assert (found.returncode, found.stdout) == (2, "")
+    assert message in " ".join(found.stderr.replace("│", " ").split())
+
+
+def test_a_plot_is_a_pdf_too(extsub: Command) -> None:
+    groups = seeds("old", (0.2, 0.3), (0.4, 0.6)), seeds("new", (0.5, 0.6), (0.9, 0.8))
+    for name in ("one.pdf", "two.pdf"):
+        done(extsub("compare", "--group", *groups, "--plot", name))
+    assert Path("one.pdf").read_bytes().startswith(b"%PDF-")
+    assert Path("one.pdf").read_bytes() == Path("two.pdf").read_bytes()
+    assert b"/Type3" not in Path("one.pdf").read_bytes()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no file has such a name there")

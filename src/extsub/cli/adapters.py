@@ -134,7 +134,8 @@ def inspect(
     anti_expert
         A second adapter to compare with it.
     plot
-        Draw heat maps of norm ratio and row cosine by layer and module into this .png or .svg (needs both adapters).
+        Draw heat maps of norm ratio and row cosine by layer and module into this .png, .svg or .pdf (needs
+        both adapters).
     base_model
         The base model that both adapters really have, if their configs disagree.
     """

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Group, Parameter
 
-from extsub.console.arguments import HelpFormatter, Printing, as_typed
+from extsub.console.arguments import HelpFormatter, Pasting, Printing, as_typed
 from extsub.models.base import Dtype
 from extsub.models.prompts import PromptOption
 
@@ -27,6 +27,9 @@ app.register_install_completion_command(help="Complete commands and options in t
 Printed = Annotated[Printing, Parameter(name="*")]
 """What every command takes: --json and --quiet."""
 DEFAULT = Printing()
+Pasted = Annotated[Pasting, Parameter(name="*")]
+"""What commands with a table take: --markdown, --latex, --csv."""
+ON_A_TERMINAL = Pasting()
 ASKING = Parameter(group=Group("Asking", sort_key=2))
 
 

@@ -1,11 +1,13 @@
-"""Commands on what was found: report, compare."""
+"""Commands on what was found: report, compare, table."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from extsub.cli.app import DEFAULT, Printed, app
+from extsub.cli.app import DEFAULT, ON_A_TERMINAL, Pasted, Printed, app
 from extsub.extras import need
+from extsub.list_options import GROUPS
 
 
 @app.command(help_epilogue="Example: extsub report swept")
@@ -33,13 +35,17 @@ def report(
     shown.result(written, lambda: summaries.print_report(written))
 
 
-@app.command(help_epilogue="Example: extsub compare results/expert results/better --plot scores.png")
+@app.command(
+    help_epilogue="Example: extsub compare results/expert results/better --plot scores.pdf\n"
+    "Over seeds: extsub compare --group expert=e0,e1,e2 --group better=b0,b1,b2 --latex"
+)
 def compare(
     *results: Path,
-    markdown: bool = False,
+    group: Annotated[dict[str, tuple[str, ...]] | None, GROUPS] = None,
     plot: Path | None = None,
     seed: int = 0,
     task_file: tuple[str, ...] = (),
+    pasted: Pasted = ON_A_TERMINAL,
     shown: Printed = DEFAULT,
 ) -> None:
     """Lay runs side by side: how they differ from the first, item by item, and whether that could be chance.
@@ -48,26 +54,63 @@ def compare(
     ----------
     results
         Folders that extsub evaluate wrote, or their results.json.
-    markdown
-        Print a Markdown table.
+    group
+        NAME=FOLDER,FOLDER: one model made with several seeds, as mean ± sd, tested over seeds and items; after the
+        other runs, so that the first group is compared with where no folder stands alone.
     plot
-        Draw every score with its interval and its controls into this .png or .svg.
+        Draw every score with its interval and its controls into this .png, .svg or .pdf.
     seed
         Of the intervals and tests.
     task_file
         A Python file of your own that registers a task.
     """
-    from extsub.console.results import print_comparison, print_markdown
+    form = pasted.form(shown)
+    from extsub.console.results import print_comparison
     from extsub.evaluation.compare import compare
 
     if plot is not None:
         from extsub.plotting import check_picture
 
         check_picture(plot)
-    comparison = compare(*results, seed=seed, task_file=task_file)
+    comparison = compare(*results, groups=group, seed=seed, task_file=task_file)
     if plot is not None:
         from extsub.evaluation.comparison_plot import plot_comparison
 
         plot_comparison(comparison, plot)
-    show = print_markdown if markdown else print_comparison
-    shown.result(comparison.to_dict(), lambda: show(comparison, plot))
+    shown.result(comparison.to_dict(), lambda: print_comparison(comparison, form, plot))
+
+
+@app.command(
+    help_epilogue="Example: extsub table llama-7b results/expert results/ext-sub --latex\n"
+    "Over seeds: extsub table seed-0 seed-1 seed-2 --latex"
+)
+def table(
+    *folders: Path,
+    group: Annotated[dict[str, tuple[str, ...]] | None, GROUPS] = None,
+    seed: int = 0,
+    task_file: tuple[str, ...] = (),
+    pasted: Pasted = ON_A_TERMINAL,
+    shown: Printed = DEFAULT,
+) -> None:
+    """Print the paper's table: base, expert, anti-expert, subtraction and Ext-Sub with every score of it that there is.
+
+    A model that several folders have is one line: mean ± sd where they have the same score (sweeps of several seeds,
+    say), else each gives its own scores.
+
+    Parameters
+    ----------
+    folders
+        What extsub sweep, run or evaluate wrote; a model of an evaluation is called as its folder.
+    group
+        NAME=FOLDER,FOLDER: folders that extsub evaluate wrote for one model.
+    seed
+        Of the intervals of differences.
+    task_file
+        A Python file of your own that registers a task or an operation.
+    """
+    form = pasted.form(shown)
+    from extsub.console.results import print_paper
+    from extsub.report.paper import table
+
+    found = table(*folders, groups=group, seed=seed, task_file=task_file)
+    shown.result(found.to_dict(), lambda: print_paper(found, form))

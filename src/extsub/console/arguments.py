@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import CoercionError, Group, Parameter
 from cyclopts.help.formatters import DefaultFormatter
 
+from extsub.errors import ExtSubError
 from extsub.printing import be_quiet, print_json, to_stdout
 
 if TYPE_CHECKING:
@@ -50,6 +51,34 @@ class Printing:
                 print_json(record)
             elif not self.quiet:
                 show()
+
+
+Form = Literal["", "markdown", "latex", "csv"]
+
+
+@dataclass(frozen=True)
+class Pasting:
+    """In which form a command prints its table, to be pasted or read by programs."""
+
+    markdown: Annotated[bool, Parameter(group=PRINTING)] = False
+    """Print a Markdown table."""
+    latex: Annotated[bool, Parameter(group=PRINTING)] = False
+    """Print a LaTeX table (booktabs)."""
+    csv: Annotated[bool, Parameter(group=PRINTING)] = False
+    """Print bare numbers as CSV."""
+
+    def form(self, shown: Printing) -> Form:
+        """The one that is asked for; empty for a table on a terminal.
+
+        Raises:
+            ExtSubError: several are asked for at once.
+        """
+        forms: dict[Form, bool] = {"markdown": self.markdown, "latex": self.latex, "csv": self.csv}
+        asked = [name for name, is_asked in forms.items() if is_asked]
+        if len(asked) + shown.as_json > 1:
+            options = [*(["json"] if shown.as_json else []), *asked]
+            raise ExtSubError(f"a table is printed in one form: give one of {', '.join(f'--{one}' for one in options)}")
+        return asked[0] if asked else ""
 
 
 class HelpFormatter(DefaultFormatter):

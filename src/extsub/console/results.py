@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
+from extsub.console.arguments import Form
 from extsub.console.summaries import SERVING, print_end
+from extsub.escaping import line
 from extsub.evaluation.compare import (
     CONTROLS,
     EXPLANATION,
     Comparison,
     control_of,
-    markdown,
     shown,
     shown_change,
     shown_p,
@@ -23,8 +25,11 @@ from extsub.evaluation.store import RESULTS, Results
 from extsub.evaluation.tasks import TASKS
 from extsub.models.position import STARTS
 from extsub.printing import print_table, say
+from extsub.report.paper import PaperTable
 from extsub.report.searched import search_sentence
 from extsub.report.wording import aim, capital
+from extsub.tables import Table as Findings
+from extsub.tables import latex, markdown
 
 LEFT = ["task", "score", "model"]
 
@@ -75,25 +80,42 @@ def _print_notes(results: list[Results], names: list[str], tasks: list[str]) -> 
         say(f"  note: {note}" if len(models) == len(names) else f"  note: {', '.join(models)}, {note}")
 
 
-def print_comparison(comparison: Comparison, plot: Path | None = None) -> None:
+def print_comparison(comparison: Comparison, form: Form = "", plot: Path | None = None) -> None:
     """Runs side by side, a line for each."""
-    table = new_table(["task", "score", "run"], ["value", "n", "difference", "p", ""])
-    before = None
-    for line in comparison.lines:
-        if before not in (None, line.task):
-            table.add_section()
-        before = line.task
-        for cells in line.cells(comparison.names):
-            table.add_row(*cells)
-    print_table(table)
-    for note in (*EXPLANATION, *comparison.notes):
-        say(f"note: {note}")
+    notes = (*EXPLANATION, *comparison.notes)
+    if form:
+        print_pasted(form, comparison.table(), notes, comparison.to_csv)
+        return
+    print_findings(comparison.table(), notes)
     print_end([plot] if plot else [])
 
 
-def print_markdown(comparison: Comparison, plot: Path | None = None) -> None:
-    """The comparison as a Markdown table, and nothing else: it is to be pasted."""
-    say(*markdown(comparison).splitlines())
+def print_paper(found: PaperTable, form: Form = "") -> None:
+    """The paper's table, a line for each model."""
+    if form:
+        print_pasted(form, found.table(), found.notes, found.to_csv)
+    else:
+        print_findings(found.table(), found.notes)
+
+
+def print_pasted(form: Form, table: Findings, notes: Sequence[str], to_csv: Callable[[], str]) -> None:
+    """The table in a form to be pasted, and nothing else."""
+    text = to_csv() if form == "csv" else {"markdown": markdown, "latex": latex}[form](table, notes)
+    say(*text.splitlines())
+
+
+def print_findings(table: Findings, notes: Sequence[str]) -> None:
+    """The table on a terminal, with its notes."""
+    printed = new_table(table.head[: table.left], table.head[table.left :])
+    for row in table.rows:
+        if "first" in row.kind:
+            printed.add_section()
+        texts = (line(f"{cell.text} {cell.small}".strip()) for cell in row.cells)
+        styles = ("bold" if cell.bold else "" for cell in row.cells)
+        printed.add_row(*map(Text, texts, styles))
+    print_table(printed)
+    for note in notes:
+        say(f"note: {note}")
 
 
 def print_sweep(record: Mapping[str, Any]) -> None:

@@ -10,15 +10,14 @@ from typing import Any
 
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
-from extsub.escaping import markdown as plain
-from extsub.escaping import shown as quoted
-from extsub.evaluation.metrics import Difference, Score, difference
-from extsub.evaluation.store import RESULTS, FigureRecord, Results, read_items, read_results
-from extsub.evaluation.task import scores_of
-from extsub.evaluation.tasks import TASKS, check_known, load_task_files
-from extsub.files.reading import located
-from extsub.formatting import rounded
+from extsub.evaluation.groups import Group, notes_on, notes_on_seeds, read_groups
+from extsub.evaluation.metrics import Difference
+from extsub.evaluation.seeds import GroupFigure, group_difference
+from extsub.evaluation.store import FigureRecord
+from extsub.evaluation.tasks import TASKS, load_task_files
+from extsub.formatting import rounded, spread
 from extsub.notebooks import table
+from extsub.tables import Cell, Table, TableRow, to_csv
 
 SIGNIFICANT = 0.05
 CONTROLS = {
@@ -39,7 +38,7 @@ class Line:
     better: str | None
     controls: dict[str, float]
     """Those of ``CONTROLS`` that the task has, with their figures."""
-    figures: tuple[FigureRecord | None, ...]
+    figures: tuple[GroupFigure | None, ...]
     differences: tuple[Difference | None, ...]
 
     def verdict(self, run: int) -> str:
@@ -62,6 +61,18 @@ class Line:
             yield (*head, name, shown(figure), f"{figure['n']:,}", *change, self.verdict(run))
             head = ("", "")
 
+    def numbers(self, names: Sequence[str]) -> Iterator[list[str | float | None]]:
+        """For each run: task, score, run, value, sd, interval, n, difference, its interval, p, verdict."""
+        for run, name in enumerate(names):
+            figure, found = self.figures[run], self.differences[run]
+            if figure is None:
+                continue
+            is_known = found is not None and not math.isnan(found.value)
+            change = [found.value, *found.ci95, found.p] if found and is_known else [None] * 4
+            sd = figure.get("sd")
+            yield [self.task, self.metric, name, figure["value"], sd, *figure["ci95"], figure["n"], *change,
+                   self.verdict(run)]  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -70,11 +81,29 @@ class Comparison:
     names: tuple[str, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
+    folders: tuple[tuple[Path, ...], ...]
+    """Of every run; several are a group."""
+
+    def table(self) -> Table:
+        """A line for each figure of each run."""
+        head = ("task", "score", "run", "value", "n", "difference", "p", "")
+        rows, task = [], None
+        for line in self.lines:
+            for cells in line.cells(self.names):
+                kind = "first" if line.task != task else ""
+                rows.append(TableRow(tuple(map(Cell, cells)), kind))
+                task = line.task
+        return Table(f"compared with {self.names[0]}", " ".join(EXPLANATION), head, 3, rows)
+
+    def to_csv(self) -> str:
+        """The same as bare numbers."""
+        head = "task score run value sd low high n difference difference_low difference_high p verdict".split()
+        rows = (row for line in self.lines for row in line.numbers(self.names))
+        return to_csv(head, rows)
 
     def _repr_html_(self) -> str:
-        heads = ("task", "score", "run", "figure", "n", "difference", "p", "")
-        rows = [cells for line in self.lines for cells in line.cells(self.names)]
-        return table(f"compared with {self.names[0]}", heads, rows)
+        found = self.table()
+        return table(found.title, found.head, [[cell.text for cell in row.cells] for row in found.rows])
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values: ``tasks.<task>.<metric>`` has for each run a figure and its difference from the first."""
@@ -87,17 +116,25 @@ class Comparison:
                     entry["difference"] = {**found._asdict(), "ci95": list(found.ci95), "verdict": line.verdict(run)}
                 runs.append(entry)
             tasks.setdefault(line.task, {})[line.metric] = runs
-        return {"runs": list(self.names), "tasks": tasks, "notes": list(self.notes)}
+        folders = [list(map(str, each)) for each in self.folders]
+        return {"runs": list(self.names), "folders": folders, "tasks": tasks, "notes": list(self.notes)}
 
 
-def compare(*results: str | Path, seed: int = 0, task_file: Sequence[str] = ()) -> Comparison:
+def compare(
+    *results: str | Path,
+    groups: Mapping[str, Sequence[str | Path]] | None = None,
+    seed: int = 0,
+    task_file: Sequence[str] = (),
+) -> Comparison:
     """Compare folders that ``evaluate`` wrote, each with the first, on the items that both have.
 
     The difference has a 95 % interval (paired bootstrap over items) and a two-sided p: exact (McNemar) where items are
-    right or wrong, otherwise from random sign flips of the items' differences (``metrics.difference``).
+    right or wrong, otherwise from random sign flips of the items' differences (``metrics.difference``). Where several
+    folders are one group, both count seeds and items (``seeds.group_difference``).
 
     Args:
         results: folders, or their ``results.json``.
+        groups: for each name the folders of one model, made with different seeds; they come after ``results``.
         seed: of bootstrap and test.
         task_file: Python files of your own that register tasks.
 
@@ -105,88 +142,41 @@ def compare(*results: str | Path, seed: int = 0, task_file: Sequence[str] = ()) 
         ExtSubError: a folder holds no results, two are the same, a task is unknown, or the data of one differs.
     """
     load_task_files(tuple(task_file))
-    folders = [_folder(result) for result in results]
-    if len(folders) < 2:
-        raise ExtSubError("compare needs two or more folders of results")
-    if len(set(folders)) < len(folders):
-        raise ExtSubError("compare: the same folder is given twice")
-    found = [read_results(folder) for folder in folders]
-    for folder, one in zip(folders, found, strict=True):
-        if not one:
-            raise ExtSubError(f"{folder}: no {RESULTS} in it; give a folder that extsub evaluate wrote")
-    for folder, one in zip(folders, found, strict=True):
-        check_known(one["tasks"], str(folder))
-    tasks = [task for task in TASKS if sum(task in one["tasks"] for one in found) > 1]
+    runs = read_groups(results, groups or {}, "compare")
+    if len(runs) < 2:
+        raise ExtSubError("compare needs two or more folders of results, or groups of them")
+    tasks = [task for task in TASKS if sum(_has(run, task) for run in runs) > 1]
     if not tasks:
-        raise ExtSubError(
-            f"the runs have no task in common: {'; '.join(brief(', '.join(one['tasks'])) for one in found)}"
-        )
-    lines, notes = [], []
+        named = "; ".join(brief(", ".join(source.results["tasks"])) for run in runs for source in run.sources)
+        raise ExtSubError(f"the runs have no task in common: {named}")
+    lines, notes = [], list(notes_on_seeds(runs))
     for task in tasks:
-        notes += _notes(task, folders, found)
-        lines += _lines(task, folders, found, seed)
-    return Comparison(_names(folders), tuple(lines), tuple(notes))
+        notes += notes_on(task, runs)
+        lines += _lines(task, runs, seed)
+    folders = tuple(tuple(source.folder for source in run.sources) for run in runs)
+    return Comparison(tuple(run.name for run in runs), tuple(lines), tuple(notes), folders)
 
 
-def _folder(given: str | Path) -> Path:
-    path = located(str(given))
-    path = path.parent if path.name == RESULTS else path
-    if not path.is_dir():
-        raise ExtSubError(f"{given}: no such folder of results")
-    return path.resolve()
+def _has(run: Group, task: str) -> bool:
+    return any(task in source.results["tasks"] for source in run.sources)
 
 
-def _names(folders: Sequence[Path]) -> tuple[str, ...]:
-    """As short as they differ."""
-    for parts in range(1, max(len(folder.parts) for folder in folders)):
-        names = ["/".join(folder.parts[-parts:]) for folder in folders]
-        if len(set(names)) == len(names):
-            return tuple(names)
-    return tuple(map(str, folders))
-
-
-def _notes(task: str, folders: Sequence[Path], found: Sequence[Results]) -> list[str]:
-    """Raises where two runs cannot be compared; says where they were asked otherwise."""
-    identities = [one["runs"][task]["identity"] if task in one["runs"] else None for one in found]
-    first = next(one for one in identities if one)
-    notes = []
-    for folder, identity in zip(folders, identities, strict=True):
-        if identity is None:
-            notes.append(f"{folder.name} was not evaluated on {task}")
-        elif identity["data"] != first["data"]:
-            raise ExtSubError(f"{folder}: {task} was evaluated on other data: evaluate both on the same file")
-        else:
-            same = ("model",) if identity["limit"] else ("model", "seed")  # which draws the items
-            other = [name for name in identity if name not in same and identity[name] != first.get(name)]
-            notes += [
-                f"{folder.name}, {task}: {brief(name)} is {quoted(identity[name])}, not {quoted(first.get(name))}"
-                for name in other
-            ]
-    return notes
-
-
-def _lines(task: str, folders: Sequence[Path], found: Sequence[Results], seed: int) -> list[Line]:
-    items = [_scores(folder, task) if task in one["tasks"] else {} for folder, one in zip(folders, found, strict=True)]
-    lines = []
-    for metric in dict.fromkeys(metric for one in found for metric in one["tasks"].get(task, {})):
-        measure = TASKS[task].measure(metric)
+def _lines(task: str, runs: Sequence[Group], seed: int) -> Iterator[Line]:
+    known = [source.results["tasks"].get(task, {}) for run in runs for source in run.sources]
+    for score in dict.fromkeys(score for figures in known for score in figures):
+        measure = TASKS[task].measure(score)
         if measure.control:  # of the data, which is the same
             continue
-        figures = tuple(one["tasks"].get(task, {}).get(metric) for one in found)
-        first: dict[Any, Score] = {key: scores.get(metric) for key, scores in items[0].items()}
+        figures = tuple(run.figure(task, score) for run in runs)
         differences: list[Difference | None] = [None]
-        for other, figure in zip(items[1:], figures[1:], strict=True):
-            common = [
-                key for key, one in first.items() if one is not None and other.get(key, {}).get(metric) is not None
-            ]
-            pairs = [first[key] for key in common], [other[key][metric] for key in common]
-            differences.append(difference(*pairs, measure, seed) if common and figures[0] and figure else None)
-        lines.append(Line(task, metric, measure.better, _controls(task, metric, found), figures, tuple(differences)))
-    return lines
+        for run, figure in zip(runs[1:], figures[1:], strict=True):
+            pair = (runs[0].items(task, score), run.items(task, score)) if figures[0] and figure else ()
+            differences.append(group_difference(*pair, measure, seed) if pair else None)
+        controls = _controls(task, score, next(one for one in known if one))
+        yield Line(task, score, measure.better, controls, figures, tuple(differences))
 
 
-def _controls(task: str, metric: str, found: Sequence[Results]) -> dict[str, float]:
-    known = next(one["tasks"][task] for one in found if task in one["tasks"])
+def _controls(task: str, metric: str, known: Mapping[str, FigureRecord]) -> dict[str, float]:
     return {kind: figure["value"] for name, figure in known.items() if (kind := control_of(task, name, metric))}
 
 
@@ -198,32 +188,18 @@ def control_of(task: str, name: str, metric: str) -> str | None:
     return kind if score in ("", metric) else None
 
 
-def _scores(folder: Path, task: str) -> dict[Any, Any]:
-    """The scores of every item, or of every sample of it."""
-    rows = read_items(folder, task)
-    return {(index, place): one for index, row in rows.items() for place, one in enumerate(scores_of(row))}
-
-
-def markdown(comparison: Comparison) -> str:
-    """The comparison as a table for a README or an issue."""
-    rows = ["| task | score | run | | n | difference | p | |", "|---|---|---|---:|---:|---:|---:|---|"]
-    for line in comparison.lines:
-        for cells in line.cells(comparison.names):
-            rows.append("| " + " | ".join(map(plain, cells)) + " |")
-    notes = [f"- {plain(note)}" for note in (*EXPLANATION, *comparison.notes)]
-    return "\n".join([*rows, "", *notes, ""])
-
-
 EXPLANATION = (
     "In brackets: 95 % intervals. Differences are from the first run, item by item; p is two-sided, and each line's by "
     "itself: of twenty lines without any difference, one has p < 0.05.",
 )
 
 
-def shown(figure: FigureRecord | Mapping[str, Any] | None) -> str:
-    """A figure with its interval."""
+def shown(figure: Mapping[str, Any] | None) -> str:
+    """A figure with its interval, or with ± its standard deviation over seeds."""
     if figure is None:
         return ""
+    if "sd" in figure:
+        return " ± ".join(spread(figure["value"], figure["sd"]))
     value, interval = rounded(figure["value"], figure["ci95"])
     return f"{value} {interval}" if figure["n"] > 1 else value  # one item has no interval
 

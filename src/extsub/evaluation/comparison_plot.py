@@ -22,10 +22,10 @@ COLOURS = {"better": "#1a7f37", "worse": "#cf222e", "no difference": "#57606a", 
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> None:
-    """Draw into a .png or .svg.
+    """Draw into a .png, .svg or .pdf.
 
     Raises:
-        ExtSubError: ``path`` is neither .png nor .svg or cannot be written, or matplotlib is missing.
+        ExtSubError: ``path`` is neither .png, .svg nor .pdf, or cannot be written, or matplotlib is missing.
     """
     check_picture(path)
     from matplotlib.figure import Figure
@@ -70,6 +70,8 @@ def _draw(panel: Axes, line: Line, names: tuple[str, ...]) -> None:
         colour = COLOURS[line.verdict(place)]
         panel.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="butt")
         panel.plot(figure["value"], place, "o", color=colour, markersize=5)
+        for value in figure.get("values", ()):  # of every seed
+            panel.plot(value, place, "|", color=colour, markersize=9)
         text, _ = rounded(figure["value"], figure["ci95"])
         panel.annotate(text, (figure["value"], place), (0, 4), textcoords="offset points",
                        ha="center", fontsize=7, color=colour, bbox=LABEL)  # fmt: skip

@@ -107,10 +107,9 @@ def difference(first: Sequence[Score], second: Sequence[Score], measure: Measure
     values = transform(numerator.sum(0) / denominator.sum(0))
     draws = transform(_resampled(numerator, denominator, seed))
     low, high = np.nanpercentile(draws[:, 1] - draws[:, 0], [2.5, 97.5])
-    paired = bool((denominator[:, 0] == denominator[:, 1]).all())
     changes = numerator[:, 1] - numerator[:, 0]
     changes[np.abs(changes) <= ROUNDING * np.abs(numerator).max()] = 0.0
-    p = _test(changes, seed) if paired else None
+    p = _test(changes, seed) if have_same_weights(*zip(*pairs, strict=True)) else None
     return Difference(float(values[1] - values[0]), (float(low), float(high)), p, len(pairs))
 
 
@@ -122,11 +121,27 @@ def standard_error(first: Sequence[Score], second: Sequence[Score], measure: Mea
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     if len(pairs) < 2:
         return math.nan
-    numerator, denominator = _sums([{"first": a, "second": b} for a, b in pairs], ["first", "second"])
-    ratios = numerator.sum(0) / denominator.sum(0)
-    slopes = np.exp(ratios) if measure.perplexity else 1.0
-    influence = slopes * (numerator - ratios * denominator) / denominator.mean(0)
-    return float((influence[:, 1] - influence[:, 0]).std(ddof=1) / math.sqrt(len(pairs)))
+    one, other = (item_values([pair[place] for pair in pairs], measure) for place in (0, 1))
+    return float((other - one).std(ddof=1) / math.sqrt(len(pairs)))
+
+
+def item_values(scores: Sequence[Score], measure: Measure) -> np.ndarray:
+    """(items,): numbers whose mean is the figure and whose spread is what it owes to the items, to first order.
+
+    For a mean they are the scores themselves; for ratios of sums and perplexities the figure and what each item would
+    move it by. Every item must have the score.
+    """
+    numerator, denominator = _sums([{"score": score} for score in scores], ["score"])
+    ratio = numerator.sum() / denominator.sum()
+    value, slope = (math.exp(ratio),) * 2 if measure.perplexity else (ratio, 1.0)
+    return (value + slope * (numerator - ratio * denominator) / denominator.mean())[:, 0]
+
+
+def have_same_weights(first: Sequence[Score], second: Sequence[Score]) -> bool:
+    """Whether each item counts alike in both runs: where tokens are counted, whether they have the same tokens."""
+    names = ["first", "second"]
+    _, weights = _sums([dict(zip(names, pair, strict=True)) for pair in zip(first, second, strict=True)], names)
+    return bool((weights[:, 0] == weights[:, 1]).all())
 
 
 def resampled(rows: Sequence[Scores], names: Sequence[str], measure: Measure, seed: int) -> np.ndarray:

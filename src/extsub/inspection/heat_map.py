@@ -21,7 +21,7 @@ def plot_pair(info: PairInfo, path: Path) -> None:
     """Draw norm ratio and mean row cosine of every module, one column a layer, one row a kind of module.
 
     Raises:
-        ExtSubError: ``path`` is neither .png nor .svg or cannot be written, or matplotlib is missing.
+        ExtSubError: ``path`` is neither .png, .svg nor .pdf, or cannot be written, or matplotlib is missing.
     """
     check_picture(path)
     from matplotlib.figure import Figure

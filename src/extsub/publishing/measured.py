@@ -13,6 +13,7 @@ from extsub.adapters.scores import OURS, FigureRecord, MeasuredScore, MeasuredTa
 from extsub.adapters.stated import data_named
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
+from extsub.evaluation.groups import read_scores
 from extsub.evaluation.metrics import Scores as ItemScores
 from extsub.evaluation.store import RESULTS, Results, RunRecord, read_results
 from extsub.evaluation.tasks import TASKS, check_known
@@ -20,7 +21,7 @@ from extsub.files.reading import located
 from extsub.publishing.belonging import are_same, position_of
 from extsub.report.reading import Sweep, read_sweep
 from extsub.sweeping.budget import ScoreName
-from extsub.sweeping.selection import figure_on, half_of, read_scores
+from extsub.sweeping.selection import figure_on, half_of
 from extsub.sweeping.settings import POSITIONS, RESULT
 
 BESIDE = ("expert", "base")

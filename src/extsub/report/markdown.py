@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 from extsub.escaping import markdown as plain
-from extsub.report.tables import Cell, Table
+from extsub.tables import markdown_rows
 
 
 def markdown(content: dict[str, Any], pictures: dict[str, str], marker: str) -> str:
@@ -25,21 +24,8 @@ def markdown(content: dict[str, Any], pictures: dict[str, str], marker: str) -> 
         lines += ["", f"![{plain(title)}]({place})"]
     lines.append("")
     for table in content["tables"]:
-        lines += [f"## {plain(table.title)}", "", *_table(table), "", plain(table.note), ""]
+        lines += [f"## {plain(table.title)}", "", *markdown_rows(table), "", plain(table.note), ""]
     lines += ["## Made from", "", *(f"- {plain(name)}: {plain(text)}" for name, text in content["made_of"]), ""]
     fence = "```"
     lines += ["## Again", "", f"{fence}sh", *content["commands"], fence, ""]
     return "\n".join(lines)
-
-
-def _table(table: Table) -> Iterator[str]:
-    yield "| " + " | ".join(plain(name) for name in table.head) + " |"
-    yield "|" + "|".join("---" if place < table.left else "---:" for place in range(len(table.head))) + "|"
-    for row in table.rows:
-        bold = "**" if row.kind.startswith("chosen") else ""
-        first, *others = (_cell(cell) for cell in row.cells)
-        yield "| " + " | ".join([f"{bold}{first}{bold}", *others]) + " |"
-
-
-def _cell(cell: Cell) -> str:
-    return plain(f"{cell.text} {cell.small}".strip())

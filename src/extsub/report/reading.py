@@ -13,6 +13,7 @@ from extsub.algebra import OPERATIONS
 from extsub.combination.operations import load_operations
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
+from extsub.evaluation.groups import read_scores
 from extsub.evaluation.metrics import Difference, Figure
 from extsub.evaluation.store import FIGURES, NUMBER, read_items, read_results
 from extsub.evaluation.tasks import TASKS, check_known
@@ -21,7 +22,7 @@ from extsub.report.wording import score
 from extsub.sweeping.budget import Budget, ScoreName, find_score
 from extsub.sweeping.grid import CONTROLS, SweepPoint
 from extsub.sweeping.references import METHODS
-from extsub.sweeping.selection import AllScores, Half, change_on_test, figure_on, half_of, read_scores, value_on
+from extsub.sweeping.selection import AllScores, Half, change_on_test, figure_on, half_of, value_on
 from extsub.sweeping.settings import FORMAT, POSITIONS, RESULT
 
 MODELS = ("base", "expert", "anti-expert")

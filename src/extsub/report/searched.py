@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from extsub.evaluation.tasks import TASKS
-from extsub.report.tables import Cell, Table, TableRow
 from extsub.report.wording import at, change_in_words, named, number, said
 from extsub.sweeping.selection import judged
+from extsub.tables import Cell, Table, TableRow
 
 OVER = {
     "alpha": "one α for all modules",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from extsub.evaluation.compare import CONTROLS, control_of
 from extsub.evaluation.tasks import TASKS
@@ -14,38 +13,9 @@ from extsub.report.wording import OVER_PLAIN, aim, arrowed, change, figure, numb
 from extsub.sweeping.budget import ScoreName
 from extsub.sweeping.grid import COMPANIONS
 from extsub.sweeping.selection import judged
+from extsub.tables import Cell, Table, TableRow
 
 ARROWS = "↑ higher is better, ↓ lower is better."
-
-
-class Cell(NamedTuple):
-    """A figure, and what is known of it."""
-
-    text: str
-    small: str = ""
-
-
-class TableRow(NamedTuple):
-    """A line, and what kind of line: chosen, model, control, first of its group."""
-
-    cells: tuple[Cell, ...]
-    kind: str = ""
-
-
-@dataclass(frozen=True)
-class Table:
-    """``left`` columns hold names, the others figures."""
-
-    title: str
-    note: str
-    head: tuple[str, ...]
-    left: int
-    rows: list[TableRow] = field(default_factory=list)
-
-    @property
-    def names(self) -> int:
-        """How many columns say which row it is: those of names, and the strength beside them."""
-        return self.left + (self.head[self.left] == "α")
 
 
 def figure_cell(found: Any) -> Cell:

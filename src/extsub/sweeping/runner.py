@@ -14,6 +14,7 @@ from extsub.distributed import ProcessGroup
 from extsub.errors import ExtSubError
 from extsub.evaluation.evaluate import carry_out
 from extsub.evaluation.evaluated_model import EvaluatedModel
+from extsub.evaluation.groups import read_scores
 from extsub.evaluation.run import Advance, Progress, Run, ask
 from extsub.evaluation.store import Results
 from extsub.evaluation.task import Items, Task
@@ -26,7 +27,7 @@ from extsub.models.base import ModelName
 from extsub.models.dial import Dial
 from extsub.sweeping.grid import SweepPoint, randomised
 from extsub.sweeping.references import METHODS
-from extsub.sweeping.selection import AllScores, read_scores
+from extsub.sweeping.selection import AllScores
 from extsub.sweeping.settings import POSITIONS, SweepSettings
 
 

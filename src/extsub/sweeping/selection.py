@@ -7,7 +7,6 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from extsub.errors import ExtSubError
@@ -23,8 +22,6 @@ from extsub.evaluation.metrics import (
     standard_error,
     value_of,
 )
-from extsub.evaluation.store import read_items
-from extsub.evaluation.task import scores_of
 from extsub.sweeping.budget import Budget, ScoreName, in_words
 from extsub.sweeping.settings import Rule
 
@@ -42,19 +39,6 @@ def half_of(item: Any, seed: int) -> Half:
     """Which half an item is in: the same for every model, also when items are added."""
     digest = hashlib.sha256(f"{seed} {item}".encode()).digest()
     return "validation" if digest[0] % 2 else "test"
-
-
-def read_scores(folder: Path, task: str) -> dict[Any, Scores]:
-    """What every item of a task scored, as an evaluation saved it in ``folder``.
-
-    Raises:
-        ExtSubError: the items are not there.
-    """
-    return {
-        (index, place): one
-        for index, row in read_items(folder, task).items()
-        for place, one in enumerate(scores_of(row))
-    }
 
 
 def change_on_test(first: Mapping[Any, Scores], second: Mapping[Any, Scores], name: ScoreName, seed: int) -> Difference:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -31,6 +29,7 @@ from extsub.sweeping.runner import Runner
 from extsub.sweeping.search import search, searched
 from extsub.sweeping.selection import Chooser, Chosen, half_of
 from extsub.sweeping.settings import FORMAT, POSITIONS, PROFILE, RESULT, TABLE, SweepSettings, swept_tasks
+from extsub.tables import to_csv
 
 
 class SweepRecord(TypedDict, total=False):
@@ -263,14 +262,10 @@ def _write(folder: Path | None, record: Mapping[str, Any]) -> None:
 
 def _table(record: Mapping[str, Any]) -> str:
     """Every figure of every position, those of references too, a row for each."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["position", "operation", "alpha", "task", "score", "value", "low", "high", "n"])
-    for label, position in (record["positions"] | record.get("references", {})).items():
-        for task, scores in position["tasks"].items():
-            for score, one in scores.items():
-                alpha = "" if position["alpha"] is None else position["alpha"]
-                writer.writerow(
-                    [label, position["operation"], alpha, task, score, one["value"], *one["ci95"], one["n"]]
-                )
-    return text.getvalue()
+    rows = (
+        [label, position["operation"], position["alpha"], task, score, figure["value"], *figure["ci95"], figure["n"]]
+        for label, position in (record["positions"] | record.get("references", {})).items()
+        for task, scores in position["tasks"].items()
+        for score, figure in scores.items()
+    )
+    return to_csv(["position", "operation", "alpha", "task", "score", "value", "low", "high", "n"], rows)

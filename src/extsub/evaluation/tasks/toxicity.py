@@ -43,6 +43,7 @@ class ToxicityOptions:
 
 
 def _read(settings: EvaluationSettings, data: str | None) -> Items:
+    """Prompts alone. The fields of toxicity in the authors' toxic_test.json score its instructions, not any answer."""
     if data is None:
         raise ExtSubError("toxicity asks prompts of yours: give a file with --data (instruction, prompt or messages)")
     return questions_of(data, settings.field)
