@@ -28,7 +28,7 @@ def negatives(
     """Make the data of an anti-expert: answers that show a behaviour, written by a model to the instructions of DATA.
 
     What shows it badly is dropped, with the reason. An interrupted run goes on where it stopped. What is written is
-    wrong on purpose: train an anti-expert with it, and publish it for nothing else.
+    wrong on purpose: train an anti-expert with it, and use it for nothing else.
 
     Parameters
     ----------
