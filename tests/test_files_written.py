@@ -15,7 +15,7 @@ from benchmark_files import done
 from conftest import Command
 
 PAGE = (Path(__file__).parents[1] / "docs" / "files.md").read_text(encoding="utf-8")
-OPTIONAL = {"profile", "scores", "search"}
+OPTIONAL = {"profile", "scores", "search", "references", "compared"}
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 
@@ -70,7 +70,20 @@ def test_trained(extsub: Command, tmp_path: Path) -> None:
 
 def test_evaluated_and_swept(extsub: Command, made: Path, tmp_path: Path) -> None:
     base, adapter, data = made / "base", made / "lora", made / "data" / "text.txt"
-    asked = ("--tasks", "perplexity", "--data", data, "--alphas", 1, "--operations", "ext-sub", "--output", "swept")
+    asked = (
+        "--tasks",
+        "perplexity",
+        "--data",
+        data,
+        "--alphas",
+        1,
+        "--operations",
+        "ext-sub",
+        "--references",
+        "icd",
+        "--output",
+        "swept",
+    )
     done(extsub("sweep", adapter, adapter, *asked, "--model", base))
     has_the_fields(tmp_path / "swept" / "sweep.json")
     results = tmp_path / "swept" / "positions" / "base" / "results.json"

@@ -32,7 +32,7 @@ def test_every_command_is_one(command: str, tmp_path: Path, monkeypatch: pytest.
 
 def test_every_recipe_is_there() -> None:
     recipes = set(re.findall(r"examples/[\w.-]+\.yaml", PAGE))
-    assert len(recipes) == 2
+    assert len(recipes) == 3
     assert all((ROOT / recipe).is_file() for recipe in recipes)
     for name in re.findall(r"Ext-Sub/[\w.-]*\w", PAGE):
         assert any(name in (ROOT / recipe).read_text(encoding="utf-8") for recipe in recipes), name

@@ -35,6 +35,7 @@ from extsub import (
 from extsub.algebra import RESERVED
 from extsub.report.reading import MODELS
 from extsub.sweeping.grid import CONTROLS
+from extsub.sweeping.references import METHODS
 
 TOLERANCE = {torch.float32: 1e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
@@ -819,4 +820,4 @@ def test_names_that_an_operation_cannot_have(name: str) -> None:
 
 
 def test_reserved_names_are_those_of_a_sweep() -> None:
-    assert (*MODELS, *CONTROLS) == RESERVED
+    assert (*MODELS, *CONTROLS, *METHODS) == RESERVED
