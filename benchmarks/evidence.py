@@ -5,15 +5,16 @@
 
 For each recipe and seed the data is written and the recipe is run on it: where TruthfulQA is learnt and asked, for each
 half of its questions, so that every question is held out once. Of the recipe ``truthfulqa``, every position of the
-sweep is then asked for general instructions, which are nothing like the training rows; base, expert and the models of
-the chosen strengths make binary choices on all held-out questions, and answer a hundred of them in their own words.
-What is done is kept: an interrupted run goes on, also after days. After every seed ``benchmarks/evidence_page.py``
-writes the page. Data comes from the hub unless given.
+sweep is then asked for general instructions, which are nothing like the training rows; methods of reference are asked
+at two strengths; base, expert and the models of the chosen strengths make binary choices on all held-out questions, and
+answer a hundred of them in their own words. What is done is kept: an interrupted run goes on, also after days. After
+every seed ``benchmarks/evidence_page.py`` writes the page. Data comes from the hub unless given.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,11 +26,12 @@ from extsub import EvaluationSettings, SweepSettings, combine, evaluate, load_ad
 from extsub.demo.model import HUB, find_demo_model
 from extsub.errors import ExtSubError
 from extsub.files.reading import read_json
+from extsub.sweeping.references import METHODS
 from extsub.sweeping.settings import RESULT
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples"))
-from evidence_figures import DONE  # noqa: E402
+from evidence_figures import DONE, REFERENCES, SWEEP  # noqa: E402
 from evidence_page import MAIN, write_page  # noqa: E402
 from halueval import write_pairs  # noqa: E402
 from truthfulqa import write_halves  # noqa: E402
@@ -44,6 +46,8 @@ ANSWERED, NEW_TOKENS = 100, 48
 BEFOREHAND = 1.0
 """the strength of ext-sub that was set before anything was seen"""
 CHOSEN = ("ext-sub", "contrast", "subtract")
+REFERENCES_AT = "0.5,1"
+"""strengths of the methods of reference, which take two and three times as long"""
 
 
 def main() -> None:
@@ -108,13 +112,23 @@ class Run:
 
     def ask_more(self, general: str) -> None:
         """General instructions of every position; choices and answers of the models of the chosen strengths."""
-        self.tell("general instructions")
         expert, anti = (str(self.folder / "run" / name) for name in ("expert", "anti-untruthful"))
         shared: dict[str, Any] = {
             "model": self.recipe["model"],
             "dtype": self.recipe["sweep"]["dtype"],
             "seed": self.seed,
         }
+        self.tell("references")
+        if not (self.folder / REFERENCES).exists():  # what the recipe's sweep has asked is not asked again
+            shutil.copytree(self.folder / SWEEP, self.folder / REFERENCES)
+        asked = self.recipe["sweep"] | {
+            "alphas": REFERENCES_AT,
+            "operations": CHOSEN,
+            "references": METHODS,
+            "output": self.folder / REFERENCES,
+        }
+        sweep(expert, [anti], SweepSettings(model=self.recipe["model"], **asked))
+        self.tell("general instructions")
         sweep(
             expert,
             [anti],

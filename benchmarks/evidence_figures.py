@@ -20,6 +20,8 @@ from extsub.sweeping.settings import RESULT
 
 DONE = "done"
 """In a folder, once all was asked there."""
+SWEEP, REFERENCES = "run/sweep", "references"
+"""In a folder: the recipe's sweep, and the one that has methods of reference too."""
 ABILITY = Measure(better="lower", perplexity=True)
 
 Rows = dict[str, dict[str, list[Score]]]
@@ -37,19 +39,19 @@ def _scores(folder: Path, task: str) -> Items:
 class Half:
     """What the adapters of one half of the questions said to the other half."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, part: str) -> None:
+        self.folder, self.part = folder, part
         self.seed = int(folder.name.split("-")[1])
-        self.record = read_json(folder / "run" / "sweep" / RESULT, largest=None)
+        self.record = read_json(folder / part / RESULT, largest=None)
 
     @cached_property
     def chosen(self) -> dict[str, str]:
         """operation: the position that keeps the budget"""
         return {name: one["position"] for name, one in self.record["chosen"].items() if one["position"]}
 
-    def scores(self, label: str, task: str, part: str = "run/sweep") -> Items:
-        """Of one position."""
-        return _scores(self.folder / part / "positions" / label, task)
+    def scores(self, label: str, task: str, part: str | None = None) -> Items:
+        """Of one position; of the half's own part unless another is named."""
+        return _scores(self.folder / (part or self.part) / "positions" / label, task)
 
     def asked(self, name: str, task: str) -> dict[int, dict[str, Any]]:
         """What a model that was combined to disk answered; nothing where no strength was chosen."""
@@ -58,18 +60,22 @@ class Half:
 
 
 class Evidence:
-    """All halves that are there, pooled."""
+    """One part of all halves that have it, pooled: the recipe's sweep, or the one with references."""
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, part: str = SWEEP) -> None:
         folders = sorted(output.glob("seed-*-half-*"))
-        self.halves = [Half(folder) for folder in folders if (folder / DONE).exists()]
+        self.halves = [
+            Half(folder, part) for folder in folders if (folder / DONE).exists() and (folder / part / RESULT).exists()
+        ]
         self.seeds = sorted({half.seed for half in self.halves})
-        self.positions = {label: one for half in self.halves for label, one in half.record["positions"].items()}
-        general = [read_json(half.folder / "general" / RESULT, largest=None) for half in self.halves]
-        every = [one["positions"] for one in (*general, *(half.record for half in self.halves))]
-        self.labels = [label for label in every[0] if all(label in one for one in every)]  # some tried more strengths
+        every = [half.record["positions"] | half.record.get("references", {}) for half in self.halves]
+        self.positions = {label: point for points in every for label, point in points.items()}
+        if part == SWEEP:  # general instructions were asked at its positions
+            every += [read_json(half.folder / "general" / RESULT, largest=None)["positions"] for half in self.halves]
+        common = set.intersection(*map(set, every)) if every else set()  # some tried more strengths
+        self.labels = [label for label in self.positions if label in common]
 
-    def pooled(self, label: str, task: str, part: str = "run/sweep") -> Rows:
+    def pooled(self, label: str, task: str, part: str | None = None) -> Rows:
         found: Rows = defaultdict(lambda: defaultdict(list))
         for half in self.halves:
             for (_, question), scores in half.scores(label, task, part).items():
@@ -82,7 +88,7 @@ class Evidence:
         rows = [{name: _mean(one[name])} for one in self.pooled(label, "truthfulqa-mc").values()]
         return figures(rows, lambda _: Measure(), 0)[name]
 
-    def perplexity(self, label: str, part: str = "run/sweep") -> Figure:
+    def perplexity(self, label: str, part: str | None = None) -> Figure:
         rows = [{"perplexity": _mean(one["perplexity"])} for one in self.pooled(label, "perplexity", part).values()]
         return figures(rows, lambda _: ABILITY, 0)["perplexity"]
 
@@ -90,10 +96,10 @@ class Evidence:
         """The figure of every seed, over the questions of both its halves."""
         return [_ratio(self._of_seed(seed, label, "truthfulqa-mc", name)) for seed in self.seeds]
 
-    def perplexities(self, label: str, part: str = "run/sweep") -> list[float]:
+    def perplexities(self, label: str, part: str | None = None) -> list[float]:
         return [math.exp(_ratio(self._of_seed(seed, label, "perplexity", "perplexity", part))) for seed in self.seeds]
 
-    def _of_seed(self, seed: int, label: str, task: str, name: str, part: str = "run/sweep") -> list[Score]:
+    def _of_seed(self, seed: int, label: str, task: str, name: str, part: str | None = None) -> list[Score]:
         halves = [half for half in self.halves if half.seed == seed]
         return [scores.get(name) for half in halves for scores in half.scores(label, task, part).values()]
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from evidence_figures import ABILITY, Evidence
+from evidence_figures import ABILITY, REFERENCES, Evidence
 from evidence_grid import grid
 from extsub.escaping import markdown
 from extsub.evaluation.metrics import Difference, Measure
@@ -131,6 +131,26 @@ def _side_by_side(found: Evidence) -> Iterator[str]:
         yield "\n".join(f"- {name}: {markdown(_short(row['answer']))}" for name, row in rows.items())
 
 
+def _references(found: Evidence) -> Iterator[str]:
+    if not found.halves:
+        return
+    yield "### Without touching weights"
+    yield (
+        "What one would do with the same two adapters at run time ([sweep.md](sweep.md#references)), at β where an "
+        f"operation has α; of {len(found.halves)} of the pairs above (seeds {', '.join(map(str, found.seeds))}). "
+        "*Passes*: forward passes that a token takes."
+    )
+    rows = []
+    for label in found.labels:
+        scores = (_spread(found.by_seed(label, name), 3) for name in SPLIT)
+        ability = _spread(found.perplexities(label)), _spread(found.kept(label), 2)
+        changes = [""] * 2 if label == "expert" else [_change(found.change(label, name)) for name in SPLIT]
+        passes = str(found.positions[label].get("passes", 1))
+        rows.append([_name(found, label), *scores, *ability, *changes, passes])
+    heads = [*SPLIT, "perplexity, neutral", "kept", *(f"{name} against the expert" for name in SPLIT), "passes"]
+    yield _table(["model", *heads], rows)
+
+
 def _grid(output: Path) -> Iterator[str]:
     yield "### Other recipes"
     yield (
@@ -176,19 +196,22 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def picture(found: Evidence) -> str:
     """The same that a sweep's page has, over all halves."""
-    positions = {
-        label: {
-            **found.positions[label],
-            "tasks": {
-                "truthfulqa-mc": {"mc2": found.figure(label, "mc2").to_dict()},
-                "perplexity": {"perplexity": found.perplexity(label).to_dict()},
-            },
-        }
-        for label in found.labels
+    record = {
+        "positions": {label: _point(found, label) for label in found.labels},
+        "references": {},
+        "chosen": {"ext-sub": {"position": None, "closest": "ext-sub-1"}},
+        "compared": {},
     }
-    chosen: Mapping[str, Any] = {"ext-sub": {"position": None, "closest": "ext-sub-1"}}
     scores = ScoreName("truthfulqa-mc", "mc2", Measure()), ScoreName("perplexity", "perplexity", ABILITY)
-    return draw(Sweep(Path(), {"positions": positions, "chosen": chosen}, *scores, "", None), near=True)
+    return draw(Sweep(Path(), record, *scores, "", None), near=True)
+
+
+def _point(found: Evidence, label: str) -> dict[str, Any]:
+    tasks = {
+        "truthfulqa-mc": {"mc2": found.figure(label, "mc2").to_dict()},
+        "perplexity": {"perplexity": found.perplexity(label).to_dict()},
+    }
+    return {**found.positions[label], "tasks": tasks}
 
 
 def write_page(output: Path, path: Path) -> None:
@@ -196,7 +219,7 @@ def write_page(output: Path, path: Path) -> None:
     ours = path.read_text(encoding="utf-8").partition(FIGURES)[0] if path.exists() else "# Evidence\n\n"
     drawn = path.with_suffix(".svg")
     drawn.write_text(picture(found), encoding="utf-8")
-    parts = [FIGURES, *page(found, drawn.name), *_grid(output)]
+    parts = [FIGURES, *page(found, drawn.name), *_references(Evidence(output / MAIN, REFERENCES)), *_grid(output)]
     path.write_text(ours + "\n\n".join(parts) + "\n", encoding="utf-8")
     print(f"written: {path}, {drawn}")
 

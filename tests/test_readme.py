@@ -30,10 +30,10 @@ def commands() -> list[str]:
     return found
 
 
-ASKING = ("evaluate", "generate", "compare", "sweep", "report", "export", "merge")
-ELSEWHERE = ("run", "demo", "chat", "ui", "push")
+ASKING = ("evaluate", "generate", "compare", "sweep", "report", "table", "export", "merge")
+ELSEWHERE = ("run", "demo", "chat", "ui", "push", "negatives")
 """Recipes need the hub (tests/recipe reads them), a demo minutes (tests/demo has a small one), a chat a person, a page
-a browser, a push the sweep of what is pushed: they have tests of their own."""
+a browser, a push the sweep of what is pushed, negatives a server: they have tests of their own."""
 
 
 @pytest.mark.parametrize("command", [one for one in commands() if not one.startswith(("train", *ASKING, *ELSEWHERE))])
@@ -91,6 +91,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_evaluation_runs(command: str, extsub: Command, world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order of the README: a comparison needs the results before it."""
     monkeypatch.chdir(world)
+    if "--group" in command:
+        for seed in (0, 1):
+            shutil.copytree("results", f"seed-{seed}", dirs_exist_ok=True)
     done = extsub(*shlex.split(command))
     said = [line for line in done.stderr.splitlines() if not line.startswith("  note: ")]  # of one answer, beside it
     assert (done.returncode, said) == (0, [])
