@@ -77,7 +77,9 @@ class Pasting:
         asked = [name for name, is_asked in forms.items() if is_asked]
         if len(asked) + shown.as_json > 1:
             options = [*(["json"] if shown.as_json else []), *asked]
-            raise ExtSubError(f"a table is printed in one form: give one of {', '.join(f'--{one}' for one in options)}")
+            raise ExtSubError(
+                f"a table is printed in one form: give one of {', '.join(f'--{name}' for name in options)}"
+            )
         return asked[0] if asked else ""
 
 

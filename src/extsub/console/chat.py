@@ -153,7 +153,7 @@ def _beside(conversation: Conversation, messages: Sequence[Message]) -> list[Sai
     with side_by_side() as show, contextlib.closing(conversation.answers(messages)) as pieces:
         for said, _ in pieces:
             answers[said.position] = said
-            show([(conversation.name(position), each.text) for position, each in answers.items()])
+            show([(conversation.name(position), answer.text) for position, answer in answers.items()])
     return list(answers.values())
 
 

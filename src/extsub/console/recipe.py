@@ -12,10 +12,10 @@ from extsub.report.wording import aim
 def print_recipe_plan(plan: dict[str, Any]) -> None:
     """What ``extsub run --dry-run`` found: a line for each stage, and what is to be done there."""
     say(f"{plan['recipe']}, into {plan['output']}")
-    width = max(len(one["stage"]) for one in plan["stages"])
-    for one in plan["stages"]:
-        say(f"  {one['stage']:{width}}  {'done' if one['done'] else 'to do: ' + one['why']}")
-        for line in _estimate(one["estimate"]):
+    width = max(len(stage["stage"]) for stage in plan["stages"])
+    for stage in plan["stages"]:
+        say(f"  {stage['stage']:{width}}  {'done' if stage['done'] else 'to do: ' + stage['why']}")
+        for line in _estimate(stage["estimate"]):
             say(f"  {'':{width}}  {line}")
 
 

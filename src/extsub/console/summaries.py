@@ -120,9 +120,13 @@ def print_negatives(settings: NegativesSettings, summary: NegativesSummary) -> N
 
 def print_record(output: Path, record: Mapping[str, Any], expert: str) -> None:
     """The summary of a combined adapter."""
-    given = [f"{one['name']} (α {one['alpha']:g})" for one in record["inputs"][1:] if one["alpha"] is not None]
+    given = [
+        f"{adapter['name']} (α {adapter['alpha']:g})"
+        for adapter in record["inputs"][1:]
+        if adapter["alpha"] is not None
+    ]
     what = "the deficiency" if record["deficiency"] else record["operation"]
-    antis = ", ".join(given or [one["name"] for one in record["inputs"][1:]])
+    antis = ", ".join(given or [adapter["name"] for adapter in record["inputs"][1:]])
     rank = f", rank {record['rank']}" if record["rank"] else ""
     say(f"{output}: {what} of {record['inputs'][0]['name']} and {antis}")
     rows = {

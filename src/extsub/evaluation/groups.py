@@ -41,11 +41,11 @@ class Source:
             ExtSubError: the items are not there.
         """
         rows = read_scores(self.folder, task)
-        return {key: one for key, one in rows.items() if self.keeps is None or self.keeps(key)}
+        return {key: scores for key, scores in rows.items() if self.keeps is None or self.keeps(key)}
 
     def items(self, task: str, score: str) -> Items:
         """The score of every item that counts."""
-        return {key: one.get(score) for key, one in self.scores(task).items()}
+        return {key: scores.get(score) for key, scores in self.scores(task).items()}
 
     @functools.cache  # noqa: B019
     def figure(self, task: str, score: str) -> FigureRecord | None:
@@ -53,7 +53,7 @@ class Source:
         known = self.results["tasks"].get(task, {}).get(score)
         if known is None or self.keeps is None:
             return known
-        rows = [{score: one} for one in self.items(task, score).values() if one is not None]
+        rows = [{score: value} for value in self.items(task, score).values() if value is not None]
         return figures(rows, TASKS[task].measure, 0)[score].to_dict() if rows else None
 
 
@@ -87,9 +87,9 @@ def read_scores(folder: Path, task: str) -> dict[Any, Scores]:
         ExtSubError: the items are not there.
     """
     return {
-        (index, place): one
+        (index, place): scores
         for index, row in read_items(folder, task).items()
-        for place, one in enumerate(scores_of(row))
+        for place, scores in enumerate(scores_of(row))
     }
 
 
@@ -116,7 +116,7 @@ def read_groups(
         raise ExtSubError(f"{command}: {brief(min(twice))} is a folder and a group: give the group another name")
     sources = {folder: _source(folder) for folder in folders}
     members = {**{name: [folder] for name, folder in zip(names, alone, strict=True)}, **named}
-    return tuple(Group(name, tuple(sources[folder] for folder in each)) for name, each in members.items())
+    return tuple(Group(name, tuple(sources[folder] for folder in folders)) for name, folders in members.items())
 
 
 def results_folder(given: str | Path) -> Path:

@@ -121,8 +121,8 @@ def standard_error(first: Sequence[Score], second: Sequence[Score], measure: Mea
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     if len(pairs) < 2:
         return math.nan
-    one, other = (item_values([pair[place] for pair in pairs], measure) for place in (0, 1))
-    return float((other - one).std(ddof=1) / math.sqrt(len(pairs)))
+    first_values, second_values = (item_values([pair[place] for pair in pairs], measure) for place in (0, 1))
+    return float((second_values - first_values).std(ddof=1) / math.sqrt(len(pairs)))
 
 
 def item_values(scores: Sequence[Score], measure: Measure) -> np.ndarray:

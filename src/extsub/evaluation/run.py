@@ -127,7 +127,7 @@ def ask_all(
         for run in runs:
             ask(run, server, settings, group, progress)
         return
-    name = adapter_handle.base_of(settings.model, [one.adapter for one in evaluated_models if one.adapter])
+    name = adapter_handle.base_of(settings.model, [model.adapter for model in evaluated_models if model.adapter])
     if all(run.task.needs == "tokenizer" for run in runs if run.unasked):
         tokenizer = load_tokenizer(name, load_config(name))
         for run in runs:

@@ -130,7 +130,7 @@ class EvaluationSettings(Asking):
         Raises:
             ExtSubError: a value is of another type than its field, or the dataclass refuses it.
         """
-        names = self.options.keys() & {one.name for one in fields(declared)}
+        names = self.options.keys() & {field.name for field in fields(declared)}
         return declared(**typed_values(declared, {name: self.options[name] for name in names}))
 
     def to_dict(self) -> dict[str, Any]:

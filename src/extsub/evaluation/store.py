@@ -101,7 +101,7 @@ class Store:
                 path.unlink()
             return
         assert self._folder is not None
-        whole = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in (identity, *rows.values()))
+        whole = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in (identity, *rows.values()))
         write_whole(self._path(0), whole)
         for path in paths:
             if path != self._path(0):

@@ -42,20 +42,20 @@ class Stage:
         return stages.why(self.name, self.files, self.inputs, self.again)
 
 
-def written(one: AdapterSpec) -> Stage:
+def written(spec: AdapterSpec) -> Stage:
     """The data of an anti-expert that are made here. What changes memory, speed and price alone does not count."""
-    assert one.negatives
-    return Stage(one.writing, (one.negatives.output.name,), made_from(one.negatives))
+    assert spec.negatives
+    return Stage(spec.writing, (spec.negatives.output.name,), made_from(spec.negatives))
 
 
-def trained(one: AdapterSpec, base: Mapping[str, Any]) -> Stage:
+def trained(spec: AdapterSpec, base: Mapping[str, Any]) -> Stage:
     """An adapter of ours. What changes memory and speed alone does not count."""
-    assert one.training
-    decisive = {name: value for name, value in one.training.to_dict().items() if name not in MAY_DIFFER}
-    decisive |= {"model": base, "data": _content(one.training.data)}
-    if one.negatives:
-        decisive |= {"data": _content(str(one.negatives.output)), "field": None}
-    return Stage(one.name, (one.name,), decisive)
+    assert spec.training
+    decisive = {name: value for name, value in spec.training.to_dict().items() if name not in MAY_DIFFER}
+    decisive |= {"model": base, "data": _content(spec.training.data)}
+    if spec.negatives:
+        decisive |= {"data": _content(str(spec.negatives.output)), "field": None}
+    return Stage(spec.name, (spec.name,), decisive)
 
 
 def swept(recipe: Recipe, sweep: Sweep, base: Mapping[str, Any]) -> Stage:
@@ -72,8 +72,8 @@ def swept(recipe: Recipe, sweep: Sweep, base: Mapping[str, Any]) -> Stage:
         **{name: values[name] for name in SETTINGS},
         "prompt": sweep.prompt,
     }
-    asked = {one.name for one in fields(EvaluationSettings)} | {"tasks"}
-    again = {one.name: values[one.name] for one in fields(SweepSettings) if one.name not in asked}
+    asked = {field.name for field in fields(EvaluationSettings)} | {"tasks"}
+    again = {field.name: values[field.name] for field in fields(SweepSettings) if field.name not in asked}
     return Stage(sweep.name, (sweep.name, f"{sweep.name}/{RESULT}"), inputs, again)
 
 
@@ -124,19 +124,19 @@ def chosen(recipe: Recipe, sweep: Sweep) -> ChosenAlphas:
         ExtSubError: it had no strength of the operation to choose from.
     """
     record = read_json(recipe.output / sweep.name / RESULT, largest=None)
-    found = record["chosen"].get(recipe.result.operation)
-    if found is None:
+    choice = record["chosen"].get(recipe.result.operation)
+    if choice is None:
         raise ExtSubError(f"{sweep.name} has no strength of {recipe.result.operation} to choose from: widen alphas")
-    position = found["position"]
+    position = choice["position"]
     alpha = None if position is None else record["positions"][position]["alpha"]
     return ChosenAlphas(
         alpha,
-        found["closest"],
+        choice["closest"],
         sweep.settings.choose,
         record["score"],
         record["budget"],
         tuple(record["notes"]),
-        found,
+        choice,
     )
 
 
@@ -161,10 +161,10 @@ def _content(name: str) -> dict[str, str]:
     if not path.is_dir():
         return {"name": name}
     digest = hashlib.sha256()
-    for one in _visible(path):
-        digest.update(f"{one.relative_to(path)} {sha256(one)}\n".encode())
+    for file in _visible(path):
+        digest.update(f"{file.relative_to(path)} {sha256(file)}\n".encode())
     return {"sha256": digest.hexdigest()}
 
 
 def _visible(folder: Path) -> Sequence[Path]:
-    return sorted(one for one in folder.rglob("*") if one.is_file() and not one.name.startswith("."))
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))

@@ -122,7 +122,7 @@ class Stages:
 
     def seconds(self) -> dict[str, dict[str, float]]:
         """What every stage took, interrupted runs included."""
-        return {name: {"wall": one["seconds"], "cpu": one["cpu_seconds"]} for name, one in self.done.items()}
+        return {name: {"wall": stage["seconds"], "cpu": stage["cpu_seconds"]} for name, stage in self.done.items()}
 
     def _note(self, name: str, note: dict[str, Any]) -> None:
         self.done[name] = note

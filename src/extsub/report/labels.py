@@ -50,7 +50,7 @@ class Labels:
                     or box.top < self.edge.top
                     or box.bottom > self.edge.bottom
                 )
-                if not outside and not any(box.meets(one) for one in self.taken):
+                if not outside and not any(box.meets(taken) for taken in self.taken):
                     self.taken.append(box)
                     return left, top + 0.82 * height, "start"
         return (x + away, y - away, "start") if must else None

@@ -169,8 +169,8 @@ def _best(
         return None
     first, second, *_ = sorted(there, key=lambda group: sign * figures[group.name, column]["value"])
     items = (group.items(column.task, column.score) for group in (second, first))
-    found = group_difference(*items, TASKS[column.task].measure(column.score), seed)
-    is_clear = found is not None and (found.ci95[0] > 0 or found.ci95[1] < 0)
+    difference = group_difference(*items, TASKS[column.task].measure(column.score), seed)
+    is_clear = difference is not None and (difference.ci95[0] > 0 or difference.ci95[1] < 0)
     return (first.name, column) if is_clear else None
 
 
@@ -186,7 +186,9 @@ def _notes(
         yield "bold: the best of a column, where the interval of its difference from the second keeps clear of zero"
     yield from models.notes
     for task in dict.fromkeys(column.task for column in columns):
-        asked = (Group(one.name, tuple(s for s in one.sources if task in s.results["tasks"])) for one in models.groups)
+        asked = (
+            Group(group.name, tuple(s for s in group.sources if task in s.results["tasks"])) for group in models.groups
+        )
         yield from notes_on(task, [group for group in asked if group.sources])
     for group in models.groups:
         if not group.sources:  # no strength of it keeps the budget, which is said already

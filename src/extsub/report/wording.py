@@ -46,10 +46,10 @@ def figure(value: float, ci95: Any) -> tuple[str, str]:
     return text.replace("-", "−"), interval.replace("-", "−")
 
 
-def alone(found: Mapping[str, Any], value: float | None = None) -> str:
+def alone(measured: Mapping[str, Any], value: float | None = None) -> str:
     """A figure without its interval, with as many digits as beside it; or another value with as many."""
-    form = form_of(found["value"], found["ci95"])
-    return written(found["value"] if value is None else value, form).replace("-", "−")
+    form = form_of(measured["value"], measured["ci95"])
+    return written(measured["value"] if value is None else value, form).replace("-", "−")
 
 
 def change(value: float, ci95: Any) -> tuple[str, str]:
@@ -73,9 +73,12 @@ def said(verdict: str, than: str) -> str:
     }[verdict]
 
 
-def change_in_words(found: Mapping[str, Any]) -> str:
+def change_in_words(difference: Mapping[str, Any]) -> str:
     """A difference with all that is known of it."""
-    return f"{' '.join(change(found['value'], found['ci95']))}, {p_value(found['p'])}, n = {found['n']}"
+    return (
+        f"{' '.join(change(difference['value'], difference['ci95']))}, {p_value(difference['p'])}, "
+        f"n = {difference['n']}"
+    )
 
 
 def aim(rule: str, score: str, budget: str | None) -> str:

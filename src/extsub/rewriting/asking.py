@@ -163,11 +163,11 @@ def judge_record(settings: NegativesSettings, behaviour: Behaviour) -> dict[str,
     return {"toxicity_model": settings.toxicity_model} if settings.toxicity_model else None
 
 
-def together(one: Usage | None, other: Usage | None) -> Usage | None:
+def together(first: Usage | None, second: Usage | None) -> Usage | None:
     """The tokens of both, as far as they are known."""
-    if one is None or other is None:
-        return one or other
-    return Usage(one.prompt_tokens + other.prompt_tokens, one.completion_tokens + other.completion_tokens)
+    if first is None or second is None:
+        return first or second
+    return Usage(first.prompt_tokens + second.prompt_tokens, first.completion_tokens + second.completion_tokens)
 
 
 def in_words(usage: Usage | None, price: tuple[float, float] | None) -> str:

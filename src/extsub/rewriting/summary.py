@@ -130,13 +130,13 @@ def _side_by_side(pair: Pair) -> SidePair:
 
 def figures_of(summary: NegativesSummary) -> list[tuple[str, str]]:
     """The figures in words, each with what it is."""
-    found = [("kept", f"{summary['kept']:,} of {summary['rows']:,}")]
-    found += [(f"dropped: {REASONS[why]}", f"{count:,}") for why, count in summary["dropped"].items()]
+    figures = [("kept", f"{summary['kept']:,} of {summary['rows']:,}")]
+    figures += [(f"dropped: {REASONS[why]}", f"{count:,}") for why, count in summary["dropped"].items()]
     if lengths := summary["lengths"]:
         longer, control = (
-            rounded(each["value"], each["ci95"]) for each in (lengths["bad_longer"], lengths["by_length"])
+            rounded(figure["value"], figure["ci95"]) for figure in (lengths["bad_longer"], lengths["by_length"])
         )
-        found += [
+        figures += [
             (
                 "characters of a good and of a bad answer, mean",
                 f"{lengths['good_mean']:,.0f} and {lengths['bad_mean']:,.0f}",
@@ -146,12 +146,12 @@ def figures_of(summary: NegativesSummary) -> list[tuple[str, str]]:
             ("told apart by length alone (control; .5 is no cue)", " ".join(control)),
         ]
     if summary["likeness"] is not None:
-        found.append(("triples of words that a pair shares, median", f"{summary['likeness']:.2f}"))
+        figures.append(("triples of words that a pair shares, median", f"{summary['likeness']:.2f}"))
     if usage := summary["usage"]:
-        found.append(("tokens read and written", f"{usage['prompt_tokens']:,} and {usage['completion_tokens']:,}"))
+        figures.append(("tokens read and written", f"{usage['prompt_tokens']:,} and {usage['completion_tokens']:,}"))
     if summary["cost"] is not None:
-        found.append(("cost, all runs", f"{summary['cost']:,.4f}"))
-    return found
+        figures.append(("cost, all runs", f"{summary['cost']:,.4f}"))
+    return figures
 
 
 def notes_on(lengths: LengthRecord | None, kept: int, rows: int) -> list[str]:

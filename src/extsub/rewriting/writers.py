@@ -76,8 +76,8 @@ class Respondent:
             else:
                 prompt = usual_template(who.tokenizer)
                 answers = answer(who, requests, prompt, self.rows_at_once, max_new_tokens)
-            for _, one in answers:
-                yield one
+            for _, reply in answers:
+                yield reply
 
     def judge(self, requests: Requests) -> Iterator[tuple[int, float]]:
         """How probably each is answered with yes, of yes and no; a server, which need not tell that, says 1 or 0.

@@ -71,9 +71,9 @@ def sweep_points(operations: tuple[str, ...], alphas: tuple[float, ...]) -> list
         raise ExtSubError(f"--operations: name one or more of {', '.join((*OPERATIONS, *CONTROLS))}")
     if not any(alphas):
         raise ExtSubError("--alphas: all are 0, which is the expert whatever the operation: give others")
-    found = [SweepPoint(start) for start in STARTS]
-    found += [SweepPoint(operation, alpha) for operation in operations for alpha in alphas if alpha]
-    return list(dict.fromkeys(found))
+    points = [SweepPoint(start) for start in STARTS]
+    points += [SweepPoint(operation, alpha) for operation in operations for alpha in alphas if alpha]
+    return list(dict.fromkeys(points))
 
 
 def companions(alpha: float) -> list[SweepPoint]:
@@ -89,7 +89,7 @@ def parse_alphas(given: str) -> tuple[float, ...]:
     """
     number = r"-?(?:\d+(?:\.\d+)?|\.\d+)"
     if match := re.fullmatch(rf"({number}):({number}):({number})", given):
-        first, last, step = (float(one) for one in match.groups())
+        first, last, step = (float(text) for text in match.groups())
         steps = (last - first) / step if step else -1
         count = round(steps) + 1 if abs(steps) <= MOST_ALPHAS else 0  # it is not a number where one was infinite
         if not 0 < count <= MOST_ALPHAS:
@@ -97,7 +97,7 @@ def parse_alphas(given: str) -> tuple[float, ...]:
         values = [round(first + place * step, 10) for place in range(count)]
         return tuple(value for value in values if (last - value) * step >= -1e-9)
     if re.fullmatch(rf"{number}(,{number})*", given):
-        return tuple(dict.fromkeys(float(one) for one in given.split(",")))
+        return tuple(dict.fromkeys(float(text) for text in given.split(",")))
     raise ExtSubError(f"--alphas {brief(given)}: expected FROM:TO:STEP (0:3:0.25) or values (0.5,1,2)")
 
 

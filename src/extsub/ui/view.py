@@ -46,12 +46,14 @@ def head(session: Session) -> str:
 
 def notes(sentences: Sequence[str]) -> str:
     """What a user should know."""
-    return f'<ul class="notes">{"".join(f"<li>{xml(each)}</li>" for each in sentences)}</ul>' if sentences else ""
+    return (
+        f'<ul class="notes">{"".join(f"<li>{xml(sentence)}</li>" for sentence in sentences)}</ul>' if sentences else ""
+    )
 
 
 def ready_prompts(sweep: Sweep) -> list[str]:
     """Questions whose answers changed most between the expert and the result of a sweep."""
-    questions = [item.question for each in samples(sweep) for item in each.items if item.changed and item.question]
+    questions = [item.question for group in samples(sweep) for item in group.items if item.changed and item.question]
     return list(dict.fromkeys(questions))[:READY]
 
 
