@@ -86,7 +86,7 @@ def _written(pieces: Iterable[str]) -> str:
 
 
 def note(*sentences: str) -> None:
-    """What a user should know, on standard error; nothing where --quiet was given."""
+    """Print what a user should know on standard error; nothing where --quiet was given."""
     if sentences and shows_progress():
         say(*(f"  note: {sentence}" for sentence in sentences), error=True)
 

@@ -26,7 +26,7 @@ TITLES = {
 
 
 def print_demo(summary: Mapping[str, Any], output: Path) -> None:
-    """Tables, answers side by side, where everything lies, and how to go on."""
+    """Print what the demo found: tables, answers side by side, where everything lies, and how to go on."""
     seeds = len(summary["seeds"])
     say(f"{summary['model']}{f', {seeds} seeds: mean ± standard deviation' if seeds > 1 else ''}")
     for name, title in TITLES.items():

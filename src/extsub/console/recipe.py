@@ -10,7 +10,7 @@ from extsub.report.wording import aim
 
 
 def print_recipe_plan(plan: dict[str, Any]) -> None:
-    """What ``extsub run --dry-run`` found: a line for each stage, and what is to be done there."""
+    """Print what ``extsub run --dry-run`` found: a line for each stage, and what is to be done there."""
     say(f"{plan['recipe']}, into {plan['output']}")
     width = max(len(stage["stage"]) for stage in plan["stages"])
     for stage in plan["stages"]:
@@ -41,7 +41,7 @@ def _estimate(estimate: dict[str, Any]) -> list[str]:
 
 
 def print_run(summary: Mapping[str, Any]) -> None:
-    """What ``extsub run`` did and found."""
+    """Print what ``extsub run`` did and found."""
     made = [name for name, what in summary["stages"].items() if what == "made"]
     say(f"{summary['output']}: {', '.join(made) if made else 'nothing was to be done'}")
     result, rank = summary["result"], summary["result"]["rank"]

@@ -35,7 +35,7 @@ LEFT = ["task", "score", "model"]
 
 
 def print_results(results: list[Results], tasks: list[str], output: Path | None) -> None:
-    """A line for each score of each model, and the score's controls beside it."""
+    """Print a line for each score of each model, and the score's controls beside it."""
     names, known = (
         [_name(result["model"]) for result in results],
         [name for task in tasks for name in results[0]["tasks"][task]],
@@ -81,7 +81,7 @@ def _print_notes(results: list[Results], names: list[str], tasks: list[str]) -> 
 
 
 def print_comparison(comparison: Comparison, form: Form = "", plot: Path | None = None) -> None:
-    """Runs side by side, a line for each."""
+    """Print runs side by side, a line for each."""
     notes = (*EXPLANATION, *comparison.notes)
     if form:
         print_pasted(form, comparison.table(), notes, comparison.to_csv)
@@ -91,7 +91,7 @@ def print_comparison(comparison: Comparison, form: Form = "", plot: Path | None 
 
 
 def print_paper(paper: PaperTable, form: Form = "") -> None:
-    """The paper's table, a line for each model."""
+    """Print the paper's table, a line for each model."""
     if form:
         print_pasted(form, paper.table(), paper.notes, paper.to_csv)
     else:
@@ -99,13 +99,13 @@ def print_paper(paper: PaperTable, form: Form = "") -> None:
 
 
 def print_pasted(form: Form, table: Findings, notes: Sequence[str], to_csv: Callable[[], str]) -> None:
-    """The table in a form to be pasted, and nothing else."""
+    """Print a table in a form to be pasted, and nothing else."""
     text = to_csv() if form == "csv" else {"markdown": markdown, "latex": latex}[form](table, notes)
     say(*text.splitlines())
 
 
 def print_findings(table: Findings, notes: Sequence[str]) -> None:
-    """The table on a terminal, with its notes."""
+    """Print a table on a terminal, with its notes."""
     printed = new_table(table.head[: table.left], table.head[table.left :])
     for row in table.rows:
         if "first" in row.kind:
@@ -119,7 +119,7 @@ def print_findings(table: Findings, notes: Sequence[str]) -> None:
 
 
 def print_sweep(record: Mapping[str, Any]) -> None:
-    """A line for each position with every score that can be better or worse, then what was chosen."""
+    """Print a line for each position with every score that can be better or worse, then what was chosen."""
     columns = [
         (task, score)
         for task, scores in record["positions"]["expert"]["tasks"].items()
@@ -186,7 +186,7 @@ def _name(model: dict[str, Any]) -> str:
 
 
 def new_table(left: Sequence[str], right: Sequence[str]) -> Table:
-    """Columns of names, then columns of figures."""
+    """An empty table with columns of names on the left, then columns of figures."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in left:
         table.add_column(name, no_wrap=True)

@@ -76,7 +76,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several runs; the first is the one that the others are compared with."""
+    """What several runs scored; the first is the one that the others are compared with."""
 
     names: tuple[str, ...]
     lines: tuple[Line, ...]
@@ -85,7 +85,7 @@ class Comparison:
     """Of every run; several are a group."""
 
     def table(self) -> Table:
-        """A line for each figure of each run."""
+        """A table with a line for each figure of each run."""
         head = ("task", "score", "run", "value", "n", "difference", "p", "")
         rows, task = [], None
         for line in self.lines:
@@ -96,7 +96,7 @@ class Comparison:
         return Table(f"compared with {self.names[0]}", " ".join(EXPLANATION), head, 3, rows)
 
     def to_csv(self) -> str:
-        """The same as bare numbers."""
+        """The table as CSV, with bare numbers."""
         head = "task score run value sd low high n difference difference_low difference_high p verdict".split()
         rows = (row for line in self.lines for row in line.numbers(self.names))
         return to_csv(head, rows)
@@ -214,7 +214,7 @@ def shown_change(value: float, ci95: Sequence[float]) -> str:
 
 
 def shown_p(p: float | None) -> str:
-    """As far as anybody needs it."""
+    """A p value to as many digits as anybody needs."""
     return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 

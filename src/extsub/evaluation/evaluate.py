@@ -95,7 +95,7 @@ def carry_out(
     ask: Callable[[Sequence[Run]], None],
     progress: Progress,
 ) -> list[Results]:
-    """Every task for every model, of whom ``ask`` asks what they were not asked before.
+    """Evaluate every model on every task, where ``ask`` asks the models what they were not asked before.
 
     Args:
         evaluated_models: whose folders the main process holds (``working_in``), or a folder that they lie in.

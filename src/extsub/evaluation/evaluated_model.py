@@ -30,7 +30,7 @@ class EvaluatedModel:
 
 
 def evaluated_models_of(settings: Asking, output: Path | None) -> list[EvaluatedModel]:
-    """Everyone that the settings name; with several adapters each has a folder of its own in ``output``.
+    """The models that the settings name; with several adapters each has a folder of its own in ``output``.
 
     Raises:
         ExtSubError: an adapter or the base is not there, or two adapters have the same name.

@@ -123,5 +123,5 @@ def judge(
 
 
 def probability_of_yes(yes: float, no: float) -> float:
-    """Of yes and no, by the log-likelihoods of both."""
+    """The probability of yes, of yes and no together, by the log-likelihoods of both."""
     return 1 / (1 + math.exp(min(no - yes, 700.0)))

@@ -46,7 +46,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Task:
-    """One benchmark."""
+    """A benchmark: how its items are read, asked and scored, and what its scores mean."""
 
     name: str
     read: Callable[[EvaluationSettings, str | None], Items]

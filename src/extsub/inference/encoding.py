@@ -110,7 +110,7 @@ def _row(model: LanguageModel, index: int, tokens: list[int], start: int) -> tup
 
 
 def common_length(first: Sequence[int], second: Sequence[int], limit: int) -> int:
-    """How many tokens both begin with, at most ``limit``."""
+    """How many tokens two sequences both begin with, at most ``limit``."""
     limit = min(limit, len(first), len(second))
     if first[:limit] == second[:limit]:
         return limit

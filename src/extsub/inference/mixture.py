@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mixture:
-    """What a model is mixed of."""
+    """The positions that a model is mixed of, and their weights."""
 
     positions: tuple[Callable[[], AbstractContextManager[LanguageModel]], ...]
     """Each sets the loaded model to a position, until the block ends."""

@@ -87,7 +87,7 @@ def choose(
     batch_size: int | None,
     end_token: bool = False,
 ) -> Iterator[tuple[int, Choice]]:
-    """The log-likelihood of every choice.
+    """The log-likelihood of every choice of every question.
 
     Args:
         batch_size: rows at once; None finds out how many fit.

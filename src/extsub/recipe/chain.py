@@ -38,18 +38,18 @@ class Stage:
     again: dict[str, Any] | None = None
 
     def why(self, stages: Stages) -> str | None:
-        """Why it is to be done; None where it is done."""
+        """Why the stage is to be done; None where it is done."""
         return stages.why(self.name, self.files, self.inputs, self.again)
 
 
 def written(spec: AdapterSpec) -> Stage:
-    """The data of an anti-expert that are made here. What changes memory, speed and price alone does not count."""
+    """The stage that writes an anti-expert's data. What changes memory, speed and price alone does not count."""
     assert spec.negatives
     return Stage(spec.writing, (spec.negatives.output.name,), made_from(spec.negatives))
 
 
 def trained(spec: AdapterSpec, base: Mapping[str, Any]) -> Stage:
-    """An adapter of ours. What changes memory and speed alone does not count."""
+    """The stage that trains an adapter. What changes memory and speed alone does not count."""
     assert spec.training
     decisive = {name: value for name, value in spec.training.to_dict().items() if name not in MAY_DIFFER}
     decisive |= {"model": base, "data": _content(spec.training.data)}
@@ -59,7 +59,7 @@ def trained(spec: AdapterSpec, base: Mapping[str, Any]) -> Stage:
 
 
 def swept(recipe: Recipe, sweep: Sweep, base: Mapping[str, Any]) -> Stage:
-    """All adapters are there by now. Another grid or budget goes on with what was asked; anything else begins anew."""
+    """The stage of a sweep. Another grid or budget goes on with what was asked; anything else begins anew."""
     values = sweep.settings.to_dict()
     tasks = {}
     for task in swept_tasks(sweep.settings):
@@ -78,26 +78,26 @@ def swept(recipe: Recipe, sweep: Sweep, base: Mapping[str, Any]) -> Stage:
 
 
 def reported(sweep: Sweep, asked: Stage) -> Stage:
-    """The page says what the sweep found."""
+    """The stage that writes the page of a sweep."""
     inputs = {"sweep": key_of(asked.inputs), "again": key_of(asked.again)}
     return Stage(sweep.report, (f"{sweep.name}/{PAGE}",), inputs)
 
 
 def combined(recipe: Recipe, alphas: Sequence[float]) -> Stage:
-    """The result at the strengths that were chosen, whatever else the sweeps tried."""
+    """The stage that combines the result at the strengths that were chosen, whatever else the sweeps tried."""
     inputs = {"adapters": _provenance(*recipe.specs), "alpha": list(alphas), **vars(recipe.result)}
     return Stage("result", (COMBINED,), inputs)
 
 
 def evaluated(recipe: Recipe, sweep: Sweep, asked: Stage) -> Stage:
-    """The result asked what a sweep asks."""
+    """The stage in which the result is asked what a sweep asks."""
     inputs = {"result": find_adapter(str(recipe.output / COMBINED)).provenance(), "sweep": key_of(asked.inputs)}
     return Stage(sweep.evaluation, (sweep.evaluation,), inputs)
 
 
 @dataclass(frozen=True)
 class ChosenAlphas:
-    """What the sweep chose for the result's operation."""
+    """What a sweep chose for the result's operation."""
 
     alpha: float | None
     """None where nothing keeps the budget"""
@@ -106,14 +106,14 @@ class ChosenAlphas:
     rule: str
     """``one-se`` or ``best``"""
     score: str
+    """The score of the sweep."""
     budget: str | None
     notes: tuple[str, ...]
-    """The score of the sweep."""
     figures: dict[str, Any]
     """The figures of the chosen position, as ``sweep.json`` has them."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The choice as JSON values."""
         return {"alpha": self.alpha, "choose": self.rule, "score": self.score, "budget": self.budget, **self.figures}
 
 
@@ -141,7 +141,7 @@ def chosen(recipe: Recipe, sweep: Sweep) -> ChosenAlphas:
 
 
 def nothing_kept(recipe: Recipe, choice: ChosenAlphas) -> str:
-    """What to do where nothing keeps the budget."""
+    """A sentence on what to do where no strength keeps the budget."""
     wanted = f"keeps {in_words(choice.budget)}" if choice.budget else f"has a {choice.score} that is a number"
     return (
         f"no strength of {recipe.result.operation} {wanted}, and {choice.closest} comes closest: change "

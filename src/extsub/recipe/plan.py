@@ -46,7 +46,7 @@ FLOAT32 = 4
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage as it stands."""
+    """What is to be done in one stage, and why."""
 
     name: str
     why: str | None
@@ -57,7 +57,7 @@ class StagePlan:
     """What a training that is to be done was planned from, and its plan."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The plan of the stage as JSON values."""
         return {"stage": self.name, "done": self.why is None, "why": self.why, "estimate": self.estimate}
 
 
@@ -117,7 +117,7 @@ def plan(recipe: Recipe, stages: Stages, tokenising: ChunkProgress | None = None
 
 
 def check_choice(sweep: Sweep, operation: str) -> None:
-    """Grid, score and budget, as ``sweep`` will understand them.
+    """Check grid, score and budget, as ``sweep`` will understand them.
 
     Args:
         operation: the result's.

@@ -31,7 +31,7 @@ NOT_SWEPT = ("model", "output", "adapter", "backend", "url", "overwrite", "optio
 
 @dataclass(frozen=True)
 class Sweep:
-    """The expert against one anti-expert, or against all of them at one strength."""
+    """A sweep of a recipe: the expert against one anti-expert, or against all of them at one strength."""
 
     name: str
     """``sweep`` or ``sweep-NAME``: its stage and its folder"""
@@ -44,7 +44,7 @@ class Sweep:
 
     @property
     def report(self) -> str:
-        """The stage of its page: ``report`` or ``report-NAME``."""
+        """The name of the stage that makes its page: ``report`` or ``report-NAME``."""
         return self.name.replace("sweep", "report", 1)
 
     @property
@@ -64,7 +64,7 @@ class ResultSettings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything about a chain."""
+    """What a recipe file says: everything about a chain."""
 
     path: Path
     model: str
@@ -87,7 +87,7 @@ class Recipe:
 
     @property
     def command(self) -> str:
-        """The command that runs it."""
+        """The command that runs this recipe."""
         return shell(["extsub", "run", operand(str(self.path))])
 
 

@@ -38,7 +38,7 @@ class Axis:
         return self.start + part * (self.end - self.start)
 
     def ticks(self, about: int) -> list[float]:
-        """Round figures, roughly so many."""
+        """Round figures along the axis, roughly ``about`` of them."""
         if self.log and self.high / self.low > 8:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
             for digits in ((1, 2, 5), (1, 3), (1,)):

@@ -10,7 +10,7 @@ from extsub.tables import markdown_rows
 
 
 def markdown(content: dict[str, Any], pictures: dict[str, str], marker: str) -> str:
-    """Verdict, pictures (file: what it shows), tables and commands."""
+    """The report as Markdown: verdict, pictures (file: what it shows), tables and commands."""
     lines = [
         f"<!-- {marker} -->",
         f"# {plain(content['title'])}",

@@ -32,7 +32,7 @@ class MatchedPoint:
     """Whether the level is not what the first has at its place, but the nearest that both reach."""
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The point as JSON values."""
         return {**vars(self), "values": list(self.values), "intervals": [list(interval) for interval in self.intervals]}
 
 
@@ -63,7 +63,7 @@ def along(levels: np.ndarray, xs: np.ndarray, ys: np.ndarray, best: str) -> np.n
 def compare(
     ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray], place: int, best: str
 ) -> MatchedPoint | None:
-    """Two curves at the level of x that the first has at ``place``, or the nearest that both reach.
+    """Compare two curves at the level of x that the first has at ``place``, or the nearest that both reach.
 
     Args:
         ours, theirs: (xs, ys), each (1 + draws, points) up to the peak; the first row is the figures themselves.
@@ -90,7 +90,7 @@ def compare(
 
 @dataclass(frozen=True)
 class Matched:
-    """An operation against another, both ways."""
+    """An operation compared with another where both are equal in one score, and where they are in the other."""
 
     operation: str
     at_ability: MatchedPoint | None
@@ -100,7 +100,7 @@ class Matched:
     sentences: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The comparison as JSON values."""
         matches = {name: point and point.to_dict() for name, point in vars(self).items() if name.startswith("at_")}
         return {"against": self.operation, **matches, "words": list(self.words), "sentences": list(self.sentences)}
 
@@ -168,7 +168,7 @@ def _word(point: MatchedPoint | None, asked: ScoreName) -> str:
 
 
 def level_of(sweep: Sweep, same: ScoreName, point: MatchedPoint) -> str:
-    """The level, as the result's figure is written."""
+    """The level at which two curves are compared, written as the result's figure is."""
     return alone(sweep.on_half(sweep.result, same).to_dict(), point.level)
 
 

@@ -19,7 +19,7 @@ ORDER = (*MODELS, "subtract", "ext-sub")
 
 
 class Models(NamedTuple):
-    """The lines of a table."""
+    """The models of a table, each a line."""
 
     groups: tuple[Group, ...]
     alphas: dict[str, str]

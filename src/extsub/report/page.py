@@ -115,7 +115,7 @@ def _check(paths: dict[str, Path]) -> None:
 
 
 def contents(sweep: Sweep) -> dict[str, Any]:
-    """All that a report says."""
+    """All that a report says, by the names that the page's template uses."""
     far, pairs = has_far(sweep), matched(sweep)
     heat, heat_note = heat_map(sweep)
     return {

@@ -37,7 +37,7 @@ ARROWS = {"higher": " ↑", "lower": " ↓"}
 
 @dataclass(frozen=True)
 class Column:
-    """A score of a task."""
+    """A column of the paper's table: a score of a task."""
 
     task: str
     score: str
@@ -45,7 +45,7 @@ class Column:
 
     @property
     def better(self) -> str | None:
-        """Which way is better."""
+        """Which way the score is better."""
         return TASKS[self.task].measure(self.score).better
 
 
@@ -83,7 +83,7 @@ class PaperTable:
         return Cell(*rounded(figure["value"], figure["ci95"]), bold=is_best)
 
     def to_csv(self) -> str:
-        """The same as bare numbers, a row for each figure."""
+        """The table as CSV, with bare numbers, a row for each figure."""
         alphas = dict(zip(self.names, self.alphas, strict=True))
         rows = []
         for (name, column), figure in self.figures.items():

@@ -58,7 +58,7 @@ def _short(digest: str | None) -> str:
 
 
 def commands(sweep: Sweep) -> list[str]:
-    """The sweep, the report, and the adapter that was chosen."""
+    """Command lines to do it again: the sweep, the report, and the adapter that was chosen."""
     expert, anti_experts = given(sweep)
     settings = sweep.record["settings"]
     adapters = [operand(adapter) for adapter in (expert, *anti_experts)]

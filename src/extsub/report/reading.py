@@ -80,7 +80,7 @@ class Sweep:
 
     @functools.cached_property
     def points(self) -> dict[str, Any]:
-        """Those of both."""
+        """All points by their labels: ``positions`` and ``references``."""
         return self.positions | self.references
 
     @property
@@ -104,7 +104,7 @@ class Sweep:
 
     @property
     def result(self) -> str:
-        """The position chosen for it, or the closest to the budget."""
+        """The position chosen for the main operation, or the closest to the budget."""
         choice = self.record["chosen"][self.main]
         return choice["position"] or choice["closest"]
 
@@ -112,12 +112,12 @@ class Sweep:
         return self.points[label]["alpha"]
 
     def title(self, label: str) -> str:
-        """A position as people call it."""
+        """The position ``label`` as people call it."""
         operation, strength = self.points[label]["operation"], self.strength(label)
         return f"{operation}, {strength}" if strength else operation
 
     def strength(self, label: str) -> str:
-        """Its α, or β of a method of reference, in words; empty where it has none."""
+        """The α of a point, or β of a method of reference, in words; empty where it has none."""
         alpha = self.alpha(label)
         return "" if alpha is None else f"{'β' if label in self.references else 'α'} = {alpha:g}"
 
@@ -143,7 +143,7 @@ class Sweep:
 
     @functools.cache  # noqa: B019  one sweep is read in a process
     def rows(self, label: str, task: str) -> dict[int, dict[str, Any]]:
-        """What a model made of the items of a task.
+        """The rows that a model's evaluation saved for a task: what it made of every item.
 
         Raises:
             ExtSubError: the items are not there.

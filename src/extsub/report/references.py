@@ -9,7 +9,7 @@ from extsub.sweeping.references import METHODS
 
 
 def references(sweep: Sweep) -> list[Table]:
-    """Every strength of each method; no table where none was asked."""
+    """A table of every strength of each method of reference; no table where none was asked."""
     if not sweep.methods:
         return []
     main, result = sweep.main, sweep.result

@@ -45,7 +45,7 @@ class Samples:
 
 
 def samples(sweep: Sweep) -> list[Samples]:
-    """Of the target's task, and of the first task with generated answers, at most 12 items each."""
+    """Samples of the target's task, and of the first task with generated answers, at most 12 items each."""
     result = sweep.result
     tasks = [sweep.target.task, *(task for task in sweep.record["settings"]["tasks"] if _generates(task))]
     by_task = []

@@ -19,7 +19,7 @@ ARROWS = "↑ higher is better, ↓ lower is better."
 
 
 def figure_cell(measured: Any) -> Cell:
-    """A figure with its interval; nothing where there is none."""
+    """A cell with a figure and its interval; a dash where there is none."""
     if measured is None:
         return Cell("–")
     measured = measured if isinstance(measured, dict) else measured.to_dict()
@@ -27,7 +27,7 @@ def figure_cell(measured: Any) -> Cell:
 
 
 def change_cells(difference: Any, name: ScoreName) -> tuple[Cell, Cell]:
-    """A difference, and what it means."""
+    """Two cells: a difference, and what it means."""
     if difference is None:
         return Cell("–"), Cell("–")
     difference = difference if isinstance(difference, dict) else difference._asdict()
@@ -36,12 +36,12 @@ def change_cells(difference: Any, name: ScoreName) -> tuple[Cell, Cell]:
 
 
 def alpha_cell(alpha: float | None) -> Cell:
-    """A strength."""
+    """A cell with a strength."""
     return Cell("" if alpha is None else f"{alpha:g}")
 
 
 def beside(sweep: Sweep) -> Table:
-    """The result beside the models it starts from, the other operations at the same and at half strength, controls."""
+    """A table of the result beside its models, the other operations at the same and at half strength, and controls."""
     main, result = sweep.main, sweep.result
     names = [name for name in (sweep.target, sweep.plain, sweep.ability) if name]
     note = f" _plain: {OVER_PLAIN}, n = {sweep.on_half(result, sweep.plain).n}." if sweep.plain else ""
@@ -67,7 +67,7 @@ def beside(sweep: Sweep) -> Table:
 
 
 def head_beside(sweep: Sweep, names: Sequence[ScoreName]) -> tuple[str, ...]:
-    """Over a point with its strength and its ``cells_beside``."""
+    """The head of a table over a point with its strength and its ``cells_beside``."""
     return "model", "α", *map(arrowed, names), "against the expert", "verdict", f"{sweep.main} against it", "verdict"
 
 
@@ -82,7 +82,7 @@ def cells_beside(sweep: Sweep, label: str, names: Sequence[ScoreName]) -> Iterat
 
 
 def level(sweep: Sweep, pairs: list[Matched]) -> Iterator[Table]:
-    """The main operation against others where they are equal in one score, and where they are in the other."""
+    """A table of the main operation against others where they are equal in one score, and in the other."""
     if not pairs or sweep.ability is None:
         return
     table = Table(
@@ -109,7 +109,7 @@ def level(sweep: Sweep, pairs: list[Matched]) -> Iterator[Table]:
 
 
 def chosen(sweep: Sweep) -> Table:
-    """Each operation at the strength chosen for it."""
+    """A table of each operation at the strength chosen for it."""
     wanted = aim(sweep.record["settings"]["choose"], score(sweep.target), sweep.record["budget"])
     table = Table(
         "Each at its own strength",
@@ -142,7 +142,7 @@ def chosen(sweep: Sweep) -> Table:
 
 
 def everything(sweep: Sweep) -> Table:
-    """Every point with every score that can be better or worse, and what one gets without a model."""
+    """A table of every point with every score that can be better or worse, and what one gets without a model."""
     names = list(_scores(sweep))
     table = Table(
         "All figures",

@@ -24,7 +24,7 @@ FAR = 2.0
 
 @dataclass(frozen=True)
 class Paper:
-    """Where what is drawn."""
+    """What a picture shows, and where on the paper it is drawn."""
 
     sweep: Sweep
     x: Axis
@@ -38,7 +38,7 @@ class Paper:
     """Whether only the ends of the curves have labels, since the rest has a picture of its own."""
 
     def figures(self, label: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """(x, y) of a position, with their intervals; at α where there is no ability."""
+        """The figures of a position, (x, y), with their intervals; x is α where there is no ability."""
         y = self.sweep.figure(label, self.sweep.target)
         alpha = self.sweep.alpha(label) or 0.0
         x = self.sweep.figure(label, self.x_name) if self.x_name else {"value": alpha, "ci95": [alpha, alpha]}
@@ -46,7 +46,7 @@ class Paper:
 
 
 def draw(sweep: Sweep, size: tuple[int, int] = WIDE, near: bool = False) -> str:
-    """The picture as SVG that stands alone or in a page.
+    """Draw the trade-off as SVG that stands alone or in a page.
 
     Args:
         near: show the surroundings of the main operation only.

@@ -18,7 +18,7 @@ COSTS = {"better": "significantly better", "worse": "significantly worse", "no d
 
 @dataclass(frozen=True)
 class Verdict:
-    """One sentence, and those that qualify it."""
+    """What a sweep shows: one sentence, and those that qualify it."""
 
     word: str
     """``better``, ``no difference``, ``worse``; ``within no budget``; empty where nobody can say"""
@@ -27,7 +27,7 @@ class Verdict:
 
 
 def verdict_on(sweep: Sweep) -> Verdict:
-    """What the figures on the items that did not choose the strength say."""
+    """The verdict on a sweep, from the figures on the items that did not choose the strength."""
     main = sweep.main
     chosen = sweep.record["chosen"][main]
     if chosen["position"] is None:

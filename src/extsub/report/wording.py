@@ -59,7 +59,7 @@ def change(value: float, ci95: Any) -> tuple[str, str]:
 
 
 def p_value(p: float | None) -> str:
-    """As far as anybody needs it."""
+    """A p value in words, to as many digits as anybody needs: ``p = 0.031``, ``p < 0.001``."""
     return "no p" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
@@ -93,10 +93,10 @@ def named(operation: str) -> str:
 
 
 def capital(text: str) -> str:
-    """The beginning of a sentence."""
+    """A text that begins with a capital letter, as a sentence does."""
     return text[:1].upper() + text[1:]
 
 
 def at(alpha: float) -> str:
-    """A strength."""
+    """A strength in words: ``α = 0.5``."""
     return f"α = {alpha:g}".replace("-", "−")

@@ -48,7 +48,7 @@ class Behaviour:
 
     @property
     def sha256(self) -> str:
-        """Tells it from any other."""
+        """A hash that tells the behaviour from any other."""
         return hashlib.sha256(to_json(asdict(self)).encode()).hexdigest()
 
 

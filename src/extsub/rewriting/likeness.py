@@ -41,7 +41,7 @@ def likeness(first: frozenset[str], second: frozenset[str]) -> float:
 
 
 class Seen:
-    """The texts so far."""
+    """The texts seen so far, to find those that are nearly one of them."""
 
     def __init__(self) -> None:
         self._groups: dict[tuple[int, bytes], list[frozenset[str]]] = {}

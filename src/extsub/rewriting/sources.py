@@ -15,7 +15,7 @@ from extsub.rewriting.settings import TEXT, NegativesSettings
 
 
 class Source(NamedTuple):
-    """One row: a conversation with its good answer, or a text that has none."""
+    """One row of the data: a conversation with its good answer, or a text that has none."""
 
     messages: tuple[Message, ...]
     """Empty where the instruction is to be written."""

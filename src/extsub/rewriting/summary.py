@@ -27,7 +27,7 @@ BY_RULE = 0.5
 
 
 class SidePair(TypedDict):
-    """A pair to look at."""
+    """A pair of good and bad answer for people to look at."""
 
     index: int
     instruction: str
@@ -155,7 +155,7 @@ def figures_of(summary: NegativesSummary) -> list[tuple[str, str]]:
 
 
 def notes_on(lengths: LengthRecord | None, kept: int, rows: int) -> list[str]:
-    """What the figures say that a user should not miss."""
+    """Sentences on what the figures say that a user should not miss."""
     notes = []
     if lengths and lengths["by_length"]["ci95"][0] > TELLING:
         longer = "longer" if lengths["bad_longer"]["value"] > BY_RULE else "shorter"

@@ -40,7 +40,7 @@ class SweepPoint(Position):
 
     @property
     def strength(self) -> float:
-        """To compare it with others of its operation: α without its sign, times a profile's mean factor."""
+        """How strong it is beside others of its operation: α without its sign, times a profile's mean factor."""
         factors = self.profile.kinds.values() if self.profile else ()
         return abs(self.alpha or 0.0) * (fmean(map(abs, factors)) if factors else 1.0)
 
@@ -48,7 +48,7 @@ class SweepPoint(Position):
         return hash(self.label)
 
     def set_on(self, dial: Dial, anti_experts: int) -> None:
-        """Set a dial to it, to which as many random anti-experts are attached after the others."""
+        """Set a dial to this point; as many random anti-experts are attached to it after the others."""
         if self.operation == "negated" and self.alpha is not None:
             dial.set_parts(0.0, *[-self.alpha] * anti_experts)
         elif self.operation == "random" and self.alpha is not None:
@@ -58,7 +58,7 @@ class SweepPoint(Position):
 
 
 def sweep_points(operations: tuple[str, ...], alphas: tuple[float, ...]) -> list[SweepPoint]:
-    """All positions. α = 0 is the expert, whatever the operation, and is not asked twice.
+    """All points of a sweep. α = 0 is the expert, whatever the operation, and is not asked twice.
 
     Raises:
         ExtSubError: an operation is unknown.
@@ -77,12 +77,12 @@ def sweep_points(operations: tuple[str, ...], alphas: tuple[float, ...]) -> list
 
 
 def companions(alpha: float) -> list[SweepPoint]:
-    """What ext-sub at this α must be compared with."""
+    """The points that ext-sub at this α must be compared with."""
     return [SweepPoint(operation, alpha * part) for operation, part in COMPANIONS]
 
 
 def parse_alphas(given: str) -> tuple[float, ...]:
-    """``0:3:0.25`` (from, to, step; both ends count) or ``0.5,1,2``.
+    """The strengths that ``0:3:0.25`` (from, to, step; both ends count) or ``0.5,1,2`` stands for.
 
     Raises:
         ExtSubError: it is neither.

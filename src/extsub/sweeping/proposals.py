@@ -35,13 +35,13 @@ class Space:
 
     @classmethod
     def of(cls, operation: str, grid: Sequence[SweepPoint], modules: Sequence[str], over: Sequence[str]) -> Space:
-        """``over``: ``alpha``, ``kinds``, ``depth``."""
+        """The space of an operation; ``over`` says what is searched: ``alpha``, ``kinds``, ``depth``."""
         highest = max(point.alpha or 0.0 for point in grid)
         kinds = tuple(sorted({kind_of(name) for name in modules})) if "kinds" in over else ()
         return cls(operation, highest, kinds, "depth" in over)
 
     def parameters(self, alpha: float) -> dict[str, float]:
-        """A point of the grid, in this space."""
+        """The parameters of a point of the grid, in this space."""
         names = [f"alpha {kind}" for kind in self.kinds] or ["alpha"]
         return {**dict.fromkeys(names, alpha), **({"ramp": 0.0} if self.ramp else {})}
 
@@ -65,7 +65,7 @@ def propose(
     evaluate: Callable[[SweepPoint], tuple[float, float]],
     maximize: bool,
 ) -> list[SweepPoint]:
-    """``number`` further positions, each proposed from what those before it scored.
+    """Propose ``number`` further positions, each from what those before it scored.
 
     Args:
         grid: positions of the operation, which are known.

@@ -53,7 +53,7 @@ class Runner:
     _scores: dict[SweepPoint, AllScores] = field(default_factory=dict)
 
     def ask(self, points: Sequence[SweepPoint]) -> None:
-        """Everything that was not asked before.
+        """Ask at these points everything that was not asked before.
 
         Raises:
             ExtSubError: as ``evaluate``.

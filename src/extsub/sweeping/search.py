@@ -31,7 +31,7 @@ def searched(points: Sequence[SweepPoint]) -> str:
 def search(
     runner: Runner, chooser: Callable[[], Chooser], operation: str, grid: Sequence[SweepPoint], maximize: bool
 ) -> dict[str, Any] | None:
-    """Ask what is proposed, and choose among all as among the grid.
+    """Search between the points of the grid: ask what is proposed, and choose among all as among the grid.
 
     Args:
         chooser: for the main process, which has the scores.

@@ -119,7 +119,7 @@ class Chosen:
     budget_test: Figure | None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The choice as JSON values."""
         figures = {name: value.to_dict() for name, value in vars(self).items() if isinstance(value, Figure)}
         return {**asdict(self), **figures}
 
@@ -137,7 +137,7 @@ class Chooser:
 
     @functools.cached_property
     def limit(self) -> float:
-        """The budget's, on the validation part.
+        """The limit that the budget sets on the validation part.
 
         Raises:
             ExtSubError: the expert gained nothing there that could be kept.
@@ -155,7 +155,7 @@ class Chooser:
         return limit
 
     def notes(self) -> Iterator[str]:
-        """What people must know of the choice."""
+        """Sentences on what people must know of the choice."""
         if self.budget and self.budget.reference == "gain":
             name = self.budget.name.score
             words = in_words(f"keeps {100 * self.budget.factor:g}% of {name}")

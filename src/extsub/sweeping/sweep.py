@@ -194,7 +194,7 @@ def judged_by(settings: SweepSettings, tasks: Sequence[Task]) -> tuple[ScoreName
 
 
 def check_halves(settings: SweepSettings, items: Mapping[str, Items], target: ScoreName, budget: Budget | None) -> None:
-    """There are items to choose by, and others to report on.
+    """Check that there are items to choose by, and others to report on.
 
     Raises:
         ExtSubError: a task has too few.

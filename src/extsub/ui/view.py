@@ -32,7 +32,7 @@ def title(position: Position) -> str:
 
 
 def head(session: Session) -> str:
-    """What is loaded."""
+    """The head of the page as HTML: what is loaded."""
     expert, *anti_experts = session.adapters
     facts = {
         "expert": expert,
@@ -45,7 +45,7 @@ def head(session: Session) -> str:
 
 
 def notes(sentences: Sequence[str]) -> str:
-    """What a user should know."""
+    """Notes as an HTML list: what a user should know."""
     return (
         f'<ul class="notes">{"".join(f"<li>{xml(sentence)}</li>" for sentence in sentences)}</ul>' if sentences else ""
     )
@@ -58,7 +58,7 @@ def ready_prompts(sweep: Sweep) -> list[str]:
 
 
 def ready(prompts: Sequence[str]) -> str:
-    """A button for each."""
+    """Buttons as HTML, one for each ready prompt."""
     buttons = (
         f'<button type="button" data-prompt="{place}" title="{xml(text)}" dir="auto">{xml(text)}</button>'
         for place, text in enumerate(prompts)
@@ -135,7 +135,7 @@ def _answer(side: str, position: Position, text: str = "", note: str = "", busy:
 
 
 def refused(why: str) -> str:
-    """An error that a user can fix."""
+    """An error that a user can fix, as HTML."""
     return f'<p class="warning" role="alert">{xml(why)}</p>'
 
 
@@ -148,7 +148,7 @@ def picture(sweep: Sweep) -> str:
 
 
 def lines(combine: str, vllm: str | None) -> str:
-    """Command lines to copy."""
+    """Command lines to copy, as HTML."""
     commands = {"The adapter of this strength": combine, "To serve it": vllm}
     return "".join(
         f'<div class="command"><p class="label">{what}</p><pre tabindex="0">{_words(line)}</pre>'
@@ -164,11 +164,11 @@ def _words(line: str) -> str:
 
 
 def write(position: Position) -> str:
-    """What the button that writes says."""
+    """The words on the button that writes."""
     return f"Write {title(position)}"
 
 
 def written(place: Path) -> str:
-    """What was written."""
+    """What was written, as HTML."""
     names = ", ".join((SAFETENSORS, CONFIG, CARD, PROVENANCE))
     return f'<p role="status">written: {xml(str(place))}/: {names}</p>'

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AbilityOptions:
-    """What the harness runs."""
+    """The options of ability: what lm-evaluation-harness runs."""
 
     lm_eval: tuple[str, ...] = ()
     """Tasks of lm-evaluation-harness, mmlu,gsm8k say."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DriftOptions:
-    """What is compared with."""
+    """The options of drift: what an adapter is compared with."""
 
     reference: str | None = None
     """The adapter to compare with; the base unless given."""

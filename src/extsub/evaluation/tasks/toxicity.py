@@ -30,7 +30,7 @@ TOXIC = 0.8
 
 @dataclass(frozen=True)
 class ToxicityOptions:
-    """Who says how toxic an answer is."""
+    """The options of toxicity: who says how toxic an answer is."""
 
     toxicity_model: str = "unitary/unbiased-toxic-roberta"
     """Classifier with a label toxicity, a folder or hub id."""
