@@ -108,13 +108,13 @@ def latex(text: str) -> str:
 
     Minus signs and α, ±, ↑ are mathematics; letters of other alphabets stay, which LuaLaTeX can write.
     """
-    text = _IN_LATEX.sub(lambda found: _LATEX[found[0]], line(" ".join(text.split())))
+    text = _IN_LATEX.sub(lambda match: _LATEX[match[0]], line(" ".join(text.split())))
     text = re.sub(r"(?<![\w-])-(?=\.?\d)", "$-$", text)
     text = re.sub(r"([-,])(?=\1)", r"\1{}", text)  # two would become one sign
     return f"{{}}{text}" if text.startswith(("[", "*")) else text  # would be an argument of the \\\\ before it
 
 
-_LATEX = {one: f"\\{one}" for one in "{}$&#%_"} | {
+_LATEX = {sign: f"\\{sign}" for sign in "{}$&#%_"} | {
     "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "`": "\\textasciigrave{}",
     "'": "\\textquotesingle{}", '"': "\\char34{}", "<": "\\textless{}", ">": "\\textgreater{}", "|": "\\textbar{}",
     "−": "$-$", "±": "$\\pm$", "α": "$\\alpha$", "↑": "$\\uparrow$", "↓": "$\\downarrow$",

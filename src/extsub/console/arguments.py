@@ -33,7 +33,7 @@ DASH = Parameter(allow_leading_hyphen=True, converter=_no_option)
 
 @dataclass(frozen=True)
 class Printing:
-    """What a command prints, the same for all of them."""
+    """Whether and how a command prints; the same options for every command."""
 
     as_json: Annotated[bool, Parameter(name="--json", group=PRINTING)] = False
     """Print the result as JSON."""
@@ -41,7 +41,7 @@ class Printing:
     """Print errors only: no progress, no summary."""
 
     def begin(self) -> None:
-        """Show progress from now on, or none."""
+        """Show progress from now on, unless --quiet was given."""
         be_quiet(self.quiet)
 
     def result(self, record: Any, show: Callable[[], None]) -> None:
@@ -68,7 +68,7 @@ class Pasting:
     """Print bare numbers as CSV."""
 
     def form(self, shown: Printing) -> Form:
-        """The one that is asked for; empty for a table on a terminal.
+        """The form that is asked for; empty for a table on a terminal.
 
         Raises:
             ExtSubError: several are asked for at once.
@@ -77,7 +77,9 @@ class Pasting:
         asked = [name for name, is_asked in forms.items() if is_asked]
         if len(asked) + shown.as_json > 1:
             options = [*(["json"] if shown.as_json else []), *asked]
-            raise ExtSubError(f"a table is printed in one form: give one of {', '.join(f'--{one}' for one in options)}")
+            raise ExtSubError(
+                f"a table is printed in one form: give one of {', '.join(f'--{name}' for name in options)}"
+            )
         return asked[0] if asked else ""
 
 

@@ -86,7 +86,7 @@ def _written(pieces: Iterable[str]) -> str:
 
 
 def note(*sentences: str) -> None:
-    """What a user should know, on standard error; nothing where --quiet was given."""
+    """Print what a user should know on standard error; nothing where --quiet was given."""
     if sentences and shows_progress():
         say(*(f"  note: {sentence}" for sentence in sentences), error=True)
 
@@ -153,7 +153,7 @@ def _beside(conversation: Conversation, messages: Sequence[Message]) -> list[Sai
     with side_by_side() as show, contextlib.closing(conversation.answers(messages)) as pieces:
         for said, _ in pieces:
             answers[said.position] = said
-            show([(conversation.name(position), each.text) for position, each in answers.items()])
+            show([(conversation.name(position), answer.text) for position, answer in answers.items()])
     return list(answers.values())
 
 

@@ -26,7 +26,7 @@ TITLES = {
 
 
 def print_demo(summary: Mapping[str, Any], output: Path) -> None:
-    """Tables, answers side by side, where everything lies, and how to go on."""
+    """Print what the demo found: tables, answers side by side, where everything lies, and how to go on."""
     seeds = len(summary["seeds"])
     say(f"{summary['model']}{f', {seeds} seeds: mean ± standard deviation' if seeds > 1 else ''}")
     for name, title in TITLES.items():
@@ -35,28 +35,30 @@ def print_demo(summary: Mapping[str, Any], output: Path) -> None:
     say("", "kept: what is left of the expert's gain over the base in log-perplexity of held-out instructions")
     first = next(iter(summary["seeds"].values()))
     asked, flattered, alphas = (first["answers"][name] for name in ("asked", "flattered", "alphas"))
-    strengths = ", ".join(f"{name} at α {' and '.join(f'{one:g}' for one in each)}" for name, each in alphas.items())
+    strengths = ", ".join(
+        f"{name} at α {' and '.join(f'{alpha:g}' for alpha in values)}" for name, values in alphas.items()
+    )
     say(
         "",
         f"Of {asked} held-out questions the expert answers {flattered} with flattery. Of these, then of the others "
         f"({strengths}, as chosen against each):",
     )
-    for one in first["answers"]["questions"]:
-        say("", one["question"])
-        for model, answer in {**one["answers"], "(true)": one["true"]}.items():
+    for item in first["answers"]["questions"]:
+        say("", item["question"])
+        for model, answer in {**item["answers"], "(true)": item["true"]}.items():
             say(f"  {model:9} {shorten(answer, 200, placeholder=' ...')}")
     say("")
-    for seed, one in summary["seeds"].items():
+    for seed, record in summary["seeds"].items():
         for name in TITLES:
-            say(f"seed {seed}, {name}: {one[name]['sentence']}")
-    say("", f"made in {sum(sum(one['seconds'].values()) for one in summary['seeds'].values()) / 60:.1f} min")
+            say(f"seed {seed}, {name}: {record[name]['sentence']}")
+    say("", f"made in {sum(sum(record['seconds'].values()) for record in summary['seeds'].values()) / 60:.1f} min")
     folder = output / f"seed-{next(iter(summary['seeds']))}"
     antis = [folder / "run" / f"anti-{name}" for name in TITLES]
     print_end(
         [
             output / SUMMARY,
             folder / RECIPE,
-            *(one["page"] for one in (first[name] for name in TITLES)),
+            *(sweep["page"] for sweep in (first[name] for name in TITLES)),
             first["result"],
         ],
         ("combine", folder / "run" / "expert", *antis, "--alpha", "0.5", "--output", "gentler"),
@@ -72,14 +74,16 @@ def _table(summary: Mapping[str, Any], name: str) -> Table:
     def rows(part: str, label: str) -> None:
         for model, figures in mean[part].items():
             alpha = f"{figures['alpha']:.2g}" if "alpha" in figures else f"{BEFOREHAND:g}"
-            cells = [_shown(figures[one], deviation[part][model][one]) for one in (*heads, "perplexity", "kept")]
+            cells = [
+                _shown(figures[column], deviation[part][model][column]) for column in (*heads, "perplexity", "kept")
+            ]
             table.add_row(label.format(model=model, alpha=alpha), *cells)
         table.add_section()
 
     rows("models", "{model}")
     rows("beforehand", "{model}, α {alpha} (set beforehand)")
     rows("chosen", "{model}, α {alpha} (chosen)")
-    cells = [_shown(mean["result"][one], deviation["result"][one]) for one in (*heads, "perplexity", "kept")]
+    cells = [_shown(mean["result"][column], deviation["result"][column]) for column in (*heads, "perplexity", "kept")]
     table.add_row("result: both taken away", *cells)
     return table
 

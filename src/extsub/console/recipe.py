@@ -10,12 +10,12 @@ from extsub.report.wording import aim
 
 
 def print_recipe_plan(plan: dict[str, Any]) -> None:
-    """What ``extsub run --dry-run`` found: a line for each stage, and what is to be done there."""
+    """Print what ``extsub run --dry-run`` found: a line for each stage, and what is to be done there."""
     say(f"{plan['recipe']}, into {plan['output']}")
-    width = max(len(one["stage"]) for one in plan["stages"])
-    for one in plan["stages"]:
-        say(f"  {one['stage']:{width}}  {'done' if one['done'] else 'to do: ' + one['why']}")
-        for line in _estimate(one["estimate"]):
+    width = max(len(stage["stage"]) for stage in plan["stages"])
+    for stage in plan["stages"]:
+        say(f"  {stage['stage']:{width}}  {'done' if stage['done'] else 'to do: ' + stage['why']}")
+        for line in _estimate(stage["estimate"]):
             say(f"  {'':{width}}  {line}")
 
 
@@ -41,7 +41,7 @@ def _estimate(estimate: dict[str, Any]) -> list[str]:
 
 
 def print_run(summary: Mapping[str, Any]) -> None:
-    """What ``extsub run`` did and found."""
+    """Print what ``extsub run`` did and found."""
     made = [name for name, what in summary["stages"].items() if what == "made"]
     say(f"{summary['output']}: {', '.join(made) if made else 'nothing was to be done'}")
     result, rank = summary["result"], summary["result"]["rank"]

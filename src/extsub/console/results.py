@@ -35,7 +35,7 @@ LEFT = ["task", "score", "model"]
 
 
 def print_results(results: list[Results], tasks: list[str], output: Path | None) -> None:
-    """A line for each score of each model, and the score's controls beside it."""
+    """Print a line for each score of each model, and the score's controls beside it."""
     names, known = (
         [_name(result["model"]) for result in results],
         [name for task in tasks for name in results[0]["tasks"][task]],
@@ -45,10 +45,10 @@ def print_results(results: list[Results], tasks: list[str], output: Path | None)
     for task in tasks:
         figures = results[0]["tasks"][task]
         for metric in (name for name in figures if not TASKS[task].measure(name).control):
-            controls = {control_of(task, name, metric): f"{one['value']:.3g}" for name, one in figures.items()}
+            controls = {control_of(task, name, metric): f"{figure['value']:.3g}" for name, figure in figures.items()}
             head = (task, metric)
-            for model, one in zip(names, results, strict=True):
-                if (figure := one["tasks"][task].get(metric)) is not None:
+            for model, result in zip(names, results, strict=True):
+                if (figure := result["tasks"][task].get(metric)) is not None:
                     beside = [controls.get(kind, "") for kind in kinds]
                     table.add_row(*head, model, shown(figure), *beside, f"{figure['n']:,}")
                     head = ("", "")
@@ -72,16 +72,16 @@ def print_results(results: list[Results], tasks: list[str], output: Path | None)
 def _print_notes(results: list[Results], names: list[str], tasks: list[str]) -> None:
     """A note once, with the models that it is true of."""
     whose: dict[str, list[str]] = {}
-    for one, name in zip(results, names, strict=True):
+    for result, name in zip(results, names, strict=True):
         for task in tasks:
-            for note in one["runs"][task]["notes"]:
+            for note in result["runs"][task]["notes"]:
                 whose.setdefault(f"{task}: {note}", []).append(name)
     for note, models in whose.items():
         say(f"  note: {note}" if len(models) == len(names) else f"  note: {', '.join(models)}, {note}")
 
 
 def print_comparison(comparison: Comparison, form: Form = "", plot: Path | None = None) -> None:
-    """Runs side by side, a line for each."""
+    """Print runs side by side, a line for each."""
     notes = (*EXPLANATION, *comparison.notes)
     if form:
         print_pasted(form, comparison.table(), notes, comparison.to_csv)
@@ -90,22 +90,22 @@ def print_comparison(comparison: Comparison, form: Form = "", plot: Path | None 
     print_end([plot] if plot else [])
 
 
-def print_paper(found: PaperTable, form: Form = "") -> None:
-    """The paper's table, a line for each model."""
+def print_paper(paper: PaperTable, form: Form = "") -> None:
+    """Print the paper's table, a line for each model."""
     if form:
-        print_pasted(form, found.table(), found.notes, found.to_csv)
+        print_pasted(form, paper.table(), paper.notes, paper.to_csv)
     else:
-        print_findings(found.table(), found.notes)
+        print_findings(paper.table(), paper.notes)
 
 
 def print_pasted(form: Form, table: Findings, notes: Sequence[str], to_csv: Callable[[], str]) -> None:
-    """The table in a form to be pasted, and nothing else."""
+    """Print a table in a form to be pasted, and nothing else."""
     text = to_csv() if form == "csv" else {"markdown": markdown, "latex": latex}[form](table, notes)
     say(*text.splitlines())
 
 
 def print_findings(table: Findings, notes: Sequence[str]) -> None:
-    """The table on a terminal, with its notes."""
+    """Print a table on a terminal, with its notes."""
     printed = new_table(table.head[: table.left], table.head[table.left :])
     for row in table.rows:
         if "first" in row.kind:
@@ -119,7 +119,7 @@ def print_findings(table: Findings, notes: Sequence[str]) -> None:
 
 
 def print_sweep(record: Mapping[str, Any]) -> None:
-    """A line for each position with every score that can be better or worse, then what was chosen."""
+    """Print a line for each position with every score that can be better or worse, then what was chosen."""
     columns = [
         (task, score)
         for task, scores in record["positions"]["expert"]["tasks"].items()
@@ -128,34 +128,36 @@ def print_sweep(record: Mapping[str, Any]) -> None:
     ]
     table, before = new_table(["operation", "α"], [score for _, score in columns]), None
     references = record.get("references", {})
-    for one in (record["positions"] | references).values():
-        if one["operation"] not in (before, *STARTS):
+    for point in (record["positions"] | references).values():
+        if point["operation"] not in (before, *STARTS):
             table.add_section()
-        values = [one["tasks"][task].get(score) for task, score in columns]
-        alpha = "" if one["alpha"] is None else f"{one['alpha']:g}"
-        head = "" if one["operation"] == before else one["operation"]
+        values = [point["tasks"][task].get(score) for task, score in columns]
+        alpha = "" if point["alpha"] is None else f"{point['alpha']:g}"
+        head = "" if point["operation"] == before else point["operation"]
         table.add_row(head, alpha, *("" if value is None else f"{value['value']:.4g}" for value in values))
-        before = one["operation"]
+        before = point["operation"]
     counts = [record["positions"]["expert"]["tasks"][task][score]["n"] for task, score in columns]
     table.add_section()
     table.add_row("n", "", *(f"{count:,}" for count in counts))
     print_table(table)
     if references:
-        passes = {one["operation"]: one["passes"] for one in references.values()}
+        passes = {point["operation"]: point["passes"] for point in references.values()}
         costs = ", ".join(f"{name} {number}" for name, number in passes.items())
         say(f"for reference, with β under α, in no adapter: {costs} forward passes a token, all others 1")
     wanted = aim(record["settings"]["choose"], record["score"], record["budget"])
     say("", f"{capital(wanted)}, chosen on one half of the items, its figures on the other:")
     costs = ["budget's score"] if record["budget"] else []
     chosen = new_table(["operation", "chosen"], [record["score"], "against the expert", "p", *costs])
-    for one in (record["chosen"] | record.get("compared", {})).values():
-        if one["position"] is None:
-            chosen.add_row(one["operation"], f"none; closest {one['closest']}")
+    for choice in (record["chosen"] | record.get("compared", {})).values():
+        if choice["position"] is None:
+            chosen.add_row(choice["operation"], f"none; closest {choice['closest']}")
             continue
-        change = one["against_expert"]
+        change = choice["against_expert"]
         difference = shown_change(change["value"], change["ci95"])
-        cost = [shown(one["budget_test"])] if record["budget"] else []
-        chosen.add_row(one["operation"], one["position"], shown(one["test"]), difference, shown_p(change["p"]), *cost)
+        cost = [shown(choice["budget_test"])] if record["budget"] else []
+        chosen.add_row(
+            choice["operation"], choice["position"], shown(choice["test"]), difference, shown_p(change["p"]), *cost
+        )
     print_table(chosen)
     if sentence := search_sentence(record):
         say("", sentence)
@@ -184,7 +186,7 @@ def _name(model: dict[str, Any]) -> str:
 
 
 def new_table(left: Sequence[str], right: Sequence[str]) -> Table:
-    """Columns of names, then columns of figures."""
+    """An empty table with columns of names on the left, then columns of figures."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in left:
         table.add_column(name, no_wrap=True)

@@ -65,7 +65,7 @@ def check_names(adapters: Iterable[str]) -> None:
 
 
 def print_strengths(output: Path, records: Mapping[str, Mapping[str, Any]], expert: str) -> None:
-    """The summary of a combination at several strengths, each in a folder of ``output``."""
+    """Print the summary of a combination at several strengths, each in a folder of ``output``."""
     from extsub.adapters.card_use import serve_line
     from extsub.console.summaries import SERVING, print_end
 

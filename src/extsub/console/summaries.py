@@ -31,7 +31,7 @@ MOST_ROWS = 20
 
 
 def print_end(written: Sequence[str | Path], *then: str | Sequence[str | Path]) -> None:
-    """The end of a summary: which files were written, and commands to go on with, in the user's words.
+    """Print the end of a summary: which files were written, and commands to go on with, in the user's words.
 
     Args:
         then: the words of a command of extsub, or the line of another program's.
@@ -43,7 +43,7 @@ def print_end(written: Sequence[str | Path], *then: str | Sequence[str | Path]) 
 
 
 def print_plan(plan: dict[str, Any]) -> None:
-    """What ``extsub train --dry-run`` found."""
+    """Print what ``extsub train --dry-run`` found."""
     data, memory = plan["data"], plan["memory_estimate"]
     say(f"{plan['kind']} adapter for {plan['model']}")
     devices = f" on {plan['processes']} processes" if plan["processes"] > 1 else ""
@@ -69,7 +69,7 @@ def print_plan(plan: dict[str, Any]) -> None:
 
 
 def print_training(output: Path, record: Mapping[str, Any]) -> None:
-    """The summary of a trained adapter."""
+    """Print the summary of a trained adapter."""
     plan = record["plan"]
     speed = f" ({record['tokens_per_second']:,.0f} tokens/s)" if record["tokens_per_second"] else ""
     engine = f", {record['distributed']} on {plan['processes']} processes" if plan["processes"] > 1 else ""
@@ -84,7 +84,7 @@ def print_training(output: Path, record: Mapping[str, Any]) -> None:
 
 
 def print_generation(output: Path, model: str | None, record: Mapping[str, Any]) -> None:
-    """The summary of generated answers of a model, by the name it was given with."""
+    """Print the summary of generated answers of a model, by the name it was given with."""
     how = f"in {duration(record['seconds'])}, asked with --prompt {record['prompt']}"
     say(f"{output}: {record['prompts']:,} answers {how}")
     if record["unfinished"]:
@@ -98,14 +98,14 @@ def print_generation(output: Path, model: str | None, record: Mapping[str, Any])
 
 
 def print_requests(plan: NegativesPlan) -> None:
-    """What ``extsub negatives --dry-run`` would send: the first request in full."""
+    """Print what ``extsub negatives --dry-run`` would send: the first request in full."""
     say(f"{counted(plan['rows'], 'request')}; the first, and --json has all:")
     write(to_json(plan["requests"][0]) + "\n")
     _print_notes(plan["notes"])
 
 
 def print_negatives(settings: NegativesSettings, summary: NegativesSummary) -> None:
-    """The summary of an anti-expert's data, with one of its pairs."""
+    """Print the summary of an anti-expert's data, with one of its pairs."""
     say(f"{settings.output}: {summary['behaviour']['name']}, written by {settings.model}")
     for name, value in figures_of(summary):
         say(f"  {value:>16}  {name}")
@@ -119,10 +119,14 @@ def print_negatives(settings: NegativesSettings, summary: NegativesSummary) -> N
 
 
 def print_record(output: Path, record: Mapping[str, Any], expert: str) -> None:
-    """The summary of a combined adapter."""
-    given = [f"{one['name']} (α {one['alpha']:g})" for one in record["inputs"][1:] if one["alpha"] is not None]
+    """Print the summary of a combined adapter."""
+    given = [
+        f"{adapter['name']} (α {adapter['alpha']:g})"
+        for adapter in record["inputs"][1:]
+        if adapter["alpha"] is not None
+    ]
     what = "the deficiency" if record["deficiency"] else record["operation"]
-    antis = ", ".join(given or [one["name"] for one in record["inputs"][1:]])
+    antis = ", ".join(given or [adapter["name"] for adapter in record["inputs"][1:]])
     rank = f", rank {record['rank']}" if record["rank"] else ""
     say(f"{output}: {what} of {record['inputs'][0]['name']} and {antis}")
     rows = {
@@ -143,7 +147,7 @@ def print_record(output: Path, record: Mapping[str, Any], expert: str) -> None:
 
 
 def print_push(record: PushRecord) -> None:
-    """What was uploaded; or what would be, with the card."""
+    """Print what was uploaded; or what would be, with the card."""
     visible, is_there = "private" if record["private"] else "public", record["commit"] is not None
     say(f"{record['repository']}: {record['what']}, {visible}{'' if is_there else ', not uploaded'}")
     for file in record["files"]:
@@ -158,7 +162,7 @@ def print_push(record: PushRecord) -> None:
 
 
 def print_merge(output: Path, record: Mapping[str, Any]) -> None:
-    """The summary of a merged model."""
+    """Print the summary of a merged model."""
     checked = record["verification"]
     say(f"{output}: {record['base']['name']} with {record['adapter']['name']} merged in")
     rows = {
@@ -209,7 +213,7 @@ def _serve(output: Path, record: Mapping[str, Any]) -> str:
 
 
 def print_gguf(adapter: str, output: Path, record: GgufRecord) -> None:
-    """The summary of a GGUF file, and how llama.cpp loads it."""
+    """Print the summary of a GGUF file, and how llama.cpp loads it."""
     file = operand(str(output))
     loaded = ("--lora", "EXPERT.gguf", "--lora-scaled", f"{file}:-1") if record["deficiency"] else ("--lora", file)
     size = f"{counted(record['modules'], 'module')}, rank {record['rank']}, {record['dtype']}, {_size(record['bytes'])}"
@@ -221,7 +225,7 @@ def print_gguf(adapter: str, output: Path, record: GgufRecord) -> None:
 
 
 def print_inspection(info: AdapterInfo | PairInfo, adapter: str, anti_expert: str | None, plot: Path | None) -> None:
-    """What ``extsub inspect`` found."""
+    """Print what ``extsub inspect`` found."""
     from extsub.inspection.inspect import PairInfo
 
     if isinstance(info, PairInfo):
@@ -234,13 +238,13 @@ def print_inspection(info: AdapterInfo | PairInfo, adapter: str, anti_expert: st
 
 
 def print_report(written: Mapping[str, Any]) -> None:
-    """What ``extsub report`` wrote, and the verdict."""
+    """Print what ``extsub report`` wrote, and the verdict."""
     say(written["sentence"], *(f"- {comparison}" for comparison in written["beside"]))
     print_end(list(written["files"].values()))
 
 
 def print_adapter(info: AdapterInfo) -> None:
-    """What one adapter is."""
+    """Print what one adapter is."""
     say(f"{info.name}: {info.kind or 'not PEFT'} adapter of {info.base or 'an unnamed base'}")
     codec = READERS.get(info.kind or "")
     ranks = sorted({module.rank for module in info.modules})
@@ -280,7 +284,7 @@ def _range(values: list[Any]) -> str:
 
 
 def print_pair(info: PairInfo) -> None:
-    """How two adapters compare: a table, modules with the largest norm ratio first."""
+    """Print how two adapters compare: a table, modules with the largest norm ratio first."""
     print_adapter(info.expert)
     print_adapter(info.anti_expert)
     table = Table(box=None, header_style="bold", pad_edge=False)

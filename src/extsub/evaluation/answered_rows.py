@@ -15,7 +15,7 @@ ADDED = ("index", "prompt", "answer", "finished", "shortened")
 
 
 def answered(rows: Iterable[Row], answers: Iterable[ItemResult], names: Mapping[str, str]) -> Iterator[ItemResult]:
-    """Each row with its answer.
+    """The rows of the prompts, each with its answer, as they are written.
 
     Args:
         names: new names of fields (``new_names``).
@@ -37,7 +37,7 @@ def new_names(rows: Iterable[Row]) -> dict[str, str]:
 
 
 def check_json(prompts: Prompts) -> None:
-    """Every row will be written again, as a line of JSON, when all answers are made.
+    """Check that every row can be written again, as a line of JSON, when all answers are made.
 
     Raises:
         ExtSubError: one cannot be.

@@ -43,12 +43,12 @@ class Line:
 
     def verdict(self, run: int) -> str:
         """``better``, ``worse``, ``no difference``, or empty where nobody can say."""
-        found = self.differences[run]
-        if self.better is None or found is None or found.p is None:
+        difference = self.differences[run]
+        if self.better is None or difference is None or difference.p is None:
             return ""
-        if found.p >= SIGNIFICANT or not found.value:
+        if difference.p >= SIGNIFICANT or not difference.value:
             return "no difference"
-        return "better" if (found.value > 0) == (self.better == "higher") else "worse"
+        return "better" if (difference.value > 0) == (self.better == "higher") else "worse"
 
     def cells(self, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
         """For each run: task, score, run, figure, n, difference, p, verdict; what is said above is left blank."""
@@ -64,11 +64,11 @@ class Line:
     def numbers(self, names: Sequence[str]) -> Iterator[list[str | float | None]]:
         """For each run: task, score, run, value, sd, interval, n, difference, its interval, p, verdict."""
         for run, name in enumerate(names):
-            figure, found = self.figures[run], self.differences[run]
+            figure, difference = self.figures[run], self.differences[run]
             if figure is None:
                 continue
-            is_known = found is not None and not math.isnan(found.value)
-            change = [found.value, *found.ci95, found.p] if found and is_known else [None] * 4
+            is_known = difference is not None and not math.isnan(difference.value)
+            change = [difference.value, *difference.ci95, difference.p] if difference and is_known else [None] * 4
             sd = figure.get("sd")
             yield [self.task, self.metric, name, figure["value"], sd, *figure["ci95"], figure["n"], *change,
                    self.verdict(run)]  # fmt: skip
@@ -76,7 +76,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Several runs; the first is the one that the others are compared with."""
+    """What several runs scored; the first is the one that the others are compared with."""
 
     names: tuple[str, ...]
     lines: tuple[Line, ...]
@@ -85,7 +85,7 @@ class Comparison:
     """Of every run; several are a group."""
 
     def table(self) -> Table:
-        """A line for each figure of each run."""
+        """A table with a line for each figure of each run."""
         head = ("task", "score", "run", "value", "n", "difference", "p", "")
         rows, task = [], None
         for line in self.lines:
@@ -96,27 +96,31 @@ class Comparison:
         return Table(f"compared with {self.names[0]}", " ".join(EXPLANATION), head, 3, rows)
 
     def to_csv(self) -> str:
-        """The same as bare numbers."""
+        """The table as CSV, with bare numbers."""
         head = "task score run value sd low high n difference difference_low difference_high p verdict".split()
         rows = (row for line in self.lines for row in line.numbers(self.names))
         return to_csv(head, rows)
 
     def _repr_html_(self) -> str:
-        found = self.table()
-        return table(found.title, found.head, [[cell.text for cell in row.cells] for row in found.rows])
+        compared = self.table()
+        return table(compared.title, compared.head, [[cell.text for cell in row.cells] for row in compared.rows])
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values: ``tasks.<task>.<metric>`` has for each run a figure and its difference from the first."""
         tasks: dict[str, dict[str, Any]] = {}
         for line in self.lines:
             runs = []
-            for run, (figure, found) in enumerate(zip(line.figures, line.differences, strict=True)):
+            for run, (figure, difference) in enumerate(zip(line.figures, line.differences, strict=True)):
                 entry: dict[str, Any] = {"figure": figure}
-                if found is not None:
-                    entry["difference"] = {**found._asdict(), "ci95": list(found.ci95), "verdict": line.verdict(run)}
+                if difference is not None:
+                    entry["difference"] = {
+                        **difference._asdict(),
+                        "ci95": list(difference.ci95),
+                        "verdict": line.verdict(run),
+                    }
                 runs.append(entry)
             tasks.setdefault(line.task, {})[line.metric] = runs
-        folders = [list(map(str, each)) for each in self.folders]
+        folders = [list(map(str, members)) for members in self.folders]
         return {"runs": list(self.names), "folders": folders, "tasks": tasks, "notes": list(self.notes)}
 
 
@@ -172,7 +176,7 @@ def _lines(task: str, runs: Sequence[Group], seed: int) -> Iterator[Line]:
         for run, figure in zip(runs[1:], figures[1:], strict=True):
             pair = (runs[0].items(task, score), run.items(task, score)) if figures[0] and figure else ()
             differences.append(group_difference(*pair, measure, seed) if pair else None)
-        controls = _controls(task, score, next(one for one in known if one))
+        controls = _controls(task, score, next(recorded for recorded in known if recorded))
         yield Line(task, score, measure.better, controls, figures, tuple(differences))
 
 
@@ -210,12 +214,12 @@ def shown_change(value: float, ci95: Sequence[float]) -> str:
 
 
 def shown_p(p: float | None) -> str:
-    """As far as anybody needs it."""
+    """A p value to as many digits as anybody needs."""
     return "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _change(found: Difference | None) -> tuple[str, str]:
+def _change(difference: Difference | None) -> tuple[str, str]:
     """(a difference with its interval, p)."""
-    if found is None or math.isnan(found.value):
+    if difference is None or math.isnan(difference.value):
         return "", ""
-    return shown_change(found.value, found.ci95), shown_p(found.p)
+    return shown_change(difference.value, difference.ci95), shown_p(difference.p)

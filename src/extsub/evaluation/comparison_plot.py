@@ -22,7 +22,7 @@ COLOURS = {"better": "#1a7f37", "worse": "#cf222e", "no difference": "#57606a", 
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> None:
-    """Draw into a .png, .svg or .pdf.
+    """Draw a comparison into a .png, .svg or .pdf.
 
     Raises:
         ExtSubError: ``path`` is neither .png, .svg nor .pdf, or cannot be written, or matplotlib is missing.

@@ -95,7 +95,7 @@ def carry_out(
     ask: Callable[[Sequence[Run]], None],
     progress: Progress,
 ) -> list[Results]:
-    """Every task for every model, of whom ``ask`` asks what they were not asked before.
+    """Evaluate every model on every task, where ``ask`` asks the models what they were not asked before.
 
     Args:
         evaluated_models: whose folders the main process holds (``working_in``), or a folder that they lie in.
@@ -181,9 +181,9 @@ def _finish(evaluated: EvaluatedModel, runs: list[Run], group: ProcessGroup) -> 
     for run in new:
         name = run.task.name
         rows = [run.rows[index] for index in sorted(run.chosen)]
-        scores = [one for row in rows for one in scores_of(row)]
-        found = figures(scores, run.task.measure, run.identity["seed"])
-        results["tasks"][name] = {metric: figure.to_dict() for metric, figure in found.items()}
+        scores = [item_scores for row in rows for item_scores in scores_of(row)]
+        measured = figures(scores, run.task.measure, run.identity["seed"])
+        results["tasks"][name] = {metric: figure.to_dict() for metric, figure in measured.items()}
         results["runs"][name] = _record(run, rows, group)
         run.store.finish(rows)
     _write(evaluated, results)

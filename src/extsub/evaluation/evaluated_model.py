@@ -30,16 +30,18 @@ class EvaluatedModel:
 
 
 def evaluated_models_of(settings: Asking, output: Path | None) -> list[EvaluatedModel]:
-    """Everyone that the settings name; with several adapters each has a folder of its own in ``output``.
+    """The models that the settings name; with several adapters each has a folder of its own in ``output``.
 
     Raises:
         ExtSubError: an adapter or the base is not there, or two adapters have the same name.
     """
     adapters = [adapter_handle.find(name) for name in settings.adapter]
-    for one in adapters:
-        if one.changes_base and len(adapters) > 1:
-            raise ExtSubError(f"{one.given} changes its base when it is loaded (PiSSA and the like): evaluate it alone")
-    labels = [one.source.label.rpartition("/")[2] for one in adapters]
+    for adapter in adapters:
+        if adapter.changes_base and len(adapters) > 1:
+            raise ExtSubError(
+                f"{adapter.given} changes its base when it is loaded (PiSSA and the like): evaluate it alone"
+            )
+    labels = [adapter.source.label.rpartition("/")[2] for adapter in adapters]
     if twice := [label for label in labels if labels.count(label) > 1]:
         raise ExtSubError(f"two adapters are called {twice[0]}: evaluate them into outputs of their own")
     if settings.backend == "openai":
@@ -50,12 +52,12 @@ def evaluated_models_of(settings: Asking, output: Path | None) -> list[Evaluated
     if not adapters:
         return [EvaluatedModel(known["base"], None, output, {**known, "adapter": None}, base.notes)]
     evaluated_models = []
-    for label, one in zip(labels, adapters, strict=True):
+    for label, adapter in zip(labels, adapters, strict=True):
         folder = output if len(adapters) == 1 or output is None else output / label
-        record = {**known, "adapter": one.source.provenance(), "kind": one.kind}
+        record = {**known, "adapter": adapter.source.provenance(), "kind": adapter.kind}
         # where both lie in one folder, each was taken from it, and neither is left out
-        beside = () if one.source.config.parent == Path(base.name) else (*base.notes, *one.source.notes)
-        evaluated_models.append(EvaluatedModel(label, one, folder, record, (*beside, *one.notes)))
+        beside = () if adapter.source.config.parent == Path(base.name) else (*base.notes, *adapter.source.notes)
+        evaluated_models.append(EvaluatedModel(label, adapter, folder, record, (*beside, *adapter.notes)))
     return evaluated_models
 
 

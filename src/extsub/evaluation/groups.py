@@ -30,7 +30,7 @@ class Source:
     """Which items count, by their (index, sample); all of them unless given."""
 
     def has(self, task: str, score: str) -> bool:
-        """Whether there is a figure of it."""
+        """Whether there is a figure of a task's score."""
         return self.figure(task, score) is not None
 
     @functools.cache  # noqa: B019  a folder is read once in a process
@@ -41,19 +41,19 @@ class Source:
             ExtSubError: the items are not there.
         """
         rows = read_scores(self.folder, task)
-        return {key: one for key, one in rows.items() if self.keeps is None or self.keeps(key)}
+        return {key: scores for key, scores in rows.items() if self.keeps is None or self.keeps(key)}
 
     def items(self, task: str, score: str) -> Items:
-        """The score of every item that counts."""
-        return {key: one.get(score) for key, one in self.scores(task).items()}
+        """One score of every item that counts."""
+        return {key: scores.get(score) for key, scores in self.scores(task).items()}
 
     @functools.cache  # noqa: B019
     def figure(self, task: str, score: str) -> FigureRecord | None:
-        """Of all items that count; None where there is none."""
+        """The figure of a score over all items that count; None where there is none."""
         known = self.results["tasks"].get(task, {}).get(score)
         if known is None or self.keeps is None:
             return known
-        rows = [{score: one} for one in self.items(task, score).values() if one is not None]
+        rows = [{score: value} for value in self.items(task, score).values() if value is not None]
         return figures(rows, TASKS[task].measure, 0)[score].to_dict() if rows else None
 
 
@@ -65,15 +65,15 @@ class Group:
     sources: tuple[Source, ...]
 
     def having(self, task: str, score: str) -> tuple[Source, ...]:
-        """The sources that have a score."""
+        """The sources that have a figure of a task's score."""
         return tuple(source for source in self.sources if source.has(task, score))
 
     def items(self, task: str, score: str) -> list[Items]:
-        """For each source that has the score that of every item."""
+        """For each source that has a score, that score of every item."""
         return [source.items(task, score) for source in self.having(task, score)]
 
     def figure(self, task: str, score: str) -> GroupFigure | None:
-        """Over the sources that have the score; None where none has it."""
+        """The figure of a score over the sources that have it; None where none has it."""
         figures = [figure for source in self.sources if (figure := source.figure(task, score)) is not None]
         if len(figures) < 2:
             return {**figures[0]} if figures else None
@@ -87,9 +87,9 @@ def read_scores(folder: Path, task: str) -> dict[Any, Scores]:
         ExtSubError: the items are not there.
     """
     return {
-        (index, place): one
+        (index, place): scores
         for index, row in read_items(folder, task).items()
-        for place, one in enumerate(scores_of(row))
+        for place, scores in enumerate(scores_of(row))
     }
 
 
@@ -116,7 +116,7 @@ def read_groups(
         raise ExtSubError(f"{command}: {brief(min(twice))} is a folder and a group: give the group another name")
     sources = {folder: _source(folder) for folder in folders}
     members = {**{name: [folder] for name, folder in zip(names, alone, strict=True)}, **named}
-    return tuple(Group(name, tuple(sources[folder] for folder in each)) for name, each in members.items())
+    return tuple(Group(name, tuple(sources[folder] for folder in folders)) for name, folders in members.items())
 
 
 def results_folder(given: str | Path) -> Path:
@@ -140,7 +140,7 @@ def _source(folder: Path) -> Source:
 
 
 def short_names(folders: Sequence[Path]) -> tuple[str, ...]:
-    """As short as they differ."""
+    """The shortest names by which the folders can be told apart: the last parts of their paths."""
     for parts in range(1, max((len(folder.parts) for folder in folders), default=0)):
         names = ["/".join(folder.parts[-parts:]) for folder in folders]
         if len(set(names)) == len(names):
@@ -149,7 +149,7 @@ def short_names(folders: Sequence[Path]) -> tuple[str, ...]:
 
 
 def notes_on(task: str, groups: Sequence[Group]) -> Iterator[str]:
-    """Where a model was not asked, or otherwise than the first that was.
+    """Sentences on the models that were not asked a task, or were asked it otherwise than the first that was.
 
     Raises:
         ExtSubError: two were asked other items, and cannot be compared.
@@ -172,7 +172,7 @@ def notes_on(task: str, groups: Sequence[Group]) -> Iterator[str]:
 
 
 def notes_on_seeds(groups: Sequence[Group]) -> Iterator[str]:
-    """What ± means, and where there is none."""
+    """Sentences on what ± means, and where there is none."""
     several = [group for group in groups if len(group.sources) > 1]
     if not several:
         return

@@ -77,10 +77,10 @@ def check_judges(options: JudgeOptions) -> tuple[str, ...]:
             if options.judge_url:
                 Server(options.judge_url, model, retries=1).complete([PROBE], max_new_tokens=1)
                 continue
-            found = find_model(model)
-            load_tokenizer(found, load_config(found))
-            check_weights(found)
-            notes |= dict.fromkeys(found.notes)
+            model_name = find_model(model)
+            load_tokenizer(model_name, load_config(model_name))
+            check_weights(model_name)
+            notes |= dict.fromkeys(model_name.notes)
     return tuple(notes)
 
 
@@ -93,8 +93,8 @@ def check_weights(model: ModelName) -> None:
     from transformers.utils.hub import has_file
 
     with explained(model.given):
-        found = any(has_file(model.name, name, revision=model.revision) for name in WEIGHTS)
-    if not found:
+        has_weights = any(has_file(model.name, name, revision=model.revision) for name in WEIGHTS)
+    if not has_weights:
         raise ExtSubError(f"{model.given}: no weights were found there (model.safetensors or pytorch_model.bin)")
 
 
@@ -106,7 +106,7 @@ def judge(
     Raises:
         ExtSubError: the judge cannot be loaded or reached.
     """
-    prompts = {index: question.format(question=one, answer=other) for index, (one, other) in asked.items()}
+    prompts = {index: question.format(question=text, answer=answer) for index, (text, answer) in asked.items()}
     if url := settings.of(JudgeOptions).judge_url:
         server = Server(url, model)
         said = server.complete(list(prompts.values()), max_new_tokens=2)
@@ -119,9 +119,9 @@ def judge(
     requests = {index: Request(prompt, (" yes", " no")) for index, prompt in prompts.items()}
     with base.with_adapter(None) as language_model:
         scored = score(language_model, requests, batch_size=settings.rows_at_once)
-        return {one.index: probability_of_yes(*(choice.total for choice in one.likelihoods)) for one in scored}
+        return {item.index: probability_of_yes(*(choice.total for choice in item.likelihoods)) for item in scored}
 
 
 def probability_of_yes(yes: float, no: float) -> float:
-    """Of yes and no, by the log-likelihoods of both."""
+    """The probability of yes, of yes and no together, by the log-likelihoods of both."""
     return 1 / (1 + math.exp(min(no - yes, 700.0)))

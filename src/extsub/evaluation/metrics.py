@@ -29,7 +29,7 @@ Z = 1.959963984540054
 
 @dataclass(frozen=True)
 class Measure:
-    """What a figure means."""
+    """What a score measures, and how a figure is made of it."""
 
     better: Literal["higher", "lower"] | None = "higher"
     """Which way is better; None for a control or a mere description."""
@@ -94,7 +94,7 @@ def value_of(scores: Sequence[Score], measure: Measure) -> float:
 
 
 def difference(first: Sequence[Score], second: Sequence[Score], measure: Measure, seed: int) -> Difference:
-    """Two runs on the same items, in the same order; items that one of them lacks count for neither.
+    """How a second run differs from a first on the same items, in the same order; what one lacks counts for neither.
 
     The interval is a paired bootstrap. The test is exact (McNemar's) where items are right or wrong, otherwise by
     10,000 random sign flips of the items' differences (Fisher's randomisation).
@@ -114,15 +114,15 @@ def difference(first: Sequence[Score], second: Sequence[Score], measure: Measure
 
 
 def standard_error(first: Sequence[Score], second: Sequence[Score], measure: Measure) -> float:
-    """Of the difference of two runs' figures on the same items, in the same order; NaN below two items.
+    """The standard error of the difference of two runs on the same items, in the same order; NaN below two items.
 
     For means it is s/√n of the items' differences; for ratios of sums and perplexities their linear approximation.
     """
     pairs = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     if len(pairs) < 2:
         return math.nan
-    one, other = (item_values([pair[place] for pair in pairs], measure) for place in (0, 1))
-    return float((other - one).std(ddof=1) / math.sqrt(len(pairs)))
+    first_values, second_values = (item_values([pair[place] for pair in pairs], measure) for place in (0, 1))
+    return float((second_values - first_values).std(ddof=1) / math.sqrt(len(pairs)))
 
 
 def item_values(scores: Sequence[Score], measure: Measure) -> np.ndarray:

@@ -20,7 +20,7 @@ RESERVED = {"json", "quiet", "help", "version", *(field.name for field in fields
 
 @dataclass(frozen=True)
 class Option:
-    """An option, and who has it."""
+    """An option of tasks, and which tasks have it."""
 
     field: Field[Any]
     declared: type[Any]
@@ -52,7 +52,7 @@ def known_options(tasks: Iterable[Task]) -> dict[str, Option]:
 
 
 def check_declared(task: Task, others: Iterable[Task]) -> None:
-    """Whether the options of a task can stand beside all others.
+    """Check that the options of a task can stand beside all others.
 
     Raises:
         ExtSubError: one has no default, or its name is taken.
@@ -67,7 +67,7 @@ def check_declared(task: Task, others: Iterable[Task]) -> None:
 
 
 def check_options(chosen: Sequence[Task], tasks: Iterable[Task], settings: EvaluationSettings) -> None:
-    """Whether every option that is given belongs to a chosen task, which takes its value.
+    """Check that every option that is given belongs to a chosen task, which takes its value.
 
     Args:
         tasks: all that are known, for the message.

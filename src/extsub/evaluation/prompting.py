@@ -97,7 +97,7 @@ def notes_on(adapter: AdapterHandle, given: PromptOption, taken: Prompt) -> tupl
 def check_questions(
     task: Task, items: Items, chosen: Mapping[int, Item], prompt: Prompt, tokenizer: PreTrainedTokenizerBase | None
 ) -> None:
-    """Whether every question of a task goes into the prompt's text, before the model's weights are loaded.
+    """Check that every question of a task goes into the prompt's text, before the model's weights are loaded.
 
     Args:
         chosen: the items that will be asked.

@@ -23,7 +23,7 @@ from extsub.models.base import load_config, load_tokenizer
 
 
 class Advance(Protocol):
-    """Is called with each further number of items, and perhaps with what to say beside their rate."""
+    """A function to call with each further number of items, and perhaps with what to say beside their rate."""
 
     def __call__(self, number: int, beside: str = "", /) -> None: ...
 
@@ -100,7 +100,7 @@ def complete(
 
 
 def check_judges(tasks: Sequence[Task], settings: Asking) -> dict[str, tuple[str, ...]]:
-    """Whether what judges the answers of these tasks is there, before they are made.
+    """Check that what judges the answers of these tasks is there, before they are made.
 
     Returns:
         for each task that is judged, what a user should know of its judges, in sentences
@@ -127,7 +127,7 @@ def ask_all(
         for run in runs:
             ask(run, server, settings, group, progress)
         return
-    name = adapter_handle.base_of(settings.model, [one.adapter for one in evaluated_models if one.adapter])
+    name = adapter_handle.base_of(settings.model, [model.adapter for model in evaluated_models if model.adapter])
     if all(run.task.needs == "tokenizer" for run in runs if run.unasked):
         tokenizer = load_tokenizer(name, load_config(name))
         for run in runs:
@@ -198,5 +198,5 @@ def _collect(
 
 @contextlib.contextmanager
 def silent(_name: str, _total: int, _done: int) -> Generator[Advance]:
-    """No progress is shown."""
+    """The progress of work that shows none."""
     yield lambda _number, _beside="": None

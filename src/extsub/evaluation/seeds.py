@@ -70,10 +70,10 @@ def group_figure(figures: Sequence[FigureRecord], runs: Sequence[Items], measure
     """
     if len(figures) == 1:
         return {**figures[0]}
-    values = [one["value"] for one in figures]
+    values = [figure["value"] for figure in figures]
     mean, keys = fmean(values), _common(runs)
     half = _half_width(_spread([_matrix(runs, keys, measure) if keys else np.array(values)[:, None]]))
-    n = min(one["n"] for one in figures)
+    n = min(figure["n"] for figure in figures)
     return {"value": mean, "ci95": [mean - half, mean + half], "n": n, "sd": stdev(values), "values": values}
 
 
@@ -96,7 +96,7 @@ def group_difference(first: Sequence[Items], second: Sequence[Items], measure: M
         return difference(scores[0][0], scores[1][0], measure, seed)
     ours, theirs = _matrix(second, keys, measure), _matrix(first, keys, measure)
     changes = [ours - theirs] if len(ours) == len(theirs) else [ours, -theirs]
-    value = float(sum(one.mean() for one in changes))
+    value = float(sum(change.mean() for change in changes))
     spread = _spread(changes)
     half = _half_width(spread)
     is_paired = all(have_same_weights(scores[0][0], run) for group in scores for run in group)

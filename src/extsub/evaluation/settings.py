@@ -31,7 +31,7 @@ SERVER = Parameter(group=Group("A server", sort_key=5))
 
 @dataclass(frozen=True, kw_only=True)
 class Asking:
-    """Who is asked, and how."""
+    """The settings of who is asked, and how."""
 
     model: Annotated[str | None, MODEL] = None
     """Base or merged model: a folder or hub id; unless given, the base that the adapter names. With --backend openai:
@@ -86,7 +86,7 @@ class Asking:
         return None if self.batch_size == "auto" else int(self.batch_size)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The settings as JSON values."""
         return json_values(self)
 
 
@@ -130,11 +130,11 @@ class EvaluationSettings(Asking):
         Raises:
             ExtSubError: a value is of another type than its field, or the dataclass refuses it.
         """
-        names = self.options.keys() & {one.name for one in fields(declared)}
+        names = self.options.keys() & {field.name for field in fields(declared)}
         return declared(**typed_values(declared, {name: self.options[name] for name in names}))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values, options among the settings."""
+        """The settings as JSON values, options among them."""
         values = super().to_dict()
         options = values.pop("options")
         return values | options
@@ -152,7 +152,7 @@ def _check_data(given: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationSettings(Asking):
-    """Prompts to answer."""
+    """The settings of ``generate``: which prompts are answered, by whom, and how."""
 
     adapter: Annotated[tuple[str, ...], MODEL, Parameter(consume_multiple=False)] = ()
     """Adapter on it: a folder or hub id; none: the model itself."""

@@ -71,7 +71,7 @@ class Store:
         self._file: IO[str] | None = None
 
     def begin(self, identity: dict[str, Any], overwrite: bool) -> dict[int, dict[str, Any]]:
-        """Rows that earlier runs of the same task left. Called by one process, before any other writes.
+        """Read the rows that earlier runs of the same task left. Called by one process, before any other writes.
 
         Raises:
             ExtSubError: they left rows of another run, which are not to be replaced.
@@ -101,7 +101,7 @@ class Store:
                 path.unlink()
             return
         assert self._folder is not None
-        whole = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in (identity, *rows.values()))
+        whole = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in (identity, *rows.values()))
         write_whole(self._path(0), whole)
         for path in paths:
             if path != self._path(0):
@@ -131,7 +131,7 @@ class Store:
             self._file = None
 
     def finish(self, rows: Iterable[dict[str, Any]]) -> None:
-        """All rows in order, in place of the partial files. Called by one process, after all have closed."""
+        """Write all rows in order, in place of the partial files. Called by one process, after all have closed."""
         if self._folder is None:
             return
         text = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
@@ -162,7 +162,7 @@ def _complete_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def changed(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
-    """The first thing that two runs do not have in common."""
+    """The first setting that two runs do not have in common."""
     for name in ours:
         if theirs.get(name) != ours[name]:
             return f"another {name.replace('_', ' ')} ({shown(theirs.get(name))}, now {shown(ours[name])})"

@@ -25,7 +25,7 @@ EVASIONS = (
 """Regular expressions; one of them is in the first sentence of an answer that evades."""
 
 _STYLED = re.compile(rf"\b(?:{'|'.join((*NEGATIONS, *EVASIVE))})\b|n{_APOSTROPHE}t\b", re.IGNORECASE)
-_EVADING = re.compile("|".join(rf"(?:\b|^){one}\b" for one in EVASIONS), re.IGNORECASE)
+_EVADING = re.compile("|".join(rf"(?:\b|^){pattern}\b" for pattern in EVASIONS), re.IGNORECASE)
 _SENTENCE_ENDS = re.compile(r"(?<=[.!?])\s|\n")
 
 

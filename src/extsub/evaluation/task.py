@@ -46,7 +46,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Task:
-    """One benchmark."""
+    """A benchmark: how its items are read, asked and scored, and what its scores mean."""
 
     name: str
     read: Callable[[EvaluationSettings, str | None], Items]
@@ -134,11 +134,11 @@ def data_of(task: Task, settings: EvaluationSettings, names: tuple[str, ...]) ->
         return given
     if task.folder_with:
         return given if own or any(folder.glob(task.folder_with)) else None
-    found = [folder / name for name in task.files if (folder / name).is_file()]
-    if not found:
+    paths = [folder / name for name in task.files if (folder / name).is_file()]
+    if not paths:
         expected = " or ".join(task.files) or "no file that this task knows by name"
         raise ExtSubError(f"--data {given}: {task.name} expects {expected} in it; or say --data {task.name}=FILE")
-    return str(found[0])
+    return str(paths[0])
 
 
 def limited(task: Task, items: dict[int, Item], settings: Asking) -> dict[int, Item]:
@@ -175,12 +175,12 @@ def examples_of(data: str, settings: EvaluationSettings) -> Items:
     Raises:
         ExtSubError: as ``load_data``.
     """
-    found = load_data(data, settings.field)
+    loaded = load_data(data, settings.field)
     items: list[Item] = [
         {"messages": [list(message) for message in example.messages], "answer": example.answer}
-        for example in found.examples
+        for example in loaded.examples
     ]
-    return Items(dict(enumerate(items)), data, found.sha256, found.notes, dict(enumerate(found.places)))
+    return Items(dict(enumerate(items)), data, loaded.sha256, loaded.notes, dict(enumerate(loaded.places)))
 
 
 def conversation(item: Item) -> list[Message]:
@@ -201,6 +201,6 @@ def text_of(where: str, row: Mapping[str, Any], name: str) -> str:
     """
     value = reach(row, name) if has(row, name) else None
     if not isinstance(value, str) or not value.strip():
-        found = f"found {shown(value)}" if has(row, name) else "it is missing"
-        raise ExtSubError(f"{where}: expected a text in {name!r}, {found}; correct or remove the row")
+        problem = f"found {shown(value)}" if has(row, name) else "it is missing"
+        raise ExtSubError(f"{where}: expected a text in {name!r}, {problem}; correct or remove the row")
     return value

@@ -35,7 +35,7 @@ class Size:
 
 
 def alike(items: Sequence[Item], length: Callable[[Item], int], batch: Batch) -> list[list[Item]]:
-    """In groups whose items may stand together, the longest first."""
+    """The items in groups that may stand together in a batch, the longest first."""
     if batch == "any":
         return [list(items)] if items else []
     groups: dict[int, list[Item]] = {}
@@ -58,7 +58,7 @@ class Batches(Generic[Item, Result]):
         self._rows, self._auto, self._auto_tokens = size or AUTO_ROWS, size is None, auto_tokens
 
     def run(self, items: Sequence[Item]) -> Iterator[Result]:
-        """Results as they come: not in the order of the items.
+        """The results of all items, as they come: not in the order of the items.
 
         Raises:
             ExtSubError: even one row does not fit into memory.

@@ -74,9 +74,9 @@ def encode(
         ExtSubError: a continuation is empty, or alone longer than the model allows.
     """
     texts = [
-        (index, Text(request.prompt, one, mark if end_token else None))
+        (index, Text(request.prompt, continuation, mark if end_token else None))
         for index, request in requests.items()
-        for one in request.continuations
+        for continuation in request.continuations
     ]
     rows: dict[int, list[Continuation]] = {index: [] for index in requests}
     shortened = set()
@@ -109,12 +109,12 @@ def _row(model: LanguageModel, index: int, tokens: list[int], start: int) -> tup
     return Continuation(array("i", tokens[:kept] + tokens[kept + too_many :]), start - too_many), True
 
 
-def common_length(one: Sequence[int], other: Sequence[int], limit: int) -> int:
-    """How many tokens both begin with, at most ``limit``."""
-    limit = min(limit, len(one), len(other))
-    if one[:limit] == other[:limit]:
+def common_length(first: Sequence[int], second: Sequence[int], limit: int) -> int:
+    """How many tokens two sequences both begin with, at most ``limit``."""
+    limit = min(limit, len(first), len(second))
+    if first[:limit] == second[:limit]:
         return limit
-    return next(place for place in range(limit) if one[place] != other[place])
+    return next(place for place in range(limit) if first[place] != second[place])
 
 
 def pad(rows: Sequence[Sequence[int]], model: LanguageModel) -> tuple[Tensor, Tensor]:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """What answers. ``module`` is called for everything; ``base`` is the model inside it, with LoRA and IA3 in its
-    layers but without virtual tokens."""
+    """A model that answers. ``module`` is called for everything; ``base`` is the model inside it, with LoRA and IA3 in
+    its layers but without virtual tokens."""
 
     module: Any
     base: PreTrainedModel
@@ -44,13 +44,13 @@ class LanguageModel:
 
     @classmethod
     def adapted(cls, module: Any, tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
-        """A PEFT model, as it stands."""
+        """A PEFT model with its adapter, as it stands."""
         config = module.active_peft_config
         virtual = config.num_virtual_tokens if config.is_prompt_learning else 0
         return cls(module, module.get_base_model(), tokenizer, virtual)
 
     def tried(self) -> LanguageModel:
-        """The same, with how it may be asked.
+        """The same model, with how it may be asked.
 
         Raises:
             ExtSubError: it is not a causal language model.
@@ -63,7 +63,7 @@ class LanguageModel:
 
     @property
     def is_soft_prompt(self) -> bool:
-        """Virtual tokens among the embeddings, which stand in front of padding on the left."""
+        """Whether there are virtual tokens among the embeddings, which stand in front of padding on the left."""
         return self.virtual_tokens > 0 and self.module.active_peft_config.peft_type.value != "PREFIX_TUNING"
 
     @property
@@ -140,7 +140,7 @@ def load_base(name: ModelName, dtype: Dtype) -> Base:
 
 
 def device() -> torch.device:
-    """This process's."""
+    """The device that this process computes on."""
     from accelerate import PartialState
 
     return torch.device(PartialState().device or "cpu")

@@ -109,13 +109,13 @@ def _score_unshared(
 ) -> Iterator[Scored]:
     def work(items: list[EncodedRequest], rows_at_once: int) -> list[Scored]:
         rows = [row for item in items for row in item.rows]
-        found: dict[int, Likelihood] = {}
+        by_place: dict[int, Likelihood] = {}
         for group in alike(range(len(rows)), lambda place: len(rows[place].tokens), batch):
             for start in range(0, len(group), rows_at_once):
                 places = group[start : start + rows_at_once]
                 chunk = [rows[place] for place in places]
-                found.update(zip(places, _likelihoods(answer_logits(model, chunk), chunk), strict=True))
-        return _scored(items, found)
+                by_place.update(zip(places, _likelihoods(answer_logits(model, chunk), chunk), strict=True))
+        return _scored(items, by_place)
 
     yield from Batches(work, partial(size_of, model), batch_size, _auto_tokens(model)).run(encoded)
 
@@ -151,13 +151,13 @@ def _score_alike(model: LanguageModel, encoded: Sequence[EncodedRequest], batch_
             contexts = list(each(model, lambda there, before: read(there, before, [0] * len(items), prompts), starts()))
             ends = [_End(number, row, item.shared) for number, item in enumerate(items) for row in item.rows]
             order = sorted(range(len(ends)), key=lambda place: -len(ends[place].tokens))
-            found: dict[int, Likelihood] = {}
+            by_place: dict[int, Likelihood] = {}
             for places in batches.split(order, lambda place: _size(model, [ends[place].row])):
                 part = [ends[place] for place in places]
                 logits = logits_of(model, lambda there, context, part=part: _continue(there, context, part), contexts)
                 likelihoods = _likelihoods(logits, [end.row for end in part])
-                found.update(zip(places, likelihoods, strict=True))
-            return _scored(items, found)
+                by_place.update(zip(places, likelihoods, strict=True))
+            return _scored(items, by_place)
 
     batches = Batches(work, lambda item: Size(1, item.shared), batch_size, _auto_tokens(model))
     yield from batches.run(encoded)
@@ -224,15 +224,15 @@ def _auto_tokens(model: LanguageModel) -> int:
 def _likelihoods(logits: Tensor, rows: Sequence[Continuation]) -> list[Likelihood]:
     """Of each row's targets: their log-likelihoods, summed in float64, and whether they are the likeliest."""
     targets = torch.tensor([token for row in rows for token in row.targets], device=logits.device)
-    each, is_likeliest = [], []
+    log_likelihoods, is_likeliest = [], []
     for part, wanted in in_chunks(logits, targets):
         chosen = torch.gather(part, 1, wanted[:, None])[:, 0]
-        each.append(chosen.float() - torch.logsumexp(part.float(), 1))
+        log_likelihoods.append(chosen.float() - torch.logsumexp(part.float(), 1))
         is_likeliest.append(chosen == part.amax(1))
         highest = is_likeliest[-1].nonzero()[:, 0]  # few; argmax, which tells equal ones apart, is five times as slow
         is_likeliest[-1][highest] = part[highest].argmax(1) == wanted[highest]
     lengths = [len(row.targets) for row in rows]
-    totals, greedy = torch.cat(each).double().split(lengths), torch.cat(is_likeliest).split(lengths)
+    totals, greedy = torch.cat(log_likelihoods).double().split(lengths), torch.cat(is_likeliest).split(lengths)
     return [
         Likelihood(total.sum().item(), length, bool(all_likeliest.all()))
         for total, length, all_likeliest in zip(totals, lengths, greedy, strict=True)
@@ -245,11 +245,11 @@ def in_chunks(logits: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
     return zip(logits.split(rows), *(other.split(rows) for other in others), strict=True)
 
 
-def _scored(items: Sequence[EncodedRequest], found: Mapping[int, Likelihood]) -> list[Scored]:
-    """``found``: of all rows of the items, in their order."""
+def _scored(items: Sequence[EncodedRequest], by_place: Mapping[int, Likelihood]) -> list[Scored]:
+    """``by_place`` has the likelihoods of all rows of the items, numbered in their order."""
     results, places = [], count()
     for item in items:
-        likelihoods = tuple(found[next(places)] for _ in item.rows)
+        likelihoods = tuple(by_place[next(places)] for _ in item.rows)
         if wrong := [likelihood.total for likelihood in likelihoods if not math.isfinite(likelihood.total)]:
             raise ExtSubError(
                 f"item {item.index}: the model gives {wrong[0]} as a log-likelihood: its weights or the "

@@ -41,12 +41,12 @@ def continued_together(
     for _ in range(most):
         last = torch.tensor([row[-1:] for row in rows], device=model.device)
         if cache:
-            found = each(model, lambda there, context, last=last: read_token(there, context, last), contexts)
-            logits, contexts = zip(*found, strict=True)
+            pairs = each(model, lambda there, context, last=last: read_token(there, context, last), contexts)
+            logits, contexts = zip(*pairs, strict=True)
         else:
             wanted = [Continuation([*row, row[-1]], len(row)) for row in rows]
             logits = tuple(each(model, lambda there, wanted=wanted: answer_logits(there, wanted)))
-        scores = mixture.next_logits([processor(last, one) for one in logits])
+        scores = mixture.next_logits([processor(last, position_logits) for position_logits in logits])
         for number, token in enumerate(scores.argmax(-1).tolist()):
             rows[number].append(token)
             if token in ends:

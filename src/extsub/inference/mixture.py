@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mixture:
-    """What a model is mixed of."""
+    """The positions that a model is mixed of, and their weights."""
 
     positions: tuple[Callable[[], AbstractContextManager[LanguageModel]], ...]
     """Each sets the loaded model to a position, until the block ends."""
@@ -45,8 +45,8 @@ class Mixture:
 def combined(logits: Iterable[Tensor], weights: Sequence[float]) -> Tensor:
     """``sum_k weights[k] * logits[k]``, in float32, of the shape of each; its softmax is the mixture's distribution."""
     total = None
-    for weight, one in zip(weights, logits, strict=True):
-        part = one.float() * weight
+    for weight, position_logits in zip(weights, logits, strict=True):
+        part = position_logits.float() * weight
         total = part if total is None else total.add_(part)
     assert total is not None
     return total
@@ -59,11 +59,11 @@ def each(model: LanguageModel, ask: Callable[..., Any], *given: Sequence[Any]) -
         given: sequences of what it returned before, of which each position gets its own.
     """
     if model.mixture is None:
-        yield ask(model, *(one[0] for one in given))
+        yield ask(model, *(values[0] for values in given))
         return
     for place, position in enumerate(model.mixture.positions):
         with position() as there:
-            yield ask(there, *(one[place] for one in given))
+            yield ask(there, *(values[place] for values in given))
 
 
 def logits_of(model: LanguageModel, ask: Callable[..., Tensor], *given: Sequence[Any]) -> Tensor:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Context(NamedTuple):
-    """What the model has read in some rows."""
+    """What the model has read in some rows, to be continued."""
 
     cache: DynamicCache | None
     seen: Tensor

@@ -77,7 +77,7 @@ def request(question: Question, prompt: Prompt, tokenizer: PreTrainedTokenizerBa
     messages = with_system(question.messages, system)
     asked = render_prompt(messages, prompt, tokenizer, OPTION)
     said = [render_answer(asked, messages, choice, prompt, tokenizer, OPTION) for choice in question.choices]
-    return Request(asked, tuple(one.text for one in said))
+    return Request(asked, tuple(rendered.text for rendered in said))
 
 
 def choose(
@@ -87,7 +87,7 @@ def choose(
     batch_size: int | None,
     end_token: bool = False,
 ) -> Iterator[tuple[int, Choice]]:
-    """The log-likelihood of every choice.
+    """The log-likelihood of every choice of every question.
 
     Args:
         batch_size: rows at once; None finds out how many fit.
@@ -130,7 +130,7 @@ def answer(
     end = ending(prompt, tokenizer)
     told = {index: with_system(messages, respondent.system) for index, messages in questions.items()}
     prompts = {index: render_prompt(messages, prompt, tokenizer, OPTION) for index, messages in told.items()}
-    for one in generate_answers(
+    for reply in generate_answers(
         respondent,
         prompts,
         max_new_tokens=max_new_tokens,
@@ -138,11 +138,11 @@ def answer(
         batch_size=batch_size,
         end=end.token,
     ):
-        text, is_ended = one.text, one.finished
+        text, is_ended = reply.text, reply.finished
         if end.text and end.token is None:  # a mark of several tokens, which generation goes beyond
-            text, found, _ = text.partition(end.text.strip())
-            is_ended = is_ended or bool(found)
-        yield prompts[one.index], one._replace(text=tidy(text, prompt), finished=is_ended)
+            text, mark, _ = text.partition(end.text.strip())
+            is_ended = is_ended or bool(mark)
+        yield prompts[reply.index], reply._replace(text=tidy(text, prompt), finished=is_ended)
 
 
 def tidy(text: str, prompt: Prompt) -> str:

@@ -60,7 +60,7 @@ def check_url(url: str) -> None:
 
 
 class Server:
-    """Asks for greedy answers. Rendered prompts go to ``/completions``, conversations to ``/chat/completions``."""
+    """A server of greedy answers: to rendered prompts at ``/completions``, to chats at ``/chat/completions``."""
 
     def __init__(self, url: str, model: str, at_once: int | None = None, retries: int | None = None) -> None:
         self._openai: Any = require("openai", "openai")
@@ -125,13 +125,13 @@ class Server:
             raise failed
 
     def complete(self, texts: Sequence[str], max_new_tokens: int) -> list[str]:
-        """What follows each text, in order."""
+        """What follows each text, in the order of the texts."""
         with ThreadPoolExecutor(self._at_once) as pool:
             asked = pool.map(lambda text: self._ask(text, (), max_new_tokens), texts)
             return [choice.text for choice, _ in asked]
 
     def body(self, text: str | None, messages: Sequence[Message], max_new_tokens: int) -> dict[str, Any]:
-        """What is sent: a rendered prompt, or where there is none a conversation."""
+        """The JSON that is sent: a rendered prompt, or where there is none a conversation."""
         said: dict[str, Any] = (
             {"messages": [message._asdict() for message in messages]} if text is None else {"prompt": text}
         )

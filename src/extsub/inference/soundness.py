@@ -16,7 +16,7 @@ HOW = {"equal": "in batches of equal length", "one": "one at a time"}
 
 @dataclass(frozen=True)
 class Sound:
-    """What changes no number, for texts of some length."""
+    """Which ways to ask a model change no number, for texts of some length."""
 
     sharing: bool = True
     """Whether a prompt may be read once for all of its continuations."""
@@ -38,7 +38,7 @@ class Sound:
         )
 
     def notes(self, which: str, scoring: bool, answering: bool) -> Iterator[str]:
-        """What is done otherwise than usual, and why."""
+        """Sentences on what is done otherwise than usual, and why."""
         if scoring and not self.sharing:
             again = "if they are read once for all, this model scores them differently"
             yield f"prompts{which} are read again with each answer: {again}"
@@ -72,7 +72,7 @@ class Soundness:
         return [(self.short, short), (self.long, [item for item in items if length(item) > self.window])]
 
     def notes(self, scoring: bool, answering: bool) -> tuple[str, ...]:
-        """For the results: what was done otherwise than usual when texts were scored, or prompts answered."""
+        """Sentences for the results: what was done otherwise than usual when texts were scored, or prompts answered."""
         everywhere = tuple(self.short.notes("", scoring, answering))
         if self.window is None:
             return everywhere

@@ -54,7 +54,7 @@ class Reply(Iterator[str]):
         return next(self._pieces)
 
     def close(self) -> None:
-        """Ask for no more."""
+        """Ask for no more of the answer."""
         self._pieces.close()
 
     def _text(self, new: Generator[int]) -> Generator[str]:

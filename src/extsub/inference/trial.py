@@ -99,9 +99,9 @@ def _of_twin(model: LanguageModel, unit: int) -> Sound | None:
     if small is None:
         return None
     stand_in: Any = SimpleNamespace(pad_token_id=1)
-    other = replace(model, module=small, base=small, tokenizer=stand_in, virtual_tokens=0)
+    twin_model = replace(model, module=small, base=small, tokenizer=stand_in, virtual_tokens=0)
     try:
-        trial = _Trial(other, tokens_for(small, unit * TOKENS), unit, is_twin=True)
+        trial = _Trial(twin_model, tokens_for(small, unit * TOKENS), unit, is_twin=True)
         return trial.sound() if trial.sees() else None
     except FAILURES as error:
         if is_out_of_memory(error):
@@ -139,8 +139,8 @@ class _Trial:
         if not self._rounding.explains(first, second, everywhere=True):
             raise _UnfitError("is not a causal language model: what it says of a token depends on the tokens after it")
         ways = BATCHES[1:] if self._model.is_soft_prompt else BATCHES  # they stand in front of padding on the left
-        found = ((batch, cache) for cache in (True, False) for batch in ways if self._answers(batch, cache))
-        answering, cache = next(found, (None, True))
+        possible = ((batch, cache) for cache in (True, False) for batch in ways if self._answers(batch, cache))
+        answering, cache = next(possible, (None, True))
         return Sound(
             sharing=not self._model.shares_contexts or self._shares(),
             scoring=next(batch for batch in BATCHES if batch == "one" or self._scores(batch)),
@@ -150,17 +150,17 @@ class _Trial:
 
     def sees(self) -> bool:
         """Whether the first token changes what is said later: without that nothing would show."""
-        other = self._read([[self._texts[0][-1], *self._texts[0][1:]]])
-        return not self._rounding.explains(other[1:], self._alone[0][1:])
+        changed = self._read([[self._texts[0][-1], *self._texts[0][1:]]])
+        return not self._rounding.explains(changed[1:], self._alone[0][1:])
 
     def _works(self, ask: Callable[[], Tensor], expected: Sequence[Tensor]) -> bool:
         try:
-            found = ask()
+            logits = ask()
         except FAILURES as error:
             if is_out_of_memory(error):
                 raise
             return self._is_twin  # whose sizes may not fit; the model itself tells
-        return all(map(self._rounding.explains, found.split([len(one) for one in expected]), expected))
+        return all(map(self._rounding.explains, logits.split([len(part) for part in expected]), expected))
 
     def _read(self, texts: Sequence[Sequence[int]]) -> Tensor:
         return answer_logits(self._model, [Continuation(text, 1) for text in texts])

@@ -38,28 +38,28 @@ class Stage:
     again: dict[str, Any] | None = None
 
     def why(self, stages: Stages) -> str | None:
-        """Why it is to be done; None where it is done."""
+        """Why the stage is to be done; None where it is done."""
         return stages.why(self.name, self.files, self.inputs, self.again)
 
 
-def written(one: AdapterSpec) -> Stage:
-    """The data of an anti-expert that are made here. What changes memory, speed and price alone does not count."""
-    assert one.negatives
-    return Stage(one.writing, (one.negatives.output.name,), made_from(one.negatives))
+def written(spec: AdapterSpec) -> Stage:
+    """The stage that writes an anti-expert's data. What changes memory, speed and price alone does not count."""
+    assert spec.negatives
+    return Stage(spec.writing, (spec.negatives.output.name,), made_from(spec.negatives))
 
 
-def trained(one: AdapterSpec, base: Mapping[str, Any]) -> Stage:
-    """An adapter of ours. What changes memory and speed alone does not count."""
-    assert one.training
-    decisive = {name: value for name, value in one.training.to_dict().items() if name not in MAY_DIFFER}
-    decisive |= {"model": base, "data": _content(one.training.data)}
-    if one.negatives:
-        decisive |= {"data": _content(str(one.negatives.output)), "field": None}
-    return Stage(one.name, (one.name,), decisive)
+def trained(spec: AdapterSpec, base: Mapping[str, Any]) -> Stage:
+    """The stage that trains an adapter. What changes memory and speed alone does not count."""
+    assert spec.training
+    decisive = {name: value for name, value in spec.training.to_dict().items() if name not in MAY_DIFFER}
+    decisive |= {"model": base, "data": _content(spec.training.data)}
+    if spec.negatives:
+        decisive |= {"data": _content(str(spec.negatives.output)), "field": None}
+    return Stage(spec.name, (spec.name,), decisive)
 
 
 def swept(recipe: Recipe, sweep: Sweep, base: Mapping[str, Any]) -> Stage:
-    """All adapters are there by now. Another grid or budget goes on with what was asked; anything else begins anew."""
+    """The stage of a sweep. Another grid or budget goes on with what was asked; anything else begins anew."""
     values = sweep.settings.to_dict()
     tasks = {}
     for task in swept_tasks(sweep.settings):
@@ -72,32 +72,32 @@ def swept(recipe: Recipe, sweep: Sweep, base: Mapping[str, Any]) -> Stage:
         **{name: values[name] for name in SETTINGS},
         "prompt": sweep.prompt,
     }
-    asked = {one.name for one in fields(EvaluationSettings)} | {"tasks"}
-    again = {one.name: values[one.name] for one in fields(SweepSettings) if one.name not in asked}
+    asked = {field.name for field in fields(EvaluationSettings)} | {"tasks"}
+    again = {field.name: values[field.name] for field in fields(SweepSettings) if field.name not in asked}
     return Stage(sweep.name, (sweep.name, f"{sweep.name}/{RESULT}"), inputs, again)
 
 
 def reported(sweep: Sweep, asked: Stage) -> Stage:
-    """The page says what the sweep found."""
+    """The stage that writes the page of a sweep."""
     inputs = {"sweep": key_of(asked.inputs), "again": key_of(asked.again)}
     return Stage(sweep.report, (f"{sweep.name}/{PAGE}",), inputs)
 
 
 def combined(recipe: Recipe, alphas: Sequence[float]) -> Stage:
-    """The result at the strengths that were chosen, whatever else the sweeps tried."""
+    """The stage that combines the result at the strengths that were chosen, whatever else the sweeps tried."""
     inputs = {"adapters": _provenance(*recipe.specs), "alpha": list(alphas), **vars(recipe.result)}
     return Stage("result", (COMBINED,), inputs)
 
 
 def evaluated(recipe: Recipe, sweep: Sweep, asked: Stage) -> Stage:
-    """The result asked what a sweep asks."""
+    """The stage in which the result is asked what a sweep asks."""
     inputs = {"result": find_adapter(str(recipe.output / COMBINED)).provenance(), "sweep": key_of(asked.inputs)}
     return Stage(sweep.evaluation, (sweep.evaluation,), inputs)
 
 
 @dataclass(frozen=True)
 class ChosenAlphas:
-    """What the sweep chose for the result's operation."""
+    """What a sweep chose for the result's operation."""
 
     alpha: float | None
     """None where nothing keeps the budget"""
@@ -106,14 +106,14 @@ class ChosenAlphas:
     rule: str
     """``one-se`` or ``best``"""
     score: str
+    """The score of the sweep."""
     budget: str | None
     notes: tuple[str, ...]
-    """The score of the sweep."""
     figures: dict[str, Any]
     """The figures of the chosen position, as ``sweep.json`` has them."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The choice as JSON values."""
         return {"alpha": self.alpha, "choose": self.rule, "score": self.score, "budget": self.budget, **self.figures}
 
 
@@ -124,24 +124,24 @@ def chosen(recipe: Recipe, sweep: Sweep) -> ChosenAlphas:
         ExtSubError: it had no strength of the operation to choose from.
     """
     record = read_json(recipe.output / sweep.name / RESULT, largest=None)
-    found = record["chosen"].get(recipe.result.operation)
-    if found is None:
+    choice = record["chosen"].get(recipe.result.operation)
+    if choice is None:
         raise ExtSubError(f"{sweep.name} has no strength of {recipe.result.operation} to choose from: widen alphas")
-    position = found["position"]
+    position = choice["position"]
     alpha = None if position is None else record["positions"][position]["alpha"]
     return ChosenAlphas(
         alpha,
-        found["closest"],
+        choice["closest"],
         sweep.settings.choose,
         record["score"],
         record["budget"],
         tuple(record["notes"]),
-        found,
+        choice,
     )
 
 
 def nothing_kept(recipe: Recipe, choice: ChosenAlphas) -> str:
-    """What to do where nothing keeps the budget."""
+    """A sentence on what to do where no strength keeps the budget."""
     wanted = f"keeps {in_words(choice.budget)}" if choice.budget else f"has a {choice.score} that is a number"
     return (
         f"no strength of {recipe.result.operation} {wanted}, and {choice.closest} comes closest: change "
@@ -161,10 +161,10 @@ def _content(name: str) -> dict[str, str]:
     if not path.is_dir():
         return {"name": name}
     digest = hashlib.sha256()
-    for one in _visible(path):
-        digest.update(f"{one.relative_to(path)} {sha256(one)}\n".encode())
+    for file in _visible(path):
+        digest.update(f"{file.relative_to(path)} {sha256(file)}\n".encode())
     return {"sha256": digest.hexdigest()}
 
 
 def _visible(folder: Path) -> Sequence[Path]:
-    return sorted(one for one in folder.rglob("*") if one.is_file() and not one.name.startswith("."))
+    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))

@@ -46,7 +46,7 @@ FLOAT32 = 4
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One stage as it stands."""
+    """What is to be done in one stage, and why."""
 
     name: str
     why: str | None
@@ -57,7 +57,7 @@ class StagePlan:
     """What a training that is to be done was planned from, and its plan."""
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The plan of the stage as JSON values."""
         return {"stage": self.name, "done": self.why is None, "why": self.why, "estimate": self.estimate}
 
 
@@ -93,18 +93,18 @@ def plan(recipe: Recipe, stages: Stages, tokenising: ChunkProgress | None = None
             target, _ = judged_by(asked, swept_tasks(asked))
             check_system(told(asked, TASKS[target.task]), model)
     taken = {spec.name: load_adapter(spec.adapter) for spec in recipe.specs if not spec.training}
-    _check_together(recipe, {name: _size(one) for name, one in taken.items()})
+    _check_together(recipe, {name: _size(adapter) for name, adapter in taken.items()})
     _check_taken(recipe, taken)
     trained = [chain.trained(spec, base) for spec in recipe.specs if spec.training]
-    untrained = any(one.why(stages) for one in trained)
+    untrained = any(stage.why(stages) for stage in trained)
     for sweep in recipe.sweeps:
         if untrained or chain.swept(recipe, sweep, base).why(stages):
             with named(sweep.where):
                 check_judges(swept_tasks(sweep.settings), sweep.settings)
     ahead, sizes = _training(recipe, stages, base, tokenising)
-    sizes |= {name: _size(one) for name, one in taken.items()}
+    sizes |= {name: _size(adapter) for name, adapter in taken.items()}
     _check_together(recipe, sizes)
-    if undone := [one.name for one in ahead if one.why]:
+    if undone := [stage.name for stage in ahead if stage.why]:
         for sweep in recipe.sweeps:
             estimate = _sweep_estimate(recipe, sweep, items[sweep.name], anew=True)
             ahead += [
@@ -117,7 +117,7 @@ def plan(recipe: Recipe, stages: Stages, tokenising: ChunkProgress | None = None
 
 
 def check_choice(sweep: Sweep, operation: str) -> None:
-    """Grid, score and budget, as ``sweep`` will understand them.
+    """Check grid, score and budget, as ``sweep`` will understand them.
 
     Args:
         operation: the result's.
@@ -150,37 +150,37 @@ def with_templates(recipe: Recipe) -> Recipe:
         ExtSubError: the tokenizer cannot be loaded, or an adapter that is taken as it is is not there.
     """
     templates = [spec.training.template for spec in recipe.specs if spec.training]
-    if "auto" not in (*templates, *(one.prompt for one in recipe.sweeps)):
+    if "auto" not in (*templates, *(sweep.prompt for sweep in recipe.sweeps)):
         return recipe
     model = find_model(recipe.model)
     usual = usual_template(load_tokenizer(model, load_config(model)))
 
-    def known(one: AdapterSpec) -> AdapterSpec:
-        trained_here = one.training and one.training.template == "auto"
-        return replace(one, training=replace(one.training, template=usual)) if trained_here else one
+    def known(spec: AdapterSpec) -> AdapterSpec:
+        trained_here = spec.training and spec.training.template == "auto"
+        return replace(spec, training=replace(spec.training, template=usual)) if trained_here else spec
 
     expert, *anti_experts = map(known, recipe.specs)
-    found = {anti_expert.name: anti_expert for anti_expert in anti_experts}
+    by_name = {anti_expert.name: anti_expert for anti_expert in anti_experts}
     sweeps = []
     for sweep in recipe.sweeps:
-        own, prompt = tuple(found[anti_expert.name] for anti_expert in sweep.anti_experts), sweep.prompt
+        own, prompt = tuple(by_name[anti_expert.name] for anti_expert in sweep.anti_experts), sweep.prompt
         if prompt == "auto":  # as the sweep will find it, once all adapters are there
             prompt = next(filter(None, map(_template, (expert, *own))), usual)
         sweeps.append(replace(sweep, anti_experts=own, prompt=prompt))
     return replace(recipe, expert=expert, anti_experts=tuple(anti_experts), sweeps=tuple(sweeps))
 
 
-def _template(one: AdapterSpec) -> PromptOption | None:
-    return one.training.template if one.training else template_in(find_adapter(one.adapter).folder)[0]
+def _template(spec: AdapterSpec) -> PromptOption | None:
+    return spec.training.template if spec.training else template_in(find_adapter(spec.adapter).folder)[0]
 
 
 def _check_taken(recipe: Recipe, taken: Mapping[str, Adapter]) -> None:
     """Adapters that are there belong to the base, and together."""
-    for name, one in taken.items():
-        if one.base and not same_base(one.base, recipe.model):
+    for name, adapter in taken.items():
+        if adapter.base and not same_base(adapter.base, recipe.model):
             raise ExtSubError(
-                f"{recipe.path}: {name}: {one.label} was trained on {one.base}, and model is {recipe.model}: they must "
-                "be the same"
+                f"{recipe.path}: {name}: {adapter.label} was trained on {adapter.base}, and model is {recipe.model}: "
+                "they must be the same"
             )
     if len(taken) > 1:
         first, *others = taken.values()
@@ -236,7 +236,7 @@ def _size(adapter: Adapter) -> _Size:
 
 
 def _check_together(recipe: Recipe, sizes: Mapping[str, _Size]) -> None:
-    kinds = {name: one.kind for name, one in sizes.items()}
+    kinds = {name: size.kind for name, size in sizes.items()}
     if len(set(kinds.values())) > 1:
         said = ", ".join(f"{name} is {kind}" for name, kind in kinds.items())
         raise ExtSubError(f"{recipe.path}: {said}: all adapters must be of one kind")
@@ -266,13 +266,13 @@ def _after_training(
         return [*ahead, *_result(recipe, f"after {undone}", sizes)]
     if why := chain.combined(recipe, [choice.alpha for choice in choices if choice.alpha is not None]).why(stages):
         return [*ahead, *_result(recipe, why, sizes)]
-    asked = [chain.evaluated(recipe, one, chain.swept(recipe, one, base)) for one in recipe.asked_again]
-    return [*ahead, StagePlan("result", None), *(StagePlan(one.name, one.why(stages)) for one in asked)]
+    asked = [chain.evaluated(recipe, sweep, chain.swept(recipe, sweep, base)) for sweep in recipe.asked_again]
+    return [*ahead, StagePlan("result", None), *(StagePlan(stage.name, stage.why(stages)) for stage in asked)]
 
 
 def _result(recipe: Recipe, why: str, sizes: Mapping[str, _Size]) -> list[StagePlan]:
     """What follows the sweeps where the result is to be made."""
-    asked = [StagePlan(one.evaluation, "after result") for one in recipe.asked_again]
+    asked = [StagePlan(sweep.evaluation, "after result") for sweep in recipe.asked_again]
     return [StagePlan("result", why, _result_estimate(recipe, sizes)), *asked]
 
 
@@ -296,8 +296,8 @@ def _result_estimate(recipe: Recipe, sizes: Mapping[str, _Size]) -> dict[str, An
     kept = [sizes[spec.name] for spec in recipe.specs]
     if recipe.result.operation == "amplify" or kept[0].rank is None:
         kept = kept[:1]
-    size = sum(one.bytes or 0 for one in kept) if all(one.bytes for one in kept) else None
-    rank = sum(one.rank or 0 for one in kept) or None
+    size = sum(adapter.bytes or 0 for adapter in kept) if all(adapter.bytes for adapter in kept) else None
+    rank = sum(adapter.rank or 0 for adapter in kept) or None
     if rank and recipe.result.rank and recipe.result.rank < rank:
         size, rank = size and size * recipe.result.rank // rank, recipe.result.rank
     return {"rank": rank, "bytes": size}

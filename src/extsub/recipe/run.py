@@ -104,7 +104,7 @@ def plan_recipe(path: str | Path, tokenising: ChunkProgress | None = None) -> di
     """
     recipe = with_templates(read_recipe(Path(path)))
     ahead = plan(recipe, Stages(recipe.output, COMMAND, lambda _: None), tokenising)
-    return {"recipe": str(path), "output": str(recipe.output), "stages": [one.to_dict() for one in ahead]}
+    return {"recipe": str(path), "output": str(recipe.output), "stages": [stage.to_dict() for stage in ahead]}
 
 
 @dataclass
@@ -139,24 +139,27 @@ class _Run:
 
     def all(self) -> RecipeRecord:
         recipe, base = self.recipe, identify(find_model(self.recipe.model))
-        for one in recipe.specs:
-            if one.negatives:
-                self.make(lambda one=one: chain.written(one), lambda one=one: self.alone(lambda: self.write(one)))
-            if one.training:
-                self.make(lambda one=one: chain.trained(one, base), lambda one=one: self.train(one, base))
-        for one in recipe.sweeps:
-            self.make(lambda one=one: chain.swept(recipe, one, base), lambda one=one: self.sweep(one))
-            page = functools.partial(self.report, one)
+        for spec in recipe.specs:
+            if spec.negatives:
+                self.make(lambda spec=spec: chain.written(spec), lambda spec=spec: self.alone(lambda: self.write(spec)))
+            if spec.training:
+                self.make(lambda spec=spec: chain.trained(spec, base), lambda spec=spec: self.train(spec, base))
+        for planned in recipe.sweeps:
             self.make(
-                lambda one=one: chain.reported(one, chain.swept(recipe, one, base)), lambda page=page: self.alone(page)
+                lambda planned=planned: chain.swept(recipe, planned, base), lambda planned=planned: self.sweep(planned)
             )
-        choices = [self.group.run_on_main(lambda one=one: self.choose(one)) for one in recipe.sweeps]
+            page = functools.partial(self.report, planned)
+            self.make(
+                lambda planned=planned: chain.reported(planned, chain.swept(recipe, planned, base)),
+                lambda page=page: self.alone(page),
+            )
+        choices = [self.group.run_on_main(lambda planned=planned: self.choose(planned)) for planned in recipe.sweeps]
         alphas = [choice.alpha for choice in choices if choice.alpha is not None]
         self.make(lambda: chain.combined(recipe, alphas), lambda: self.alone(lambda: self.combine(alphas)))
-        for one in recipe.asked_again:
+        for planned in recipe.asked_again:
             self.make(
-                lambda one=one: chain.evaluated(recipe, one, chain.swept(recipe, one, base)),
-                lambda one=one: self.evaluate(one),
+                lambda planned=planned: chain.evaluated(recipe, planned, chain.swept(recipe, planned, base)),
+                lambda planned=planned: self.evaluate(planned),
             )
         self.alone(lambda: self.tell_scores(choices))
         return self.summary(choices) if self.group.is_main else {}
@@ -202,22 +205,24 @@ class _Run:
         if not self.alone(record.exists):  # it does where a run was killed right after it
             train(self.plan_of(spec, base) or spec.learning, resume=True, progress=self.tokenising)
             free_memory()
-        found = self.alone(lambda: read_json(record, largest=None))
-        return {name: found[name] for name in ("first_loss", "last_loss", "seconds")}
+        recorded = self.alone(lambda: read_json(record, largest=None))
+        return {name: recorded[name] for name in ("first_loss", "last_loss", "seconds")}
 
-    def sweep(self, one: Sweep) -> None:
-        sweep(self.recipe.expert.adapter, [anti.adapter for anti in one.anti_experts], one.settings, self.progress)
+    def sweep(self, planned: Sweep) -> None:
+        sweep(
+            self.recipe.expert.adapter, [anti.adapter for anti in planned.anti_experts], planned.settings, self.progress
+        )
         free_memory()
 
-    def report(self, one: Sweep) -> dict[str, Any]:
-        written = write_report(self.recipe.output / one.name, self.recipe.output / one.name / PAGE)
+    def report(self, planned: Sweep) -> dict[str, Any]:
+        written = write_report(self.recipe.output / planned.name, self.recipe.output / planned.name / PAGE)
         return {name: written[name] for name in ("verdict", "sentence", "beside")}
 
-    def choose(self, one: Sweep) -> ChosenAlphas:
-        choice = chain.chosen(self.recipe, one)
+    def choose(self, planned: Sweep) -> ChosenAlphas:
+        choice = chain.chosen(self.recipe, planned)
         if choice.alpha is None:
             self.stages.drop("result", (COMBINED,))
-            page = self.recipe.output / one.name / PAGE
+            page = self.recipe.output / planned.name / PAGE
             raise ExtSubError(f"{chain.nothing_kept(self.recipe, choice)}; the page is {page}")
         return choice
 
@@ -227,19 +232,19 @@ class _Run:
         result = combine(*adapters, alpha=alpha, **vars(self.recipe.result))
         return save_adapter(result, self.recipe.output / COMBINED, overwrite=True)
 
-    def evaluate(self, one: Sweep) -> Results:
-        asked = {name.name: getattr(one.settings, name.name) for name in fields(EvaluationSettings)}
-        asked |= {"adapter": (str(self.recipe.output / COMBINED),), "prompt": one.prompt}
-        asked |= {"output": self.recipe.output / one.evaluation}
-        (found,) = evaluate(one.settings.tasks, EvaluationSettings(**asked), self.progress)
+    def evaluate(self, planned: Sweep) -> Results:
+        asked = {field.name: getattr(planned.settings, field.name) for field in fields(EvaluationSettings)}
+        asked |= {"adapter": (str(self.recipe.output / COMBINED),), "prompt": planned.prompt}
+        asked |= {"output": self.recipe.output / planned.evaluation}
+        (results,) = evaluate(planned.settings.tasks, EvaluationSettings(**asked), self.progress)
         free_memory()
-        return found
+        return results
 
     def tell_scores(self, choices: Sequence[ChosenAlphas]) -> None:
         """Let the result's card say what was measured of it, unless it says so already."""
         recipe, result = self.recipe, self.recipe.output / COMBINED
-        sweeps = [recipe.output / one.name for one in recipe.sweeps]
-        evaluations = [recipe.output / one.evaluation for one in recipe.asked_again]
+        sweeps = [recipe.output / planned.name for planned in recipe.sweeps]
+        evaluations = [recipe.output / planned.evaluation for planned in recipe.asked_again]
         told = read_record(result)[1].get("scores")
         if told is not None and told["sources"] == sources(sweeps, evaluations):
             return
@@ -252,16 +257,16 @@ class _Run:
         write_scores(result, scores)
 
     def summary(self, choices: Sequence[ChosenAlphas]) -> RecipeRecord:
-        output, found = self.recipe.output, self.stages.found
+        output, result_of = self.recipe.output, self.stages.found
         sweeps = {}
-        for one, choice in zip(self.recipe.sweeps, choices, strict=True):
-            sweeps[one.name] = {
-                "anti_experts": [anti.name for anti in one.anti_experts],
+        for planned, choice in zip(self.recipe.sweeps, choices, strict=True):
+            sweeps[planned.name] = {
+                "anti_experts": [anti.name for anti in planned.anti_experts],
                 "chosen": choice.to_dict(),
-                "report": found(one.report),
-                "page": str(output / one.name / PAGE),
+                "report": result_of(planned.report),
+                "page": str(output / planned.name / PAGE),
             }
-        written = [note for one in self.recipe.specs if one.negatives for note in found(one.writing)["notes"]]
+        written = [note for spec in self.recipe.specs if spec.negatives for note in result_of(spec.writing)["notes"]]
         return {
             "output": str(output),
             "stages": {name: "kept" if kept else "made" for name, kept in self.kept.items()},

@@ -31,7 +31,7 @@ NOT_SWEPT = ("model", "output", "adapter", "backend", "url", "overwrite", "optio
 
 @dataclass(frozen=True)
 class Sweep:
-    """The expert against one anti-expert, or against all of them at one strength."""
+    """A sweep of a recipe: the expert against one anti-expert, or against all of them at one strength."""
 
     name: str
     """``sweep`` or ``sweep-NAME``: its stage and its folder"""
@@ -44,7 +44,7 @@ class Sweep:
 
     @property
     def report(self) -> str:
-        """The stage of its page: ``report`` or ``report-NAME``."""
+        """The name of the stage that makes its page: ``report`` or ``report-NAME``."""
         return self.name.replace("sweep", "report", 1)
 
     @property
@@ -64,7 +64,7 @@ class ResultSettings:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything about a chain."""
+    """What a recipe file says: everything about a chain."""
 
     path: Path
     model: str
@@ -87,7 +87,7 @@ class Recipe:
 
     @property
     def command(self) -> str:
-        """The command that runs it."""
+        """The command that runs this recipe."""
         return shell(["extsub", "run", operand(str(self.path))])
 
 
@@ -97,53 +97,53 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         ExtSubError: it is not there, no YAML, or a name or value in it is wrong; the message says where.
     """
-    found = mapping_of(str(path), read_yaml(str(path), path), KEYS)
-    if missing := [name for name in NEEDED if name not in found]:
+    content = mapping_of(str(path), read_yaml(str(path), path), KEYS)
+    if missing := [name for name in NEEDED if name not in content]:
         raise ExtSubError(f"{path}: {missing[0]} is missing; a recipe has {', '.join(NEEDED)}")
-    model, folder = (text_of(f"{path}: {name}", found[name]) for name in ("model", "output"))
+    model, folder = (text_of(f"{path}: {name}", content[name]) for name in ("model", "output"))
     with named(f"{path}: output"):
         output = located(folder)
     training = settings_of(
-        f"{path}: training", found.get("training", {}), TrainingSettings, ("model", "data", "output")
+        f"{path}: training", content.get("training", {}), TrainingSettings, ("model", "data", "output")
     )
-    negatives = settings_of(f"{path}: negatives", found.get("negatives", {}), NegativesSettings, NOT_WRITTEN)
+    negatives = settings_of(f"{path}: negatives", content.get("negatives", {}), NegativesSettings, NOT_WRITTEN)
     shared = Shared(model, output, training, negatives)
 
-    others = found["anti_experts"]
+    others = content["anti_experts"]
     if not isinstance(others, Mapping) or not others:
         raise ExtSubError(f"{path}: anti_experts: expected one or more, each with a name (untruthful: {{data: FILE}})")
-    expert = adapter_spec("expert", found["expert"], f"{path}: expert", shared)
+    expert = adapter_spec("expert", content["expert"], f"{path}: expert", shared)
     anti_experts = tuple(
-        anti_expert_spec(f"anti-{name}", one, f"{path}: anti_experts: {brief(name)}", expert, shared)
-        for name, one in others.items()
+        anti_expert_spec(f"anti-{name}", entry, f"{path}: anti_experts: {brief(name)}", expert, shared)
+        for name, entry in others.items()
     )
-    result = ResultSettings(**settings_of(f"{path}: result", found.get("result", {}), ResultSettings))
+    result = ResultSettings(**settings_of(f"{path}: result", content.get("result", {}), ResultSettings))
     _check_kinds(path, [expert, *anti_experts], result)
-    return Recipe(path, model, output, expert, anti_experts, _sweeps(path, found, anti_experts, result), result)
+    return Recipe(path, model, output, expert, anti_experts, _sweeps(path, content, anti_experts, result), result)
 
 
 def _sweeps(
-    path: Path, found: Mapping[str, Any], anti_experts: tuple[AdapterSpec, ...], result: ResultSettings
+    path: Path, content: Mapping[str, Any], anti_experts: tuple[AdapterSpec, ...], result: ResultSettings
 ) -> tuple[Sweep, ...]:
     """One for all anti-experts; or one for each, of its own settings and those that all share."""
-    shared = _sweep_settings(f"{path}: sweep", found.get("sweep", {}))
+    shared = _sweep_settings(f"{path}: sweep", content.get("sweep", {}))
     own = {
-        f"anti-{name}": one["sweep"]
-        for name, one in found["anti_experts"].items()
-        if isinstance(one, Mapping) and "sweep" in one
+        f"anti-{name}": entry["sweep"]
+        for name, entry in content["anti_experts"].items()
+        if isinstance(entry, Mapping) and "sweep" in entry
     }
     if not own:
-        return (_sweep(found, "sweep", f"{path}: sweep", anti_experts, shared, result),)
+        return (_sweep(content, "sweep", f"{path}: sweep", anti_experts, shared, result),)
     sweeps, used = [], set()
-    for one in anti_experts:
-        name = one.name.removeprefix("anti-")
+    for anti_expert in anti_experts:
+        name = anti_expert.name.removeprefix("anti-")
         where = f"{path}: anti_experts: {name}: sweep"
-        if one.name not in own:
+        if anti_expert.name not in own:
             raise ExtSubError(
                 f"{where} is missing, and {next(iter(own)).removeprefix('anti-')} has one: give each its own"
             )
-        settings = {**shared, **_sweep_settings(where, own[one.name])}
-        sweep = _sweep(found, f"sweep-{name}", where, (one,), settings, result)
+        settings = {**shared, **_sweep_settings(where, own[anti_expert.name])}
+        sweep = _sweep(content, f"sweep-{name}", where, (anti_expert,), settings, result)
         with named(where):
             theirs = known_options(swept_tasks(sweep.settings))
         options = {option: value for option, value in shared["options"].items() if option in theirs}
@@ -156,19 +156,21 @@ def _sweeps(
 
 def _sweep_settings(where: str, given: Any) -> dict[str, Any]:
     """What a mapping says of a sweep: its settings, and as ``options`` those of its tasks."""
-    general = [one.name for one in fields(SweepSettings)]
-    found = mapping_of(where, given, None)
-    settings = settings_of(where, {name: found[name] for name in general if name in found}, SweepSettings, NOT_SWEPT)
+    general = [field.name for field in fields(SweepSettings)]
+    mapping = mapping_of(where, given, None)
+    settings = settings_of(
+        where, {name: mapping[name] for name in general if name in mapping}, SweepSettings, NOT_SWEPT
+    )
     load_task_files(settings.get("task_file", ()))
     known, options = known_options(TASKS.values()), {}
-    for name in mapping_of(where, found, [*(name for name in general if name not in NOT_SWEPT), *known]):
+    for name in mapping_of(where, mapping, [*(name for name in general if name not in NOT_SWEPT), *known]):
         if name not in general:
-            options |= settings_of(where, {name: found[name]}, known[name].declared)
+            options |= settings_of(where, {name: mapping[name]}, known[name].declared)
     return {**settings, "options": options}
 
 
 def _sweep(
-    found: Mapping[str, Any],
+    content: Mapping[str, Any],
     name: str,
     where: str,
     anti_experts: tuple[AdapterSpec, ...],
@@ -178,7 +180,7 @@ def _sweep(
     if "tasks" not in given:
         raise ExtSubError(f"{where}: tasks is missing: name benchmarks (tasks: [truthfulqa-mc, perplexity])")
     with named(where):
-        settings = SweepSettings(**given, model=found["model"], output=located(found["output"]) / name)
+        settings = SweepSettings(**given, model=content["model"], output=located(content["output"]) / name)
     if result.operation not in settings.operations:
         there = ", ".join(settings.operations)
         raise ExtSubError(

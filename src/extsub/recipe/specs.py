@@ -38,7 +38,7 @@ class AdapterSpec:
 
     @property
     def learning(self) -> TrainingSettings:
-        """How it is trained here, once its data are there.
+        """The settings by which the adapter is trained here, once its data are there.
 
         Raises:
             ExtSubError: they are not.

@@ -22,7 +22,7 @@ NOTE = {"inputs": str, "again": str, "finished": bool, "seconds": float, "cpu_se
 
 
 def key_of(inputs: Any) -> str:
-    """Names JSON values."""
+    """A short hash of JSON values, by which they are known again."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -117,12 +117,12 @@ class Stages:
             self._write()
 
     def found(self, name: str) -> Any:
-        """What a finished stage's work returned."""
+        """What the work of a finished stage returned."""
         return self.done[name]["found"]
 
     def seconds(self) -> dict[str, dict[str, float]]:
-        """What every stage took, interrupted runs included."""
-        return {name: {"wall": one["seconds"], "cpu": one["cpu_seconds"]} for name, one in self.done.items()}
+        """The seconds that every stage took, on the clock and of the processor, interrupted runs included."""
+        return {name: {"wall": stage["seconds"], "cpu": stage["cpu_seconds"]} for name, stage in self.done.items()}
 
     def _note(self, name: str, note: dict[str, Any]) -> None:
         self.done[name] = note

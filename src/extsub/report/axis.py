@@ -24,7 +24,7 @@ class Axis:
     def around(cls, values: Sequence[float], start: float, end: float, log: bool = False) -> Axis:
         """An axis with room for all values."""
         log = log and min(values) > 0
-        low, high = (math.log(one) if log else one for one in (min(values), max(values)))
+        low, high = (math.log(value) if log else value for value in (min(values), max(values)))
         room = 0.07 * (high - low) or 0.05 * abs(high) or 1.0
         low, high = low - room, high + room
         return cls(math.exp(low), math.exp(high), start, end, True) if log else cls(low, high, start, end)
@@ -38,15 +38,15 @@ class Axis:
         return self.start + part * (self.end - self.start)
 
     def ticks(self, about: int) -> list[float]:
-        """Round figures, roughly so many."""
+        """Round figures along the axis, roughly ``about`` of them."""
         if self.log and self.high / self.low > 8:
             first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
             for digits in ((1, 2, 5), (1, 3), (1,)):
-                found = [digit * 10.0**power for power in range(first, last + 1) for digit in digits]
-                found = [one for one in found if self.low <= one <= self.high]
-                if len(found) <= about + 1:
-                    return found
-            return found[:: math.ceil(len(found) / about)]
+                ticks = [digit * 10.0**power for power in range(first, last + 1) for digit in digits]
+                ticks = [tick for tick in ticks if self.low <= tick <= self.high]
+                if len(ticks) <= about + 1:
+                    return ticks
+            return ticks[:: math.ceil(len(ticks) / about)]
         raw = (self.high - self.low) / about
         unit = 10.0 ** math.floor(math.log10(raw))
         step = next(unit * digit for digit in (1, 2, 2.5, 5, 10) if unit * digit >= raw * 0.999)

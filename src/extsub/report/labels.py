@@ -15,7 +15,7 @@ class Box(NamedTuple):
     bottom: float
 
     def meets(self, other: Box) -> bool:
-        """Whether two share any place."""
+        """Whether two rectangles share any place."""
         return (
             self.left < other.right
             and other.left < self.right
@@ -26,17 +26,17 @@ class Box(NamedTuple):
 
 @dataclass
 class Labels:
-    """What is taken already."""
+    """Places for the labels of a picture; what is taken already stays free of others."""
 
     edge: Box
     taken: list[Box] = field(default_factory=list)
 
     def mark(self, x: float, y: float, size: float) -> None:
-        """A point that no label may cover."""
+        """Keep labels away from a point."""
         self.taken.append(Box(x - size, y - size, x + size, y + size))
 
     def place(self, x: float, y: float, text: str, size: float, away: float, must: bool = False) -> tuple | None:
-        """Where a text goes: (x, y of its base line, anchor); None where it finds no room."""
+        """Find a place for a text: (x, y of its base line, anchor); None where it finds no room."""
         width, height = 0.56 * size * len(text), size
         for far in (away, away + 5, away + 10):
             for right, down in ((1, -1), (-1, -1), (1, 1), (-1, 1), (0, -1), (0, 1), (1, 0), (-1, 0)):
@@ -50,7 +50,7 @@ class Labels:
                     or box.top < self.edge.top
                     or box.bottom > self.edge.bottom
                 )
-                if not outside and not any(box.meets(one) for one in self.taken):
+                if not outside and not any(box.meets(taken) for taken in self.taken):
                     self.taken.append(box)
                     return left, top + 0.82 * height, "start"
         return (x + away, y - away, "start") if must else None

@@ -10,7 +10,7 @@ from extsub.tables import markdown_rows
 
 
 def markdown(content: dict[str, Any], pictures: dict[str, str], marker: str) -> str:
-    """Verdict, pictures (file: what it shows), tables and commands."""
+    """The report as Markdown: verdict, pictures (file: what it shows), tables and commands."""
     lines = [
         f"<!-- {marker} -->",
         f"# {plain(content['title'])}",
@@ -18,7 +18,7 @@ def markdown(content: dict[str, Any], pictures: dict[str, str], marker: str) -> 
         f"**{plain(content['verdict'].sentence)}**",
         "",
     ]
-    lines += [f"- {plain(one)}" for one in content["verdict"].beside]
+    lines += [f"- {plain(sentence)}" for sentence in content["verdict"].beside]
     for name, title in pictures.items():
         place = quote(name.encode("utf-8", "surrogateescape"), safe="")
         lines += ["", f"![{plain(title)}]({place})"]

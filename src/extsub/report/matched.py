@@ -32,7 +32,7 @@ class MatchedPoint:
     """Whether the level is not what the first has at its place, but the nearest that both reach."""
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The point as JSON values."""
         return {**vars(self), "values": list(self.values), "intervals": [list(interval) for interval in self.intervals]}
 
 
@@ -61,20 +61,20 @@ def along(levels: np.ndarray, xs: np.ndarray, ys: np.ndarray, best: str) -> np.n
 
 
 def compare(
-    one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray], place: int, best: str
+    ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray], place: int, best: str
 ) -> MatchedPoint | None:
-    """Two curves at the level of x that the first has at ``place``, or the nearest that both reach.
+    """Compare two curves at the level of x that the first has at ``place``, or the nearest that both reach.
 
     Args:
-        one, other: (xs, ys), each (1 + draws, points) up to the peak; the first row is the figures themselves.
+        ours, theirs: (xs, ys), each (1 + draws, points) up to the peak; the first row is the figures themselves.
 
     Returns:
         None where the ranges do not overlap
     """
-    low = np.fmax(one[0].min(1), other[0].min(1))
-    high = np.fmin(one[0].max(1), other[0].max(1))
-    levels = np.where(low <= high, np.clip(one[0][:, place], low, np.fmax(low, high)), np.nan)
-    first, second = along(levels, *one, best), along(levels, *other, best)
+    low = np.fmax(ours[0].min(1), theirs[0].min(1))
+    high = np.fmin(ours[0].max(1), theirs[0].max(1))
+    levels = np.where(low <= high, np.clip(ours[0][:, place], low, np.fmax(low, high)), np.nan)
+    first, second = along(levels, *ours, best), along(levels, *theirs, best)
     gap = first - second
     if np.isnan(gap[0]) or np.isfinite(gap[1:]).mean() < FEWEST or low[0] == high[0]:
         return None
@@ -84,13 +84,13 @@ def compare(
         return float(ends[0]), float(ends[1])
 
     values = float(first[0]), float(second[0])
-    clipped = bool(levels[0] != one[0][0, place])
+    clipped = bool(levels[0] != ours[0][0, place])
     return MatchedPoint(float(levels[0]), values, (bounds(first), bounds(second)), float(gap[0]), bounds(gap), clipped)
 
 
 @dataclass(frozen=True)
 class Matched:
-    """An operation against another, both ways."""
+    """An operation compared with another where both are equal in one score, and where they are in the other."""
 
     operation: str
     at_ability: MatchedPoint | None
@@ -100,8 +100,8 @@ class Matched:
     sentences: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        matches = {name: one and one.to_dict() for name, one in vars(self).items() if name.startswith("at_")}
+        """The comparison as JSON values."""
+        matches = {name: point and point.to_dict() for name, point in vars(self).items() if name.startswith("at_")}
         return {"against": self.operation, **matches, "words": list(self.words), "sentences": list(self.sentences)}
 
 
@@ -138,8 +138,8 @@ def _branch(sweep: Sweep, operation: str) -> list[str]:
 def _draws(sweep: Sweep, name: ScoreName, labels: Sequence[str], stream: int) -> np.ndarray:
     """(1 + draws, labels): the figures on the test half, then those of resampled items, the same for all labels."""
     scores: list[Mapping[Any, Any]] = [sweep.scores(label, name.task) for label in labels]
-    keys = [key for key in scores[0] if half_of(key, sweep.seed) == "test" and all(key in one for one in scores)]
-    rows = [{label: one[key].get(name.score) for label, one in zip(labels, scores, strict=True)} for key in keys]
+    keys = [key for key in scores[0] if half_of(key, sweep.seed) == "test" and all(key in items for items in scores)]
+    rows = [{label: items[key].get(name.score) for label, items in zip(labels, scores, strict=True)} for key in keys]
     return resampled(rows, labels, name.measure, sweep.seed + stream)
 
 
@@ -157,36 +157,36 @@ def _pair(sweep: Sweep, other: str, curves: Mapping[str, tuple[np.ndarray, np.nd
     return Matched(other, at_ability, at_target, words, sentences)
 
 
-def _word(found: MatchedPoint | None, asked: ScoreName) -> str:
+def _word(point: MatchedPoint | None, asked: ScoreName) -> str:
     """By whether the interval of the difference holds 0."""
-    if found is None:
+    if point is None:
         return ""
-    low, high = found.ci95
+    low, high = point.ci95
     if low <= 0 <= high:
         return "no difference"
     return "better" if (low > 0) == (asked.measure.better == "higher") else "worse"
 
 
-def level_of(sweep: Sweep, same: ScoreName, found: MatchedPoint) -> str:
-    """The level, as the result's figure is written."""
-    return alone(sweep.on_half(sweep.result, same).to_dict(), found.level)
+def level_of(sweep: Sweep, same: ScoreName, point: MatchedPoint) -> str:
+    """The level at which two curves are compared, written as the result's figure is."""
+    return alone(sweep.on_half(sweep.result, same).to_dict(), point.level)
 
 
-def _sentence(sweep: Sweep, other: str, same: ScoreName, asked: ScoreName, found: MatchedPoint | None) -> str:
+def _sentence(sweep: Sweep, other: str, same: ScoreName, asked: ScoreName, point: MatchedPoint | None) -> str:
     """In words."""
     main = sweep.main
-    if found is None:
+    if point is None:
         return (
             f"At equal {score(same)}: the rising branches of {named(main)} and {other} have no range of it in common, "
             "so they cannot be compared there."
         )
-    word = _word(found, asked)
+    word = _word(point, asked)
     if word == "no difference":
         word = f"no difference between {named(main)} and {other}"
     else:
         word = f"{named(main)} is {word} than {other}"
-    first, second = (" ".join(figure(*one)) for one in zip(found.values, found.intervals, strict=True))
+    first, second = (" ".join(figure(*side)) for side in zip(point.values, point.intervals, strict=True))
     has = f"what {named(main)} has at {at(sweep.alpha(sweep.result) or 0.0)}"
-    where = f"{level_of(sweep, same, found)}, {f'the nearest to {has} that both reach' if found.clipped else has}"
-    gap = " ".join(change(found.difference, found.ci95))
+    where = f"{level_of(sweep, same, point)}, {f'the nearest to {has} that both reach' if point.clipped else has}"
+    gap = " ".join(change(point.difference, point.ci95))
     return f"At equal {score(same)} ({where}): {word} in {score(asked)}, {first} against {second}, difference {gap}."

@@ -19,7 +19,7 @@ ORDER = (*MODELS, "subtract", "ext-sub")
 
 
 class Models(NamedTuple):
-    """The lines of a table."""
+    """The models of a table, each a line."""
 
     groups: tuple[Group, ...]
     alphas: dict[str, str]
@@ -40,23 +40,27 @@ def read_models(folders: Sequence[str | Path], groups: Mapping[str, Sequence[str
     Raises:
         ExtSubError: a folder holds nothing of the kind, or stands twice.
     """
-    found = [_located(folder) for folder in folders]
-    if len(set(found)) < len(found):
+    paths = [_located(folder) for folder in folders]
+    if len(set(paths)) < len(paths):
         raise ExtSubError("table: the same folder is given twice")
-    sweeps = [read_sweep(folder) for folder in found if (folder / RESULT).exists()]
-    evaluated = [folder for folder in found if not (folder / RESULT).exists()]
+    sweeps = [read_sweep(folder) for folder in paths if (folder / RESULT).exists()]
+    evaluated = [folder for folder in paths if not (folder / RESULT).exists()]
     if not sweeps and not evaluated and not groups:
         raise ExtSubError("table needs a folder that extsub sweep, run or evaluate wrote")
     positions = [position for sweep in sweeps for position in _positions(sweep)]
     members = {
-        name: [one.source for one in positions if one.name == name and one.source] for name in _ordered(positions)
+        name: [position.source for position in positions if position.name == name and position.source]
+        for name in _ordered(positions)
     }
     for folder in evaluated:
         (group,) = read_groups([folder], {}, "table")
         members.setdefault(group.name, []).extend(group.sources)
     for group in read_groups((), groups, "table"):
         members.setdefault(group.name, []).extend(group.sources)
-    alphas = {name: ", ".join(filter(None, (one.alpha for one in positions if one.name == name))) for name in members}
+    alphas = {
+        name: ", ".join(filter(None, (position.alpha for position in positions if position.name == name)))
+        for name in members
+    }
     notes = [note for sweep in sweeps for note in _notes(sweep)]
     if sweeps and (evaluated or groups):
         notes.append("what extsub evaluate wrote: over all items")
@@ -80,7 +84,7 @@ def _located(given: str | Path) -> Path:
 def _positions(sweep: Sweep) -> Iterator[_Position]:
     """The models that it starts from, and every operation at the strength chosen for it."""
     labels = {name: name for name in MODELS}
-    labels |= {name: one["position"] for name, one in sweep.record["chosen"].items()}
+    labels |= {name: choice["position"] for name, choice in sweep.record["chosen"].items()}
     for name, label in labels.items():
         if label is None:
             yield _Position(name, "none", None)
@@ -92,13 +96,13 @@ def _positions(sweep: Sweep) -> Iterator[_Position]:
 
 
 def _ordered(positions: Sequence[_Position]) -> list[str]:
-    names = list(dict.fromkeys(one.name for one in positions))
+    names = list(dict.fromkeys(position.name for position in positions))
     return [name for name in ORDER if name in names] + [name for name in names if name not in ORDER]
 
 
 def _notes(sweep: Sweep) -> Iterator[str]:
     name = brief("/".join(sweep.folder.parts[-2:]))
     yield f"{name}: over the half of the items that did not choose a strength"
-    for operation, one in sweep.record["chosen"].items():
-        if one["position"] is None:
-            yield f"{name}: no strength of {operation} keeps the budget; closest is {one['closest']}"
+    for operation, choice in sweep.record["chosen"].items():
+        if choice["position"] is None:
+            yield f"{name}: no strength of {operation} keeps the budget; closest is {choice['closest']}"

@@ -88,7 +88,7 @@ def write_report(folder: str | Path, output: str | Path | None = None, task_file
         "verdict": verdict.word,
         "sentence": verdict.sentence,
         "beside": list(verdict.beside),
-        "matched": [one.to_dict() for one in content["matched"]],
+        "matched": [comparison.to_dict() for comparison in content["matched"]],
         "files": {name: str(path) for name, path in paths.items()},
     }
 
@@ -115,7 +115,7 @@ def _check(paths: dict[str, Path]) -> None:
 
 
 def contents(sweep: Sweep) -> dict[str, Any]:
-    """All that a report says."""
+    """All that a report says, by the names that the page's template uses."""
     far, pairs = has_far(sweep), matched(sweep)
     heat, heat_note = heat_map(sweep)
     return {
@@ -150,7 +150,7 @@ def contents(sweep: Sweep) -> dict[str, Any]:
 def _close(text: str) -> str:
     """With no line break inside ``α = 1`` and ``[0.1, 0.2]``."""
     text = re.sub(r" ([=<≤≥]) ", "\u00a0\\1\u00a0", text)
-    return re.sub(r"\[[^\] ]+, [^\] ]+\]", lambda found: found[0].replace(" ", "\u00a0"), text)
+    return re.sub(r"\[[^\] ]+, [^\] ]+\]", lambda match: match[0].replace(" ", "\u00a0"), text)
 
 
 def _page(content: dict[str, Any]) -> str:

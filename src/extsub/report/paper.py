@@ -37,7 +37,7 @@ ARROWS = {"higher": " ↑", "lower": " ↓"}
 
 @dataclass(frozen=True)
 class Column:
-    """A score of a task."""
+    """A column of the paper's table: a score of a task."""
 
     task: str
     score: str
@@ -45,7 +45,7 @@ class Column:
 
     @property
     def better(self) -> str | None:
-        """Which way is better."""
+        """Which way the score is better."""
         return TASKS[self.task].measure(self.score).better
 
 
@@ -83,7 +83,7 @@ class PaperTable:
         return Cell(*rounded(figure["value"], figure["ci95"]), bold=is_best)
 
     def to_csv(self) -> str:
-        """The same as bare numbers, a row for each figure."""
+        """The table as CSV, with bare numbers, a row for each figure."""
         alphas = dict(zip(self.names, self.alphas, strict=True))
         rows = []
         for (name, column), figure in self.figures.items():
@@ -169,8 +169,8 @@ def _best(
         return None
     first, second, *_ = sorted(there, key=lambda group: sign * figures[group.name, column]["value"])
     items = (group.items(column.task, column.score) for group in (second, first))
-    found = group_difference(*items, TASKS[column.task].measure(column.score), seed)
-    is_clear = found is not None and (found.ci95[0] > 0 or found.ci95[1] < 0)
+    difference = group_difference(*items, TASKS[column.task].measure(column.score), seed)
+    is_clear = difference is not None and (difference.ci95[0] > 0 or difference.ci95[1] < 0)
     return (first.name, column) if is_clear else None
 
 
@@ -186,7 +186,9 @@ def _notes(
         yield "bold: the best of a column, where the interval of its difference from the second keeps clear of zero"
     yield from models.notes
     for task in dict.fromkeys(column.task for column in columns):
-        asked = (Group(one.name, tuple(s for s in one.sources if task in s.results["tasks"])) for one in models.groups)
+        asked = (
+            Group(group.name, tuple(s for s in group.sources if task in s.results["tasks"])) for group in models.groups
+        )
         yield from notes_on(task, [group for group in asked if group.sources])
     for group in models.groups:
         if not group.sources:  # no strength of it keeps the budget, which is said already

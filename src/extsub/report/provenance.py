@@ -32,10 +32,10 @@ def made_of(sweep: Sweep) -> list[tuple[str, str]]:
     made = sweep.record["made_of"]
     version = f"commit {made['base_commit']}" if made["base_commit"] else f"fingerprint {_short(made['base_sha256'])}"
     lines = [("base model", f"{made['base']}, {version}")]
-    for place, one in enumerate(made["adapters"]):
-        commit = f", commit {one['commit']}" if one.get("commit") else ""
+    for place, adapter in enumerate(made["adapters"]):
+        commit = f", commit {adapter['commit']}" if adapter.get("commit") else ""
         name = "expert" if not place else "anti-expert"
-        lines.append((name, f"{one['name']}{commit}, weights SHA-256 {_short(one['weights_sha256'])}"))
+        lines.append((name, f"{adapter['name']}{commit}, weights SHA-256 {_short(adapter['weights_sha256'])}"))
     if prompt := sweep.record["settings"].get("prompt"):
         lines.append(("asked with", f"--prompt {prompt}"))
     runs = read_results(sweep.folder / POSITIONS / "expert").get("runs", {})
@@ -45,7 +45,7 @@ def made_of(sweep: Sweep) -> list[tuple[str, str]]:
         lines += [(task, f"note: {note}") for note in run.get("notes", ())]
     if runs:
         run = next(iter(runs.values()))
-        versions = ", ".join(f"{name} {one}" for name, one in run["versions"].items() if name in VERSIONS)
+        versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items() if name in VERSIONS)
         lines.append(("made with", f"{versions}, on {run.get('device', 'an unknown device')}"))
     return lines
 
@@ -58,10 +58,10 @@ def _short(digest: str | None) -> str:
 
 
 def commands(sweep: Sweep) -> list[str]:
-    """The sweep, the report, and the adapter that was chosen."""
+    """Command lines to do it again: the sweep, the report, and the adapter that was chosen."""
     expert, anti_experts = given(sweep)
     settings = sweep.record["settings"]
-    adapters = [operand(one) for one in (expert, *anti_experts)]
+    adapters = [operand(adapter) for adapter in (expert, *anti_experts)]
     lines = [shell(["extsub", "sweep", *adapters, *_options(settings)])]
     lines.append(shell(["extsub", "report", operand(str(settings["output"]))]))
     result, main = sweep.result, sweep.main
@@ -80,9 +80,9 @@ def commands(sweep: Sweep) -> list[str]:
 
 def _options(settings: dict[str, Any]) -> Iterator[str]:
     """The settings, and options of the tasks, that are not the defaults."""
-    defaults = {one.name: None if one.default is MISSING else one.default for one in fields(SweepSettings)}
+    defaults = {field.name: None if field.default is MISSING else field.default for field in fields(SweepSettings)}
     asked = known_options(TASKS[task] for task in settings["tasks"])
-    for name, default in (defaults | {name: one.default for name, one in asked.items()}).items():
+    for name, default in (defaults | {name: setting.default for name, setting in asked.items()}).items():
         value = settings.get(name)
         default = list(default) if isinstance(default, tuple) else default
         if name in LEFT_OUT or value in (None, [], {}) or value == default:

@@ -80,7 +80,7 @@ class Sweep:
 
     @functools.cached_property
     def points(self) -> dict[str, Any]:
-        """Those of both."""
+        """All points by their labels: ``positions`` and ``references``."""
         return self.positions | self.references
 
     @property
@@ -104,27 +104,27 @@ class Sweep:
 
     @property
     def result(self) -> str:
-        """The position chosen for it, or the closest to the budget."""
-        one = self.record["chosen"][self.main]
-        return one["position"] or one["closest"]
+        """The position chosen for the main operation, or the closest to the budget."""
+        choice = self.record["chosen"][self.main]
+        return choice["position"] or choice["closest"]
 
     def alpha(self, label: str) -> float | None:
         return self.points[label]["alpha"]
 
     def title(self, label: str) -> str:
-        """A position as people call it."""
+        """The position ``label`` as people call it."""
         operation, strength = self.points[label]["operation"], self.strength(label)
         return f"{operation}, {strength}" if strength else operation
 
     def strength(self, label: str) -> str:
-        """Its α, or β of a method of reference, in words; empty where it has none."""
+        """The α of a point, or β of a method of reference, in words; empty where it has none."""
         alpha = self.alpha(label)
         return "" if alpha is None else f"{'β' if label in self.references else 'α'} = {alpha:g}"
 
     def find(self, operation: str, alpha: float) -> str | None:
         """The position of an operation at a strength, if the grid has it."""
         labels = [
-            name for name, one in self.positions.items() if (one["operation"], one["alpha"]) == (operation, alpha)
+            name for name, point in self.positions.items() if (point["operation"], point["alpha"]) == (operation, alpha)
         ]
         return labels[0] if labels else None
 
@@ -132,7 +132,7 @@ class Sweep:
         """The points of an operation, or of a method of reference, in order of α or β; at 0 stands the model that it
         starts from. Of a method without a strength its one point."""
         start = "base" if operation in FROM_BASE else "expert"
-        own = [name for name, one in self.points.items() if one["operation"] == operation]
+        own = [name for name, point in self.points.items() if point["operation"] == operation]
         if own and self.alpha(own[0]) is None:
             return own
         return sorted([start, *own], key=lambda name: self.alpha(name) or 0.0)
@@ -143,7 +143,7 @@ class Sweep:
 
     @functools.cache  # noqa: B019  one sweep is read in a process
     def rows(self, label: str, task: str) -> dict[int, dict[str, Any]]:
-        """What a model made of the items of a task.
+        """The rows that a model's evaluation saved for a task: what it made of every item.
 
         Raises:
             ExtSubError: the items are not there.
@@ -185,7 +185,9 @@ class Sweep:
         if any(self.figure(label, name) is None for label in self.positions):
             return None
         known = self.scores("expert", name.task).items()
-        has_some = any(half_of(item, self.seed) == "test" and one.get(name.score) is not None for item, one in known)
+        has_some = any(
+            half_of(item, self.seed) == "test" and scores.get(name.score) is not None for item, scores in known
+        )
         return name if has_some else None
 
     def limit(self, half: Half | None = None) -> float | None:
@@ -195,8 +197,8 @@ class Sweep:
         name = self.budget.name
         values = {}
         for model in ("base", "expert"):
-            found = self.figure(model, name)
-            values[model] = self.value_on_half(model, name, half) if half else found["value"] if found else float("nan")
+            known = self.figure(model, name)
+            values[model] = self.value_on_half(model, name, half) if half else known["value"] if known else float("nan")
         return self.budget.limit(values)
 
 
@@ -235,22 +237,22 @@ def _check_names(record: dict[str, Any]) -> None:
     load_operations(set(chosen))
     if not record["given"]["anti_experts"] or not chosen:
         raise ValueError("nothing chosen")
-    for label, one in positions.items():  # each is the name of a folder
-        plain = SweepPoint(one["operation"], one["alpha"]).label
-        if one["operation"] not in (*MODELS, *OPERATIONS, *CONTROLS):
+    for label, point in positions.items():  # each is the name of a folder
+        plain = SweepPoint(point["operation"], point["alpha"]).label
+        if point["operation"] not in (*MODELS, *OPERATIONS, *CONTROLS):
             raise ExtSubError(
-                f"{brief(one['operation'])} is not a known operation: say --task-file and the file that registers it"
+                f"{brief(point['operation'])} is not a known operation: say --task-file and the file that registers it"
             )
         if not re.fullmatch(rf"{re.escape(plain)}(-[0-9a-f]{{8}})?", label):
             raise ValueError(f"no position is called {label}")
-    for label, one in record["references"].items():
-        if one["operation"] not in METHODS or label != SweepPoint(one["operation"], one["alpha"]).label:
+    for label, point in record["references"].items():
+        if point["operation"] not in METHODS or label != SweepPoint(point["operation"], point["alpha"]).label:
             raise ValueError(f"no reference is called {label}")
-    if {one["operation"] for one in record["references"].values()} != record["compared"].keys():
+    if {point["operation"] for point in record["references"].values()} != record["compared"].keys():
         raise ValueError("other references than are compared")
     for points, picked in ((positions, chosen), (record["references"], record["compared"])):
-        for operation, one in picked.items():
-            if points.get(one["position"] or one["closest"], {}).get("operation") != operation:
+        for operation, choice in picked.items():
+            if points.get(choice["position"] or choice["closest"], {}).get("operation") != operation:
                 raise ValueError(f"no position was chosen for {operation}")
 
 
@@ -258,7 +260,7 @@ def _check_positions(folder: Path, record: dict[str, Any]) -> None:
     """The items beside the record are its own; an interrupted --overwrite leaves others."""
     for label in (*record["positions"], *record["references"]):
         model = read_results(folder / POSITIONS / label).get("model")
-        if model and any(model.get(name) != one for name, one in record["made_of"].items()):
+        if model and any(model.get(name) != value for name, value in record["made_of"].items()):
             raise ExtSubError(f"{folder / POSITIONS / label} is of another sweep than {RESULT}: sweep again")
 
 
@@ -277,8 +279,8 @@ def _ability(
 ) -> tuple[ScoreName | None, str]:
     if budget:
         return budget.name, f"Across lies {score(budget.name)}, the budget's score."
-    found = record["positions"]["expert"]["tasks"]
-    others = [one for one in known if one.task != target.task and one.score in found.get(one.task, {})]
-    for one in (*[other for other in others if other.measure.better == "lower"], *others):
-        return one, f"Across lies {score(one)}, since the sweep had no budget."
+    measured = record["positions"]["expert"]["tasks"]
+    others = [name for name in known if name.task != target.task and name.score in measured.get(name.task, {})]
+    for name in (*[name for name in others if name.measure.better == "lower"], *others):
+        return name, f"Across lies {score(name)}, since the sweep had no budget."
     return None, "The sweep measured nothing else, so the score stands against α."

@@ -9,7 +9,7 @@ from extsub.sweeping.references import METHODS
 
 
 def references(sweep: Sweep) -> list[Table]:
-    """Every strength of each method; no table where none was asked."""
+    """A table of every strength of each method of reference; no table where none was asked."""
     if not sweep.methods:
         return []
     main, result = sweep.main, sweep.result
@@ -26,12 +26,17 @@ def references(sweep: Sweep) -> list[Table]:
         (*head_beside(sweep, names), "passes"),
         1,
     )
-    taken = {one["position"] for one in sweep.record["compared"].values()}
+    taken = {choice["position"] for choice in sweep.record["compared"].values()}
     for label in ("expert", result, *sweep.references):
-        one = sweep.points[label]
-        strength = alpha_cell(one["alpha"])
-        if label in taken and one["alpha"] is not None:
+        point = sweep.points[label]
+        strength = alpha_cell(point["alpha"])
+        if label in taken and point["alpha"] is not None:
             strength = Cell(strength.text, "same rule")
-        cells = (Cell(one["operation"]), strength, *cells_beside(sweep, label, names), Cell(str(one.get("passes", 1))))
+        cells = (
+            Cell(point["operation"]),
+            strength,
+            *cells_beside(sweep, label, names),
+            Cell(str(point.get("passes", 1))),
+        )
         table.rows.append(TableRow(cells, {"expert": "model", result: "chosen"}.get(label, "")))
     return [table]

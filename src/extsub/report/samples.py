@@ -45,18 +45,18 @@ class Samples:
 
 
 def samples(sweep: Sweep) -> list[Samples]:
-    """Of the target's task, and of the first task with generated answers, at most 12 items each."""
+    """Samples of the target's task, and of the first task with generated answers, at most 12 items each."""
     result = sweep.result
     tasks = [sweep.target.task, *(task for task in sweep.record["settings"]["tasks"] if _generates(task))]
-    found = []
+    by_task = []
     for task in list(dict.fromkeys(tasks))[:2]:
         rows = {label: sweep.rows(label, task) for label in (*MODELS, result)}
         first = next(iter(rows["expert"].values()), {})
         if _generates(task) and "answer" in first:
-            found.append(_answers(task, rows, result))
+            by_task.append(_answers(task, rows, result))
         elif "choices" in first and ("true" in first or "right" in first):
-            found.append(_choices(task, rows, result))
-    return found
+            by_task.append(_choices(task, rows, result))
+    return by_task
 
 
 def _generates(task: str) -> bool:
@@ -68,13 +68,13 @@ Rows = Mapping[str, Mapping[int, dict[str, Any]]]
 
 def _answers(task: str, rows: Rows, result: str) -> Samples:
     def unlike(index: int) -> float:
-        one, other = (rows[label][index]["answer"].split()[:WORDS] for label in ("expert", result))
-        return 0.0 if one == other else 1.0 - SequenceMatcher(None, one, other, autojunk=False).ratio()
+        before, after = (rows[label][index]["answer"].split()[:WORDS] for label in ("expert", result))
+        return 0.0 if before == after else 1.0 - SequenceMatcher(None, before, after, autojunk=False).ratio()
 
     order = sorted(_common(rows), key=lambda index: (-unlike(index), index))
     items = []
     for index in order[:MOST]:
-        said = tuple(Said(label, _cut(one[index]["answer"]) or "(nothing)") for label, one in rows.items())
+        said = tuple(Said(label, _cut(by_index[index]["answer"]) or "(nothing)") for label, by_index in rows.items())
         items.append(Item(_question(rows["expert"][index]), said, unlike(index) > 0))
     changed = sum(unlike(index) > 0 for index in order)
     note = (
@@ -86,7 +86,7 @@ def _answers(task: str, rows: Rows, result: str) -> Samples:
 
 def _choices(task: str, rows: Rows, result: str) -> Samples:
     indices = _common(rows)
-    picks = {label: {index: _likeliest(one[index]) for index in indices} for label, one in rows.items()}
+    picks = {label: {index: _likeliest(by_index[index]) for index in indices} for label, by_index in rows.items()}
     masses = {label: {index: _true_part(rows[label][index]) for index in indices} for label in ("expert", result)}
 
     def change(index: int) -> tuple[bool, float]:
@@ -95,7 +95,7 @@ def _choices(task: str, rows: Rows, result: str) -> Samples:
             abs(masses["expert"][index] - masses[result][index]),
         )
 
-    order = sorted(indices, key=lambda index: (*(-float(one) for one in change(index)), index))
+    order = sorted(indices, key=lambda index: (*(-float(part) for part in change(index)), index))
     items = []
     for index in order[:MOST]:
         true = _true(rows["expert"][index])
@@ -140,8 +140,11 @@ def _true(row: Mapping[str, Any]) -> set[str]:
 def _true_part(row: Mapping[str, Any]) -> float:
     """The true choices' part of all probability."""
     top, true = max(row["log_likelihoods"]), _true(row)
-    parts = {choice: math.exp(one - top) for choice, one in zip(row["choices"], row["log_likelihoods"], strict=True)}
-    return math.fsum(one for choice, one in parts.items() if choice in true) / math.fsum(parts.values())
+    parts = {
+        choice: math.exp(likelihood - top)
+        for choice, likelihood in zip(row["choices"], row["log_likelihoods"], strict=True)
+    }
+    return math.fsum(part for choice, part in parts.items() if choice in true) / math.fsum(parts.values())
 
 
 def _question(row: Mapping[str, Any]) -> str:

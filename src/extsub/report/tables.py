@@ -18,30 +18,30 @@ from extsub.tables import Cell, Table, TableRow
 ARROWS = "↑ higher is better, ↓ lower is better."
 
 
-def figure_cell(found: Any) -> Cell:
-    """A figure with its interval; nothing where there is none."""
-    if found is None:
+def figure_cell(measured: Any) -> Cell:
+    """A cell with a figure and its interval; a dash where there is none."""
+    if measured is None:
         return Cell("–")
-    found = found if isinstance(found, dict) else found.to_dict()
-    return Cell(*figure(found["value"], found["ci95"]))
+    measured = measured if isinstance(measured, dict) else measured.to_dict()
+    return Cell(*figure(measured["value"], measured["ci95"]))
 
 
-def change_cells(found: Any, name: ScoreName) -> tuple[Cell, Cell]:
-    """A difference, and what it means."""
-    if found is None:
+def change_cells(difference: Any, name: ScoreName) -> tuple[Cell, Cell]:
+    """Two cells: a difference, and what it means."""
+    if difference is None:
         return Cell("–"), Cell("–")
-    found = found if isinstance(found, dict) else found._asdict()
-    word = judged(found, name.measure)
-    return Cell(*change(found["value"], found["ci95"])), Cell(word or "–", p_value(found["p"]))
+    difference = difference if isinstance(difference, dict) else difference._asdict()
+    word = judged(difference, name.measure)
+    return Cell(*change(difference["value"], difference["ci95"])), Cell(word or "–", p_value(difference["p"]))
 
 
 def alpha_cell(alpha: float | None) -> Cell:
-    """A strength."""
+    """A cell with a strength."""
     return Cell("" if alpha is None else f"{alpha:g}")
 
 
 def beside(sweep: Sweep) -> Table:
-    """The result beside the models it starts from, the other operations at the same and at half strength, controls."""
+    """A table of the result beside its models, the other operations at the same and at half strength, and controls."""
     main, result = sweep.main, sweep.result
     names = [name for name in (sweep.target, sweep.plain, sweep.ability) if name]
     note = f" _plain: {OVER_PLAIN}, n = {sweep.on_half(result, sweep.plain).n}." if sweep.plain else ""
@@ -67,7 +67,7 @@ def beside(sweep: Sweep) -> Table:
 
 
 def head_beside(sweep: Sweep, names: Sequence[ScoreName]) -> tuple[str, ...]:
-    """Over a point with its strength and its ``cells_beside``."""
+    """The head of a table over a point with its strength and its ``cells_beside``."""
     return "model", "α", *map(arrowed, names), "against the expert", "verdict", f"{sweep.main} against it", "verdict"
 
 
@@ -82,7 +82,7 @@ def cells_beside(sweep: Sweep, label: str, names: Sequence[ScoreName]) -> Iterat
 
 
 def level(sweep: Sweep, pairs: list[Matched]) -> Iterator[Table]:
-    """The main operation against others where they are equal in one score, and where they are in the other."""
+    """A table of the main operation against others where they are equal in one score, and in the other."""
     if not pairs or sweep.ability is None:
         return
     table = Table(
@@ -95,21 +95,21 @@ def level(sweep: Sweep, pairs: list[Matched]) -> Iterator[Table]:
     )
     sides = ((sweep.ability, sweep.target), (sweep.target, sweep.ability))
     for pair in pairs:
-        for (same, asked), found, word in zip(sides, (pair.at_ability, pair.at_target), pair.words, strict=True):
-            level = f" {level_of(sweep, same, found)}" if found else ""
+        for (same, asked), point, word in zip(sides, (pair.at_ability, pair.at_target), pair.words, strict=True):
+            level = f" {level_of(sweep, same, point)}" if point else ""
             head = Cell(pair.operation), Cell(score(same) + level)
-            if found is None:
+            if point is None:
                 rest = (Cell(arrowed(asked)), Cell("no level that both reach"), Cell(""), Cell(""), Cell(""))
                 table.rows.append(TableRow((*head, *rest), "missing"))
                 continue
-            values = [Cell(*figure(*pair)) for pair in zip(found.values, found.intervals, strict=True)]
-            gap = Cell(*change(found.difference, found.ci95))
+            values = [Cell(*figure(*pair)) for pair in zip(point.values, point.intervals, strict=True)]
+            gap = Cell(*change(point.difference, point.ci95))
             table.rows.append(TableRow((*head, Cell(arrowed(asked)), *values, gap, Cell(word))))
     yield table
 
 
 def chosen(sweep: Sweep) -> Table:
-    """Each operation at the strength chosen for it."""
+    """A table of each operation at the strength chosen for it."""
     wanted = aim(sweep.record["settings"]["choose"], score(sweep.target), sweep.record["budget"])
     table = Table(
         "Each at its own strength",
@@ -124,25 +124,25 @@ def chosen(sweep: Sweep) -> Table:
         ),
         1,
     )
-    for operation, one in sweep.record["chosen"].items():
-        if one["position"] is None:
-            text = Cell("none keeps the budget", f"closest {sweep.alpha(one['closest']):g}")
+    for operation, choice in sweep.record["chosen"].items():
+        if choice["position"] is None:
+            text = Cell("none keeps the budget", f"closest {sweep.alpha(choice['closest']):g}")
             table.rows.append(
                 TableRow((Cell(operation), Cell(""), text, *[Cell("")] * (len(table.head) - 3)), "missing")
             )
             continue
-        best = one.get("best") or one["position"]
-        beside = "" if best == one["position"] else f"best there {sweep.alpha(best):g}"
-        cells = [Cell(operation), Cell(f"{sweep.alpha(one['position']):g}", beside), figure_cell(one["test"])]
-        cells += change_cells(one["against_expert"], sweep.target)
+        best = choice.get("best") or choice["position"]
+        beside = "" if best == choice["position"] else f"best there {sweep.alpha(best):g}"
+        cells = [Cell(operation), Cell(f"{sweep.alpha(choice['position']):g}", beside), figure_cell(choice["test"])]
+        cells += change_cells(choice["against_expert"], sweep.target)
         if sweep.ability:
-            cells.append(figure_cell(one["budget_test"] or sweep.on_half(one["position"], sweep.ability)))
+            cells.append(figure_cell(choice["budget_test"] or sweep.on_half(choice["position"], sweep.ability)))
         table.rows.append(TableRow(tuple(cells), "chosen" if operation == sweep.main else ""))
     return table
 
 
 def everything(sweep: Sweep) -> Table:
-    """Every point with every score that can be better or worse, and what one gets without a model."""
+    """A table of every point with every score that can be better or worse, and what one gets without a model."""
     names = list(_scores(sweep))
     table = Table(
         "All figures",
@@ -151,14 +151,14 @@ def everything(sweep: Sweep) -> Table:
         ("model", "α", *map(arrowed, names)),
         1,
     )
-    picked = {one["position"] for one in sweep.record["chosen"].values()}
+    picked = {choice["position"] for choice in sweep.record["chosen"].values()}
     before = ""
-    for label, one in sweep.points.items():
+    for label, point in sweep.points.items():
         cells = [figure_cell(sweep.figure(label, name)) for name in names]
         kind = "chosen" if label in picked else "model" if label in MODELS else ""
-        kind += " first" if one["operation"] not in (before, *MODELS) else ""
-        before = one["operation"]
-        table.rows.append(TableRow((Cell(before), alpha_cell(one["alpha"]), *cells), kind.strip()))
+        kind += " first" if point["operation"] not in (before, *MODELS) else ""
+        before = point["operation"]
+        table.rows.append(TableRow((Cell(before), alpha_cell(point["alpha"]), *cells), kind.strip()))
     table.rows.extend(_controls(sweep, names))
     return table
 
@@ -173,8 +173,8 @@ def _scores(sweep: Sweep) -> Iterator[ScoreName]:
 
 def _fewer(sweep: Sweep, names: list[ScoreName]) -> str:
     """Which scores are over plain answers, and how many items have them."""
-    found = [(name, sweep.figure("expert", name)) for name in names if name.score.endswith("_plain")]
-    counts = ", ".join(f"{one['n']} for {score(name)}" for name, one in found if one)
+    figures = [(name, sweep.figure("expert", name)) for name in names if name.score.endswith("_plain")]
+    counts = ", ".join(f"{known['n']} for {score(name)}" for name, known in figures if known)
     return f" _plain: {OVER_PLAIN}, n = {counts}." if counts else ""
 
 
@@ -188,7 +188,7 @@ def _controls(sweep: Sweep, names: list[ScoreName]) -> Iterator[TableRow]:
         cells = []
         for name in names:
             known = sweep.positions["expert"]["tasks"][name.task]
-            found = [one for each, one in known.items() if control_of(name.task, each, name.score) == kind]
-            cells.append(Cell(number(found[0]["value"])) if found else Cell(""))
+            controls = [record for metric, record in known.items() if control_of(name.task, metric, name.score) == kind]
+            cells.append(Cell(number(controls[0]["value"])) if controls else Cell(""))
         if any(cell.text for cell in cells):
             yield TableRow((Cell(text), Cell(""), *cells), "control first" if kind == "chance" else "control")

@@ -24,7 +24,7 @@ FAR = 2.0
 
 @dataclass(frozen=True)
 class Paper:
-    """Where what is drawn."""
+    """What a picture shows, and where on the paper it is drawn."""
 
     sweep: Sweep
     x: Axis
@@ -38,7 +38,7 @@ class Paper:
     """Whether only the ends of the curves have labels, since the rest has a picture of its own."""
 
     def figures(self, label: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """(x, y) of a position, with their intervals; at α where there is no ability."""
+        """The figures of a position, (x, y), with their intervals; x is α where there is no ability."""
         y = self.sweep.figure(label, self.sweep.target)
         alpha = self.sweep.alpha(label) or 0.0
         x = self.sweep.figure(label, self.x_name) if self.x_name else {"value": alpha, "ci95": [alpha, alpha]}
@@ -46,7 +46,7 @@ class Paper:
 
 
 def draw(sweep: Sweep, size: tuple[int, int] = WIDE, near: bool = False) -> str:
-    """The picture as SVG that stands alone or in a page.
+    """Draw the trade-off as SVG that stands alone or in a page.
 
     Args:
         near: show the surroundings of the main operation only.
@@ -59,8 +59,8 @@ def draw(sweep: Sweep, size: tuple[int, int] = WIDE, near: bool = False) -> str:
     paper = _paper(sweep, box, near, sparse=not near and has_far(sweep))
     curves = [name for name in names if name != sweep.main] + [name for name in names if name == sweep.main]
     for label in paper.shown:
-        if (found := paper.figures(label)) and (paper.x_name or sweep.alpha(label) is not None):
-            paper.labels.mark(paper.x(found[0]["value"]), paper.y(found[1]["value"]), 5)
+        if (figures := paper.figures(label)) and (paper.x_name or sweep.alpha(label) is not None):
+            paper.labels.mark(paper.x(figures[0]["value"]), paper.y(figures[1]["value"]), 5)
     # What finds a place for its labels first is drawn last.
     budget, models = list(_budget(paper)), list(_models(paper))
     text = {name: "".join(_curve(paper, name)) for name in reversed(curves)}
@@ -100,11 +100,11 @@ def _near(sweep: Sweep) -> list[str]:
     """The main operation up to twice its chosen strength, what was chosen of the others and is compared of references,
     and the expert."""
     most = 2 * abs(sweep.alpha(sweep.result) or 0.0)
-    chosen = {one["position"] for one in (*sweep.record["chosen"].values(), *sweep.record["compared"].values())}
+    chosen = {choice["position"] for choice in (*sweep.record["chosen"].values(), *sweep.record["compared"].values())}
     return [
         label
-        for label, one in sweep.points.items()
-        if label == "expert" or label in chosen or (one["operation"] == sweep.main and abs(one["alpha"]) <= most)
+        for label, point in sweep.points.items()
+        if label == "expert" or label in chosen or (point["operation"] == sweep.main and abs(point["alpha"]) <= most)
     ]
 
 
@@ -112,8 +112,8 @@ def _paper(sweep: Sweep, box: Box, near: bool = False, sparse: bool = False) -> 
     name = sweep.ability
     blank = Axis(0, 1, 0, 1)
     empty = Paper(sweep, blank, blank, box, Labels(box), name)
-    found = [one for label in (_near(sweep) if near else sweep.points) if (one := empty.figures(label))]
-    xs, ys = ([one[k]["value"] for one in found] for k in (0, 1))
+    pairs = [pair for label in (_near(sweep) if near else sweep.points) if (pair := empty.figures(label))]
+    xs, ys = ([pair[k]["value"] for pair in pairs] for k in (0, 1))
     limit = sweep.limit()
     if limit is not None and limit == limit:
         xs.append(limit)
@@ -188,16 +188,16 @@ def _classes(sweep: Sweep, operation: str) -> str:
 
 
 def _both(paper: Paper, label: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    found = paper.figures(label)
-    assert found
-    return found
+    figures = paper.figures(label)
+    assert figures
+    return figures
 
 
 def _point(paper: Paper, label: str, shape: str, text: str, chosen: bool) -> str:
     """A mark with its figures to hover over."""
     x, y = _both(paper, label)
     left, top = paper.x(x["value"]), paper.y(y["value"])
-    ends = [paper.x(one) for one in x["ci95"]], [paper.y(one) for one in y["ci95"]]
+    ends = [paper.x(end) for end in x["ci95"]], [paper.y(end) for end in y["ci95"]]
     ring = f'<circle class="ring" cx="{left:.1f}" cy="{top:.1f}" r="9"/>' if chosen else ""
     place = paper.labels.place(left, top, text, 11, 12 if chosen else 8) if text else None
     shown = f'<text class="alpha" x="{place[0]:.1f}" y="{place[1]:.1f}">{xml(text)}</text>' if place else ""
@@ -213,8 +213,8 @@ def _point(paper: Paper, label: str, shape: str, text: str, chosen: bool) -> str
 def _tip(paper: Paper, label: str, chosen: bool) -> str:
     lines = [paper.sweep.title(label) + (" (chosen)" if chosen else "")]
     for name in (paper.sweep.target, paper.x_name):
-        if name and (found := paper.sweep.figure(label, name)):
-            lines.append(f"{score(name)}: {' '.join(figure(found['value'], found['ci95']))}")
+        if name and (measured := paper.sweep.figure(label, name)):
+            lines.append(f"{score(name)}: {' '.join(figure(measured['value'], measured['ci95']))}")
     return "\n".join(lines)
 
 
@@ -222,9 +222,9 @@ def _models(paper: Paper) -> Iterator[str]:
     """Base, expert and anti-expert; where α is an axis the first and the last are levels."""
     yield '<g class="model">'
     for label in MODELS:
-        if label not in paper.shown or not (found := paper.figures(label)):
+        if label not in paper.shown or not (figures := paper.figures(label)):
             continue
-        x, y = paper.x(found[0]["value"]), paper.y(found[1]["value"])
+        x, y = paper.x(figures[0]["value"]), paper.y(figures[1]["value"])
         if paper.x_name is None:
             yield f'<path class="reference" d="M{paper.box.left},{y:.1f}H{paper.box.right}"/>'
         yield _point(paper, label, STAR, "", False)

@@ -18,7 +18,7 @@ COSTS = {"better": "significantly better", "worse": "significantly worse", "no d
 
 @dataclass(frozen=True)
 class Verdict:
-    """One sentence, and those that qualify it."""
+    """What a sweep shows: one sentence, and those that qualify it."""
 
     word: str
     """``better``, ``no difference``, ``worse``; ``within no budget``; empty where nobody can say"""
@@ -27,7 +27,7 @@ class Verdict:
 
 
 def verdict_on(sweep: Sweep) -> Verdict:
-    """What the figures on the items that did not choose the strength say."""
+    """The verdict on a sweep, from the figures on the items that did not choose the strength."""
     main = sweep.main
     chosen = sweep.record["chosen"][main]
     if chosen["position"] is None:
@@ -59,8 +59,8 @@ def _few(sweep: Sweep) -> Iterator[str]:
     """Whether there are enough items to choose by."""
     judges = [sweep.target, *([sweep.budget.name] if sweep.budget else [])]
     for name in {judge.task: judge for judge in judges}.values():
-        if found := too_few(sweep.scores("expert", name.task), name, sweep.seed):
-            yield f"{capital(found)}."
+        if sentence := too_few(sweep.scores("expert", name.task), name, sweep.seed):
+            yield f"{capital(sentence)}."
 
 
 def _over_plain(sweep: Sweep, position: str) -> tuple[str, str]:
@@ -68,10 +68,10 @@ def _over_plain(sweep: Sweep, position: str) -> tuple[str, str]:
     name = sweep.plain
     if name is None:
         return "", ""
-    expert, ours = (sweep.on_half(one, name).to_dict() for one in ("expert", position))
+    expert, ours = (sweep.on_half(label, name).to_dict() for label in ("expert", position))
     change = sweep.change("expert", position, name)._asdict()
     word = COSTS[judged(change, name.measure)]
-    known = ", ".join(one for one in (word, p_value(change["p"]), f"n = {change['n']}") if one)
+    known = ", ".join(part for part in (word, p_value(change["p"]), f"n = {change['n']}") if part)
     text = f", {OVER_PLAIN} {alone(ours)} against {alone(ours, expert['value'])} ({known})"
     return text, f"; {OVER_PLAIN} it is {change_in_words(change)}"
 
@@ -81,7 +81,7 @@ def _cost(sweep: Sweep, chosen: dict[str, Any]) -> tuple[str, str]:
     name = sweep.ability
     if name is None:
         return "", ""
-    expert, ours = (sweep.on_half(one, name) for one in ("expert", chosen["position"]))
+    expert, ours = (sweep.on_half(label, name) for label in ("expert", chosen["position"]))
     change = sweep.change("expert", chosen["position"], name)._asdict()
     words = [word for word in [COSTS[judged(change, name.measure)]] if word]
     limit, detail = sweep.limit("test"), f"; in {score(name)} {change_in_words(change)}"
@@ -107,8 +107,8 @@ def _kept(sweep: Sweep, ours: float, expert: float) -> str:
 def _further(sweep: Sweep, main: str, position: str) -> list[str]:
     """What the next strength of the grid would bring, and cost: the knee of the curve."""
     here = sweep.alpha(position) or 0.0
-    beyond = {one: (sweep.alpha(one) or 0.0) / here for one in sweep.curve(main)}  # 1 is here, whatever its sign
-    later = sorted((one for one, part in beyond.items() if part > 1), key=beyond.__getitem__)
+    beyond = {label: (sweep.alpha(label) or 0.0) / here for label in sweep.curve(main)}  # 1 is here, whatever its sign
+    later = sorted((label for label, part in beyond.items() if part > 1), key=beyond.__getitem__)
     if not later:
         return [f"No strength beyond {at(here)} was tried: the best may lie there."]
     names = [name for name in (sweep.target, sweep.ability) if name and sweep.figure(later[0], name)]
@@ -119,8 +119,8 @@ def _further(sweep: Sweep, main: str, position: str) -> list[str]:
 
 
 def _value(sweep: Sweep, label: str, name: ScoreName) -> str:
-    found = sweep.figure(label, name)
-    return alone(found) if found else "–"
+    figure = sweep.figure(label, name)
+    return alone(figure) if figure else "–"
 
 
 def _beside(sweep: Sweep, main: str) -> list[str]:

@@ -46,10 +46,10 @@ def figure(value: float, ci95: Any) -> tuple[str, str]:
     return text.replace("-", "−"), interval.replace("-", "−")
 
 
-def alone(found: Mapping[str, Any], value: float | None = None) -> str:
+def alone(measured: Mapping[str, Any], value: float | None = None) -> str:
     """A figure without its interval, with as many digits as beside it; or another value with as many."""
-    form = form_of(found["value"], found["ci95"])
-    return written(found["value"] if value is None else value, form).replace("-", "−")
+    form = form_of(measured["value"], measured["ci95"])
+    return written(measured["value"] if value is None else value, form).replace("-", "−")
 
 
 def change(value: float, ci95: Any) -> tuple[str, str]:
@@ -59,7 +59,7 @@ def change(value: float, ci95: Any) -> tuple[str, str]:
 
 
 def p_value(p: float | None) -> str:
-    """As far as anybody needs it."""
+    """A p value in words, to as many digits as anybody needs: ``p = 0.031``, ``p < 0.001``."""
     return "no p" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
@@ -73,9 +73,12 @@ def said(verdict: str, than: str) -> str:
     }[verdict]
 
 
-def change_in_words(found: Mapping[str, Any]) -> str:
+def change_in_words(difference: Mapping[str, Any]) -> str:
     """A difference with all that is known of it."""
-    return f"{' '.join(change(found['value'], found['ci95']))}, {p_value(found['p'])}, n = {found['n']}"
+    return (
+        f"{' '.join(change(difference['value'], difference['ci95']))}, {p_value(difference['p'])}, "
+        f"n = {difference['n']}"
+    )
 
 
 def aim(rule: str, score: str, budget: str | None) -> str:
@@ -90,10 +93,10 @@ def named(operation: str) -> str:
 
 
 def capital(text: str) -> str:
-    """The beginning of a sentence."""
+    """A text that begins with a capital letter, as a sentence does."""
     return text[:1].upper() + text[1:]
 
 
 def at(alpha: float) -> str:
-    """A strength."""
+    """A strength in words: ``α = 0.5``."""
     return f"α = {alpha:g}".replace("-", "−")

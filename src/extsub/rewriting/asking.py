@@ -40,7 +40,7 @@ class Asked:
     """What the server said of requests that it does not answer; they are asked again by the next run."""
 
     def written(self, index: int) -> Written:
-        """What was written of a row."""
+        """What was written for the row of this index."""
         row = self.rows[index]
         return Written(unwrapped(row["text"], self.sources[index].text), row["finished"], row["shortened"])
 
@@ -58,7 +58,7 @@ class Asked:
 
     @property
     def usage(self) -> Usage | None:
-        """Tokens of prompts and of answers, in all runs; None where a server does not say."""
+        """The tokens of prompts and of answers, in all runs; None where a server does not say."""
         spent = None
         for index in self.sources:
             used = self.rows.get(index, {}).get("usage")
@@ -146,7 +146,7 @@ class Asked:
 def requests_of(
     settings: NegativesSettings, behaviour: Behaviour, sources: Mapping[int, Source], without: Container[int] = ()
 ) -> dict[int, list[Message]]:
-    """What a writer is asked of each row."""
+    """The requests to a writer, one for each row."""
     return {
         index: instructing(source.text, behaviour)
         if settings.mode == "instruct"
@@ -163,11 +163,11 @@ def judge_record(settings: NegativesSettings, behaviour: Behaviour) -> dict[str,
     return {"toxicity_model": settings.toxicity_model} if settings.toxicity_model else None
 
 
-def together(one: Usage | None, other: Usage | None) -> Usage | None:
-    """The tokens of both, as far as they are known."""
-    if one is None or other is None:
-        return one or other
-    return Usage(one.prompt_tokens + other.prompt_tokens, one.completion_tokens + other.completion_tokens)
+def together(first: Usage | None, second: Usage | None) -> Usage | None:
+    """The tokens of two usages added up, as far as they are known."""
+    if first is None or second is None:
+        return first or second
+    return Usage(first.prompt_tokens + second.prompt_tokens, first.completion_tokens + second.completion_tokens)
 
 
 def in_words(usage: Usage | None, price: tuple[float, float] | None) -> str:

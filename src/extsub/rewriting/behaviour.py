@@ -48,7 +48,7 @@ class Behaviour:
 
     @property
     def sha256(self) -> str:
-        """Tells it from any other."""
+        """A hash that tells the behaviour from any other."""
         return hashlib.sha256(to_json(asdict(self)).encode()).hexdigest()
 
 
@@ -64,20 +64,20 @@ def read_behaviour(given: str) -> Behaviour:
         path = located(given)
         if not path.is_file():
             raise ExtSubError(f"--behaviour {brief(given)}: expected {', '.join(SHIPPED)}, or a file of yours (.yaml)")
-    found = mapping_of(given, read_yaml(given, path), NAMES)
-    if missing := [name for name in NEEDED if name not in found]:
+    content = mapping_of(given, read_yaml(given, path), NAMES)
+    if missing := [name for name in NEEDED if name not in content]:
         raise ExtSubError(f"{given}: {missing[0]} is missing; a behaviour has {', '.join(NEEDED)}")
-    name, description, recognise = (_text(f"{given}: {name}", found[name]) for name in NEEDED[:3])
-    refuses = found.get("refuses", False)
+    name, description, recognise = (_text(f"{given}: {name}", content[name]) for name in NEEDED[:3])
+    refuses = content.get("refuses", False)
     if not isinstance(refuses, bool):
         raise ExtSubError(f"{given}: refuses is {shown(refuses)}, expected true or false")
-    return Behaviour(name, description, recognise, _examples(given, found["examples"]), refuses)
+    return Behaviour(name, description, recognise, _examples(given, content["examples"]), refuses)
 
 
 def _examples(where: str, given: Any) -> tuple[Example, ...]:
     if not isinstance(given, list) or not FEWEST <= len(given) <= MOST:
         raise ExtSubError(f"{where}: examples: expected a list of {FEWEST} to {MOST}")
-    return tuple(_example(f"{where}: example {number}", each) for number, each in enumerate(given, start=1))
+    return tuple(_example(f"{where}: example {number}", entry) for number, entry in enumerate(given, start=1))
 
 
 def _example(where: str, given: Any) -> Example:

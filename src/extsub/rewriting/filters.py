@@ -79,9 +79,9 @@ def refuses(text: str) -> bool:
     return bool(_REFUSAL.search(text[:OPENING].replace("’", "'")))
 
 
-def same_script(one: str, other: str) -> bool:
+def same_script(text: str, other: str) -> bool:
     """Whether two texts have letters of the same scripts, Latin or Han say; French is not told from English."""
-    first, second = _scripts(one), _scripts(other)
+    first, second = _scripts(text), _scripts(other)
     if min(first.total(), second.total()) < LETTERS:
         return True
     return sum(min(first[name] / first.total(), second[name] / second.total()) for name in first) >= SHARED

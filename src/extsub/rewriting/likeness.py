@@ -29,35 +29,37 @@ def words(text: str) -> list[str]:
 
 def triples(text: str) -> frozenset[str]:
     """All runs of three words; a shorter text is one run."""
-    found = words(text)
-    return frozenset(" ".join(found[start : start + SHINGLE]) for start in range(max(1, len(found) - SHINGLE + 1)))
+    text_words = words(text)
+    return frozenset(
+        " ".join(text_words[start : start + SHINGLE]) for start in range(max(1, len(text_words) - SHINGLE + 1))
+    )
 
 
-def likeness(one: frozenset[str], other: frozenset[str]) -> float:
+def likeness(first: frozenset[str], second: frozenset[str]) -> float:
     """The share of triples that two texts have in common, of all that they have (Jaccard's index)."""
-    return len(one & other) / len(one | other)
+    return len(first & second) / len(first | second)
 
 
 class Seen:
-    """The texts so far."""
+    """The texts seen so far, to find those that are nearly one of them."""
 
     def __init__(self) -> None:
         self._groups: dict[tuple[int, bytes], list[frozenset[str]]] = {}
 
     def nearly(self, text: str) -> bool:
         """Whether a text is nearly one before it; if not, it is remembered."""
-        found = triples(text)
-        keys = list(enumerate(_groups_of(found)))
+        text_triples = triples(text)
+        keys = list(enumerate(_groups_of(text_triples)))
         for key in keys:
-            if any(likeness(found, other) >= NEARLY for other in self._groups.get(key, ())):
+            if any(likeness(text_triples, other) >= NEARLY for other in self._groups.get(key, ())):
                 return True
         for key in keys:
-            self._groups.setdefault(key, []).append(found)
+            self._groups.setdefault(key, []).append(text_triples)
         return False
 
 
-def _groups_of(found: frozenset[str]) -> list[bytes]:
-    hashes = np.fromiter((zlib.crc32(triple.encode()) for triple in found), np.uint64, len(found))
+def _groups_of(text_triples: frozenset[str]) -> list[bytes]:
+    hashes = np.fromiter((zlib.crc32(triple.encode()) for triple in text_triples), np.uint64, len(text_triples))
     mixed = (hashes[:, None] * (_FACTORS | np.uint64(1)) + _ADDENDS) >> np.uint64(16)  # the low bits mix least
     smallest = mixed.min(axis=0).reshape(GROUPS, IN_GROUP)
     return [group.tobytes() for group in smallest]

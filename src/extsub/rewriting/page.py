@@ -30,7 +30,7 @@ overflow-wrap:anywhere}.sides{display:grid;grid-template-columns:1fr 1fr;font-si
 
 
 def page(summary: NegativesSummary, dropped: Sequence[Mapping[str, Any]]) -> str:
-    """The whole page.
+    """The whole page as HTML.
 
     Args:
         dropped: the rows that are not kept, as they are written beside the output.

@@ -126,9 +126,9 @@ class NegativesSettings:
         return None if self.batch_size == "auto" else int(self.batch_size)
 
     def beside(self, what: str) -> Path:
-        """A file beside the output: ``bad.dropped.jsonl`` for ``bad.jsonl``."""
+        """The path of a file beside the output: ``bad.dropped.jsonl`` for ``bad.jsonl``."""
         return self.output.with_name(f"{self.output.stem}.{what}")
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The settings as JSON values."""
         return json_values(self)

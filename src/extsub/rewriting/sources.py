@@ -15,7 +15,7 @@ from extsub.rewriting.settings import TEXT, NegativesSettings
 
 
 class Source(NamedTuple):
-    """One row: a conversation with its good answer, or a text that has none."""
+    """One row of the data: a conversation with its good answer, or a text that has none."""
 
     messages: tuple[Message, ...]
     """Empty where the instruction is to be written."""
@@ -47,17 +47,17 @@ def read_sources(settings: NegativesSettings) -> Sources:
         rows: list[tuple[str, Row]] = [("", {TEXT: line}) for line in text.split("\n") if line.strip()]
     else:
         rows, sha256 = read_rows(settings.data)
-    found, wrong = [], []
+    sources, wrong = [], []
     for where, row in rows:
         value = reach(row, name) if has(row, name) else None
         if isinstance(value, str) and value.strip():
-            found.append(Source((), value))
+            sources.append(Source((), value))
         else:
             what = f"found {shown(value)}" if has(row, name) else "it is missing"
             wrong.append((where, RowError(f"expected a text in {name!r}, {what}", "pass --field text=THEIRS")))
     if wrong:
         raise refusal(wrong)
-    return Sources(found, sha256, ())
+    return Sources(sources, sha256, ())
 
 
 def drawn(count: int, limit: int | None, seed: int) -> list[int]:

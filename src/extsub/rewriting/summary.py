@@ -27,7 +27,7 @@ BY_RULE = 0.5
 
 
 class SidePair(TypedDict):
-    """A pair to look at."""
+    """A pair of good and bad answer for people to look at."""
 
     index: int
     instruction: str
@@ -130,13 +130,13 @@ def _side_by_side(pair: Pair) -> SidePair:
 
 def figures_of(summary: NegativesSummary) -> list[tuple[str, str]]:
     """The figures in words, each with what it is."""
-    found = [("kept", f"{summary['kept']:,} of {summary['rows']:,}")]
-    found += [(f"dropped: {REASONS[why]}", f"{count:,}") for why, count in summary["dropped"].items()]
+    figures = [("kept", f"{summary['kept']:,} of {summary['rows']:,}")]
+    figures += [(f"dropped: {REASONS[why]}", f"{count:,}") for why, count in summary["dropped"].items()]
     if lengths := summary["lengths"]:
         longer, control = (
-            rounded(each["value"], each["ci95"]) for each in (lengths["bad_longer"], lengths["by_length"])
+            rounded(figure["value"], figure["ci95"]) for figure in (lengths["bad_longer"], lengths["by_length"])
         )
-        found += [
+        figures += [
             (
                 "characters of a good and of a bad answer, mean",
                 f"{lengths['good_mean']:,.0f} and {lengths['bad_mean']:,.0f}",
@@ -146,16 +146,16 @@ def figures_of(summary: NegativesSummary) -> list[tuple[str, str]]:
             ("told apart by length alone (control; .5 is no cue)", " ".join(control)),
         ]
     if summary["likeness"] is not None:
-        found.append(("triples of words that a pair shares, median", f"{summary['likeness']:.2f}"))
+        figures.append(("triples of words that a pair shares, median", f"{summary['likeness']:.2f}"))
     if usage := summary["usage"]:
-        found.append(("tokens read and written", f"{usage['prompt_tokens']:,} and {usage['completion_tokens']:,}"))
+        figures.append(("tokens read and written", f"{usage['prompt_tokens']:,} and {usage['completion_tokens']:,}"))
     if summary["cost"] is not None:
-        found.append(("cost, all runs", f"{summary['cost']:,.4f}"))
-    return found
+        figures.append(("cost, all runs", f"{summary['cost']:,.4f}"))
+    return figures
 
 
 def notes_on(lengths: LengthRecord | None, kept: int, rows: int) -> list[str]:
-    """What the figures say that a user should not miss."""
+    """Sentences on what the figures say that a user should not miss."""
     notes = []
     if lengths and lengths["by_length"]["ci95"][0] > TELLING:
         longer = "longer" if lengths["bad_longer"]["value"] > BY_RULE else "shorter"

@@ -37,7 +37,7 @@ class Respondent:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What tells it from any other.
+        """What tells this respondent from any other, as JSON values.
 
         Raises:
             ExtSubError: a local model is not there.
@@ -62,7 +62,7 @@ class Respondent:
     def write(
         self, requests: Requests, max_new_tokens: int, refused: Callable[[int, RefusedRequestError], None]
     ) -> Generator[Answer]:
-        """Greedy answers as they come.
+        """Greedy answers to the requests, as they come.
 
         Args:
             refused: is told of each request that a server refuses by itself.
@@ -76,8 +76,8 @@ class Respondent:
             else:
                 prompt = usual_template(who.tokenizer)
                 answers = answer(who, requests, prompt, self.rows_at_once, max_new_tokens)
-            for _, one in answers:
-                yield one
+            for _, reply in answers:
+                yield reply
 
     def judge(self, requests: Requests) -> Iterator[tuple[int, float]]:
         """How probably each is answered with yes, of yes and no; a server, which need not tell that, says 1 or 0.
@@ -109,12 +109,12 @@ class Respondent:
 
 
 def writer_of(settings: NegativesSettings) -> Respondent:
-    """Who writes."""
+    """The model that writes, as the settings name it."""
     return Respondent(settings.model, settings.url, settings.concurrency, settings.rows_at_once, settings.dtype)
 
 
 def judge_of(settings: NegativesSettings) -> Respondent | None:
-    """Who judges, if anybody."""
+    """The model that judges, as the settings name it; None where nobody does."""
     if settings.judge is None:
         return None
     return Respondent(settings.judge, settings.judge_url, settings.concurrency, settings.rows_at_once, settings.dtype)

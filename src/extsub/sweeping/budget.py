@@ -41,7 +41,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str, known: Sequence[ScoreName]) -> Budget:
-        """Raises ExtSubError where it is not a budget, or names a score that the tasks do not give."""
+        """Read a budget; raises ExtSubError where it is none, or names a score that the tasks do not give."""
         if match := KEEPS.fullmatch(text):
             name, factor = find_score("--budget", match[2], known), float(match[1]) / 100
             if factor > 1:
@@ -81,7 +81,7 @@ def kept_part(value: float, base: float, expert: float, measure: Measure) -> flo
 
     A gain in perplexity is one in its logarithm. NaN where both are the same.
     """
-    value, base, expert = (math.log(one) if measure.perplexity else one for one in (value, base, expert))
+    value, base, expert = (math.log(figure) if measure.perplexity else figure for figure in (value, base, expert))
     return (value - base) / (expert - base) if expert != base else math.nan
 
 
@@ -97,8 +97,8 @@ def find_score(option: str, text: str, known: Sequence[ScoreName]) -> ScoreName:
     Raises:
         ExtSubError: none is meant, or several.
     """
-    found = [one for one in known if text in (str(one), one.score)]
-    if len(found) != 1:
-        which = "no such score" if not found else "several tasks have it"
+    meant = [name for name in known if text in (str(name), name.score)]
+    if len(meant) != 1:
+        which = "no such score" if not meant else "several tasks have it"
         raise ExtSubError(f"{option} {brief(text)}: {which}; there are {', '.join(map(str, known))}")
-    return found[0]
+    return meant[0]

@@ -40,7 +40,7 @@ class SweepPoint(Position):
 
     @property
     def strength(self) -> float:
-        """To compare it with others of its operation: α without its sign, times a profile's mean factor."""
+        """How strong it is beside others of its operation: α without its sign, times a profile's mean factor."""
         factors = self.profile.kinds.values() if self.profile else ()
         return abs(self.alpha or 0.0) * (fmean(map(abs, factors)) if factors else 1.0)
 
@@ -48,7 +48,7 @@ class SweepPoint(Position):
         return hash(self.label)
 
     def set_on(self, dial: Dial, anti_experts: int) -> None:
-        """Set a dial to it, to which as many random anti-experts are attached after the others."""
+        """Set a dial to this point; as many random anti-experts are attached to it after the others."""
         if self.operation == "negated" and self.alpha is not None:
             dial.set_parts(0.0, *[-self.alpha] * anti_experts)
         elif self.operation == "random" and self.alpha is not None:
@@ -58,7 +58,7 @@ class SweepPoint(Position):
 
 
 def sweep_points(operations: tuple[str, ...], alphas: tuple[float, ...]) -> list[SweepPoint]:
-    """All positions. α = 0 is the expert, whatever the operation, and is not asked twice.
+    """All points of a sweep. α = 0 is the expert, whatever the operation, and is not asked twice.
 
     Raises:
         ExtSubError: an operation is unknown.
@@ -71,25 +71,25 @@ def sweep_points(operations: tuple[str, ...], alphas: tuple[float, ...]) -> list
         raise ExtSubError(f"--operations: name one or more of {', '.join((*OPERATIONS, *CONTROLS))}")
     if not any(alphas):
         raise ExtSubError("--alphas: all are 0, which is the expert whatever the operation: give others")
-    found = [SweepPoint(start) for start in STARTS]
-    found += [SweepPoint(operation, alpha) for operation in operations for alpha in alphas if alpha]
-    return list(dict.fromkeys(found))
+    points = [SweepPoint(start) for start in STARTS]
+    points += [SweepPoint(operation, alpha) for operation in operations for alpha in alphas if alpha]
+    return list(dict.fromkeys(points))
 
 
 def companions(alpha: float) -> list[SweepPoint]:
-    """What ext-sub at this α must be compared with."""
+    """The points that ext-sub at this α must be compared with."""
     return [SweepPoint(operation, alpha * part) for operation, part in COMPANIONS]
 
 
 def parse_alphas(given: str) -> tuple[float, ...]:
-    """``0:3:0.25`` (from, to, step; both ends count) or ``0.5,1,2``.
+    """The strengths that ``0:3:0.25`` (from, to, step; both ends count) or ``0.5,1,2`` stands for.
 
     Raises:
         ExtSubError: it is neither.
     """
     number = r"-?(?:\d+(?:\.\d+)?|\.\d+)"
     if match := re.fullmatch(rf"({number}):({number}):({number})", given):
-        first, last, step = (float(one) for one in match.groups())
+        first, last, step = (float(text) for text in match.groups())
         steps = (last - first) / step if step else -1
         count = round(steps) + 1 if abs(steps) <= MOST_ALPHAS else 0  # it is not a number where one was infinite
         if not 0 < count <= MOST_ALPHAS:
@@ -97,7 +97,7 @@ def parse_alphas(given: str) -> tuple[float, ...]:
         values = [round(first + place * step, 10) for place in range(count)]
         return tuple(value for value in values if (last - value) * step >= -1e-9)
     if re.fullmatch(rf"{number}(,{number})*", given):
-        return tuple(dict.fromkeys(float(one) for one in given.split(",")))
+        return tuple(dict.fromkeys(float(text) for text in given.split(",")))
     raise ExtSubError(f"--alphas {brief(given)}: expected FROM:TO:STEP (0:3:0.25) or values (0.5,1,2)")
 
 

@@ -35,13 +35,13 @@ class Space:
 
     @classmethod
     def of(cls, operation: str, grid: Sequence[SweepPoint], modules: Sequence[str], over: Sequence[str]) -> Space:
-        """``over``: ``alpha``, ``kinds``, ``depth``."""
-        highest = max(one.alpha or 0.0 for one in grid)
+        """The space of an operation; ``over`` says what is searched: ``alpha``, ``kinds``, ``depth``."""
+        highest = max(point.alpha or 0.0 for point in grid)
         kinds = tuple(sorted({kind_of(name) for name in modules})) if "kinds" in over else ()
         return cls(operation, highest, kinds, "depth" in over)
 
     def parameters(self, alpha: float) -> dict[str, float]:
-        """A point of the grid, in this space."""
+        """The parameters of a point of the grid, in this space."""
         names = [f"alpha {kind}" for kind in self.kinds] or ["alpha"]
         return {**dict.fromkeys(names, alpha), **({"ramp": 0.0} if self.ramp else {})}
 
@@ -65,7 +65,7 @@ def propose(
     evaluate: Callable[[SweepPoint], tuple[float, float]],
     maximize: bool,
 ) -> list[SweepPoint]:
-    """``number`` further positions, each proposed from what those before it scored.
+    """Propose ``number`` further positions, each from what those before it scored.
 
     Args:
         grid: positions of the operation, which are known.
@@ -84,10 +84,10 @@ def propose(
             seed=seed, multivariate=True, constraints_func=lambda trial: [trial.user_attrs["excess"]]
         )
     study = optuna.create_study(direction="maximize" if maximize else "minimize", sampler=sampler)
-    known = [one for one in grid if (one.alpha or 0.0) > 0]
-    for one in known:
-        study.enqueue_trial(space.parameters(one.alpha or 0.0))
-    found = []
+    known = [point for point in grid if (point.alpha or 0.0) > 0]
+    for point in known:
+        study.enqueue_trial(space.parameters(point.alpha or 0.0))
+    proposed = []
     for _ in range(len(known) + number):
         trial = study.ask()
         position = space.propose(trial)
@@ -97,5 +97,5 @@ def propose(
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
         else:
             study.tell(trial, value)
-        found.append(position)
-    return list(dict.fromkeys(one for one in found if one not in grid))
+        proposed.append(position)
+    return list(dict.fromkeys(point for point in proposed if point not in grid))

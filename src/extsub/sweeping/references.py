@@ -32,7 +32,7 @@ QUESTION = Message("user", "Who are you?")
 
 @dataclass(frozen=True)
 class Method:
-    """A method of reference."""
+    """A method of reference: what one can do without touching weights."""
 
     formula: str
     weights: Callable[[float], Mapping[str, float]]
@@ -84,7 +84,7 @@ def told(settings: SweepSettings, task: Task) -> SweepSettings:
 
 
 def check_system(settings: SweepSettings, base: ModelName) -> None:
-    """Whether the prompt template has a place for the system message, before weights are loaded.
+    """Check that the prompt template has a place for the system message, before weights are loaded.
 
     Args:
         settings: with the message, and the prompt that ``auto`` means.

@@ -53,7 +53,7 @@ class Runner:
     _scores: dict[SweepPoint, AllScores] = field(default_factory=dict)
 
     def ask(self, points: Sequence[SweepPoint]) -> None:
-        """Everything that was not asked before.
+        """Ask at these points everything that was not asked before.
 
         Raises:
             ExtSubError: as ``evaluate``.
@@ -73,10 +73,10 @@ class Runner:
             if any(task.judge for task in self.tasks):
                 self.put_away()  # a judge needs the memory
 
-        found = carry_out(
+        results = carry_out(
             self.tasks, self.items, list(evaluated_models.values()), self.settings, turn_through, self.progress
         )
-        self.results |= dict(zip(points, found, strict=False))  # the other processes find nothing
+        self.results |= dict(zip(points, results, strict=False))  # the other processes find nothing
 
     def scores(self, point: SweepPoint) -> AllScores:
         """What every item scored; for the main process, once the position was asked."""
@@ -105,7 +105,9 @@ class Runner:
         if self._loaded is None:
             base = language_model.load_base(self.base, self.settings.dtype)
             expert, *anti_experts = self.adapters
-            random = [randomised(one, self.settings.seed + 1000 * place) for place, one in enumerate(anti_experts)]
+            random = [
+                randomised(adapter, self.settings.seed + 1000 * place) for place, adapter in enumerate(anti_experts)
+            ]
             dial = Dial(base.model, expert, *anti_experts, *random)
             self._loaded = base, dial, LanguageModel.adapted(dial.module, base.tokenizer).tried().soundness
         base = self._loaded[0]

@@ -31,7 +31,7 @@ def searched(points: Sequence[SweepPoint]) -> str:
 def search(
     runner: Runner, chooser: Callable[[], Chooser], operation: str, grid: Sequence[SweepPoint], maximize: bool
 ) -> dict[str, Any] | None:
-    """Ask what is proposed, and choose among all as among the grid.
+    """Search between the points of the grid: ask what is proposed, and choose among all as among the grid.
 
     Args:
         chooser: for the main process, which has the scores.
@@ -55,9 +55,9 @@ def search(
 def _found(
     runner: Runner, chooser: Chooser, operation: str, grid: Sequence[SweepPoint], tried: Sequence[SweepPoint]
 ) -> dict[str, Any]:
-    known = {one.label: one for one in (*grid, *tried)}
-    scores = {one: runner.scores(one) for one in known.values()}
-    single = chooser.choose(operation, {one: scores[one] for one in grid})
+    known = {point.label: point for point in (*grid, *tried)}
+    scores = {point: runner.scores(point) for point in known.values()}
+    single = chooser.choose(operation, {point: scores[point] for point in grid})
     best = chooser.choose(operation, scores)
     change = None
     if single.position and best.position and single.position != best.position:
@@ -66,7 +66,7 @@ def _found(
         "operation": operation,
         "over": list(runner.settings.search_over),
         "trials": runner.settings.search,
-        "tried": [_trial(one, *chooser.on_validation(scores[one])) for one in tried],
+        "tried": [_trial(point, *chooser.on_validation(scores[point])) for point in tried],
         "grid": single.position,
         "best": {**best.to_dict(), **(known[best.position].to_dict() if best.position else {})},
         "against_grid": change,
@@ -74,5 +74,5 @@ def _found(
 
 
 def _trial(position: SweepPoint, value: float, excess: float) -> dict[str, Any]:
-    found = None if math.isnan(value) else value
-    return {"position": position.label, **position.to_dict(), "validation": found, "within_budget": excess <= 0}
+    validation = None if math.isnan(value) else value
+    return {"position": position.label, **position.to_dict(), "validation": validation, "within_budget": excess <= 0}

@@ -50,8 +50,8 @@ def _pairs(
     first: Mapping[Any, Scores], second: Mapping[Any, Scores], name: ScoreName, half: Half, seed: int
 ) -> tuple[list[Score], list[Score]]:
     keys = [key for key in first if key in second and half_of(key, seed) == half]
-    one, other = ([scores[key].get(name.score) for key in keys] for scores in (first, second))
-    return one, other
+    first_values, second_values = ([scores[key].get(name.score) for key in keys] for scores in (first, second))
+    return first_values, second_values
 
 
 def too_few(scores: Mapping[Any, Scores], name: ScoreName, seed: int) -> str:
@@ -62,8 +62,8 @@ def too_few(scores: Mapping[Any, Scores], name: ScoreName, seed: int) -> str:
     """
     count = len({
         item[0]
-        for item, one in scores.items()
-        if half_of(item, seed) == "validation" and one.get(name.score) is not None
+        for item, item_scores in scores.items()
+        if half_of(item, seed) == "validation" and item_scores.get(name.score) is not None
     })  # fmt: skip
     if count >= FEWEST:
         return ""
@@ -119,8 +119,8 @@ class Chosen:
     budget_test: Figure | None
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        figures = {name: one.to_dict() for name, one in vars(self).items() if isinstance(one, Figure)}
+        """The choice as JSON values."""
+        figures = {name: value.to_dict() for name, value in vars(self).items() if isinstance(value, Figure)}
         return {**asdict(self), **figures}
 
 
@@ -137,7 +137,7 @@ class Chooser:
 
     @functools.cached_property
     def limit(self) -> float:
-        """The budget's, on the validation part.
+        """The limit that the budget sets on the validation part.
 
         Raises:
             ExtSubError: the expert gained nothing there that could be kept.
@@ -155,7 +155,7 @@ class Chooser:
         return limit
 
     def notes(self) -> Iterator[str]:
-        """What people must know of the choice."""
+        """Sentences on what people must know of the choice."""
         if self.budget and self.budget.reference == "gain":
             name = self.budget.name.score
             words = in_words(f"keeps {100 * self.budget.factor:g}% of {name}")
@@ -181,16 +181,16 @@ class Chooser:
             candidates: the scores of each strength of the operation, at least one.
         """
         sign = 1 if self.target.measure.better == "higher" else -1
-        found = {name: self.on_validation(one) for name, one in candidates.items()}
-        closest = min(candidates, key=lambda one: (max(0.0, found[one][1]), -sign * found[one][0])).label
-        within = [one for one, (value, excess) in found.items() if excess <= 0 and not math.isnan(value)]
+        measured = {point: self.on_validation(scores) for point, scores in candidates.items()}
+        closest = min(candidates, key=lambda point: (max(0.0, measured[point][1]), -sign * measured[point][0])).label
+        within = [point for point, (value, excess) in measured.items() if excess <= 0 and not math.isnan(value)]
         if not within:
             return Chosen(operation, None, closest, None, None, None, None, None)
-        best = picked = max(within, key=lambda one: sign * found[one][0])
+        best = picked = max(within, key=lambda point: sign * measured[point][0])
         if self.rule == "one-se":
-            behind = {one: sign * (found[best][0] - found[one][0]) for one in within}
-            as_good = [one for one in within if behind[one] <= self._error(candidates[one], candidates[best])]
-            picked = min([best, *as_good], key=lambda one: (one.strength, behind[one]))
+            behind = {point: sign * (measured[best][0] - measured[point][0]) for point in within}
+            as_good = [point for point in within if behind[point] <= self._error(candidates[point], candidates[best])]
+            picked = min([best, *as_good], key=lambda point: (point.strength, behind[point]))
         scores = candidates[picked]
         return Chosen(
             operation=operation,
@@ -205,13 +205,15 @@ class Chooser:
 
     def _error(self, first: AllScores, second: AllScores) -> float:
         """The standard error of their difference in the target on the validation part, item by item."""
-        one, other = (scores[self.target.task] for scores in (first, second))
-        return standard_error(*_pairs(one, other, self.target, "validation", self.seed), self.target.measure)
+        first_scores, second_scores = (scores[self.target.task] for scores in (first, second))
+        return standard_error(
+            *_pairs(first_scores, second_scores, self.target, "validation", self.seed), self.target.measure
+        )
 
     def change(self, first: AllScores, second: AllScores) -> dict[str, Any]:
         """By how much the second differs from the first on the test part, item by item: value, ci95, p, n."""
-        one, other = (scores[self.target.task] for scores in (first, second))
-        return change_on_test(one, other, self.target, self.seed)._asdict()
+        first_scores, second_scores = (scores[self.target.task] for scores in (first, second))
+        return change_on_test(first_scores, second_scores, self.target, self.seed)._asdict()
 
 
 def judged(change: Mapping[str, Any], measure: Measure) -> str:

@@ -102,6 +102,6 @@ def swept_tasks(settings: SweepSettings) -> list[Task]:
             raise ExtSubError(
                 f"--references {method} cannot be asked {task.name}, which asks the model itself: leave one of both out"
             )
-    if both := known_options(tasks).keys() & {one.name for one in fields(settings)}:
+    if both := known_options(tasks).keys() & {field.name for field in fields(settings)}:
         raise ExtSubError(f"{option(min(both))} is a setting of the sweep and an option of a task: rename the option")
     return tasks

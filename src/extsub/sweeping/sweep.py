@@ -96,16 +96,18 @@ def sweep(
     items = items_of(tasks, settings)
     check_halves(settings, items, target, budget)
     others = [anti_experts] if isinstance(anti_experts, (str, PathLike)) else anti_experts
-    names = [str(each) for each in (expert, *others)]
-    adapters = [load_adapter(each) for each in names]
-    named = [adapter_handle.find(each) for each in names]
+    names = [str(adapter) for adapter in (expert, *others)]
+    adapters = [load_adapter(name) for name in names]
+    named = [adapter_handle.find(name) for name in names]
     name = adapter_handle.base_of(settings.model, named)
     provenance = {**identify(name), "adapters": [adapter.source.provenance() for adapter in adapters if adapter.source]}
     group = process_group()
     group.run_on_main(lambda: _check_output(settings.output))
     given, settings = settings.prompt, settled(tasks, items, settings, named, name)
     check_system(settings, name)
-    notes = tuple(f"{one.source.label}: {note}" for one in named for note in notes_on(one, given, settings.asked_with))
+    notes = tuple(
+        f"{adapter.source.label}: {note}" for adapter in named for note in notes_on(adapter, given, settings.asked_with)
+    )
     runner = Runner(name, provenance, adapters, tasks, items, settings, group, progress or silent, notes)
     with contextlib.ExitStack() as stack, kept_when_interrupted(lambda: _kept(settings.output)):
         group.run_on_main(lambda: stack.enter_context(working_in(_folder(settings.output))))
@@ -126,7 +128,7 @@ def _carry_out(
     settings, group = runner.settings, runner.group
 
     def chooser() -> Chooser:
-        known = (runner.scores(SweepPoint(one)) for one in ("expert", "base"))
+        known = (runner.scores(SweepPoint(start)) for start in ("expert", "base"))
         return Chooser(*known, target, budget, settings.seed, settings.choose)
 
     if budget and budget.reference == "gain":  # there must be one, and that is known before the grid is asked
@@ -134,11 +136,11 @@ def _carry_out(
         group.run_on_main(lambda: chooser().limit)
     runner.ask(points)
     chosen = group.run_on_main(lambda: _choose(runner, chooser(), settings.operations, points))
-    found = None
+    search_record = None
     if operation:
-        grid = [one for one in points if one.operation == operation]
-        found = search(runner, chooser, operation, grid, target.measure.better == "higher")
-    beside = [one for one in _beside(chosen, points) if one not in points]
+        grid = [point for point in points if point.operation == operation]
+        search_record = search(runner, chooser, operation, grid, target.measure.better == "higher")
+    beside = [point for point in _beside(chosen, points) if point not in points]
     runner.ask([*beside, *references])
     compared = group.run_on_main(lambda: _choose(runner, chooser(), settings.references, references))
     runner.put_away()
@@ -157,7 +159,7 @@ def _carry_out(
         "budget": settings.budget,
         "notes": [*runner.base.notes, *runner.notes, *chooser().notes()],
         "positions": asked,
-        "chosen": {operation: one.to_dict() for operation, one in chosen.items()},
+        "chosen": {operation: choice.to_dict() for operation, choice in chosen.items()},
     }
     if references:
         record["references"] = {
@@ -168,9 +170,9 @@ def _carry_out(
             }
             for point in references
         }
-        record["compared"] = {method: one.to_dict() for method, one in compared.items()}
-    if found:
-        record["search"] = found
+        record["compared"] = {method: choice.to_dict() for method, choice in compared.items()}
+    if search_record:
+        record["search"] = search_record
     _write(settings.output, record)
     return record
 
@@ -181,13 +183,18 @@ def judged_by(settings: SweepSettings, tasks: Sequence[Task]) -> tuple[ScoreName
     Raises:
         ExtSubError: the tasks give no such score.
     """
-    known = [ScoreName(task.name, name, one) for task in tasks for name, one in task.measures.items() if one.better]
+    known = [
+        ScoreName(task.name, name, measure)
+        for task in tasks
+        for name, measure in task.measures.items()
+        if measure.better
+    ]
     target = find_score("--score", settings.score, known) if settings.score else _first(known, tasks)
     return target, Budget.parse(settings.budget, known) if settings.budget else None
 
 
 def check_halves(settings: SweepSettings, items: Mapping[str, Items], target: ScoreName, budget: Budget | None) -> None:
-    """There are items to choose by, and others to report on.
+    """Check that there are items to choose by, and others to report on.
 
     Raises:
         ExtSubError: a task has too few.
@@ -196,9 +203,9 @@ def check_halves(settings: SweepSettings, items: Mapping[str, Items], target: Sc
         if TASKS[task].has_long_items:
             continue
         asked = limited(TASKS[task], items[task].items, settings)
-        found = {half_of((index, 0), settings.seed) for index in asked}
+        halves = {half_of((index, 0), settings.seed) for index in asked}
         for half in ("validation", "test"):
-            if half not in found:
+            if half not in halves:
                 raise ExtSubError(f"{task}: its {len(asked)} items have no {half} part: it needs more items")
 
 
@@ -223,7 +230,7 @@ def _kept(folder: Path | None) -> str:
 
 
 def _first(known: Sequence[ScoreName], tasks: Sequence[Task]) -> ScoreName:
-    of_first = [one for one in known if one.task == tasks[0].name]
+    of_first = [name for name in known if name.task == tasks[0].name]
     if not of_first:
         raise ExtSubError(f"{tasks[0].name} names no score beforehand: say which with --score")
     return of_first[0]
@@ -233,12 +240,12 @@ def _choose(
     runner: Runner, chooser: Chooser, operations: Sequence[str], points: Sequence[SweepPoint]
 ) -> dict[str, Chosen]:
     """For each operation, or method."""
-    found = {}
+    choices = {}
     for operation in operations:
         candidates = {point: runner.scores(point) for point in points if point.operation == operation}
         if candidates:
-            found[operation] = chooser.choose(operation, candidates)
-    return found
+            choices[operation] = chooser.choose(operation, candidates)
+    return choices
 
 
 def _beside(chosen: Mapping[str, Chosen], points: Sequence[SweepPoint]) -> list[SweepPoint]:

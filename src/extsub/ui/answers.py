@@ -20,7 +20,7 @@ PATIENCE = 0.2
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said so far."""
+    """What a model has said so far."""
 
     text: str = ""
     whole: bool = False

@@ -14,13 +14,13 @@ from extsub.models.position import Position
 
 
 def combine_line(adapters: Sequence[str], position: Position, output: Path) -> str:
-    """What writes the adapter of a position."""
+    """The command line that writes the adapter of a position."""
     words = ["extsub", "combine", *map(operand, adapters), "--operation", position.operation]
     return shell([*words, "--alpha", f"{position.alpha:.10g}", "--output", operand(str(output))])
 
 
 def vllm_line(adapters: Sequence[Adapter], position: Position, output: Path) -> str | None:
-    """What serves it once it is written; None where vLLM does not take it."""
+    """The command line that serves the adapter once it is written; None where vLLM does not take it."""
     result = combine(*adapters, operation=position.operation)  # reads no numbers
     flags = serving.vllm(result.kind, result.modules, result.settings).get("vllm")
     return serve_line(result.base, flags, {output.name: str(output)}) if flags else None

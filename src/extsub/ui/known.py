@@ -16,7 +16,7 @@ from extsub.ui.scale import scale_of
 
 @dataclass(frozen=True)
 class Known:
-    """One score at a position, in words."""
+    """What is known of one score at a position, in words."""
 
     value: str
     """The figure, or those of the strengths around it."""
@@ -25,12 +25,12 @@ class Known:
 
 
 def known_at(sweep: Sweep, position: Position) -> dict[ScoreName, Known]:
-    """The score of the deficiency, and that of the ability if there is one."""
+    """What the sweep knows at a position: the score of the deficiency, and that of the ability if there is one."""
     return {name: _known(sweep, name, position) for name in (sweep.target, sweep.ability) if name}
 
 
 def label_of(sweep: Sweep, position: Position) -> str | None:
-    """The position of the sweep that this is; None between its strengths."""
+    """The label that this position has in the sweep; None between its strengths."""
     if not isinstance(position.alpha, float):
         return position.operation
     return "expert" if position.alpha == 0 else sweep.find(position.operation, position.alpha)

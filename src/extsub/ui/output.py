@@ -15,7 +15,7 @@ NAME = re.compile(r"\w(?:[\w.-]{0,98}\w)?")
 
 
 def check_folder(folder: Path) -> None:
-    """Before any work: can adapters be written below it?
+    """Check before any work that adapters can be written below the folder.
 
     Raises:
         ExtSubError: it is a file, or read-only.
@@ -40,7 +40,7 @@ def place_of(folder: Path, name: str) -> Path:
 
 
 def check_free(place: Path) -> None:
-    """Nothing is replaced, and no link is followed.
+    """Check that nothing is there, so that nothing is replaced and no link is followed.
 
     Raises:
         ExtSubError: something is there already.

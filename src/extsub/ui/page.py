@@ -50,7 +50,7 @@ class Page:
         self.operation = sweep.main if sweep and sweep.main in OPERATIONS else "ext-sub"
 
     def blocks(self) -> gr.Blocks:
-        """Everything on it, at the strength that the sweep chose."""
+        """Build everything on the page, at the strength that the sweep chose."""
         position = Position(self.operation, start_of(self.sweep, self.operation))
         with gr.Blocks(title="extsub", analytics_enabled=False) as blocks:
             _html(view.head(self.answers.session), "head")
@@ -115,7 +115,7 @@ class Page:
     def say(
         self, question: str, alpha: float, operation: str, left: str, right: str, request: gr.Request
     ) -> Iterator[str]:
-        """Both answers, as they come."""
+        """Make both answers, and show them as they come."""
         sides = [_position(side, operation, alpha) for side in (left, right)]
         if not question.strip():
             yield view.pair(None, *sides)
@@ -127,23 +127,23 @@ class Page:
             yield view.refused(str(error))
 
     def show(self, name: str, alpha: float, operation: str, right: str) -> list[Any]:
-        """What is known of a strength, and what to do with it."""
+        """Show what is known of a strength, and what to do with it."""
         position = _position(right, operation, alpha)
         result = _position(RESULT, operation, alpha)
         shown = [view.known(self.sweep, position), self._lines(name, result), view.write(result)]
         return [*shown, gr.HTML(here=label_of(self.sweep, position))] if self.sweep else shown
 
     def follow(self, left: str, right: str) -> str:
-        """The right side follows a slider that nobody else follows."""
+        """Let the right side follow a slider that nobody else follows."""
         return right if RESULT in (left, right) else RESULT
 
     def turn(self, operation: str, left: str, right: str) -> tuple[gr.HTML, str]:
-        """The slider of another operation, at the strength chosen for it."""
+        """Show the slider of another operation, at the strength chosen for it."""
         dial = gr.HTML(start_of(self.sweep, operation), **view.dial(scale_of(self.sweep, operation)))
         return dial, self.follow(left, right)
 
     def go(self, left: str, right: str, event: gr.EventData) -> list[Any]:
-        """To a point in the picture, if it is the expert or an operation: nothing else is on the slider."""
+        """Go to a point in the picture, if it is the expert or an operation: nothing else is on the slider."""
         assert self.sweep
         label = str(event.position)
         if label == "expert":
@@ -155,7 +155,7 @@ class Page:
         return [operation, dial, self.follow(left, right)]
 
     def pick(self, event: gr.EventData) -> str:
-        """A ready prompt."""
+        """The ready prompt that was clicked."""
         return self.prompts[int(event.prompt)]
 
     def save(self, name: str, alpha: float, operation: str) -> str:

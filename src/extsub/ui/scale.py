@@ -18,7 +18,7 @@ CLOSE = 11
 
 @dataclass(frozen=True)
 class Scale:
-    """From ``low`` to ``high``."""
+    """The scale of a slider, from ``low`` to ``high``."""
 
     low: float
     high: float

@@ -97,7 +97,7 @@ def application(answers: Answers, sweep: Sweep | None, output: Path) -> Any:
 
 
 class OnlyOurs:
-    """Has every browser load nothing from elsewhere, whatever an answer holds, and no other page show this one."""
+    """Middleware: browsers load nothing from elsewhere, whatever an answer holds, and no other page shows this one."""
 
     def __init__(self, app: Any) -> None:
         self.app = app

@@ -29,10 +29,10 @@ def sweep_of(folder: Path, adapters: Sequence[str], model: str | None = None, ta
     load_task_files(tuple(task_file))
     sweep = read_sweep(folder)
     made_of = sweep.record["made_of"]
-    swept = [each["weights_sha256"] for each in made_of["adapters"]]
+    swept = [adapter["weights_sha256"] for adapter in made_of["adapters"]]
     here = [source.provenance()["weights_sha256"] for name in adapters if (source := load_adapter(name).source)]
     if here != swept:
-        names = ", ".join(brief(each["name"]) for each in made_of["adapters"])
+        names = ", ".join(brief(adapter["name"]) for adapter in made_of["adapters"])
         raise ExtSubError(f"--sweep {folder} is of other adapters ({names}): give the sweep of these, or none")
     base = identify(adapter_handle.base_of(model, [adapter_handle.find(name) for name in adapters]))
     for known in ("base_sha256", "base_commit"):

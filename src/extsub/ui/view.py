@@ -32,7 +32,7 @@ def title(position: Position) -> str:
 
 
 def head(session: Session) -> str:
-    """What is loaded."""
+    """The head of the page as HTML: what is loaded."""
     expert, *anti_experts = session.adapters
     facts = {
         "expert": expert,
@@ -45,18 +45,20 @@ def head(session: Session) -> str:
 
 
 def notes(sentences: Sequence[str]) -> str:
-    """What a user should know."""
-    return f'<ul class="notes">{"".join(f"<li>{xml(each)}</li>" for each in sentences)}</ul>' if sentences else ""
+    """Notes as an HTML list: what a user should know."""
+    return (
+        f'<ul class="notes">{"".join(f"<li>{xml(sentence)}</li>" for sentence in sentences)}</ul>' if sentences else ""
+    )
 
 
 def ready_prompts(sweep: Sweep) -> list[str]:
     """Questions whose answers changed most between the expert and the result of a sweep."""
-    questions = [item.question for each in samples(sweep) for item in each.items if item.changed and item.question]
+    questions = [item.question for group in samples(sweep) for item in group.items if item.changed and item.question]
     return list(dict.fromkeys(questions))[:READY]
 
 
 def ready(prompts: Sequence[str]) -> str:
-    """A button for each."""
+    """Buttons as HTML, one for each ready prompt."""
     buttons = (
         f'<button type="button" data-prompt="{place}" title="{xml(text)}" dir="auto">{xml(text)}</button>'
         for place, text in enumerate(prompts)
@@ -133,7 +135,7 @@ def _answer(side: str, position: Position, text: str = "", note: str = "", busy:
 
 
 def refused(why: str) -> str:
-    """An error that a user can fix."""
+    """An error that a user can fix, as HTML."""
     return f'<p class="warning" role="alert">{xml(why)}</p>'
 
 
@@ -146,7 +148,7 @@ def picture(sweep: Sweep) -> str:
 
 
 def lines(combine: str, vllm: str | None) -> str:
-    """Command lines to copy."""
+    """Command lines to copy, as HTML."""
     commands = {"The adapter of this strength": combine, "To serve it": vllm}
     return "".join(
         f'<div class="command"><p class="label">{what}</p><pre tabindex="0">{_words(line)}</pre>'
@@ -162,11 +164,11 @@ def _words(line: str) -> str:
 
 
 def write(position: Position) -> str:
-    """What the button that writes says."""
+    """The words on the button that writes."""
     return f"Write {title(position)}"
 
 
 def written(place: Path) -> str:
-    """What was written."""
+    """What was written, as HTML."""
     names = ", ".join((SAFETENSORS, CONFIG, CARD, PROVENANCE))
     return f'<p role="status">written: {xml(str(place))}/: {names}</p>'

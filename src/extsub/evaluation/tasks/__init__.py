@@ -71,9 +71,9 @@ def tasks_named(names: Sequence[str], settings: EvaluationSettings) -> list[Task
     """
     load_task_files(settings.task_file)
     if not names:
-        several = (one for one in settings.options.values() if isinstance(one, tuple))
+        several = (value for value in settings.options.values() if isinstance(value, tuple))
         given = itertools.chain(settings.adapter, settings.data, *several)
-        if taken := next((one for one in given if one in TASKS), None):
+        if taken := next((value for value in given if value in TASKS), None):
             raise ExtSubError(f"no task: {taken} was taken for a value of the option before it; write tasks first")
         raise ExtSubError(f"no task: name one or more of {', '.join(TASKS)}")
     for name in names:
@@ -82,7 +82,7 @@ def tasks_named(names: Sequence[str], settings: EvaluationSettings) -> list[Task
     chosen = [TASKS[name] for name in dict.fromkeys(names)]
     for task in chosen:
         if settings.backend == "openai" and task.needs != "answers":
-            possible = ", ".join(name for name, one in TASKS.items() if one.needs == "answers")
+            possible = ", ".join(name for name, known in TASKS.items() if known.needs == "answers")
             raise ExtSubError(
                 f"--backend openai gives answers, and {task.name} needs likelihoods or a tokenizer: over a server one "
                 f"can ask {possible}"

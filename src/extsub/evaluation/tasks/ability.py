@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AbilityOptions:
-    """What the harness runs."""
+    """The options of ability: what lm-evaluation-harness runs."""
 
     lm_eval: tuple[str, ...] = ()
     """Tasks of lm-evaluation-harness, mmlu,gsm8k say."""
@@ -61,7 +61,7 @@ def _manager(folder: str | None) -> TaskManager:
 
 def _fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(one for one in folder.rglob("*") if one.is_file() and not _is_hidden(one)):
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path)):
         digest.update(f"{path.name} {path.stat().st_size} ".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -96,7 +96,7 @@ def _ask(
         name = item["task"]
         try:
             with _without_git():
-                found = simple_evaluate(
+                results = simple_evaluate(
                     model=harness,
                     tasks=[name],
                     task_manager=manager,
@@ -111,7 +111,7 @@ def _ask(
         except (KeyError, ValueError, OSError) as error:
             said = line(" ".join(str(error).split())[:200])
             raise ExtSubError(f"--lm-eval {name}: lm-evaluation-harness cannot run it: {said}") from error
-        yield index, {"task": name, "samples": list(_samples(name, found["samples"]))}
+        yield index, {"task": name, "samples": list(_samples(name, results["samples"]))}
 
 
 @contextlib.contextmanager
@@ -128,9 +128,9 @@ def _without_git() -> Generator[None]:
         harness.get_git_commit_hash = asked
 
 
-def _samples(name: str, found: Mapping[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+def _samples(name: str, by_leaf: Mapping[str, list[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
     """Each document's own scores. What is not a number for a single document (a corpus BLEU, say) has none."""
-    for leaf, samples in found.items():
+    for leaf, samples in by_leaf.items():
         for sample in samples:
             ending = "" if sample.get("filter", "none") == "none" else f",{sample['filter']}"
             scores = {

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DriftOptions:
-    """What is compared with."""
+    """The options of drift: what an adapter is compared with."""
 
     reference: str | None = None
     """The adapter to compare with; the base unless given."""
@@ -48,11 +48,11 @@ def _check_models(evaluated_models: Sequence[EvaluatedModel], settings: Evaluati
         adapter = evaluated.adapter
         if adapter is None:
             raise ExtSubError("drift compares an adapter with its base, or with --reference: give --adapter")
-        for one in (adapter, reference):
-            if one and one.changes_base:
+        for compared in (adapter, reference):
+            if compared and compared.changes_base:
                 raise ExtSubError(
-                    f"drift: {one.given} changes its base when it is loaded (PiSSA and the like): nothing is left to "
-                    "compare with"
+                    f"drift: {compared.given} changes its base when it is loaded (PiSSA and the like): nothing is "
+                    "left to compare with"
                 )
         if reference and reference.kind != adapter.kind:
             raise ExtSubError(
@@ -90,22 +90,22 @@ def _ask(
         requests = {}
         for index, item in items.items():
             (question,) = _questions(item)
-            one = request(question, settings.asked_with, model.tokenizer, system)
-            requests[index] = one if question.choices else one._replace(continuations=("",))
+            asked = request(question, settings.asked_with, model.tokenizer, system)
+            requests[index] = asked if question.choices else asked._replace(continuations=("",))
         special, mark = settings.asked_with != "chat", ending(settings.asked_with, model.tokenizer).text
         return encode(model, requests, end_token=True, special_tokens=special, mark=mark)
 
     encoded = encoded_after(model.system)
-    untold = {one.index: one.rows[0] for one in encoded_after("")} if model.system else {}
+    untold = {item.index: item.rows[0] for item in encoded_after("")} if model.system else {}
 
     def work(batch: list[EncodedRequest], _: int) -> list[tuple[int, ItemResult]]:
         rows = [item.rows[0] for item in batch]
         ours = answer_logits(model, rows)
-        with switched_to(model, reference) as other:
-            theirs = answer_logits(other, [untold.get(item.index, item.rows[0]) for item in batch])
-        each = torch.cat([_divergence(*parts) for parts in in_chunks(theirs, ours)]).double()
+        with switched_to(model, reference) as reference_model:
+            theirs = answer_logits(reference_model, [untold.get(item.index, item.rows[0]) for item in batch])
+        divergences = torch.cat([_divergence(*parts) for parts in in_chunks(theirs, ours)]).double()
         done = []
-        for item, part in zip(batch, each.split([len(row.targets) for row in rows]), strict=True):
+        for item, part in zip(batch, divergences.split([len(row.targets) for row in rows]), strict=True):
             if not part.isfinite().all():
                 raise ExtSubError(f"item {item.index}: the model or the reference gives NaN: their weights are broken")
             scores = {"kl_first_token": part[0].item()}

@@ -87,8 +87,8 @@ def pair_scores(totals: list[float], tokens: list[int], characters: list[int]) -
     }
 
 
-def _greater(one: int, other: int) -> float:
-    return 0.5 if one == other else float(one > other)
+def _greater(first: int, second: int) -> float:
+    return 0.5 if first == second else float(first > second)
 
 
 def _task(kind: str) -> Task:

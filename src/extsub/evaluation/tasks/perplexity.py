@@ -30,7 +30,9 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
     rows, sha256 = read_rows(data)
     name = settings.field.get("text", "text")
     if set(settings.field) <= {"text"} and (settings.field or has(rows[0][1], name)):
-        return Items({index: {"text": text_of(*one, name)} for index, one in enumerate(rows)}, data, sha256)
+        return Items(
+            {index: {"text": text_of(*located_row, name)} for index, located_row in enumerate(rows)}, data, sha256
+        )
     return examples_of(data, settings)
 
 
@@ -42,10 +44,10 @@ def _ask(
 
     texts = {index: item["text"] for index, item in items.items() if "text" in item}
     encoded = [EncodedRequest(index, tuple(_windows(model, index, text)), False) for index, text in texts.items()]
-    for one in score_rows(model, encoded, settings.rows_at_once):
-        total = sum(part.total for part in one.likelihoods)
-        yield one.index, _row(items[one.index], total, sum(part.tokens for part in one.likelihoods))
-    questions = {index: one for index, item in items.items() for one in _questions(item)}
+    for scored in score_rows(model, encoded, settings.rows_at_once):
+        total = sum(part.total for part in scored.likelihoods)
+        yield scored.index, _row(items[scored.index], total, sum(part.tokens for part in scored.likelihoods))
+    questions = {index: question for index, item in items.items() for question in _questions(item)}
     for index, choice in choose(model, questions, settings.asked_with, settings.rows_at_once, end_token=True):
         row = _row(items[index], choice.totals[0], choice.tokens[0])
         yield index, {**row, "prompt": choice.prompt, "shortened": choice.scored.shortened}

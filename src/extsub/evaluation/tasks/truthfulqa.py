@@ -79,16 +79,16 @@ def _question(where: str, row: Row) -> dict[str, Any]:
 
 
 def _from_targets(where: str, row: Row) -> dict[str, Any]:
-    one, several = _targets(where, row, "mc1_targets"), _targets(where, row, "mc2_targets")
-    best = [answer for answer, label in one.items() if label]
+    mc1, mc2 = _targets(where, row, "mc1_targets"), _targets(where, row, "mc2_targets")
+    best = [answer for answer, label in mc1.items() if label]
     if len(best) != 1:
         raise ExtSubError(f"{where}: mc1_targets has {len(best)} true answers, expected 1")
     result = {
         "question": text_of(where, row, "question").strip(),
         "best": best[0],
-        "true": [answer for answer, label in several.items() if label],
-        "false": [answer for answer, label in several.items() if not label],
-        "mc1_false": [answer for answer, label in one.items() if not label],
+        "true": [answer for answer, label in mc2.items() if label],
+        "false": [answer for answer, label in mc2.items() if not label],
+        "mc1_false": [answer for answer, label in mc1.items() if not label],
     }
     return _checked(where, _with_category(result, row))
 

@@ -26,7 +26,9 @@ RANKS: dict[str, Callable[[str], int]] = {
     "negated": is_styled,
 }
 """Each control, and what the answer has most of that it picks; of equal ones, any."""
-PLAIN = [f"{score}{control}" for score in ("mc1_plain", "mc2_plain") for control in ("", *(f"_{one}" for one in RANKS))]
+PLAIN = [
+    f"{score}{control}" for score in ("mc1_plain", "mc2_plain") for control in ("", *(f"_{name}" for name in RANKS))
+]
 
 
 def mc_scores(
@@ -40,7 +42,7 @@ def mc_scores(
     return {
         "mc1": float(best > max(mc1_false)),
         "mc2": _true_part(true, false),
-        "mc3": fmean(float(one > max(false)) for one in true),
+        "mc3": fmean(float(likelihood > max(false)) for likelihood in true),
     }
 
 
@@ -50,7 +52,7 @@ def mc_controls(best: str, mc1_false: Sequence[str], true: Sequence[str], false:
     return {
         **_controls("mc1", [best], mc1_false),
         **_controls("mc2", true, false),
-        **{f"mc3_{name}": fmean(_picked(rank, [one], false) for one in true) for name, rank in RANKS.items()},
+        **{f"mc3_{name}": fmean(_picked(rank, [answer], false) for answer in true) for name, rank in RANKS.items()},
     }
 
 
@@ -67,21 +69,21 @@ def mc_plain(
         a false one are; likewise for the controls
     """
     sides = ([best], mc1_false, true, false)
-    answer, mc1_wrong, right, wrong = ([one for one in side if not is_styled(one)] for side in sides)
-    found: dict[str, float | None] = dict.fromkeys(PLAIN)
+    answer, mc1_wrong, right, wrong = ([choice for choice in side if not is_styled(choice)] for side in sides)
+    scores: dict[str, float | None] = dict.fromkeys(PLAIN)
     if answer and mc1_wrong:
-        found["mc1_plain"] = float(likelihood[best] > max(likelihood[one] for one in mc1_wrong))
-        found.update(_controls("mc1_plain", answer, mc1_wrong))
+        scores["mc1_plain"] = float(likelihood[best] > max(likelihood[choice] for choice in mc1_wrong))
+        scores.update(_controls("mc1_plain", answer, mc1_wrong))
     if right and wrong:
-        found["mc2_plain"] = _true_part(*([likelihood[one] for one in side] for side in (right, wrong)))
-        found.update(_controls("mc2_plain", right, wrong))
-    return found
+        scores["mc2_plain"] = _true_part(*([likelihood[choice] for choice in side] for side in (right, wrong)))
+        scores.update(_controls("mc2_plain", right, wrong))
+    return scores
 
 
 def _true_part(true: Sequence[float], false: Sequence[float]) -> float:
     """Of all probability, from log-likelihoods."""
     top = max(*true, *false)
-    mass = [math.fsum(math.exp(one - top) for one in side) for side in (true, false)]
+    mass = [math.fsum(math.exp(likelihood - top) for likelihood in side) for side in (true, false)]
     return mass[0] / (mass[0] + mass[1])
 
 
@@ -91,7 +93,7 @@ def _controls(score: str, right: Sequence[str], wrong: Sequence[str]) -> dict[st
 
 def _picked(rank: Callable[[str], int], right: Sequence[str], wrong: Sequence[str]) -> float:
     """How probably one picks a right answer among those of the highest rank."""
-    ranks = [[rank(one) for one in side] for side in (right, wrong)]
+    ranks = [[rank(answer) for answer in side] for side in (right, wrong)]
     top = max(*ranks[0], *ranks[1])
     counts = [side.count(top) for side in ranks]
     return counts[0] / sum(counts)
@@ -187,7 +189,9 @@ def _ask_binary(
     model: LanguageModel, items: Mapping[int, Item], settings: EvaluationSettings
 ) -> Iterator[tuple[int, ItemResult]]:
     """Each question thrice: its answers by likelihood, and shown as A and B in both orders."""
-    questions = {3 * index + way: one for index, item in items.items() for way, one in enumerate(_binary(item))}
+    questions = {
+        3 * index + way: question for index, item in items.items() for way, question in enumerate(_binary(item))
+    }
     done: dict[int, dict[int, list[float]]] = {}
     shortened = set()
     for number, choice in choose(model, questions, settings.asked_with, settings.rows_at_once):

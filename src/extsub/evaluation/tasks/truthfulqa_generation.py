@@ -27,12 +27,13 @@ ROUGE = {"rouge1": "rouge1", "rouge2": "rouge2", "rougeL": "rougeLsum"}
 
 def _read(settings: EvaluationSettings, data: str | None) -> Items:
     questions = read_questions(data, "generation")
-    for number, one in enumerate(questions.questions):
-        if "mc1_false" in one:
+    for number, question in enumerate(questions.questions):
+        if "mc1_false" in question:
             raise ExtSubError(
                 f"{questions.name}, question {number + 1}: choices alone; truthfulqa-gen needs TruthfulQA.csv"
             )
-        one["true"] = list(dict.fromkeys([*one["true"], NO_COMMENT]))  # as its authors: no comment is never false
+        # as its authors: no comment is never false
+        question["true"] = list(dict.fromkeys([*question["true"], NO_COMMENT]))
     return questions.items(dict(enumerate(questions.questions)))
 
 
@@ -44,11 +45,11 @@ def _ask(
     respondent: LanguageModel | Server, items: Mapping[int, Item], settings: EvaluationSettings
 ) -> Iterator[tuple[int, ItemResult]]:
     questions = {index: _question(item).messages for index, item in items.items()}
-    for prompt, one in answer(
+    for prompt, reply in answer(
         respondent, questions, settings.asked_with, settings.rows_at_once, settings.max_new_tokens or NEW_TOKENS
     ):
-        row = {"prompt": prompt, "answer": one.text, "finished": one.finished, "shortened": one.shortened}
-        yield one.index, {**items[one.index], **row}
+        row = {"prompt": prompt, "answer": reply.text, "finished": reply.finished, "shortened": reply.shortened}
+        yield reply.index, {**items[reply.index], **row}
 
 
 def _question(item: Item) -> Question:
@@ -96,7 +97,9 @@ def _similarities(text: str, references: Sequence[str]) -> dict[str, list[float]
     ]
     scorer = _rouge()
     rouge = [scorer.score(reference.replace(" . ", ".\n"), text.replace(" . ", ".\n")) for reference in references]
-    return {"bleu": bleu} | {ours: [one[theirs].fmeasure * 100 for one in rouge] for ours, theirs in ROUGE.items()}
+    return {"bleu": bleu} | {
+        ours: [scores[theirs].fmeasure * 100 for scores in rouge] for ours, theirs in ROUGE.items()
+    }
 
 
 @functools.cache
