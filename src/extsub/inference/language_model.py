@@ -16,7 +16,8 @@ from extsub.inference.soundness import UNTRIED, Soundness
 from extsub.inference.trial import soundness_of
 from extsub.models.adapter_handle import AdapterHandle
 from extsub.models.attaching import attach, detach
-from extsub.models.base import ModelName, choose_dtype, load_config, load_model, load_tokenizer, positions
+from extsub.models.base import choose_dtype, load_config, load_model, load_tokenizer, positions
+from extsub.models.source import ModelName
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -16,8 +16,8 @@ from extsub.adapters.source import find_adapter
 from extsub.adapters.stated import template_in
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, shown
-from extsub.models.base import ModelName, find_model
 from extsub.models.prompts import Template
+from extsub.models.source import ModelName, find_model
 
 CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Ways to begin a LoRA that change the base."""

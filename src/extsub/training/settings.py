@@ -13,8 +13,8 @@ from cyclopts import Group, Parameter
 from extsub.errors import ExtSubError
 from extsub.files.disk import check_writable
 from extsub.list_options import COMMAS, PAIRS
-from extsub.models.base import find_model
 from extsub.models.prompts import TemplateOption
+from extsub.models.source import find_model
 from extsub.settings import accept_plain_values, option
 
 Kind = Literal["lora", "ia3", "prefix", "p-tuning", "prompt"]
