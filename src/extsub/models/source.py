@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from extsub.errors import ExtSubError
-from extsub.files.reading import located
+from extsub.files.reading import elsewhere, located, of_gguf
 from extsub.hub import hub_id_of, nothing_there
 
 CONFIG, ADAPTER = "config.json", "adapter_config.json"
@@ -71,7 +70,7 @@ def find_model(name: str) -> ModelName:
         _check_folder(folder, name)
         return ModelName(str(folder.resolve()), name)
     if folder.is_file():
-        raise ExtSubError(f"{name} is a file: give the folder that holds {CONFIG} and the weights{_of_gguf([name])}")
+        raise ExtSubError(f"{name} is a file: give the folder that holds {CONFIG} and the weights{of_gguf([name])}")
     if folder.exists():  # neither a folder nor a file
         raise nothing_there(name, "model")
     hub_id = hub_id_of(name, folder, "model")
@@ -86,12 +85,5 @@ def _check_folder(folder: Path, name: str) -> None:
             "base (extsub merge)"
         )
     if CONFIG not in files:
-        inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))[:5]
-        hint = f"; there is one in {' and in '.join(inside)}: give that subfolder" if inside else _of_gguf(files)
+        hint = elsewhere(folder, CONFIG) or of_gguf(files)
         raise ExtSubError(f"{name}: no {CONFIG} in this folder, so it holds no model{hint}")
-
-
-def _of_gguf(files: Iterable[str]) -> str:
-    """What to do where the weights are in the format of llama.cpp."""
-    is_there = any(file.lower().endswith(".gguf") for file in files)
-    return "; a GGUF file is for llama.cpp: give the model that it was made from" if is_there else ""
