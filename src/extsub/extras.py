@@ -5,6 +5,7 @@ What an extra needs stands in ``pyproject.toml`` alone; the installed package kn
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ def need(what: str, *extras: str) -> None:
         ExtSubError: one is missing; the message has the pip command.
     """
     for extra in extras:
-        if missing := sorted({name for name in _libraries(extra) if not _installed(name)}):
+        if missing := sorted({name for name in _libraries(extra) if _version(name) is None}):
             are = "is" if len(missing) == 1 else "are"
             wanted = ",".join(extras)
             raise ExtSubError(f"{what} needs {', '.join(missing)}, which {are} not installed: {pip_command(wanted)}")
@@ -34,6 +35,11 @@ def need(what: str, *extras: str) -> None:
 def pip_command(extra: str) -> str:
     """The command that installs extsub with an extra."""
     return f"pip install 'extsub[{extra}]'"
+
+
+def versions(*names: str) -> dict[str, str]:
+    """The versions of those of these libraries that are installed, by name."""
+    return {name: version for name in names if (version := _version(name)) is not None}
 
 
 def check_installed(module: str, extra: str) -> None:
@@ -75,11 +81,12 @@ def _libraries(extra: str) -> Iterator[str]:
                 yield re.split(r"[\s<>=!~\[]", name, maxsplit=1)[0]
 
 
-def _installed(name: str) -> bool:
+@functools.cache
+def _version(name: str) -> str | None:
+    """None where it is not installed."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        version(name)
+        return version(name)
     except PackageNotFoundError:
-        return False
-    return True
+        return None

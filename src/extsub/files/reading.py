@@ -96,6 +96,15 @@ def read_json(path: Path, shape: Any = object, largest: int | None = LARGEST, fo
             f"{path} has format {shown(given)}, and this extsub reads format {format}: use the extsub that wrote it, "
             "or make it anew"
         )
+    return fitting(value, shape)
+
+
+def fitting(value: Any, shape: Any) -> Any:
+    """The JSON value itself.
+
+    Raises:
+        ValueError: it has another shape than `fits` asks for.
+    """
     if not fits(value, shape):
         raise ValueError("other values than expected")
     return value

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
@@ -19,6 +18,7 @@ from extsub.adapters.writing import NAMES
 from extsub.arrays import DTYPES as BY_NAME
 from extsub.errors import ExtSubError, check_choice
 from extsub.escaping import brief, to_json
+from extsub.extras import versions
 from extsub.files.disk import check_room
 from extsub.files.reading import located
 from extsub.files.staging import checked_output, staged
@@ -184,7 +184,7 @@ def _record(
         "files": sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()),
         "verification": verify(outputs, open_checkpoint(find_base(str(folder))))._asdict(),
         "notes": [*files.notes, *adapter.notes, *notes, *_notes(files, adapter, untied)],
-        "versions": {name: version(name) for name in ("extsub", "numpy", "safetensors")},
+        "versions": versions("extsub", "numpy", "safetensors"),
     }
 
 
