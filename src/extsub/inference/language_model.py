@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from extsub.inference.mixture import Mixture
-    from extsub.models.base import Dtype
+    from extsub.settings import Dtype
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, TypedDict, get_args
 
 from extsub.adapters.adapter import Adapter, Source
 from extsub.adapters.base import hub_id, is_quantised, normalised
@@ -29,8 +29,8 @@ from extsub.merging.source import BaseFiles, find_base
 from extsub.merging.tied import come_apart, tied
 from extsub.merging.verification import verify
 from extsub.merging.writing import Output, parse_size, shards_of, write_shards
+from extsub.settings import Dtype
 
-Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Progress = Callable[[str, int, int], AbstractContextManager[Callable[[int], None]]]
 """(what is done, how many tensors, how many of them are done already) -> to call with each further number"""
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from extsub.errors import ExtSubError
 from extsub.escaping import line
 from extsub.extras import require
 from extsub.hub import GATED
 from extsub.models.source import ADAPTER, ModelName
+from extsub.settings import Dtype
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def load_config(model: ModelName) -> PretrainedConfig:
