@@ -26,7 +26,7 @@ def need(what: str, *extras: str) -> None:
         ExtSubError: one is missing; the message has the pip command.
     """
     for extra in extras:
-        if missing := sorted({name for name in _libraries(extra) if _version(name) is None}):
+        if missing := sorted({name for name in _libraries(extra) if not _installed(name)}):
             are = "is" if len(missing) == 1 else "are"
             wanted = ",".join(extras)
             raise ExtSubError(f"{what} needs {', '.join(missing)}, which {are} not installed: {pip_command(wanted)}")
@@ -39,7 +39,7 @@ def pip_command(extra: str) -> str:
 
 def versions(*names: str) -> dict[str, str]:
     """The versions of those of these libraries that are installed, by name."""
-    return {name: version for name in names if (version := _version(name)) is not None}
+    return {name: version for name in names if (version := _installed(name))}
 
 
 def check_installed(module: str, extra: str) -> None:
@@ -82,8 +82,8 @@ def _libraries(extra: str) -> Iterator[str]:
 
 
 @functools.cache
-def _version(name: str) -> str | None:
-    """None where it is not installed."""
+def _installed(name: str) -> str | None:
+    """The version that is installed; None where none is."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
