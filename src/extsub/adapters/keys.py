@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from extsub.adapters.adapter import PREFIX
 from extsub.adapters.names import last_part, runs_of, without_wrappers
-from extsub.adapters.reading import TensorInfo
+from extsub.adapters.tensors import TensorInfo
 from extsub.errors import ExtSubError, counted
 from extsub.escaping import brief
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from extsub.adapters.reading import DTYPES
+from extsub.adapters.tensors import DTYPES
 from extsub.arrays import Array, DType
 from extsub.files.disk import check_room
 from extsub.files.writing import write_all

@@ -11,9 +11,10 @@ from typing import Any, TypedDict, get_args
 from extsub.adapters.adapter import Adapter, Source
 from extsub.adapters.base import hub_id, is_quantised, normalised
 from extsub.adapters.load import decode
-from extsub.adapters.reading import DTYPES, read_config
+from extsub.adapters.reading import read_config
 from extsub.adapters.source import find_adapter
 from extsub.adapters.stated import CARD, FORMAT, PROVENANCE, stated_in, template_in
+from extsub.adapters.tensors import DTYPES
 from extsub.adapters.writing import NAMES
 from extsub.arrays import DTYPES as BY_NAME
 from extsub.errors import ExtSubError, check_choice

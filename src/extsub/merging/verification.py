@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from extsub.adapters.reading import DTYPES
+from extsub.adapters.tensors import DTYPES
 from extsub.algebra import Delta
 from extsub.arrays import FLOAT32, FLOAT64, Array, double, finfo, rounded
 from extsub.combination.verification import ROWS, sampled

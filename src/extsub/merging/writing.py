@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from extsub.adapters.reading import DTYPES
+from extsub.adapters.tensors import DTYPES
 from extsub.adapters.writing import make_header
 from extsub.arrays import FLOAT32, FLOAT64, Array, DType, is_finite
 from extsub.errors import ExtSubError
