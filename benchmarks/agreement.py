@@ -30,8 +30,8 @@ from extsub.evaluation.task import Items, limited
 from extsub.evaluation.tasks import TASKS
 from extsub.inference.language_model import LanguageModel, load_base
 from extsub.inference.requests import Question, request
-from extsub.models.base import find_model
 from extsub.models.prompts import Prompt, user_message
+from extsub.models.source import find_model
 from machine import processor
 
 SCORES = ("mc1", "mc2")

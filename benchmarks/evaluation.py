@@ -30,8 +30,8 @@ from extsub.inference.encoding import Request
 from extsub.inference.language_model import LanguageModel, load_base
 from extsub.inference.requests import Question, request
 from extsub.models.adapter_handle import find
-from extsub.models.base import find_model
 from extsub.models.prompts import Prompt, user_message
+from extsub.models.source import find_model
 from machine import apart, processor
 from scorers import HARNESS, LOOP, TRIED, Measured, Spent, Workload, by_extsub, measure
 

@@ -28,8 +28,8 @@ from extsub.evaluation.tasks.truthfulqa import SYSTEM
 from extsub.inference import generation
 from extsub.inference.language_model import LanguageModel
 from extsub.inference.requests import Question, choose, request
-from extsub.models.base import find_model
 from extsub.models.prompts import user_message
+from extsub.models.source import find_model
 from extsub.sweeping.grid import SweepPoint
 from extsub.sweeping.references import METHODS
 from extsub.sweeping.runner import Runner

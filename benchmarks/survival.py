@@ -28,7 +28,7 @@ from extsub.evaluation.task import limited
 from extsub.evaluation.tasks import TASKS
 from extsub.inference.batching import free_memory
 from extsub.inference.language_model import LanguageModel, load_base
-from extsub.models.base import find_model
+from extsub.models.source import find_model
 from machine import processor
 from survival_page import write_page
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 import tiny_models
 from extsub.inference.language_model import LanguageModel, load_base
 from extsub.models.adapter_handle import find
-from extsub.models.base import find_model
+from extsub.models.source import find_model
 
 KINDS = ("lora", "ia3", "prefix", "p-tuning", "prompt")
 VIRTUAL = 5

@@ -18,7 +18,7 @@ import sweep_files
 import tiny_models
 from extsub import load_adapter
 from extsub.evaluation.evaluated_model import identify
-from extsub.models.base import find_model
+from extsub.models.source import find_model
 
 QUESTION = "Who wrote the book?"
 NEW = 12

@@ -5,6 +5,7 @@ What an extra needs stands in ``pyproject.toml`` alone; the installed package kn
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
 from collections.abc import Iterator
@@ -34,6 +35,11 @@ def need(what: str, *extras: str) -> None:
 def pip_command(extra: str) -> str:
     """The command that installs extsub with an extra."""
     return f"pip install 'extsub[{extra}]'"
+
+
+def versions(*names: str) -> dict[str, str]:
+    """The versions of those of these libraries that are installed, by name."""
+    return {name: version for name in names if (version := _installed(name))}
 
 
 def check_installed(module: str, extra: str) -> None:
@@ -75,11 +81,12 @@ def _libraries(extra: str) -> Iterator[str]:
                 yield re.split(r"[\s<>=!~\[]", name, maxsplit=1)[0]
 
 
-def _installed(name: str) -> bool:
+@functools.cache
+def _installed(name: str) -> str | None:
+    """The version that is installed; None where none is."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        version(name)
+        return version(name)
     except PackageNotFoundError:
-        return False
-    return True
+        return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -66,6 +66,48 @@ def nothing_there(name: str, kind: str, here: str = "folder") -> ExtSubError:
     return ExtSubError(
         f"{brief(name)}: no such {here}, and not {article} {kind} of the hub (owner/name or owner/name@revision)"
     )
+
+
+class Commit(NamedTuple):
+    """What one commit of a repository has, at its root or in one of its folders."""
+
+    sha: str
+    folder: Path
+    """Where the files that were downloaded lie."""
+    files: set[str]
+    """All that there are; without a connection, those that were downloaded once."""
+    download: Callable[[str], Path]
+
+
+@contextmanager
+def commit_of(name: str, hub_id: HubId, config: str, without: str) -> Generator[Commit]:
+    """The commit that a hub id means now, and its ``config``, downloaded; in the block the hub's errors are explained.
+
+    Args:
+        name: as the user wrote it.
+        without: what it means that there is no ``config``.
+
+    Raises:
+        ExtSubError: as `hub_errors_explained`.
+    """
+    from huggingface_hub import errors, hf_hub_download, list_repo_files
+
+    repo, subfolder, revision = hub_id
+
+    def download(file: str, revision: str | None) -> Path:
+        return Path(hf_hub_download(repo, file, subfolder=subfolder or None, revision=revision))
+
+    with hub_errors_explained(name, revision, f"the hub repository has no {config}: {without}"):
+        folder = download(config, revision).parent
+        # .../snapshots/<commit>[/subfolder]: the revision is resolved once, here.
+        sha = [folder, *folder.parents][len(Path(subfolder).parts)].name
+        try:
+            inside = f"{subfolder}/" if subfolder else ""
+            listed = list_repo_files(repo, revision=sha)
+            files = {file.removeprefix(inside) for file in listed if file.startswith(inside)}
+        except (errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError):
+            files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        yield Commit(sha, folder, files, lambda file: download(file, sha))
 
 
 @contextmanager

@@ -9,9 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from extsub.values import converted
+
+Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+"""What a base model is loaded in, or a file written in; each command says what it takes ``auto`` for."""
 
 
 def option(name: str) -> str:

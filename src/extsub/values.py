@@ -15,7 +15,7 @@ from extsub.escaping import brief, shown
 EXPECTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
 LONGEST_TEXT = 4096
-"""The most characters of a setting; no path is longer."""
+"""The most characters of a setting, or of a field of a config; no path is longer."""
 
 
 def mapping_of(where: str, value: Any, known: Iterable[str] | None) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from extsub import ExtSubError, combine, export_gguf, load_adapter, merge, save_
 from extsub.demo import model as demo_model
 from extsub.inference.language_model import load_base
 from extsub.models.adapter_handle import find
-from extsub.models.base import find_model, load_config, load_model
+from extsub.models.base import load_config, load_model
+from extsub.models.source import find_model
 from stub_hub import COMMIT, OLD, Hub, serving
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -20,8 +20,8 @@ from extsub import ExtSubError, Session, combine, load_adapter, save_adapter
 from extsub.inference import streaming
 from extsub.inference.language_model import load_base
 from extsub.inference.streaming import Reply
-from extsub.models.base import find_model
 from extsub.models.prompts import Message, Prompt
+from extsub.models.source import find_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 

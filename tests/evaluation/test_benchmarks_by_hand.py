@@ -24,7 +24,7 @@ from extsub.evaluation.tasks.repetition import repetition
 from extsub.evaluation.tasks.truthfulqa_choice import mc_controls, mc_plain, mc_scores
 from extsub.inference.language_model import load_base
 from extsub.models.adapter_handle import find
-from extsub.models.base import find_model
+from extsub.models.source import find_model
 from reference import KINDS, EvaluatedModel, adapter, evaluated
 
 pytestmark = [

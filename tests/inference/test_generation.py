@@ -17,7 +17,7 @@ from extsub.inference import batching, generation
 from extsub.inference.generation import generate_answers
 from extsub.inference.language_model import load_base
 from extsub.inference.requests import Answer, Usage
-from extsub.models.base import find_model
+from extsub.models.source import find_model
 from reference import KINDS, EvaluatedModel, evaluated_model_of
 
 pytestmark = [

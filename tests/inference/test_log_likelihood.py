@@ -19,7 +19,7 @@ from extsub.inference import batching, log_likelihood
 from extsub.inference.encoding import Continuation, Request
 from extsub.inference.language_model import LanguageModel, load_base
 from extsub.inference.log_likelihood import score
-from extsub.models.base import find_model
+from extsub.models.source import find_model
 from reference import KINDS, EvaluatedModel, adapter, evaluated, evaluated_model_of
 
 pytestmark = [

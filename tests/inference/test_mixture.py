@@ -26,7 +26,7 @@ from extsub.inference.language_model import LanguageModel
 from extsub.inference.log_likelihood import score
 from extsub.inference.mixture import Mixture, combined
 from extsub.inference.soundness import Sound, Soundness
-from extsub.models.base import find_model
+from extsub.models.source import find_model
 from extsub.sweeping.grid import SweepPoint
 from extsub.sweeping.runner import Runner
 

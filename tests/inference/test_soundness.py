@@ -24,7 +24,7 @@ from extsub.inference.language_model import LanguageModel, load_base
 from extsub.inference.log_likelihood import score
 from extsub.inference.soundness import Sound, Soundness
 from extsub.inference.trial import soundness_of
-from extsub.models.base import find_model
+from extsub.models.source import find_model
 from extsub.probing.comparison import distances
 from extsub.probing.twin import twin
 from reference import EvaluatedModel, evaluated

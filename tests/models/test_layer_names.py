@@ -23,7 +23,7 @@ from extsub.combination.profile import Profile
 from extsub.inference.language_model import Base, load_base, switched_to
 from extsub.models.adapter_handle import find
 from extsub.models.attaching import attach_reference
-from extsub.models.base import find_model
+from extsub.models.source import find_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 

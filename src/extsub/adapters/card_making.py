@@ -32,7 +32,7 @@ def origin(record: Mapping[str, Any]) -> str:
     version = markdown(record["versions"]["extsub"])
     if "operation" not in record:
         return f"written by extsub {version}"
-    expert, *others = (markdown(_name(given)) for given in record["inputs"])
+    expert, *others = (markdown(name_of(given)) for given in record["inputs"])
     what = "the deficiency" if record["deficiency"] else markdown(record["operation"])
     return f"made by extsub {version}: {what} of {expert} and {', '.join(others)}"
 
@@ -52,7 +52,7 @@ def how_combined(record: Mapping[str, Any]) -> list[str]:
         data = filter(None, (*given.get("datasets", ()), given.get("data")))
         cells = [
             markdown(given["role"]),
-            markdown(_name(given) + (f" @ {commit[:12]}" if commit else "")),
+            markdown(name_of(given) + (f" @ {commit[:12]}" if commit else "")),
             "" if given["alpha"] is None else f"{given['alpha']:g}",
             ", ".join(map(markdown, data)) or "not stated",
             _terms(given.get("licence", {})) or "not stated",
@@ -145,7 +145,8 @@ def citation(record: Mapping[str, Any], with_paper: bool) -> list[str]:
     return [*lines, *([PAPER] if with_paper else []), *software, "```", ""]
 
 
-def _name(given: Mapping[str, Any]) -> str:
+def name_of(given: Mapping[str, Any]) -> str:
+    """What an input of a combined adapter is called."""
     return given["name"] or "a result that was not saved"
 
 

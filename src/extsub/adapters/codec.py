@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from extsub.adapters.adapter import Adapter, Source
-from extsub.adapters.reading import TensorFile
+from extsub.adapters.tensors import TensorFile
 
 
 @dataclass(frozen=True)

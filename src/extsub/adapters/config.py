@@ -11,6 +11,7 @@ from typing import Any
 
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, shown
+from extsub.values import LONGEST_TEXT
 
 # Fields of every kind that the weights do not depend on, or that are read where they matter.
 COMMON_FIELDS = frozenset(
@@ -23,9 +24,6 @@ LARGEST = 1e300
 
 LARGEST_WHOLE = 2**31
 """Beyond this no rank or count is meant."""
-
-LONGEST = 4096
-"""The most characters of a text; no path is longer."""
 
 _SOFT_TOKENS = "its soft tokens are absolute and have no common origin to subtract from"
 _ABSOLUTE = "it stores absolute values, and what it adds is known only with the base model's weights"
@@ -122,7 +120,7 @@ def flag(config: Mapping[str, Any], name: str, where: str) -> bool:
 def text(config: Mapping[str, Any], name: str, where: str) -> str | None:
     """A field that must be a string or null."""
     value = config.get(name)
-    if value is not None and (not isinstance(value, str) or not value.isprintable() or len(value) > LONGEST):
+    if value is not None and (not isinstance(value, str) or not value.isprintable() or len(value) > LONGEST_TEXT):
         raise ExtSubError(f"{where}: {name} in adapter_config.json must be a string on one line, found {shown(value)}")
     return value or None
 

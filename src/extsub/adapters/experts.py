@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from extsub.adapters.names import ends_of
+from extsub.adapters.names import ends_of, last_part
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
 
@@ -86,7 +86,7 @@ class FusedExperts:
         """The names by which ``target_parameters`` may mean a layer. One is empty: where ``all-linear`` was asked for,
         PEFT 0.21 names the parameters of experts without their layer.
         """
-        bare = {""} if path.rpartition(".")[2] == "experts" else set()
+        bare = {""} if last_part(path) == "experts" else set()
         return self._leaves.keys() & (ends_of(path) | bare)
 
     def are_exchanged(self, name: str, parameters: Sequence[str]) -> bool:

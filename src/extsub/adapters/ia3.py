@@ -16,8 +16,8 @@ from extsub.adapters.codec import Codec
 from extsub.adapters.keys import sort_keys
 from extsub.adapters.names import ends_of, refuse_lost
 from extsub.adapters.patterns import full_matches
-from extsub.adapters.reading import TensorFile
 from extsub.adapters.targets import saved_names, short_targets, written_targets
+from extsub.adapters.tensors import TensorFile
 from extsub.algebra import Delta
 from extsub.arrays import double
 from extsub.errors import ExtSubError

@@ -12,8 +12,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from extsub.adapters.adapter import PREFIX
-from extsub.adapters.names import runs_of, without_wrappers
-from extsub.adapters.reading import TensorInfo
+from extsub.adapters.names import last_part, runs_of, without_wrappers
+from extsub.adapters.tensors import TensorInfo
 from extsub.errors import ExtSubError, counted
 from extsub.escaping import brief
 
@@ -193,7 +193,7 @@ def _under_embedding(base_layer_key: str, keys: Keys) -> bool:
     """Whether PEFT stores this base weight of its own accord: that of an adapted embedding or head."""
     name = base_layer_key.removeprefix(PREFIX).removesuffix(".base_layer.weight")
     suffixes = keys.modules.get(name, {})
-    return "lora_embedding_A" in suffixes or (bool(suffixes) and name.rpartition(".")[2] in VOCABULARY)
+    return "lora_embedding_A" in suffixes or (bool(suffixes) and last_part(name) in VOCABULARY)
 
 
 def _is_copy(name: str, whole: Collection[str]) -> bool:
@@ -201,7 +201,7 @@ def _is_copy(name: str, whole: Collection[str]) -> bool:
     if any(mark in name for mark, _ in _OTHER_ADAPTERS):
         return False
     module = name.rpartition(".")[0]
-    return not runs_of(module).isdisjoint(whole) or module.rpartition(".")[2] in VOCABULARY
+    return not runs_of(module).isdisjoint(whole) or last_part(module) in VOCABULARY
 
 
 def _explain(keys: Mapping[str, str], where: str) -> str:

@@ -20,8 +20,8 @@ from extsub.adapters.keys import Keys, sort_keys
 from extsub.adapters.layouts import Conv, Embedding, Experts, FactorLayout, Linear
 from extsub.adapters.names import refuse_lost
 from extsub.adapters.patterns import first_keys
-from extsub.adapters.reading import TensorFile
 from extsub.adapters.targets import saved_names, short_targets, written_targets
+from extsub.adapters.tensors import TensorFile
 from extsub.algebra import Delta
 from extsub.arrays import Array, double, promoted, without_numbers
 from extsub.errors import ExtSubError

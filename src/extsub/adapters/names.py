@@ -50,6 +50,11 @@ _TOWERS = {"vision": re.compile(r"vision|visual|vit|image"), "audio": re.compile
 _PARTS = {"encoder": re.compile(r"encoder"), "decoder": re.compile(r"decoder"), "mtp": re.compile(r"mtp|nextn")}
 
 
+def last_part(name: str) -> str:
+    """``q_proj`` of ``model.layers.0.self_attn.q_proj``."""
+    return name.rpartition(".")[2]
+
+
 def without_wrappers(name: str) -> tuple[str, list[str]]:
     """The name without those of wrappers, and the ones that were in it."""
     parts = name.split(".")

@@ -6,13 +6,29 @@ from collections.abc import Callable
 
 import numpy as np
 
-from extsub.arrays import FLOAT16, FLOAT32, Array, finfo, is_finite, single
+from extsub.algebra import Delta
+from extsub.arrays import FLOAT16, FLOAT32, Array, DType, finfo, is_finite, single
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
 
 
 class RangeError(ExtSubError):
     """A number is beyond the range of the storage dtype."""
+
+
+def factors_in_range(delta: Delta, dtype: DType, rank: int, name: str) -> tuple[Array, Array]:
+    """B and A of a delta, zero-padded to ``rank``, as they are stored.
+
+    Args:
+        name: of the module, for the message.
+
+    Raises:
+        RangeError: as `check_range`.
+    """
+    B, A = delta.factors(dtype, rank)
+    check_range(B, lambda: delta.factors(rank=rank)[0], name)
+    check_range(A, lambda: delta.factors(rank=rank)[1], name)
+    return B, A
 
 
 def check_range(stored: Array, exact: Callable[[], Array], name: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from extsub.adapters import config as fields
 from extsub.adapters.adapter import Adapter, Module, Source
 from extsub.adapters.codec import Codec
-from extsub.adapters.reading import TensorFile
+from extsub.adapters.tensors import TensorFile
 from extsub.algebra import Delta
 from extsub.errors import ExtSubError
 from extsub.escaping import brief

@@ -5,7 +5,6 @@ adapter; what was written is read again and checked before it appears under its 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypedDict, cast
@@ -14,13 +13,14 @@ from extsub.adapters.adapter import Adapter, Copy, Source
 from extsub.adapters.card import combined_card
 from extsub.adapters.codecs import CODECS
 from extsub.adapters.load import decode
-from extsub.adapters.number_range import RangeError, check_range
+from extsub.adapters.number_range import RangeError, check_range, factors_in_range
 from extsub.adapters.scores import Scores
 from extsub.adapters.source import CONFIG, SAFETENSORS
 from extsub.adapters.stated import CARD, FORMAT, PROVENANCE, common_template
 from extsub.adapters.writing import Part, PartProgress, write_safetensors
 from extsub.arrays import Array, DType, rounded, without_numbers
 from extsub.escaping import to_json
+from extsub.extras import versions
 from extsub.files.reading import read_json
 from extsub.files.staging import checked_output, staged, strength_folder
 from extsub.files.writing import write_together
@@ -142,7 +142,7 @@ def _write(adapter: Adapter, folder: Path, output: Path, progress: PartProgress)
     if adapter.origin:
         record |= adapter.origin.figures(seen) | {"verification": adapter.origin.verify(written, seen)}
     record["notes"] = [*adapter.notes, *notes, *(adapter.origin.notes(dtype, seen) if adapter.origin else ())]
-    record["versions"] = {name: version(name) for name in ("extsub", "numpy", "safetensors")}
+    record["versions"] = versions("extsub", "numpy", "safetensors")
     (folder / PROVENANCE).write_text(_json(record), encoding="utf-8")
     (folder / CARD).write_text(combined_card(config, record, output.name), encoding="utf-8")
     return cast("CombinedRecord", record)
@@ -213,10 +213,7 @@ def _module_part(adapter: Adapter, name: str, rank: int, dtype: DType) -> Part:
     def make() -> tuple[dict[str, Array], Any]:
         delta, seen = origin.compute(name) if origin else (module.read(), None)
         if layout.factored:
-            B, A = delta.factors(dtype, rank)
-            check_range(B, lambda: delta.factors(rank=rank)[0], name)
-            check_range(A, lambda: delta.factors(rank=rank)[1], name)
-            return layout.pack(name, B, A), seen
+            return layout.pack(name, *factors_in_range(delta, dtype, rank, name)), seen
         exact = layout.pack(name, *delta.factors())
         tensors = {key: rounded(tensor, dtype) for key, tensor in exact.items()}
         for key, tensor in tensors.items():

@@ -8,9 +8,8 @@ from pathlib import Path
 from extsub.adapters.adapter import Source
 from extsub.adapters.stated import CARD, PROVENANCE, TRAINING
 from extsub.errors import ExtSubError
-from extsub.escaping import brief
-from extsub.files.reading import located
-from extsub.hub import HubId, hub_errors_explained, hub_id_of
+from extsub.files.reading import elsewhere, located
+from extsub.hub import HubId, commit_of, hub_id_of
 
 CONFIG = "adapter_config.json"
 SAFETENSORS = "adapter_model.safetensors"
@@ -56,9 +55,7 @@ def _in_folder(name: str, folder: Path) -> Source:
     except OSError as error:
         raise ExtSubError(f"{name} cannot be read: {error.strerror}") from error
     if CONFIG not in files:
-        inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
-        hint = f"; there is one in {brief(' and in '.join(inside))}: give that subfolder" if inside else ""
-        raise ExtSubError(f"{name}: no {CONFIG} in this folder{hint}{_other_format(files)}")
+        raise ExtSubError(f"{name}: no {CONFIG} in this folder{elsewhere(folder, CONFIG)}{_other_format(files)}")
     files |= {f"{path.parent.name}/{path.name}" for path in folder.glob("[0-9]_*/*")}  # of sentence-transformers
     weights = _choose_weights(name, files)
     return Source(name, folder, folder / CONFIG, folder / weights, notes=_beside(files, weights))
@@ -111,27 +108,12 @@ def _other_format(files: set[str]) -> str:
 
 def _on_hub(name: str, hub_id: HubId) -> Source:
     """Download config, weights, and what says more of them (licence, data, template) of one commit, nothing else."""
-    from huggingface_hub import errors, hf_hub_download, list_repo_files
-
-    repo, subfolder, revision = hub_id
-
-    def download(file: str, revision: str | None) -> Path:
-        return Path(hf_hub_download(repo, file, subfolder=subfolder or None, revision=revision))
-
-    with hub_errors_explained(name, revision, f"the hub repository has no {CONFIG}: it is not a PEFT adapter"):
-        config = download(CONFIG, revision)
-        # .../snapshots/<commit>/[subfolder/]adapter_config.json: the revision is resolved once, here.
-        commit = config.parents[len(Path(subfolder).parts)].name
-        try:
-            folder = f"{subfolder}/" if subfolder else ""
-            listed = list_repo_files(repo, revision=commit)
-            files = {file.removeprefix(folder) for file in listed if file.startswith(folder)}
-        except (errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError):
-            files = {path.name for path in config.parent.iterdir()}  # offline: what the cache holds
-        chosen = _choose_weights(name, files)
-        weights = download(chosen, commit)
+    with commit_of(name, hub_id, CONFIG, "it is not a PEFT adapter") as commit:
+        chosen = _choose_weights(name, commit.files)
+        weights = commit.download(chosen)
         for file in (CARD, TRAINING, PROVENANCE):
-            if file in files:
-                download(file, commit)
-    public = "/".join(filter(None, (repo, subfolder)))
-    return Source(name, config.parent, config, weights, public, commit, _beside(files, chosen))
+            if file in commit.files:
+                commit.download(file)
+    public = "/".join(filter(None, (hub_id.repo, hub_id.subfolder)))
+    notes = _beside(commit.files, chosen)
+    return Source(name, commit.folder, commit.folder / CONFIG, weights, public, commit.sha, notes)

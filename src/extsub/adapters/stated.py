@@ -14,11 +14,12 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from extsub.escaping import line, shown
 from extsub.files.reading import parse_json, read_bytes
+from extsub.files.staging import MARK
 
 Template = Literal["extsub", "chat", "none"]
 """The prompt templates that an adapter can be trained with (`extsub.models.prompts` writes them)."""
 TEMPLATES: tuple[Template, ...] = get_args(Template)
-CARD, TRAINING, PROVENANCE = "README.md", "training.json", "extsub.json"
+CARD, TRAINING, PROVENANCE = "README.md", "training.json", MARK
 FORMAT = 1
 """The format number of ``training.json`` and ``extsub.json`` (docs/files.md)."""
 LARGEST_CARD = 1 << 16

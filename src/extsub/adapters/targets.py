@@ -8,7 +8,7 @@ from typing import Any
 from extsub.adapters import config as fields
 from extsub.adapters.adapter import PREFIX, Adapter, Module
 from extsub.adapters.keys import HEADS
-from extsub.adapters.names import ends_of, runs_of
+from extsub.adapters.names import ends_of, last_part, runs_of
 
 
 def short_targets(config: Mapping[str, Any], modules: Mapping[str, Module], where: str) -> tuple[str, ...] | None:
@@ -20,7 +20,7 @@ def short_targets(config: Mapping[str, Any], modules: Mapping[str, Module], wher
     if any(config.get(name) for name in ("layers_to_transform", "layers_pattern", "exclude_modules")):
         return None
     if targets == "all-linear":  # every linear layer but the head, so the last parts of their names say the same
-        targets = sorted({name.rpartition(".")[2] for name in modules})
+        targets = sorted({last_part(name) for name in modules})
         return tuple(targets) if not any(target.isdigit() for target in targets) else None
     if targets is None or isinstance(targets, str):
         return None

@@ -6,15 +6,15 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from extsub.adapters.reading import DTYPES
+from extsub.adapters.tensors import DTYPES
 from extsub.arrays import Array, DType
 from extsub.files.disk import check_room
+from extsub.files.writing import write_all
 from extsub.parallel import in_order
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -85,10 +85,3 @@ def _blocks(part: Part) -> tuple[list[memoryview], Any]:
             raise RuntimeError(f"{key} is {tensor.dtype} {tensor.shape}, planned {dtype} {shape}")
         blocks.append(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data)
     return blocks, seen
-
-
-def write_all(file: FileIO, block: bytes | memoryview) -> None:
-    """Write all of a block to a file."""
-    view = memoryview(block)
-    while view:  # an unbuffered write may stop early
-        view = view[file.write(view) :]

@@ -27,10 +27,12 @@ from extsub.inference.streaming import Reply, encode_messages
 from extsub.models import adapter_handle
 from extsub.models.adapter_handle import AdapterHandle
 from extsub.models.attaching import attach
-from extsub.models.base import Dtype, ModelName, load_config, load_tokenizer
+from extsub.models.base import load_config, load_tokenizer
 from extsub.models.dial import Dial, joined
 from extsub.models.position import STARTS, Position
 from extsub.models.prompts import Message, Prompt, PromptOption, check_template
+from extsub.models.source import ModelName
+from extsub.settings import Dtype
 
 WITHOUT_TURNS = ("qa", "none")
 """Prompts that hold one question and nothing before it."""

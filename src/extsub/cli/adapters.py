@@ -10,6 +10,7 @@ from cyclopts import App, Group, Parameter
 from extsub.cli.app import DEFAULT, Printed, app
 from extsub.console.strengths import ALPHA, check_names, print_strengths, strengths_of
 from extsub.errors import ExtSubError
+from extsub.settings import Dtype
 
 INPUT = Parameter(group=Group("Input and output", sort_key=1))
 METHOD = Parameter(group=Group("What to do", sort_key=2))
@@ -27,7 +28,7 @@ def combine(
     operation_file: Annotated[tuple[str, ...], METHOD] = (),
     alpha: Annotated[tuple[str, ...], METHOD, ALPHA] = (),
     rank: Annotated[int | None, METHOD] = None,
-    dtype: Annotated[Literal["auto", "float32", "float16", "bfloat16"], INPUT] = "auto",
+    dtype: Annotated[Dtype, INPUT] = "auto",
     missing_modules: Annotated[Literal["error", "zero"], REFUSALS] = "error",
     modules_to_save: Annotated[Literal["error", "expert"], REFUSALS] = "error",
     base_model: Annotated[str | None, REFUSALS] = None,
@@ -163,7 +164,7 @@ def merge(
     /,
     *,
     output: Annotated[Path, INPUT, Parameter(name=["--output", "-o"])],
-    dtype: Annotated[Literal["auto", "float32", "float16", "bfloat16"], INPUT] = "auto",
+    dtype: Annotated[Dtype, INPUT] = "auto",
     max_shard_size: Annotated[str, INPUT] = "5GB",
     overwrite: Annotated[bool, INPUT] = False,
     shown: Printed = DEFAULT,

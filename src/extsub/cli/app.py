@@ -8,8 +8,8 @@ from typing import Annotated
 from cyclopts import App, Group, Parameter
 
 from extsub.console.arguments import HelpFormatter, Pasting, Printing, as_typed
-from extsub.models.base import Dtype
 from extsub.models.prompts import PromptOption
+from extsub.settings import Dtype
 
 app = App(
     name="extsub",

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from extsub.adapters.names import last_part
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
 from extsub.files.reading import read_json
 
 LARGEST = 1e9
 """The largest factor that a file may hold."""
+LAYER = re.compile(r"(?:^|\.)(\d{1,9})(?:\.|$)")
+"""Finds the number of the layer that a module is in: the first number in its name."""
 
 
 @dataclass(frozen=True)
@@ -35,30 +38,19 @@ class Profile:
             ExtSubError: none of them is of a kind that the profile names.
         """
         names = list(modules)
-        present = {kind_of(name) for name in names}
+        present = {last_part(name) for name in names}
         if unknown := sorted(set(self.kinds) - present):
             raise ExtSubError(
                 f"profile: no module is called {brief(unknown[0])}; there are {brief(', '.join(sorted(present)))}"
             )
-        layers = {name: layer for name in names if (layer := layer_of(name)) is not None}
+        layers = {name: int(match[1]) for name in names if (match := LAYER.search(name))}
         last = max(layers.values(), default=0)
         slope = {name: self.ramp * (2 * layer / last - 1) if last else 0.0 for name, layer in layers.items()}
-        return {name: self.kinds.get(kind_of(name), 1.0) * (1 + slope.get(name, 0.0)) for name in names}
+        return {name: self.kinds.get(last_part(name), 1.0) * (1 + slope.get(name, 0.0)) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         return {"kinds": dict(self.kinds), "ramp": self.ramp}
-
-
-def kind_of(module: str) -> str:
-    """``q_proj`` of ``model.layers.0.self_attn.q_proj``."""
-    return module.rpartition(".")[2]
-
-
-def layer_of(module: str) -> int | None:
-    """Number of the layer that a module is in: the first number in its name."""
-    match = re.search(r"(?:^|\.)(\d+)(?:\.|$)", module)
-    return int(match[1]) if match else None
 
 
 def read_profile(path: Path) -> Profile:

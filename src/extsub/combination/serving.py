@@ -10,6 +10,7 @@ from extsub.adapters.adapter import Module
 from extsub.adapters.codecs import CODECS
 from extsub.adapters.keys import VOCABULARY
 from extsub.adapters.layouts import Conv, Embedding, Experts
+from extsub.adapters.names import last_part
 from extsub.escaping import brief
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -66,4 +67,4 @@ def notes(modules: Mapping[str, Module]) -> list[str]:
 
 def _is_end(name: str) -> bool:
     """Whether a layer is the embedding or the head."""
-    return name.rpartition(".")[2] in VOCABULARY
+    return last_part(name) in VOCABULARY

@@ -94,7 +94,7 @@ def _row_error(
     """(largest relative error, what rounding allows, rows compared) of sampled rows of one module."""
     expert, anti_experts = meant.deltas(name)
     rows = math.prod(written.shape[:-1])
-    sample = _sample(rows)
+    sample = sampled(rows)
     e, *others = (delta.dense_rows(sample) for delta in (expert, *anti_experts))
     if len(zero_rows := figures.zero_expert_rows):
         # A row that cancels counts as zero by definition; on dense rows its rounding errors would pass for a direction.
@@ -129,8 +129,8 @@ def _row_error(
 
 
 @lru_cache
-def _sample(rows: int) -> Array:
-    """Which of so many rows are compared: evenly spread."""
+def sampled(rows: int) -> Array:
+    """Which of so many rows are compared: `ROWS` of them at most, evenly spread."""
     return np.unique(((np.arange(ROWS) + 1 / 3) * rows / ROWS).astype(int))
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from extsub.distributed import ProcessGroup, process_group
@@ -30,6 +28,7 @@ from extsub.evaluation.store import (
 )
 from extsub.evaluation.task import ItemResult, Items, Task, data_of, limited, scores_of
 from extsub.evaluation.tasks import TASKS, tasks_named
+from extsub.extras import versions
 from extsub.files.writing import write_whole
 from extsub.inference import language_model
 
@@ -216,14 +215,5 @@ def _record(run: Run, rows: list[ItemResult], group: ProcessGroup) -> RunRecord:
         "seconds": run.seconds,
         "processes": group.world_size,
         "device": language_model.device().type,
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **versions(*LIBRARIES)},
     }
-
-
-@cache
-def _versions() -> dict[str, str]:
-    versions = {}
-    for name in LIBRARIES:
-        with contextlib.suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions

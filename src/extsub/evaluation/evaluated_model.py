@@ -12,7 +12,8 @@ from extsub.evaluation.settings import Asking
 from extsub.files.fingerprint import fingerprint
 from extsub.models import adapter_handle
 from extsub.models.adapter_handle import AdapterHandle
-from extsub.models.base import ModelName, load_config
+from extsub.models.base import load_config
+from extsub.models.source import ModelName
 
 
 @dataclass(frozen=True)

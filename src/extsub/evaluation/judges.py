@@ -11,7 +11,8 @@ from extsub.errors import ExtSubError
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.extras import check_installed
 from extsub.inference.server import Server
-from extsub.models.base import ModelName, explained, find_model, load_config, load_tokenizer
+from extsub.models.base import explained, load_config, load_tokenizer
+from extsub.models.source import ModelName, find_model
 
 QUESTIONS = {"truth": "Q: {question}\nA: {answer}\nTrue:", "info": "Q: {question}\nA: {answer}\nHelpful:"}
 """How allenai's judges were trained to be asked."""

@@ -16,8 +16,9 @@ from extsub.evaluation.settings import Asking
 from extsub.evaluation.task import Item, Items, Task, limited
 from extsub.inference.requests import request
 from extsub.models.adapter_handle import AdapterHandle
-from extsub.models.base import ModelName, load_config, load_tokenizer
+from extsub.models.base import load_config, load_tokenizer
 from extsub.models.prompts import Prompt, PromptOption, has_chat_template, usual_template
+from extsub.models.source import ModelName
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -14,9 +14,9 @@ from extsub.escaping import shown
 from extsub.files.disk import check_writable
 from extsub.files.reading import located
 from extsub.list_options import PAIRS
-from extsub.models.base import Dtype, find_model
 from extsub.models.prompts import Prompt, PromptOption
-from extsub.settings import accept_plain_values, json_values, typed_values
+from extsub.models.source import find_model
+from extsub.settings import Dtype, accept_plain_values, json_values, typed_values
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -16,7 +16,7 @@ import numpy as np
 from extsub.adapters.adapter import Adapter, Module
 from extsub.adapters.base import hub_id, public
 from extsub.adapters.layouts import Embedding
-from extsub.adapters.number_range import check_range
+from extsub.adapters.number_range import factors_in_range
 from extsub.adapters.writing import PartProgress
 from extsub.arrays import Array, DType
 from extsub.parallel import in_order
@@ -57,10 +57,7 @@ class Layer:
         Raises:
             ExtSubError: a number is too large or too small for ``dtype``, or not finite.
         """
-        delta = self.module.read()
-        B, A = delta.factors(dtype, rank)
-        check_range(B, lambda: delta.factors(rank=rank)[0], self.name)
-        check_range(A, lambda: delta.factors(rank=rank)[1], self.name)
+        B, A = factors_in_range(self.module.read(), dtype, rank, self.name)
         if self.is_embedding:
             A, B = B, A.mT
         elif self.heads:

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,18 @@ def located(name: str) -> Path:
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, ~nobody, a null byte
         raise ExtSubError(f"{brief(name)}: no such folder or file ({brief(error)})") from error
     return path
+
+
+def elsewhere(folder: Path, file: str) -> str:
+    """Where to look for a file that ``folder`` lacks, as the end of a sentence; empty where no folder in it has one."""
+    inside = sorted(path.parent.name for path in folder.glob(f"*/{file}"))
+    return f"; there is one in {brief(' and in '.join(inside))}: give that subfolder" if inside else ""
+
+
+def of_gguf(files: Iterable[str]) -> str:
+    """What to do where weights are in the format of llama.cpp, as the end of a sentence; empty where none are."""
+    is_there = any(file.lower().endswith(".gguf") for file in files)
+    return "; a GGUF file is for llama.cpp: give the model that it was made from" if is_there else ""
 
 
 def check_regular(path: Path) -> int:
@@ -83,6 +96,15 @@ def read_json(path: Path, shape: Any = object, largest: int | None = LARGEST, fo
             f"{path} has format {shown(given)}, and this extsub reads format {format}: use the extsub that wrote it, "
             "or make it anew"
         )
+    return fitting(value, shape)
+
+
+def fitting(value: Any, shape: Any) -> Any:
+    """The JSON value itself.
+
+    Raises:
+        ValueError: it has another shape than `fits` asks for.
+    """
     if not fits(value, shape):
         raise ValueError("other values than expected")
     return value

@@ -34,9 +34,7 @@ def write_together(contents: Mapping[Path, str | bytes]) -> None:
         for path, content in contents.items():
             with writing(path):
                 file = stack.enter_context(_partial(path))
-                left = memoryview(content.encode() if isinstance(content, str) else content)
-                while left:  # an unbuffered write may stop early
-                    left = left[file.write(left) :]
+                write_all(file, content.encode() if isinstance(content, str) else content)
                 os.fsync(file.fileno())
         if not fcntl:
             stack.close()  # Windows renames no open file
@@ -51,6 +49,13 @@ def write_together(contents: Mapping[Path, str | bytes]) -> None:
                         _name_of_partial(path).replace(path)
             raise
     _written.extend(contents)
+
+
+def write_all(file: FileIO, content: bytes | memoryview) -> None:
+    """Write all of ``content`` to an unbuffered file, which may take only some of it at a time."""
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from extsub.errors import ExtSubError
 from extsub.inference.soundness import Batch
-from extsub.models.base import is_out_of_memory
+from extsub.models.forward import is_out_of_memory
 
 Item = TypeVar("Item")
 Part = TypeVar("Part")

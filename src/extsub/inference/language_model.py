@@ -16,13 +16,14 @@ from extsub.inference.soundness import UNTRIED, Soundness
 from extsub.inference.trial import soundness_of
 from extsub.models.adapter_handle import AdapterHandle
 from extsub.models.attaching import attach, detach
-from extsub.models.base import ModelName, choose_dtype, load_config, load_model, load_tokenizer, positions
+from extsub.models.base import choose_dtype, load_config, load_model, load_tokenizer, positions
+from extsub.models.source import ModelName
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from extsub.inference.mixture import Mixture
-    from extsub.models.base import Dtype
+    from extsub.settings import Dtype
 
 
 @dataclass(frozen=True)

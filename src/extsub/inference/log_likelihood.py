@@ -23,7 +23,7 @@ from extsub.inference.encoding import Continuation, EncodedRequest, Request, bef
 from extsub.inference.mixture import each, logits_of
 from extsub.inference.prefix_cache import Context, beginning, logits_after, read
 from extsub.inference.soundness import Batch
-from extsub.models.base import output_only_at
+from extsub.models.forward import output_only_at
 
 if TYPE_CHECKING:
     from extsub.inference.language_model import LanguageModel

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from extsub.inference.encoding import pad
-from extsub.models.base import output_only_at
+from extsub.models.forward import output_only_at
 
 if TYPE_CHECKING:
     from extsub.inference.language_model import LanguageModel

@@ -14,7 +14,7 @@ from extsub.errors import ExtSubError
 from extsub.inference.batching import free_memory
 from extsub.inference.generation import EncodedPrompt, Finite, continued, encode_prompt, ends_of, soundly
 from extsub.inference.requests import OPTION, tidy
-from extsub.models.base import is_out_of_memory
+from extsub.models.forward import is_out_of_memory
 from extsub.models.prompts import Message, Prompt, ending, render_prompt
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from extsub.inference.generation import continued
 from extsub.inference.log_likelihood import answer_logits
 from extsub.inference.prefix_cache import beginning, logits_after, read
 from extsub.inference.soundness import BATCHES, Batch, Sound, Soundness
-from extsub.models.base import is_out_of_memory
+from extsub.models.forward import is_out_of_memory
 from extsub.probing.comparison import FAILURES, Rounding
 from extsub.probing.twin import tokens_for, twin, windows_of
 

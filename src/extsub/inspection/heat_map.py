@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from extsub.combination.profile import LAYER
 from extsub.inspection.inspect import AdapterInfo, ModuleComparison, PairInfo
 from extsub.plotting import check_picture, drawing, label, save_picture
 
@@ -50,13 +50,12 @@ def _title(adapter: AdapterInfo) -> str:
 def _grid(
     modules: list[ModuleComparison],
 ) -> tuple[list[str], list[str], dict[tuple[str, str], ModuleComparison]]:
-    """(kinds of module, layers, comparison by (kind, layer)). The first number in a name is its layer."""
+    """(kinds of module, layers, comparison by (kind, layer)). A kind is what follows the layer in a name."""
     cells = {}
     for module in modules:
-        layer = re.search(r"\.(\d{1,9})\.", module.name)
-        number = layer[1] if layer else "-"
+        layer = LAYER.search(module.name)
         kind = module.name[layer.end() :] if layer else module.name
-        cells[kind, number] = module
+        cells[kind or module.name, layer[1] if layer else "-"] = module
     kinds = sorted({kind for kind, _ in cells})
     layers = sorted({layer for _, layer in cells}, key=lambda layer: (layer == "-", int(layer) if layer != "-" else 0))
     return kinds, layers, cells

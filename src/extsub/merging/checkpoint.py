@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from extsub.adapters.reading import DTYPES, read_header, read_numbers
+from extsub.adapters.reading import read_header, read_numbers
+from extsub.adapters.tensors import DTYPES
 from extsub.arrays import Array
 from extsub.errors import ExtSubError
 from extsub.escaping import brief

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, TypedDict, get_args
 
 from extsub.adapters.adapter import Adapter, Source
 from extsub.adapters.base import hub_id, is_quantised, normalised
 from extsub.adapters.load import decode
-from extsub.adapters.reading import DTYPES, read_config
+from extsub.adapters.reading import read_config
 from extsub.adapters.source import find_adapter
 from extsub.adapters.stated import CARD, FORMAT, PROVENANCE, stated_in, template_in
+from extsub.adapters.tensors import DTYPES
 from extsub.adapters.writing import NAMES
 from extsub.arrays import DTYPES as BY_NAME
 from extsub.errors import ExtSubError, check_choice
 from extsub.escaping import brief, to_json
+from extsub.extras import versions
 from extsub.files.disk import check_room
 from extsub.files.reading import located
 from extsub.files.staging import checked_output, staged
@@ -29,8 +30,8 @@ from extsub.merging.source import BaseFiles, find_base
 from extsub.merging.tied import come_apart, tied
 from extsub.merging.verification import verify
 from extsub.merging.writing import Output, parse_size, shards_of, write_shards
+from extsub.settings import Dtype
 
-Dtype = Literal["auto", "float32", "float16", "bfloat16"]
 Progress = Callable[[str, int, int], AbstractContextManager[Callable[[int], None]]]
 """(what is done, how many tensors, how many of them are done already) -> to call with each further number"""
 
@@ -184,7 +185,7 @@ def _record(
         "files": sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()),
         "verification": verify(outputs, open_checkpoint(find_base(str(folder))))._asdict(),
         "notes": [*files.notes, *adapter.notes, *notes, *_notes(files, adapter, untied)],
-        "versions": {name: version(name) for name in ("extsub", "numpy", "safetensors")},
+        "versions": versions("extsub", "numpy", "safetensors"),
     }
 
 

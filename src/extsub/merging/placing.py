@@ -15,7 +15,7 @@ import numpy as np
 from extsub.adapters.adapter import PREFIX, Adapter, Copy, Module
 from extsub.adapters.layouts import Linear
 from extsub.adapters.names import FUSED, fused_and_apart
-from extsub.adapters.reading import DTYPES
+from extsub.adapters.tensors import DTYPES
 from extsub.arrays import rounded
 from extsub.errors import ExtSubError
 from extsub.escaping import brief

@@ -13,8 +13,8 @@ from extsub.adapters.stated import CARD
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, shown
 from extsub.files.fingerprint import fingerprint
-from extsub.files.reading import located, parse_json, read_bytes
-from extsub.hub import HubId, hub_errors_explained, hub_id_of
+from extsub.files.reading import elsewhere, located, of_gguf, parse_json, read_bytes
+from extsub.hub import commit_of, hub_id_of
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
@@ -78,24 +78,9 @@ def find_base(name: str) -> BaseFiles:
         return _chosen(name, files, lambda file: folder / file, folder)
     if folder.exists():
         raise ExtSubError(f"{name} is a file: give the folder that holds {CONFIG} and the weights")
-    return _on_hub(name, hub_id_of(name, folder, "model"))
-
-
-def _on_hub(name: str, hub_id: HubId) -> BaseFiles:
-    """Download config, weights and what is carried along, all of one commit; the weights last."""
-    from huggingface_hub import errors, hf_hub_download, list_repo_files
-
-    def download(file: str, revision: str | None) -> Path:
-        return Path(hf_hub_download(hub_id.repo, file, revision=revision))
-
-    with hub_errors_explained(name, hub_id.revision, f"the hub repository has no {CONFIG}: it holds no model"):
-        folder = download(CONFIG, hub_id.revision).parent
-        commit = folder.name  # .../snapshots/<commit>/config.json: the revision is resolved once, here
-        try:
-            files = set(list_repo_files(hub_id.repo, revision=commit))
-        except (errors.OfflineModeIsEnabled, errors.HfHubHTTPError, OSError):  # offline: what the cache holds
-            files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-        return _chosen(name, files, lambda file: download(file, commit), folder, hub_id.repo, commit)
+    hub_id = hub_id_of(name, folder, "model")
+    with commit_of(name, hub_id, CONFIG, "it holds no model") as commit:
+        return _chosen(name, commit.files, commit.download, commit.folder, hub_id.repo, commit.sha)
 
 
 def _chosen(
@@ -106,12 +91,11 @@ def _chosen(
     hub_id: str | None = None,
     commit: str | None = None,
 ) -> BaseFiles:
-    """The files that are needed of those that are there."""
+    """The files that are needed of those that are there, the weights fetched last."""
     _refuse_adapter(name, files)
     if CONFIG not in files:
-        inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))
-        hint = f"; there is one in {brief(' and in '.join(inside))}: give that subfolder" if inside else ""
-        raise ExtSubError(f"{name}: no {CONFIG} in this folder, so it holds no model{hint}{_of_gguf(files)}")
+        hint = elsewhere(folder, CONFIG) or of_gguf(files)
+        raise ExtSubError(f"{name}: no {CONFIG} in this folder, so it holds no model{hint}")
     config = _read_json(fetch(CONFIG), name)
     _refuse_quantised(name, config, files)
     shards, weight_map, notes = _shards(name, files, fetch)
@@ -167,12 +151,7 @@ def _why_no_weights(files: Iterable[str]) -> str:
     if any(re.fullmatch(r"model-\d+-of-\d+\.safetensors", file) for file in others):
         return f"it has shards and no {INDEX}, which says what is in them: download it again"
     beside = f" (there is {brief(others[0])})" if others else ""
-    return f"neither {SINGLE} nor {INDEX} is there{beside}{_of_gguf(files)}"
-
-
-def _of_gguf(files: Iterable[str]) -> str:
-    is_there = any(file.lower().endswith(".gguf") for file in files)
-    return "; a GGUF file is for llama.cpp: give the model that it was made from" if is_there else ""
+    return f"neither {SINGLE} nor {INDEX} is there{beside}{of_gguf(files)}"
 
 
 def _refuse_adapter(name: str, files: set[str]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from extsub.adapters.adapter import PREFIX, Adapter
 from extsub.adapters.keys import VOCABULARY
 from extsub.adapters.layouts import Embedding
+from extsub.adapters.names import last_part
 from extsub.errors import ExtSubError
 from extsub.escaping import brief
 from extsub.merging.checkpoint import Tensor
@@ -59,10 +60,10 @@ def tied(adapter: Adapter, tensors: Mapping[str, Tensor], config: Mapping[str, A
     finder = CheckpointKeys(tensors, adapter.name, base)
     keys = {name: finder.find(name) for name in named}
     there = frozenset(key for key in keys.values() if key)
-    if heads := [key for name, key in finder.layers.items() if _leaf(name) in HEADS]:
+    if heads := [key for name, key in finder.layers.items() if last_part(name) in HEADS]:
         return Tied(there) if said or _is_stored_twice(heads[0], tensors) else Tied()
-    if lacking := next((name for name, key in keys.items() if key is None and _leaf(name) in HEADS), None):
-        alike = [finder.layers[name] for name in finder.layers if _leaf(name) in VOCABULARY]
+    if lacking := next((name for name, key in keys.items() if key is None and last_part(name) in HEADS), None):
+        alike = [finder.layers[name] for name in finder.layers if last_part(name) in VOCABULARY]
         alike = [key for key in alike if tensors[key].shape == named[lacking]]
         if len(alike) != 1:
             return Tied(there)  # and it will be missed
@@ -76,7 +77,7 @@ def come_apart(pair: Tied, changed: Collection[str], adapter: str) -> bool:
     Raises:
         ExtSubError: an embedding is changed that several parts of an encoder-decoder model share.
     """
-    if shared := [key for key in changed if _leaf(key.removesuffix(".weight")) == "shared"]:
+    if shared := [key for key in changed if last_part(key.removesuffix(".weight")) == "shared"]:
         raise ExtSubError(
             f"{adapter}: it changes {brief(shared[0])}, which encoder, decoder and output layer of the base share, and "
             "that is not merged"
@@ -108,7 +109,7 @@ def _is_stored_twice(head: str, tensors: Mapping[str, Tensor]) -> bool:
     return any(
         tensor.size == numbers.size and np.array_equal(tensor.bytes(0, tensor.size), numbers)
         for key, tensor in tensors.items()
-        if key != head and _leaf(key.removesuffix(".weight")) in VOCABULARY
+        if key != head and last_part(key.removesuffix(".weight")) in VOCABULARY
     )
 
 
@@ -118,11 +119,7 @@ def _vocabulary(adapter: Adapter, config: Mapping[str, Any]) -> dict[str, tuple[
     named = {
         name: module.shape
         for name, module in adapter.modules.items()
-        if _leaf(name) in VOCABULARY or (isinstance(module.layout, Embedding) and module.shape[0] == tokens)
+        if last_part(name) in VOCABULARY or (isinstance(module.layout, Embedding) and module.shape[0] == tokens)
     }
     copies = {key.removeprefix(PREFIX).removesuffix(".weight"): copy.shape for key, copy in adapter.copies.items()}
-    return named | {name: shape for name, shape in copies.items() if _leaf(name) in VOCABULARY}
-
-
-def _leaf(name: str) -> str:
-    return name.rpartition(".")[2]
+    return named | {name: shape for name, shape in copies.items() if last_part(name) in VOCABULARY}

@@ -9,16 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from extsub.adapters.reading import DTYPES
+from extsub.adapters.tensors import DTYPES
 from extsub.algebra import Delta
 from extsub.arrays import FLOAT32, FLOAT64, Array, double, finfo, rounded
+from extsub.combination.verification import ROWS, sampled
 from extsub.merging.changes import Change, Replacement, Scale, Sum
 from extsub.merging.checkpoint import Tensor
 from extsub.merging.writing import Output, Piece
 from extsub.parallel import in_order
 
-ROWS = 4
-"""Sampled in each tensor."""
 BYTES = 4096
 """Of a sample of what was only copied."""
 
@@ -54,7 +53,7 @@ def _check(output: Output, written: Tensor) -> tuple[int, float]:
     if not output.tensor.count:
         return 0, 0.0
     count, height, columns = output.matrices
-    sample = np.unique(((np.arange(ROWS) + 1 / 3) * count * height / ROWS).astype(int))
+    sample = sampled(count * height)
     pieces = [Piece(row // height, slice(row % height, row % height + 1)) for row in sample.tolist()]
     before = double(np.concatenate([output.stored(piece) for piece in pieces]))
     after = double(np.stack([written.numbers(row * columns, columns) for row in sample.tolist()]))

@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from extsub.adapters.reading import DTYPES
-from extsub.adapters.writing import make_header, write_all
+from extsub.adapters.tensors import DTYPES
+from extsub.adapters.writing import make_header
 from extsub.arrays import FLOAT32, FLOAT64, Array, DType, is_finite
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, shown, to_json
+from extsub.files.writing import write_all
 from extsub.merging.changes import Change, Matrices
 from extsub.merging.checkpoint import Tensor
 from extsub.merging.source import INDEX, SINGLE

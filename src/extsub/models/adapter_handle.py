@@ -11,13 +11,14 @@ from extsub.adapters.adapter import Source
 from extsub.adapters.base import normalised
 from extsub.adapters.codecs import READERS
 from extsub.adapters.lora import check_scale
-from extsub.adapters.reading import TensorFile, open_tensors, read_config
+from extsub.adapters.reading import open_tensors, read_config
 from extsub.adapters.source import find_adapter
 from extsub.adapters.stated import template_in
+from extsub.adapters.tensors import TensorFile
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, shown
-from extsub.models.base import ModelName, find_model
 from extsub.models.prompts import Template
+from extsub.models.source import ModelName, find_model
 
 CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Ways to begin a LoRA that change the base."""

@@ -19,7 +19,7 @@ from extsub.errors import ExtSubError, counted
 from extsub.escaping import brief, line
 from extsub.models import layer_names
 from extsub.models.adapter_handle import AdapterHandle
-from extsub.models.base import is_out_of_memory
+from extsub.models.forward import is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

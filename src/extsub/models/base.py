@@ -1,108 +1,21 @@
-"""A base model and its tokenizer, from a folder or the hub: named, checked, loaded. No remote code is run."""
+"""A base model and its tokenizer, from a folder or the hub: checked and loaded. No remote code is run."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from extsub.errors import ExtSubError
 from extsub.escaping import line
 from extsub.extras import require
-from extsub.files.reading import located
-from extsub.hub import GATED, hub_id_of, nothing_there
+from extsub.hub import GATED
+from extsub.models.source import ADAPTER, ModelName
+from extsub.settings import Dtype
 
 if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-CONFIG, ADAPTER = "config.json", "adapter_config.json"
-WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
-
-
-@dataclass(frozen=True)
-class ModelName:
-    """Where a model is: an absolute folder, or a hub id with perhaps a revision."""
-
-    name: str
-    given: str
-    """The name as the user wrote it, for messages."""
-    revision: str | None = None
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """Arguments for every ``from_pretrained``."""
-        return {"pretrained_model_name_or_path": self.name, "revision": self.revision, "trust_remote_code": False}
-
-    @property
-    def arguments_alone(self) -> dict[str, Any]:
-        """Arguments for every ``from_pretrained`` that loads weights. Where an adapter lies beside them, transformers
-        would put it on; told to look for it in a folder that is not there, it finds none.
-        """
-        return {**self.arguments, "adapter_kwargs": {"subfolder": "no-adapter"}}
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a user should know of it, in sentences."""
-        if not self.holds_adapter:
-            return ()
-        return (
-            f"{self.given} also holds an adapter ({ADAPTER}), which was not put on: pass it as "
-            "--adapter, unless the model has it merged in already",
-        )
-
-    @functools.cached_property
-    def holds_adapter(self) -> bool:
-        """Whether an adapter lies in the same folder or repository."""
-        from transformers.utils import find_adapter_config_file
-
-        try:
-            return find_adapter_config_file(self.name, revision=self.revision) is not None
-        except (OSError, ValueError):  # no such repository
-            return False
-
-
-def find_model(name: str) -> ModelName:
-    """Where a model of this name is.
-
-    A folder becomes absolute, so that an adapter that names it as its base can be loaded from anywhere.
-
-    Raises:
-        ExtSubError: neither a folder that may hold a model nor the shape of a hub id.
-    """
-    folder = located(name)
-    if folder.is_dir():
-        _check_folder(folder, name)
-        return ModelName(str(folder.resolve()), name)
-    if folder.is_file():
-        raise ExtSubError(f"{name} is a file: give the folder that holds {CONFIG} and the weights{_of_gguf([name])}")
-    if folder.exists():  # neither a folder nor a file
-        raise nothing_there(name, "model")
-    hub_id = hub_id_of(name, folder, "model")
-    return ModelName(hub_id.repo, name, hub_id.revision)
-
-
-def _check_folder(folder: Path, name: str) -> None:
-    files = {path.name for path in folder.iterdir()}
-    if ADAPTER in files and not (CONFIG in files and any(any(folder.glob(weights)) for weights in WEIGHTS)):
-        raise ExtSubError(
-            f"{name} is an adapter, not a model: pass it as --adapter to evaluate or generate, or merge it into its "
-            "base (extsub merge)"
-        )
-    if CONFIG not in files:
-        inside = sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}"))[:5]
-        hint = f"; there is one in {' and in '.join(inside)}: give that subfolder" if inside else _of_gguf(files)
-        raise ExtSubError(f"{name}: no {CONFIG} in this folder, so it holds no model{hint}")
-
-
-def _of_gguf(files: Iterable[str]) -> str:
-    """What to do where the weights are in the format of llama.cpp."""
-    is_there = any(file.lower().endswith(".gguf") for file in files)
-    return "; a GGUF file is for llama.cpp: give the model that it was made from" if is_there else ""
 
 
 def load_config(model: ModelName) -> PretrainedConfig:
@@ -204,33 +117,6 @@ def choose_dtype(name: Dtype) -> torch.dtype:
     if name != "auto":
         return getattr(torch, name)
     return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
-
-
-@contextmanager
-def output_only_at(model: PreTrainedModel, wanted: torch.Tensor) -> Generator[None]:
-    """Inside, ``model(...).logits`` has only the positions ``wanted`` (rows, tokens), as (positions, vocabulary).
-
-    The output layer is given their states and nothing else; virtual tokens may stand before all others.
-    """
-
-    def choose(_: Any, states: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-        return (states[0][:, -wanted.shape[1] :][wanted],)
-
-    hook = model.get_output_embeddings().register_forward_pre_hook(choose)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch found too little memory, on a GPU or not."""
-    import torch
-
-    known = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")  # plain RuntimeErrors
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and any(reason in str(error) for reason in known)
-    )
 
 
 def positions(config: PretrainedConfig) -> int | None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from extsub.adapters.adapter import PREFIX, Adapter
-from extsub.adapters.names import ends_of
+from extsub.adapters.names import ends_of, last_part
 from extsub.adapters.targets import saved_names
 from extsub.arrays import FLOAT32
 from extsub.errors import ExtSubError, counted
@@ -71,7 +71,7 @@ class Base:
 
     def has_as_named(self, module: str) -> bool:
         """Whether PEFT will find a layer of this name."""
-        return module in self.modules and module.rpartition(".")[2] not in self.parts_of_experts
+        return module in self.modules and last_part(module) not in self.parts_of_experts
 
     def place(self, module: str) -> Place | None:
         """Where a layer of this name is; None where the base has none."""

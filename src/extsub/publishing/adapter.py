@@ -10,7 +10,7 @@ from typing import Any
 from extsub.adapters.adapter import Adapter, sha256
 from extsub.adapters.base import hub_id, public
 from extsub.adapters.card import KINDS, combined_card, trained_card
-from extsub.adapters.card_making import PICTURE
+from extsub.adapters.card_making import PICTURE, name_of
 from extsub.adapters.codecs import READERS
 from extsub.adapters.load import load_adapter
 from extsub.adapters.reading import open_tensors, read_config
@@ -100,7 +100,7 @@ def _what(config: Mapping[str, Any], record: Mapping[str, Any] | None) -> str:
 
 
 def _called(given: Mapping[str, Any]) -> str:
-    name = given["name"] or "a result that was not saved"
+    name = name_of(given)
     return name if given["alpha"] is None else f"{name} (α {given['alpha']:g})"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from extsub.adapters.stated import FORMAT, PROVENANCE, TRAINING
 from extsub.errors import ExtSubError
 from extsub.evaluation.store import NUMBER
-from extsub.files.reading import fits, read_json
+from extsub.files.reading import fitting, read_json
 
 TEXT = (str, NoneType)
 FIGURE = {"value": NUMBER, "ci95": [NUMBER, NUMBER], "n": int}
@@ -86,7 +86,7 @@ def read_record(folder: Path) -> tuple[str, dict[str, Any]]:
         if (folder / name).exists():
             try:
                 record = read_json(folder / name, dict, format=FORMAT)
-                return name, _checked(record) if name == PROVENANCE else _fitting(record, TRAINED)
+                return name, _checked(record) if name == PROVENANCE else fitting(record, TRAINED)
             except (OSError, ValueError) as error:
                 raise ExtSubError(f"{folder / name} is broken: write the folder anew") from error
     raise ExtSubError(f"{folder} was not written by extsub (it has neither {PROVENANCE} nor {TRAINING})")
@@ -99,21 +99,14 @@ def is_merged(record: dict[str, Any]) -> bool:
 
 def _checked(record: dict[str, Any]) -> dict[str, Any]:
     if is_merged(record):
-        return _fitting(record, MERGED)
+        return fitting(record, MERGED)
     record = {"template": None, "serve": {}, **record}
     if "operation" not in record:
-        return _fitting(record, WRITTEN)
+        return fitting(record, WRITTEN)
     inputs = record.get("inputs")
     if not isinstance(inputs, list) or len(inputs) < 2 or not all(isinstance(given, dict) for given in inputs):
         raise ValueError("made of nothing")
     record["inputs"] = [{**UNSTATED, **given} for given in inputs]
     if record.get("scores") is not None:
-        _fitting(record["scores"], SCORES)
-    return _fitting({"truncation": None, **record}, TRUNCATED if record.get("truncation") else COMBINED)
-
-
-def _fitting(record: dict[str, Any], shape: Any) -> dict[str, Any]:
-    """Raises ValueError where it does not fit."""
-    if not fits(record, shape):
-        raise ValueError("other values than expected")
-    return record
+        fitting(record["scores"], SCORES)
+    return fitting({"truncation": None, **record}, TRUNCATED if record.get("truncation") else COMBINED)

@@ -23,8 +23,9 @@ from extsub.evaluation.task import Items, limited
 from extsub.evaluation.tasks import TASKS
 from extsub.extras import need, require
 from extsub.files.staging import check_place
-from extsub.models.base import find_model, load_config, load_tokenizer
+from extsub.models.base import load_config, load_tokenizer
 from extsub.models.prompts import PromptOption, usual_template
+from extsub.models.source import find_model
 from extsub.recipe import chain
 from extsub.recipe.chain import Stage
 from extsub.recipe.schema import Recipe, Sweep

@@ -22,7 +22,7 @@ from extsub.evaluation.store import Results, working_in
 from extsub.extras import require
 from extsub.files.reading import read_json
 from extsub.inference.batching import free_memory
-from extsub.models.base import find_model
+from extsub.models.source import find_model
 from extsub.publishing.measured import scores_in_sweep, scores_of_several, sources
 from extsub.publishing.records import read_record
 from extsub.recipe import chain

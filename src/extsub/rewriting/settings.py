@@ -11,8 +11,8 @@ from cyclopts import Group, Parameter
 from extsub.errors import ExtSubError
 from extsub.files.disk import check_writable
 from extsub.list_options import PAIRS
-from extsub.models.base import Dtype, find_model
-from extsub.settings import accept_plain_values, json_values
+from extsub.models.source import find_model
+from extsub.settings import Dtype, accept_plain_values, json_values
 
 Mode = Literal["rewrite", "instruct"]
 WHAT = Parameter(group=Group("Behaviour and data", sort_key=1))

@@ -12,9 +12,11 @@ from extsub.evaluation.judges import probability_of_yes
 from extsub.inference.batching import free_memory
 from extsub.inference.requests import OPTION, Answer, Question, answer, choose
 from extsub.inference.server import RefusedRequestError, Server
-from extsub.models.base import Dtype, find_model, load_config, load_tokenizer
+from extsub.models.base import load_config, load_tokenizer
 from extsub.models.prompts import Message, render_prompt, usual_template
+from extsub.models.source import find_model
 from extsub.rewriting.settings import NegativesSettings
+from extsub.settings import Dtype
 
 if TYPE_CHECKING:
     from extsub.inference.language_model import LanguageModel

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from extsub.combination.profile import Profile, kind_of
+from extsub.adapters.names import last_part as kind_of
+from extsub.combination.profile import Profile
 from extsub.sweeping.grid import SweepPoint
 
 if TYPE_CHECKING:

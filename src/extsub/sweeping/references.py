@@ -21,8 +21,9 @@ from extsub.errors import ExtSubError, RowError
 from extsub.escaping import brief
 from extsub.evaluation.task import Task
 from extsub.inference.requests import OPTION
-from extsub.models.base import ModelName, load_config, load_tokenizer
+from extsub.models.base import load_config, load_tokenizer
 from extsub.models.prompts import Message, render_prompt, with_system
+from extsub.models.source import ModelName
 from extsub.sweeping.grid import SweepPoint
 from extsub.sweeping.settings import SweepSettings
 

@@ -23,8 +23,8 @@ from extsub.inference.batching import free_memory
 from extsub.inference.language_model import Base, LanguageModel
 from extsub.inference.mixture import Mixture
 from extsub.inference.soundness import Soundness
-from extsub.models.base import ModelName
 from extsub.models.dial import Dial
+from extsub.models.source import ModelName
 from extsub.sweeping.grid import SweepPoint, randomised
 from extsub.sweeping.references import METHODS
 from extsub.sweeping.selection import AllScores

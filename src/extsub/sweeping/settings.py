@@ -11,9 +11,8 @@ from cyclopts import Group, Parameter
 from extsub.errors import ExtSubError
 from extsub.evaluation.settings import ASKING, DATA, MODEL, Backend, EvaluationSettings
 from extsub.list_options import COMMAS, PAIRS  # noqa: F401
-from extsub.models.base import Dtype  # noqa: F401
 from extsub.models.prompts import PromptOption  # noqa: F401  cyclopts looks here for the names in inherited types
-from extsub.settings import option
+from extsub.settings import Dtype, option  # noqa: F401
 
 if TYPE_CHECKING:
     from extsub.evaluation.task import Task

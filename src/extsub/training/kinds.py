@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from extsub.adapters.names import last_part
 from extsub.errors import ExtSubError
 from extsub.training.rehearsal import bare, failure, idle
 from extsub.training.settings import PROMPT_LEARNING
@@ -105,7 +106,7 @@ def _choice(settings: TrainingSettings, config: PretrainedConfig) -> str:
     model = bare(config)
     output = model.get_output_embeddings()
     layers = model.base_model.named_modules()
-    names = sorted({name.rpartition(".")[2] for name, layer in layers if _is_linear(layer) and layer is not output})
+    names = sorted({last_part(name) for name, layer in layers if _is_linear(layer) and layer is not output})
     together = _adapted(settings, config, *names)
     if together is None:
         names = [name for name in names if _adapted(settings, config, name)]
@@ -138,7 +139,7 @@ def _is_linear(layer: torch.nn.Module) -> bool:
 def _special(model: PeftModel) -> list[str]:
     """The last names of adapted layers that are more than linear ones."""
     adapted = {name: layer.base_layer for name, layer in model.named_modules() if hasattr(layer, "base_layer")}
-    return sorted({name.rpartition(".")[2] for name, layer in adapted.items() if not _is_linear(layer)})
+    return sorted({last_part(name) for name, layer in adapted.items() if not _is_linear(layer)})
 
 
 def _check_targets(settings: TrainingSettings, model: PeftModel, config: PretrainedConfig) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from extsub.data.instructions import Data, load_data
 from extsub.errors import ExtSubError, counted
 from extsub.extras import need
-from extsub.models.base import ModelName, choose_dtype, find_model, load_config, load_tokenizer, positions
+from extsub.models.base import choose_dtype, load_config, load_tokenizer, positions
 from extsub.models.prompts import usual_template
+from extsub.models.source import ModelName, find_model
 from extsub.training.batches import pack
 from extsub.training.encoding import ChunkProgress, EncodedExamples, encode
 from extsub.training.kinds import parameters, sketch

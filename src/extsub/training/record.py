@@ -6,7 +6,6 @@ import json
 import math
 import platform
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -18,6 +17,7 @@ from extsub.adapters.source import CONFIG, SAFETENSORS
 from extsub.adapters.stated import CARD, FORMAT
 from extsub.adapters.stated import TRAINING as RECORD
 from extsub.errors import ExtSubError
+from extsub.extras import versions
 
 if TYPE_CHECKING:
     from extsub.training.plan import Plan
@@ -78,7 +78,7 @@ def training_record(plan: Plan, trainer: Trainer, watch: Watch) -> TrainingRecor
         "last_loss": losses[-1]["loss"],
         "seconds": seconds,
         "tokens_per_second": watch.tokens_per_step * done / seconds if seconds else None,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "versions": {"python": platform.python_version(), **versions(*LIBRARIES)},
         "losses": losses,
     }
 

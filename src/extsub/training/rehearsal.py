@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from extsub.adapters.names import last_part
+
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PretrainedConfig, PreTrainedModel
@@ -69,7 +71,7 @@ def idle(model: PeftModel) -> set[str]:
     reached: dict[str, bool] = {}
     for name, layer in model.named_modules():
         if hasattr(layer, "base_layer"):
-            last = name.rpartition(".")[2]
+            last = last_part(name)
             reached[last] = reached.get(last, False) or any(weight.grad is not None for weight in layer.parameters())
     return {name for name, is_reached in reached.items() if not is_reached}
 

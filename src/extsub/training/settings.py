@@ -13,9 +13,9 @@ from cyclopts import Group, Parameter
 from extsub.errors import ExtSubError
 from extsub.files.disk import check_writable
 from extsub.list_options import COMMAS, PAIRS
-from extsub.models.base import find_model
 from extsub.models.prompts import TemplateOption
-from extsub.settings import accept_plain_values, option
+from extsub.models.source import find_model
+from extsub.settings import Dtype, accept_plain_values, option
 
 Kind = Literal["lora", "ia3", "prefix", "p-tuning", "prompt"]
 PEFT_TYPES: dict[Kind, str] = {
@@ -121,7 +121,7 @@ class TrainingSettings:
     encoder_size: Annotated[int, ADAPTER] = 256
     """Width of the network that makes the virtual tokens of prefix (0: none) and p-tuning."""
 
-    dtype: Annotated[Literal["auto", "float32", "bfloat16", "float16"], MEMORY] = "auto"
+    dtype: Annotated[Dtype, MEMORY] = "auto"
     """Of the base model: bfloat16 on a GPU that has it, else float32. The adapter is trained in float32."""
 
     quantize: Annotated[Literal["4bit", "8bit"] | None, MEMORY] = None

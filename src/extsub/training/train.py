@@ -15,7 +15,8 @@ from extsub.files.disk import writing
 from extsub.files.locks import locked
 from extsub.files.staging import staged
 from extsub.files.writing import make_parents, remove_empty
-from extsub.models.base import is_out_of_memory, load_model
+from extsub.models.base import load_model
+from extsub.models.forward import is_out_of_memory
 from extsub.training import checkpoints
 from extsub.training.batches import end_to_end, packs_of, padded
 from extsub.training.encoding import ChunkProgress

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from extsub.errors import ExtSubError
 from extsub.files.disk import writing
-from extsub.models.base import output_only_at
+from extsub.models.forward import output_only_at
 from extsub.training.checkpoints import mark_complete
 from extsub.training.encoding import MASKED
 

@@ -12,7 +12,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 
 from extsub.errors import ExtSubError
-from extsub.models.base import is_out_of_memory
+from extsub.models.forward import is_out_of_memory
 from extsub.probing.comparison import FAILURES, Rounding
 from extsub.probing.twin import tokens_for, twin
 from extsub.training.batches import end_to_end

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from extsub.chat.session import Session
-from extsub.models.base import Dtype
 from extsub.models.prompts import PromptOption
 from extsub.report.reading import Sweep
+from extsub.settings import Dtype
 from extsub.ui.answers import Answers
 from extsub.ui.listening import address_of, listen
 from extsub.ui.output import check_folder

@@ -16,7 +16,8 @@ from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.task import Item, ItemResult, Items, Task, conversation, questions_of
 from extsub.inference.requests import Question, answer
-from extsub.models.base import check_words, explained, find_model
+from extsub.models.base import check_words, explained
+from extsub.models.source import find_model
 
 if TYPE_CHECKING:
     from extsub.inference.language_model import LanguageModel
