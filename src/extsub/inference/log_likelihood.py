@@ -58,6 +58,18 @@ class Scored(NamedTuple):
     """The likelihood of each continuation."""
     shortened: bool
     """Whether the prompt, too long, lost its beginning."""
+    prompt: str = ""
+    """The prompt in words, where ``requests.choose`` made it of a question."""
+
+    @property
+    def totals(self) -> list[float]:
+        """The log-likelihood of each continuation, in nats."""
+        return [likelihood.total for likelihood in self.likelihoods]
+
+    @property
+    def tokens(self) -> list[int]:
+        """The number of tokens that were scored in each continuation."""
+        return [likelihood.tokens for likelihood in self.likelihoods]
 
 
 def score(

@@ -25,23 +25,6 @@ class Question(NamedTuple):
     choices: tuple[str, ...] = ()
 
 
-class Choice(NamedTuple):
-    """How likely the answers to one question are."""
-
-    prompt: str
-    scored: Scored
-
-    @property
-    def totals(self) -> list[float]:
-        """The log-likelihood of each answer, in nats."""
-        return [likelihood.total for likelihood in self.scored.likelihoods]
-
-    @property
-    def tokens(self) -> list[int]:
-        """The number of tokens that were scored in each answer."""
-        return [likelihood.tokens for likelihood in self.scored.likelihoods]
-
-
 class Usage(NamedTuple):
     """The tokens of one answer and of its prompt."""
 
@@ -86,7 +69,7 @@ def choose(
     prompt: Prompt,
     batch_size: int | None,
     end_token: bool = False,
-) -> Iterator[tuple[int, Choice]]:
+) -> Iterator[tuple[int, Scored]]:
     """The log-likelihood of every choice of every question.
 
     Args:
@@ -105,7 +88,7 @@ def choose(
         batch_size=batch_size,
         mark=ending(prompt, tokenizer).text,
     ):
-        yield scored.index, Choice(requests[scored.index].prompt, scored)
+        yield scored.index, scored._replace(prompt=requests[scored.index].prompt)
 
 
 def answer(

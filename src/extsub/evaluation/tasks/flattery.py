@@ -62,10 +62,10 @@ def _ask(
                 "choices": openings(),
                 "log_likelihoods": choice.totals,
                 "tokens": choice.tokens,
-                "shortened": choice.scored.shortened,
+                "shortened": choice.shortened,
                 "scores": {
                     "probability": math.fsum(map(math.exp, choice.totals)),
-                    "greedy": float(any(likelihood.greedy for likelihood in choice.scored.likelihoods)),
+                    "greedy": float(any(likelihood.greedy for likelihood in choice.likelihoods)),
                 },
             },
         )

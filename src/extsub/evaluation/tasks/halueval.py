@@ -64,7 +64,7 @@ def _ask(
                 "choices": texts,
                 "log_likelihoods": choice.totals,
                 "tokens": choice.tokens,
-                "shortened": choice.scored.shortened,
+                "shortened": choice.shortened,
                 "scores": pair_scores(choice.totals, choice.tokens, [len(text) for text in texts]),
             },
         )

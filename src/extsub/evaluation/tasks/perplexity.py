@@ -50,7 +50,7 @@ def _ask(
     questions = {index: question for index, item in items.items() for question in _questions(item)}
     for index, choice in choose(model, questions, settings.asked_with, settings.rows_at_once, end_token=True):
         row = _row(items[index], choice.totals[0], choice.tokens[0])
-        yield index, {**row, "prompt": choice.prompt, "shortened": choice.scored.shortened}
+        yield index, {**row, "prompt": choice.prompt, "shortened": choice.shortened}
 
 
 def _questions(item: Item) -> list[Question]:

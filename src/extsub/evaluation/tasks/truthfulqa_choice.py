@@ -126,7 +126,7 @@ def _ask_multiple(
                 "choices": choices,
                 "log_likelihoods": choice.totals,
                 "tokens": choice.tokens,
-                "shortened": choice.scored.shortened,
+                "shortened": choice.shortened,
                 "scores": {
                     **mc_scores(best[0], *others),
                     **mc_controls(item["best"], *sides[1:]),
@@ -197,7 +197,7 @@ def _ask_binary(
     for number, choice in choose(model, questions, settings.asked_with, settings.rows_at_once):
         index, way = divmod(number, 3)
         done.setdefault(index, {})[way] = choice.totals  # the right answer first
-        if choice.scored.shortened:
+        if choice.shortened:
             shortened.add(index)
         if len(done[index]) < 3:
             continue
