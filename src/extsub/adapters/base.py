@@ -1,9 +1,16 @@
-"""Names of base models: when two of them mean the same model, and which one the hub knows."""
+"""Base models: when two names mean the same one, which name the hub knows, and a folder that holds none."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from extsub.errors import ExtSubError
+from extsub.files.reading import elsewhere
+
+CONFIG = "config.json"
 
 # Hub repositories that moved to an owner; configs keep the old bare name.
 _OWNERS = {
@@ -51,3 +58,20 @@ def hub_id(base: str | None) -> str | None:
     if base in _OWNERS:
         return f"{_OWNERS[base]}/{base}"
     return base if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", base, re.ASCII) else None
+
+
+def no_model(name: str, folder: Path, files: Iterable[str]) -> ExtSubError:
+    """The error for a folder without a config.
+
+    Args:
+        name: of the folder, as the user wrote it.
+        files: the names of those in it.
+    """
+    hint = elsewhere(folder, CONFIG) or of_gguf(files)
+    return ExtSubError(f"{name}: no {CONFIG} in this folder, so it holds no model{hint}")
+
+
+def of_gguf(files: Iterable[str]) -> str:
+    """What to do where weights are in the format of llama.cpp, as the end of a sentence; empty where none are."""
+    is_there = any(file.lower().endswith(".gguf") for file in files)
+    return "; a GGUF file is for llama.cpp: give the model that it was made from" if is_there else ""

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from extsub.adapters.adapter import Adapter
+from extsub.adapters.base import CONFIG
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, shown
 from extsub.export.architectures import ARCHITECTURES, Base
 from extsub.files.reading import located, read_json
 from extsub.hub import hub_errors_explained, hub_id_of
-
-CONFIG = "config.json"
 
 
 def read_base(adapter: Adapter, given: str | None) -> Base:

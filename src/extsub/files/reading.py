@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +34,6 @@ def elsewhere(folder: Path, file: str) -> str:
     """Where to look for a file that ``folder`` lacks, as the end of a sentence; empty where no folder in it has one."""
     inside = sorted(path.parent.name for path in folder.glob(f"*/{file}"))
     return f"; there is one in {brief(' and in '.join(inside))}: give that subfolder" if inside else ""
-
-
-def of_gguf(files: Iterable[str]) -> str:
-    """What to do where weights are in the format of llama.cpp, as the end of a sentence; empty where none are."""
-    is_there = any(file.lower().endswith(".gguf") for file in files)
-    return "; a GGUF file is for llama.cpp: give the model that it was made from" if is_there else ""
 
 
 def check_regular(path: Path) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from extsub.errors import ExtSubError
 from extsub.files.disk import check_can_appear, writing
 from extsub.files.locks import locked
-from extsub.files.writing import make_parents, note_written, remove, remove_empty
+from extsub.files.writing import delete, make_parents, note_written, remove, remove_empty
 
 MARK = "extsub.json"
 OUR_FILES = frozenset({MARK, "adapter_config.json", "adapter_model.safetensors", "README.md"})
@@ -172,10 +172,7 @@ def _clear(folder: Path, names: Callable[[str], bool] | None) -> None:
         if names is not None and (foreign := [name for name in existing if not names(name)]):
             raise ExtSubError(f"{inside} holds files that extsub did not write, first {foreign[0]}: move it away")
     for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        delete(path)
 
 
 def _sync(folder: Path) -> None:

@@ -150,15 +150,16 @@ def remove(path: Path) -> None:
     hidden folder, which the next call clears.
     """
     doomed = path.with_name(f".{path.name.lstrip('.')}.removed")
-    _delete(doomed)
+    delete(doomed)
     if path.is_dir() and not path.is_symlink():
         path.rename(doomed)
-        _delete(doomed)
+        delete(doomed)
     else:
         path.unlink(missing_ok=True)
 
 
-def _delete(path: Path) -> None:
+def delete(path: Path) -> None:
+    """Take a file or a folder away, if it is there; a kill may leave a part of it."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

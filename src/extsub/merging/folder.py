@@ -10,12 +10,12 @@ from typing import Any
 
 import yaml
 
-from extsub.adapters.base import hub_id
+from extsub.adapters.base import CONFIG, hub_id
 from extsub.adapters.card import base_in_words
 from extsub.adapters.card_use import TASKS
 from extsub.escaping import markdown
 from extsub.files.staging import OUR_FILES
-from extsub.merging.source import CARRIED, CONFIG, INDEX, TEMPLATES, BaseFiles
+from extsub.merging.source import CARRIED, INDEX, TEMPLATES, BaseFiles
 from extsub.merging.tied import FIELD
 from extsub.merging.writing import SHARD
 

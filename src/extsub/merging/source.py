@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from extsub.adapters import source as adapter_source
+from extsub.adapters.base import CONFIG, no_model, of_gguf
 from extsub.adapters.stated import CARD
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, shown
 from extsub.files.fingerprint import fingerprint
-from extsub.files.reading import elsewhere, located, of_gguf, parse_json, read_bytes
+from extsub.files.reading import located, parse_json, read_bytes
 from extsub.hub import commit_of, hub_id_of
 
-CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 TEMPLATES = "additional_chat_templates"
 """The folder in which transformers keeps chat templates beyond the first."""
@@ -94,8 +95,7 @@ def _chosen(
     """The files that are needed of those that are there, the weights fetched last."""
     _refuse_adapter(name, files)
     if CONFIG not in files:
-        hint = elsewhere(folder, CONFIG) or of_gguf(files)
-        raise ExtSubError(f"{name}: no {CONFIG} in this folder, so it holds no model{hint}")
+        raise no_model(name, folder, files)
     config = _read_json(fetch(CONFIG), name)
     _refuse_quantised(name, config, files)
     shards, weight_map, notes = _shards(name, files, fetch)

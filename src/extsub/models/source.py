@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from extsub.adapters.base import CONFIG, no_model, of_gguf
 from extsub.errors import ExtSubError
-from extsub.files.reading import elsewhere, located, of_gguf
+from extsub.files.reading import located
 from extsub.hub import hub_id_of, nothing_there
 
-CONFIG, ADAPTER = "config.json", "adapter_config.json"
+ADAPTER = "adapter_config.json"
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 
 
@@ -85,5 +86,4 @@ def _check_folder(folder: Path, name: str) -> None:
             "base (extsub merge)"
         )
     if CONFIG not in files:
-        hint = elsewhere(folder, CONFIG) or of_gguf(files)
-        raise ExtSubError(f"{name}: no {CONFIG} in this folder, so it holds no model{hint}")
+        raise no_model(name, folder, files)

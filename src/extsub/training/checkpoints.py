@@ -13,7 +13,7 @@ from extsub.escaping import shown
 from extsub.files.disk import check_can_appear, check_writable, writing
 from extsub.files.reading import read_json
 from extsub.files.staging import check_place
-from extsub.files.writing import write_whole
+from extsub.files.writing import delete, write_whole
 
 FOLDER = "checkpoints"
 SETTINGS = "settings.json"
@@ -127,7 +127,5 @@ def _remove_incomplete(folder: Path) -> None:
 def _empty(folder: Path) -> None:
     """But for the settings: by them a folder is known to be ours, also if a kill leaves half of this."""
     for path in folder.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path.name != SETTINGS:
-            path.unlink()
+        if path.name != SETTINGS:
+            delete(path)
