@@ -50,3 +50,10 @@ def written(number: float, form: str, *, signed: bool = False) -> str:
     if text.strip("-0.") == "" and "e" not in text:  # no sign before what is rounded to zero
         return text.lstrip("-")
     return f"+{text}" if signed and number > 0 else text
+
+
+def in_bytes(size: int) -> str:
+    """A number of bytes in words: kB, MB or GB, of a thousand each."""
+    if size >= 1e9:
+        return f"{size / 1e9:,.1f} GB"
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"

@@ -62,7 +62,9 @@ def refused(work: Callable[[], Any], within: float = 15) -> str:
 # ---- regular expressions ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("expression", HANGING)
+@pytest.mark.parametrize(
+    "expression", [*HANGING[:2], *(pytest.param(expression, marks=pytest.mark.slow) for expression in HANGING[2:])]
+)
 def test_an_expression_that_would_never_end_is_stopped(tmp_path: Path, soon: None, expression: str) -> None:
     folder = adapter_files.lora(tmp_path / "a", alpha_pattern={expression: 8})
     said = refused(lambda: load_adapter(folder))
@@ -137,10 +139,19 @@ def test_plain_keys_of_many_shapes_are_no_way_around(soon: None) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        *({name: "(.*)*x!"} for name in ("target_modules", "exclude_modules", "feedforward_modules")),
-        *({name: ["lm_head", "(.*)*!"]} for name in ("layers_pattern", "modules_to_save")),
-        *({name: {"(.*)*!": 3}} for name in ("rank_pattern", "alpha_pattern")),
-        {"layers_pattern": "(.*)*x"},
+        {"target_modules": "(.*)*x!"},
+        {"rank_pattern": {"(.*)*!": 3}},
+        *(
+            pytest.param(fields, marks=pytest.mark.slow)
+            for fields in (
+                {"exclude_modules": "(.*)*x!"},
+                {"feedforward_modules": "(.*)*x!"},
+                {"layers_pattern": ["lm_head", "(.*)*!"]},
+                {"modules_to_save": ["lm_head", "(.*)*!"]},
+                {"alpha_pattern": {"(.*)*!": 3}},
+                {"layers_pattern": "(.*)*x"},
+            )
+        ),
     ],
     ids=str,
 )

@@ -264,6 +264,7 @@ def test_experts_fused_in_one_adapter_only(tmp_path: Path) -> None:
 MANY = [f"model.layers.{i}.mlp.experts.{j}.{p}" for i in range(8) for j in range(128) for p in ("up_proj", "down_proj")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("targets", ["names", "pattern"])
 def test_as_many_layers_as_a_mixture_of_experts_has_take_time_in_proportion(tmp_path: Path, targets: str) -> None:
     """With every name in the lists of the config, which extsub itself writes for a pattern; 1,536 layers took 4 s."""
@@ -283,6 +284,7 @@ def test_as_many_layers_as_a_mixture_of_experts_has_take_time_in_proportion(tmp_
     assert time.process_time() - begun < 5
 
 
+@pytest.mark.slow
 def test_as_many_vectors_take_time_in_proportion(tmp_path: Path) -> None:
     vectors = {name: (1, 2) if "down" in name else (2, 1) for name in MANY}
     fields = {"target_modules": MANY, "feedforward_modules": [name for name in MANY if "down" in name]}

@@ -82,6 +82,7 @@ def here(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "demo"
 
 
+@pytest.mark.slow
 def test_a_finished_demo_only_says_what_it_found(
     here: Path, base: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +115,7 @@ def test_a_finished_demo_only_says_what_it_found(
         assert one["question"] in said
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_sweeps_and_evaluations(made: Path) -> None:
     found = json.loads((made / "summary.json").read_text())["seeds"]["0"]
     for name, task, scores in (
@@ -178,6 +180,7 @@ def test_a_seed_draws_the_same_again_and_another_differently(tmp_path: Path) -> 
         assert (one == other) == (file == data.NEUTRAL)
 
 
+@pytest.mark.slow
 def test_the_recipe_takes_each_deficiency_away_by_itself(made: Path) -> None:
     recipe = yaml.safe_load((made / "seed-0" / "recipe.yaml").read_text())
     scores = {name: one["sweep"]["score"] for name, one in recipe["anti_experts"].items()}
@@ -193,6 +196,7 @@ def test_mean_and_spread_are_of_the_seeds_that_have_the_figure() -> None:
     assert found["deviation"]["b"] is None
 
 
+@pytest.mark.slow
 def test_several_seeds_are_shown_with_their_spread(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary = json.loads((made / "summary.json").read_text())
     one, other = summary["seeds"]["0"], json.loads(json.dumps(summary["seeds"]["0"]))

@@ -249,6 +249,7 @@ def test_a_plan_says_what_is_to_be_done_and_writes_nothing(here: Path, run: Call
     assert not Path("new").exists()
 
 
+@pytest.mark.slow
 def test_rows_are_tokenised_once_for_plan_and_training_unless_they_changed_since(
     here: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -459,7 +460,7 @@ def test_an_adapter_of_another_base_is_refused_before_anything_is_trained(here: 
             {"sweep": {"tasks": ["drift"], "reference": "x"}},
             "sweep: a sweep has no --reference for drift: leave it out",
         ),
-        ({"sweep": {"dtype": "int4"}}, "sweep: dtype is 'int4', expected auto, float32, bfloat16, float16"),
+        ({"sweep": {"dtype": "int4"}}, "sweep: dtype is 'int4', expected auto, float32, float16, bfloat16"),
         ({"sweep": {"data": ["none.csv"]}}, "none.csv"),
         ({"result": {"operation": "contrast"}}, "result has operation contrast, and operations here are ext-sub: add"),
         ({"result": {"alpha": 1}}, "result: alpha is not known here; there are operation, rank, dtype"),

@@ -50,16 +50,16 @@ def test_several_sweeps_are_seeds(tmp_path: Path, table: Any, extsub: Command) -
         return model
 
     alone = []
-    for seed in range(3):
-        made_up(tmp_path / f"seed-{seed}", seeded(seed), operations=OPERATIONS)
+    for seed in range(2):
+        made_up(tmp_path / f"seed-{seed}", seeded(seed), operations=("ext-sub",))
         alone.append(table(f"seed-{seed}")["models"]["expert"]["tasks"]["truthfulqa-mc"]["mc1"]["value"])
-    found = table("seed-0", "seed-1", "seed-2")
+    found = table("seed-0", "seed-1")
     figure = found["models"]["expert"]["tasks"]["truthfulqa-mc"]["mc1"]
     assert figure["values"] == alone
     assert (figure["value"], figure["sd"]) == (pytest.approx(fmean(alone)), pytest.approx(stdev(alone)))
-    assert found["models"]["ext-sub"]["alpha"].count(", ") == 2
+    assert found["models"]["ext-sub"]["alpha"].count(", ") == 1
     assert "± is the standard deviation over runs of different seeds, with n − 1" in found["notes"]
-    text = done(extsub("table", "seed-0", "seed-1", "seed-2", "--latex"))
+    text = done(extsub("table", "seed-0", "seed-1", "--latex"))
     (row,) = [line for line in text.splitlines() if line.startswith("expert &")]
     assert f"{fmean(alone):.3f} $\\pm$ {stdev(alone):.3f}" in row
 

@@ -34,6 +34,7 @@ from extsub.training.sampler import LengthOrderedBatches
 from extsub.training.trainer import Trainer
 
 KINDS = ("lora", "ia3", "prefix", "p-tuning", "prompt")
+SOME_KINDS = ["lora", "prefix", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ia3", "p-tuning", "prompt"))]
 QUICK = {"batch_size": 12, "learning_rate": 1e-2, "epochs": 3, "checkpoint_steps": 2, "max_length": 80}
 
 pytestmark = [
@@ -124,7 +125,7 @@ def by_hand(chosen: TrainingSettings) -> tuple[dict[str, torch.Tensor], dict[str
     return before, peft.get_peft_model_state_dict(model), losses
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SOME_KINDS)
 def test_the_adapter_is_the_one_that_a_plain_loop_trains(base: Path, data: Path, tmp_path: Path, kind: str) -> None:
     chosen = settings(base, data, tmp_path / kind, kind=kind, **({"lora_dropout": 0.0} if kind == "lora" else {}))
     record = train(chosen)
@@ -200,7 +201,7 @@ def test_a_mixture_of_experts_learns_the_answers_and_nothing_else(
     assert theirs[0]["loss"] > losses[0] + 0.1
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SOME_KINDS)
 def test_peft_loads_the_adapter_on_the_base_as_it_is(base: Path, trained: Trained, kind: str) -> None:
     """No vocabulary grew, and the loaded model has the loss that the trained one had."""
     chosen = trained(kind)

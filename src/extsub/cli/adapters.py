@@ -140,7 +140,7 @@ def inspect(
     base_model
         The base model that both adapters really have, if their configs disagree.
     """
-    from extsub.console import summaries
+    from extsub.console.inspection import print_inspection
     from extsub.inspection.inspect import PairInfo, inspect
 
     if plot is not None:
@@ -154,7 +154,7 @@ def inspect(
         from extsub.inspection.heat_map import plot_pair
 
         plot_pair(info, plot)
-    shown.result(info.to_dict(), lambda: summaries.print_inspection(info, adapter, anti_expert, plot))
+    shown.result(info.to_dict(), lambda: print_inspection(info, adapter, anti_expert, plot))
 
 
 @app.command(help_epilogue="Example: extsub merge HuggingFaceTB/SmolLM2-135M-Instruct better --output merged")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from extsub.formatting import in_bytes
 from extsub.printing import say
 from extsub.report.wording import aim
 
@@ -25,7 +26,7 @@ def _estimate(estimate: dict[str, Any]) -> list[str]:
         data, memory = estimate["data"], estimate["memory_estimate"]["together"]
         lines.append(
             f"{data['name']}: {data['rows']:,} rows, {estimate['tokens_per_epoch']:,} tokens an epoch, "
-            f"{estimate['steps']:,} steps, about {_size(memory)} of memory a device ({estimate['dtype']}), "
+            f"{estimate['steps']:,} steps, about {in_bytes(memory)} of memory a device ({estimate['dtype']}), "
             f"template {estimate['template']}"
         )
         lines += [f"note: {note}" for note in estimate["notes"]]
@@ -36,7 +37,7 @@ def _estimate(estimate: dict[str, Any]) -> list[str]:
     for name, task in estimate.get("tasks", {}).items():
         lines.append(f"{name}: {task['positions']:,} models x {task['items']:,} items = {task['answers']:,}")
     if estimate.get("bytes"):
-        lines.append(f"writes an adapter of about {_size(estimate['bytes'])}")
+        lines.append(f"writes an adapter of about {in_bytes(estimate['bytes'])}")
     return lines
 
 
@@ -45,7 +46,9 @@ def print_run(summary: Mapping[str, Any]) -> None:
     made = [name for name, what in summary["stages"].items() if what == "made"]
     say(f"{summary['output']}: {', '.join(made) if made else 'nothing was to be done'}")
     result, rank = summary["result"], summary["result"]["rank"]
-    size = f"{result['modules']} modules{f', rank {rank}' if rank else ''}, {result['dtype']}, {_size(result['bytes'])}"
+    size = (
+        f"{result['modules']} modules{f', rank {rank}' if rank else ''}, {result['dtype']}, {in_bytes(result['bytes'])}"
+    )
     rows = []
     for sweep in summary["sweeps"].values():
         chosen = sweep["chosen"]
@@ -60,9 +63,3 @@ def print_run(summary: Mapping[str, Any]) -> None:
         say(f"  {name:8} {value}")
     for note in summary["notes"]:
         say(f"  note: {note}")
-
-
-def _size(size: int) -> str:
-    if size >= 1e9:
-        return f"{size / 1e9:,.1f} GB"
-    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"

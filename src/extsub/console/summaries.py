@@ -6,19 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
 from extsub.adapters.card_use import serve_line
-from extsub.adapters.codec import Codec
-from extsub.adapters.codecs import READERS
 from extsub.errors import counted
 from extsub.escaping import brief, operand, shell, to_json
-from extsub.printing import duration, print_table, say, write
+from extsub.formatting import in_bytes
+from extsub.printing import duration, say, write
 from extsub.rewriting.summary import figures_of
 
 if TYPE_CHECKING:
     from extsub.export.gguf import GgufRecord
-    from extsub.inspection.inspect import AdapterInfo, PairInfo
     from extsub.publishing.push import PushRecord
     from extsub.rewriting.make import NegativesPlan
     from extsub.rewriting.settings import NegativesSettings
@@ -48,7 +44,7 @@ def print_plan(plan: dict[str, Any]) -> None:
     say(f"{plan['kind']} adapter for {plan['model']}")
     devices = f" on {plan['processes']} processes" if plan["processes"] > 1 else ""
     shared = f"{plan['accumulation']} x {counted(plan['micro_batch_size'], 'row')}{devices} a step"
-    parts = ", ".join(f"{name} {_size(size)}" for name, size in memory.items() if name != "together")
+    parts = ", ".join(f"{name} {in_bytes(size)}" for name, size in memory.items() if name != "together")
     share = plan["trainable_parameters"] / plan["base_parameters"]
     rows = {
         "data": f"{data['name']}: {counted(data['rows'], 'row')}, longest {counted(plan['longest'], 'token')}",
@@ -58,14 +54,14 @@ def print_plan(plan: dict[str, Any]) -> None:
         "tokens": f"{plan['tokens_per_epoch']:,} an epoch, {plan['loss_tokens_per_epoch']:,} of them in the loss, "
         f"{plan['padding']:.1%} padding beside",
         "parameters": f"{plan['trainable_parameters']:,} trained ({share:.2%} of {plan['base_parameters']:,})",
-        "memory": f"about {_size(memory['together'])} a device, {plan['dtype']}: {parts}",
+        "memory": f"about {in_bytes(memory['together'])} a device, {plan['dtype']}: {parts}",
         "masked": repr(plan["example"]["masked"]),
         "loss on": repr(plan["example"]["loss_on"]),
     }
     for name, value in rows.items():
         if value:
             say(f"  {name:10} {value}")
-    _print_notes(plan["notes"])
+    print_notes(plan["notes"])
 
 
 def print_training(output: Path, record: Mapping[str, Any]) -> None:
@@ -78,7 +74,7 @@ def print_training(output: Path, record: Mapping[str, Any]) -> None:
     say(f"  {'steps':10} {plan['steps']:,} in {duration(record['seconds'])}{speed}{engine}{resumed}")
     say(f"  {'loss':10} {record['first_loss']:.4f} at first, {record['last_loss']:.4f} at last")
     say(f"  {'parameters':10} {plan['trainable_parameters']:,}")
-    _print_notes(plan["notes"])
+    print_notes(plan["notes"])
     names = ("adapter_model.safetensors", "adapter_config.json", "README.md", "training.json", "loss.png")
     print_end([f"{output}/: {', '.join(names)}"], ("combine", output, "ANTI_EXPERT", "--output", "better"))
 
@@ -93,7 +89,7 @@ def print_generation(output: Path, model: str | None, record: Mapping[str, Any])
         say(f"  note: {counted(record['shortened'], 'prompt')} lost the beginning: too long for the model")
     for name, new in record["renamed"].items():
         say(f"  note: the prompts have a field {name} of their own: it is {new} there")
-    _print_notes(record["notes"])
+    print_notes(record["notes"])
     print_end([output], ("evaluate", "repetition", "--data", output, "--model", model or "BASE_MODEL"))
 
 
@@ -101,7 +97,7 @@ def print_requests(plan: NegativesPlan) -> None:
     """Print what ``extsub negatives --dry-run`` would send: the first request in full."""
     say(f"{counted(plan['rows'], 'request')}; the first, and --json has all:")
     write(to_json(plan["requests"][0]) + "\n")
-    _print_notes(plan["notes"])
+    print_notes(plan["notes"])
 
 
 def print_negatives(settings: NegativesSettings, summary: NegativesSummary) -> None:
@@ -113,7 +109,7 @@ def print_negatives(settings: NegativesSettings, summary: NegativesSummary) -> N
     for name in ("instruction", "good", "bad"):
         if pair[name]:
             say(f"  {name + ':':12} {brief(pair[name])}")
-    _print_notes(summary["notes"])
+    print_notes(summary["notes"])
     train = ("train", "--model", "BASE_MODEL", "--data", settings.output, "--output", "anti-expert")
     print_end(list(summary["files"].values()), train)
 
@@ -130,7 +126,7 @@ def print_record(output: Path, record: Mapping[str, Any], expert: str) -> None:
     rank = f", rank {record['rank']}" if record["rank"] else ""
     say(f"{output}: {what} of {record['inputs'][0]['name']} and {antis}")
     rows = {
-        "size": f"{counted(record['modules'], 'module')}{rank}, {record['dtype']}, {_size(record['bytes'])}",
+        "size": f"{counted(record['modules'], 'module')}{rank}, {record['dtype']}, {in_bytes(record['bytes'])}",
         "zero rows": _zero_rows(record),
         "amplification": _amplification(record["largest_amplification"]),
         "truncation": _truncation(record["truncation"]) if record["truncation"] else None,
@@ -140,7 +136,7 @@ def print_record(output: Path, record: Mapping[str, Any], expert: str) -> None:
     for name, value in rows.items():
         if value:
             say(f"  {name:14} {value}")
-    _print_notes(record["notes"])
+    print_notes(record["notes"])
     asked = ("evaluate", "truthfulqa-mc", "--adapter", expert, output, "--output", "results")
     print_end([f"{output}/: adapter_model.safetensors, adapter_config.json, README.md, extsub.json"], asked)
     say(SERVING)
@@ -151,10 +147,10 @@ def print_push(record: PushRecord) -> None:
     visible, is_there = "private" if record["private"] else "public", record["commit"] is not None
     say(f"{record['repository']}: {record['what']}, {visible}{'' if is_there else ', not uploaded'}")
     for file in record["files"]:
-        say(f"  {_size(file['bytes']):>12}  {file['name']}")
+        say(f"  {in_bytes(file['bytes']):>12}  {file['name']}")
     for name in record["left_out"]:
         say(f"  {'stays here':>12}  {name}")
-    _print_notes(record["notes"])
+    print_notes(record["notes"])
     if is_there:
         print_end([record["url"]], ("inspect", record["repository"]))
     else:
@@ -167,14 +163,14 @@ def print_merge(output: Path, record: Mapping[str, Any]) -> None:
     say(f"{output}: {record['base']['name']} with {record['adapter']['name']} merged in")
     rows = {
         "size": f"{counted(record['tensors'], 'tensor')}, {record['parameters']:,} parameters, "
-        f"{', '.join(record['dtypes'])}, {_size(record['bytes'])}",
+        f"{', '.join(record['dtypes'])}, {in_bytes(record['bytes'])}",
         "changed": f"{counted(record['changed'], 'tensor')}; the others are the base's",
         "verified": f"{counted(checked['rows'], 'row')} against the dense formula, largest relative error "
         f"{checked['largest_relative_error']:.1e}",
     }
     for name, value in rows.items():
         say(f"  {name:14} {value}")
-    _print_notes(record["notes"])
+    print_notes(record["notes"])
     weights = [name for name in record["files"] if name.endswith(".safetensors")]
     shown = weights[0] if len(weights) == 1 else f"{counted(len(weights), 'shard')} and their index"
     asked = ("evaluate", "truthfulqa-mc", "--model", output, "--output", "results")
@@ -216,25 +212,15 @@ def print_gguf(adapter: str, output: Path, record: GgufRecord) -> None:
     """Print the summary of a GGUF file, and how llama.cpp loads it."""
     file = operand(str(output))
     loaded = ("--lora", "EXPERT.gguf", "--lora-scaled", f"{file}:-1") if record["deficiency"] else ("--lora", file)
-    size = f"{counted(record['modules'], 'module')}, rank {record['rank']}, {record['dtype']}, {_size(record['bytes'])}"
+    modules = f"{counted(record['modules'], 'module')}, rank {record['rank']}, {record['dtype']}"
     say(f"{output}: {adapter} for llama.cpp's {record['architecture']}")
-    say(f"  {'size':6} {size}", f"  {'serve':6} {shell(('llama-server', '-m', 'BASE.gguf', *loaded))}")
-    _print_notes(record["notes"])
+    say(
+        f"  {'size':6} {modules}, {in_bytes(record['bytes'])}",
+        f"  {'serve':6} {shell(('llama-server', '-m', 'BASE.gguf', *loaded))}",
+    )
+    print_notes(record["notes"])
     print_end([output])
     say(SERVING)
-
-
-def print_inspection(info: AdapterInfo | PairInfo, adapter: str, anti_expert: str | None, plot: Path | None) -> None:
-    """Print what ``extsub inspect`` found."""
-    from extsub.inspection.inspect import PairInfo
-
-    if isinstance(info, PairInfo):
-        print_pair(info)
-        print_end([plot] if plot else [], ("combine", adapter, anti_expert or "", "--output", "better"))
-    else:
-        print_adapter(info)
-        if not info.problem:
-            print_end([], ("inspect", adapter, "ANTI_EXPERT", "--plot", "pair.png"))
 
 
 def print_report(written: Mapping[str, Any]) -> None:
@@ -243,74 +229,7 @@ def print_report(written: Mapping[str, Any]) -> None:
     print_end(list(written["files"].values()))
 
 
-def print_adapter(info: AdapterInfo) -> None:
-    """Print what one adapter is."""
-    say(f"{info.name}: {info.kind or 'not PEFT'} adapter of {info.base or 'an unnamed base'}")
-    codec = READERS.get(info.kind or "")
-    ranks = sorted({module.rank for module in info.modules})
-    scalings = sorted({module.scaling for module in info.modules})
-    rows = {
-        "task": info.task_type,
-        "commit": info.commit,
-        "size": f"{counted(info.tensors, 'tensor')}, {info.parameters:,} parameters, {info.dtype}, {_size(info.bytes)}"
-        if info.dtype
-        else _size(info.bytes),
-        "modules": _kinds(info) if info.modules else None,
-        "rank": _range(ranks) if codec and codec.ranked and ranks else None,
-        "scaling": _range(scalings) if codec and codec.ranked and scalings else None,
-        "combine": f"no: {info.problem}" if info.problem else _can(codec),
-    }
-    for name, value in rows.items():
-        if value:
-            say(f"  {name:10} {value}")
-    _print_notes(info.notes)
-
-
-def _can(codec: Codec | None) -> str:
-    return "yes, by the paper's heuristic" if codec and codec.caution else "yes, exactly"
-
-
-def _kinds(info: AdapterInfo) -> str:
-    """Modules counted by the last part of their name, with their shape."""
-    counts: dict[str, int] = {}
-    for module in info.modules:
-        kind = f"{module.name.rpartition('.')[2]} {'x'.join(str(size) for size in module.shape)}"
-        counts[kind] = counts.get(kind, 0) + 1
-    return f"{len(info.modules)}: " + ", ".join(f"{count} {kind}" for kind, count in counts.items())
-
-
-def _range(values: list[Any]) -> str:
-    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
-
-
-def print_pair(info: PairInfo) -> None:
-    """Print how two adapters compare: a table, modules with the largest norm ratio first."""
-    print_adapter(info.expert)
-    print_adapter(info.anti_expert)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("module", no_wrap=True, overflow="ellipsis")
-    for name in ("|e|", "|a|", "|a|/|e|", "row cosine", "shared", "largest |a|/|e| of a row"):
-        table.add_column(name, justify="right")
-    for module in info.modules[:MOST_ROWS]:
-        values = (module.expert_norm, module.anti_norm, module.ratio, module.mean_row_cosine)
-        shared = "-" if module.shared_energy is None else f"{module.shared_energy:.0%}"
-        largest = "-" if module.largest_row_ratio is None else f"{module.largest_row_ratio:.3g}"
-        table.add_row(module.name, *("-" if value is None else f"{value:.3g}" for value in values), shared, largest)
-    say()
-    print_table(table)
-    if len(info.modules) > MOST_ROWS:
-        say(f"... and {counted(len(info.modules) - MOST_ROWS, 'further module')}; --json has all")
-    zero = sum(module.zero_expert_rows for module in info.modules)
-    if zero:
-        say(f"zero rows of the expert: {zero:,} of {sum(module.rows for module in info.modules):,}")
-    say("shared: the part of the anti-expert that ext-sub keeps; the rest is subtracted")
-    _print_notes(info.notes)
-
-
-def _print_notes(notes: list[str]) -> None:
+def print_notes(notes: Sequence[str]) -> None:
+    """Print what a user should know, a line for each sentence."""
     for note in notes:
         say(f"  note: {note}")
-
-
-def _size(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} kB"

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from extsub.adapters.adapter import Adapter
-from extsub.adapters.codecs import CODECS
 from extsub.adapters.load import load_adapter
 from extsub.adapters.source import find_adapter
 from extsub.adapters.stated import template_in
@@ -18,8 +17,7 @@ from extsub.evaluation.evaluate import items_of
 from extsub.evaluation.evaluated_model import identify
 from extsub.evaluation.prompting import settled
 from extsub.evaluation.run import check_judges
-from extsub.evaluation.store import read_results
-from extsub.evaluation.task import Items, limited
+from extsub.evaluation.task import Items
 from extsub.evaluation.tasks import TASKS
 from extsub.extras import need, require
 from extsub.files.staging import check_place
@@ -28,18 +26,18 @@ from extsub.models.prompts import PromptOption, usual_template
 from extsub.models.source import find_model
 from extsub.recipe import chain
 from extsub.recipe.chain import Stage
+from extsub.recipe.estimates import Size, result_estimate, size_ahead, size_of, sweep_estimate
 from extsub.recipe.schema import Recipe, Sweep
 from extsub.recipe.specs import AdapterSpec, named
 from extsub.recipe.stages import Stages, key_of
 from extsub.rewriting.make import plan_negatives
 from extsub.sweeping.grid import parse_alphas, sweep_points
-from extsub.sweeping.references import check_system, reference_points, told
+from extsub.sweeping.references import check_system, told
 from extsub.sweeping.search import searched
-from extsub.sweeping.settings import POSITIONS, swept_tasks
+from extsub.sweeping.settings import swept_tasks
 from extsub.sweeping.sweep import check_halves, judged_by
 from extsub.training.encoding import ChunkProgress
 from extsub.training.plan import Plan, plan_training
-from extsub.training.settings import PEFT_TYPES, TrainingSettings
 
 FLOAT32 = 4
 """Bytes of a number of a trained adapter."""
@@ -60,16 +58,6 @@ class StagePlan:
     def to_dict(self) -> dict[str, Any]:
         """The plan of the stage as JSON values."""
         return {"stage": self.name, "done": self.why is None, "why": self.why, "estimate": self.estimate}
-
-
-@dataclass(frozen=True)
-class _Size:
-    """Of an adapter."""
-
-    kind: str
-    rank: int | None
-    bytes: int | None
-    """None where it is not known before"""
 
 
 def plan(recipe: Recipe, stages: Stages, tokenising: ChunkProgress | None = None) -> list[StagePlan]:
@@ -94,7 +82,7 @@ def plan(recipe: Recipe, stages: Stages, tokenising: ChunkProgress | None = None
             target, _ = judged_by(asked, swept_tasks(asked))
             check_system(told(asked, TASKS[target.task]), model)
     taken = {spec.name: load_adapter(spec.adapter) for spec in recipe.specs if not spec.training}
-    _check_together(recipe, {name: _size(adapter) for name, adapter in taken.items()})
+    _check_together(recipe, {name: size_of(adapter) for name, adapter in taken.items()})
     _check_taken(recipe, taken)
     trained = [chain.trained(spec, base) for spec in recipe.specs if spec.training]
     untrained = any(stage.why(stages) for stage in trained)
@@ -103,11 +91,11 @@ def plan(recipe: Recipe, stages: Stages, tokenising: ChunkProgress | None = None
             with named(sweep.where):
                 check_judges(swept_tasks(sweep.settings), sweep.settings)
     ahead, sizes = _training(recipe, stages, base, tokenising)
-    sizes |= {name: _size(adapter) for name, adapter in taken.items()}
+    sizes |= {name: size_of(adapter) for name, adapter in taken.items()}
     _check_together(recipe, sizes)
     if undone := [stage.name for stage in ahead if stage.why]:
         for sweep in recipe.sweeps:
-            estimate = _sweep_estimate(recipe, sweep, items[sweep.name], anew=True)
+            estimate = sweep_estimate(recipe, sweep, items[sweep.name], anew=True)
             ahead += [
                 StagePlan(sweep.name, f"after {undone[-1]}", estimate),
                 StagePlan(sweep.report, f"after {sweep.name}"),
@@ -191,7 +179,7 @@ def _check_taken(recipe: Recipe, taken: Mapping[str, Adapter]) -> None:
 
 def _training(
     recipe: Recipe, stages: Stages, base: Mapping[str, Any], tokenising: ChunkProgress | None
-) -> tuple[list[StagePlan], dict[str, _Size]]:
+) -> tuple[list[StagePlan], dict[str, Size]]:
     ahead, sizes = [], {}
     for spec in recipe.specs:
         if not spec.training:
@@ -199,19 +187,19 @@ def _training(
         if spec.negatives:
             ahead.append(_writing(recipe, spec, stages))
             if ahead[-1].why:
-                sizes[spec.name] = _size_ahead(spec.training, None)
+                sizes[spec.name] = size_ahead(spec.training, None)
                 ahead.append(StagePlan(spec.name, f"after {spec.writing}"))
                 continue
         stage = chain.trained(spec, base)
         why = stage.why(stages)
         if why is None:
-            sizes[spec.name] = _size(load_adapter(spec.adapter))
+            sizes[spec.name] = size_of(load_adapter(spec.adapter))
             ahead.append(StagePlan(spec.name, why))
             continue
         with named(f"{recipe.path}: {spec.name}"):
             training = plan_training(spec.learning, tokenising)
         size = training.trainable * FLOAT32 if spec.training.kind != "prefix" else None
-        sizes[spec.name] = _size_ahead(spec.training, size)
+        sizes[spec.name] = size_ahead(spec.training, size)
         ahead.append(StagePlan(spec.name, why, {**training.to_dict(), "bytes": size}, (stage, training)))
     return ahead, sizes
 
@@ -225,18 +213,7 @@ def _writing(recipe: Recipe, spec: AdapterSpec, stages: Stages) -> StagePlan:
     return StagePlan(spec.writing, why, asked)
 
 
-def _size_ahead(training: TrainingSettings, size: int | None) -> _Size:
-    """Of an adapter that is still to be trained."""
-    kind = PEFT_TYPES[training.kind]
-    return _Size(kind, training.rank if CODECS[kind].ranked else None, size)
-
-
-def _size(adapter: Adapter) -> _Size:
-    weights = adapter.source.weights.stat().st_size if adapter.source else None
-    return _Size(adapter.kind, adapter.rank if CODECS[adapter.kind].ranked else None, weights)
-
-
-def _check_together(recipe: Recipe, sizes: Mapping[str, _Size]) -> None:
+def _check_together(recipe: Recipe, sizes: Mapping[str, Size]) -> None:
     kinds = {name: size.kind for name, size in sizes.items()}
     if len(set(kinds.values())) > 1:
         said = ", ".join(f"{name} is {kind}" for name, kind in kinds.items())
@@ -247,7 +224,7 @@ def _after_training(
     recipe: Recipe,
     stages: Stages,
     base: Mapping[str, Any],
-    sizes: Mapping[str, _Size],
+    sizes: Mapping[str, Size],
     items: Mapping[str, Mapping[str, Items]],
 ) -> list[StagePlan]:
     ahead, undone, choices = [], "", []
@@ -255,7 +232,7 @@ def _after_training(
         stage = chain.swept(recipe, sweep, base)
         if why := stage.why(stages):
             anew = stages.done.get(sweep.name, {}).get("inputs") != key_of(stage.inputs)
-            ahead.append(StagePlan(sweep.name, why, _sweep_estimate(recipe, sweep, items[sweep.name], anew)))
+            ahead.append(StagePlan(sweep.name, why, sweep_estimate(recipe, sweep, items[sweep.name], anew)))
             ahead.append(StagePlan(sweep.report, f"after {sweep.name}"))
             undone = sweep.name
         else:
@@ -271,34 +248,7 @@ def _after_training(
     return [*ahead, StagePlan("result", None), *(StagePlan(stage.name, stage.why(stages)) for stage in asked)]
 
 
-def _result(recipe: Recipe, why: str, sizes: Mapping[str, _Size]) -> list[StagePlan]:
+def _result(recipe: Recipe, why: str, sizes: Mapping[str, Size]) -> list[StagePlan]:
     """What follows the sweeps where the result is to be made."""
     asked = [StagePlan(sweep.evaluation, "after result") for sweep in recipe.asked_again]
-    return [StagePlan("result", why, _result_estimate(recipe, sizes)), *asked]
-
-
-def _sweep_estimate(recipe: Recipe, sweep: Sweep, items: Mapping[str, Items], anew: bool) -> dict[str, Any]:
-    """How many items of each task are to be asked at how many positions of the grid."""
-    settings = sweep.settings
-    alphas = parse_alphas(settings.alphas)
-    points = [*sweep_points(settings.operations, alphas), *reference_points(settings.references, alphas)]
-    folder = recipe.output / sweep.name / POSITIONS
-    there = [] if anew else [list(read_results(folder / point.label).get("runs", ())) for point in points]
-    tasks = {}
-    for name, known in items.items():
-        count = len(limited(TASKS[name], known.items, settings))
-        left = len(points) - sum(name in asked for asked in there)
-        tasks[name] = {"positions": left, "items": count, "answers": left * count}
-    return {"prompt": sweep.prompt, "positions": len(points), "tasks": tasks}
-
-
-def _result_estimate(recipe: Recipe, sizes: Mapping[str, _Size]) -> dict[str, Any]:
-    """Bytes of the result, if it is stored as its inputs are."""
-    kept = [sizes[spec.name] for spec in recipe.specs]
-    if recipe.result.operation == "amplify" or kept[0].rank is None:
-        kept = kept[:1]
-    size = sum(adapter.bytes or 0 for adapter in kept) if all(adapter.bytes for adapter in kept) else None
-    rank = sum(adapter.rank or 0 for adapter in kept) or None
-    if rank and recipe.result.rank and recipe.result.rank < rank:
-        size, rank = size and size * recipe.result.rank // rank, recipe.result.rank
-    return {"rank": rank, "bytes": size}
+    return [StagePlan("result", why, result_estimate(recipe, sizes)), *asked]
