@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import peft
+import pytest
 import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -20,6 +21,12 @@ from extsub.models.adapter_handle import find
 from extsub.models.source import find_model
 
 KINDS = ("lora", "ia3", "prefix", "p-tuning", "prompt")
+MODELS = [
+    *(f"llama-{kind}" for kind in ("base", *KINDS)),
+    *("gpt2-base", "gpt2-prefix"),
+    *(pytest.param(f"gpt2-{kind}", marks=pytest.mark.slow) for kind in KINDS if kind != "prefix"),
+]
+"""An architecture with an adapter or none, as ``evaluated_model_of`` takes them apart."""
 VIRTUAL = 5
 
 

@@ -46,7 +46,7 @@ def greedy(folder: Path, adapter: Path | None, prompt: str = PROMPT, most: int =
         return evaluated.tokenizer.decode(tokens, skip_special_tokens=True).strip()
 
 
-@pytest.mark.parametrize("kind", ["", "prefix-"])
+@pytest.mark.parametrize("kind", ["", pytest.param("prefix-", marks=pytest.mark.slow)])
 def test_every_position_says_what_the_saved_adapter_says(experts: Path, tmp_path: Path, kind: str) -> None:
     expert, anti = experts / f"{kind}expert", experts / f"{kind}anti"
     session = Session.open([expert, anti])

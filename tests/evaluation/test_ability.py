@@ -82,7 +82,7 @@ def test_the_accuracy_is_the_harness_own(made: Path, tasks: Path, evaluate: Comm
         assert mean == pytest.approx(wanted[row["task"]])
 
 
-@pytest.mark.parametrize("adapter", ["prefix", None])
+@pytest.mark.parametrize("adapter", ["prefix", pytest.param(None, marks=pytest.mark.slow)])
 def test_a_complete_task_of_the_harness_is_not_run_again(
     tasks: Path, evaluate: Command, monkeypatch: pytest.MonkeyPatch, adapter: str | None
 ) -> None:

@@ -41,7 +41,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["base", *KINDS])
+SOME = ["base", "lora", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind != "lora")]
+
+
+@pytest.fixture(scope="module", params=SOME)
 def asked(request: pytest.FixtureRequest, folder: Path) -> Generator[EvaluatedModel]:
     kind = request.param
     with evaluated(folder / "llama", None if kind == "base" else adapter(folder / "llama", folder / kind, kind)) as one:

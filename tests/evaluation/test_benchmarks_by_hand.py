@@ -262,7 +262,7 @@ def test_halueval_scores_by_hand() -> None:
     assert pair_scores([-8.0, -9.0], [2, 3], [8, 8]) == {**accuracy, "chance": 0.5, "longest": 0.5, "shortest": 0.5}
 
 
-@pytest.mark.parametrize("reference", ["the base", "another adapter"])
+@pytest.mark.parametrize("reference", ["another adapter", pytest.param("the base", marks=pytest.mark.slow)])
 def test_drift_is_the_divergence_from_the_reference(folder: Path, tmp_path: Path, reference: str) -> None:
     rows = [{"instruction": one, "output": other} for one, other in itertools.pairwise(WORDS)]
     data = file(tmp_path / "rows.jsonl", rows)

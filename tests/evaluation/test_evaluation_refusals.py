@@ -300,14 +300,19 @@ def test_what_is_missing_is_noticed_before_weights_are_loaded(
         "train --model ./gone --data rows.jsonl --output out",
         "train --model m --data rows.jsonl --output rows.jsonl/out",
         "train --model m --data rows.jsonl --output out --field nosuch=x",
-        "evaluate perplexity --model m --data gone.jsonl",
         "evaluate perplexity --model m --data perplexity=gone.txt",
-        "evaluate perplexity --model ./gone --data rows.jsonl",
         "evaluate truthfulqa-gen --model m --truth-judge ./gone",
-        "evaluate toxicity --model m --data rows.jsonl --toxicity-model ./gone",
-        "evaluate perplexity --model m --data rows.jsonl --output rows.jsonl/out",
         "generate --model m --prompts gone.jsonl --output out.jsonl",
-        "generate --model m --prompts gone.txt --output out.jsonl",
+        *(
+            pytest.param(command, marks=pytest.mark.slow)
+            for command in (
+                "evaluate perplexity --model m --data gone.jsonl",
+                "evaluate perplexity --model ./gone --data rows.jsonl",
+                "evaluate toxicity --model m --data rows.jsonl --toxicity-model ./gone",
+                "evaluate perplexity --model m --data rows.jsonl --output rows.jsonl/out",
+                "generate --model m --prompts gone.txt --output out.jsonl",
+            )
+        ),
         "sweep a b --tasks perplexity --data gone.jsonl --output out",
     ],
 )

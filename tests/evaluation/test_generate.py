@@ -76,8 +76,10 @@ def prompt_file(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".txt"])
-@pytest.mark.parametrize("adapter", ["lora", "prefix"])
+@pytest.mark.parametrize(
+    ("adapter", "suffix"),
+    [("lora", ".json"), ("prefix", ".jsonl"), ("lora", ".csv"), ("lora", ".txt")],
+)
 def test_the_answers_are_those_of_the_model(made: Path, generate: Command, suffix: str, adapter: str) -> None:
     prompts = prompt_file(Path(f"prompts{suffix}"))
     shown = done(generate(f"--adapter {adapter} --prompts {prompts} --output new/out.jsonl --max-new-tokens 9"))

@@ -18,7 +18,7 @@ from extsub.inference.generation import generate_answers
 from extsub.inference.language_model import load_base
 from extsub.inference.requests import Answer, Usage
 from extsub.models.source import find_model
-from reference import KINDS, EvaluatedModel, evaluated_model_of
+from reference import MODELS, EvaluatedModel, evaluated_model_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("models")
 
 
-@pytest.fixture(scope="module", params=[f"{one}-{kind}" for one in ("llama", "gpt2") for kind in ("base", *KINDS)])
+@pytest.fixture(scope="module", params=MODELS)
 def asked(request: pytest.FixtureRequest, folder: Path) -> Generator[EvaluatedModel]:
     with evaluated_model_of(folder, *request.param.split("-", 1)) as evaluated:
         yield evaluated

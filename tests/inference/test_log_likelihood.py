@@ -20,7 +20,7 @@ from extsub.inference.encoding import Continuation, Request
 from extsub.inference.language_model import LanguageModel, load_base
 from extsub.inference.log_likelihood import score
 from extsub.models.source import find_model
-from reference import KINDS, EvaluatedModel, adapter, evaluated, evaluated_model_of
+from reference import MODELS, EvaluatedModel, adapter, evaluated, evaluated_model_of
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("models")
 
 
-@pytest.fixture(scope="module", params=[f"{one}-{kind}" for one in ("llama", "gpt2") for kind in ("base", *KINDS)])
+@pytest.fixture(scope="module", params=MODELS)
 def asked(request: pytest.FixtureRequest, folder: Path) -> Generator[EvaluatedModel]:
     with evaluated_model_of(folder, *request.param.split("-", 1)) as evaluated:
         yield evaluated

@@ -103,7 +103,14 @@ def mixed(folder: Path, kind: str, method: str) -> Generator[LanguageModel]:
     runner.put_away()
 
 
-@pytest.fixture(scope="module", params=[f"{kind} {method}" for kind in ("lora", "ia3", "prefix") for method in WEIGHTS])
+MIXED = [
+    *(f"lora {method}" for method in WEIGHTS),
+    "prefix dexperts",
+    *(pytest.param(mixed, marks=pytest.mark.slow) for mixed in ("prefix icd", "ia3 icd", "ia3 dexperts")),
+]
+
+
+@pytest.fixture(scope="module", params=MIXED)
 def asked(request: pytest.FixtureRequest, folder: Path) -> Generator[tuple[LanguageModel, Apart]]:
     """A mixture, and the models of which it is one"""
     kind, method = request.param.split()

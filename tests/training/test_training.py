@@ -164,7 +164,7 @@ def test_output_layer_and_embeddings_can_be_adapted(base: Path, data: Path, tmp_
     assert layer in load_adapter(str(chosen.output)).modules
 
 
-@pytest.mark.parametrize("kind", ["lora", "p-tuning"])
+@pytest.mark.parametrize("kind", ["lora", pytest.param("p-tuning", marks=pytest.mark.slow)])
 def test_the_loss_is_that_of_the_model(
     base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Trained, kind: str
 ) -> None:
