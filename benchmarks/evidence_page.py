@@ -24,6 +24,7 @@ from extsub.report.reading import Sweep
 from extsub.report.tradeoff import draw
 from extsub.report.wording import p_value
 from extsub.sweeping.budget import ScoreName
+from extsub.sweeping.references import METHODS
 
 MAIN = "truthfulqa"
 """The recipe whose figures the page has in full."""
@@ -137,7 +138,7 @@ def _references(found: Evidence) -> Iterator[str]:
     yield "### Without touching weights"
     yield (
         "What one would do with the same two adapters at run time ([sweep.md](sweep.md#references)), at β where an "
-        f"operation has α; of {len(found.halves)} of the pairs above (seeds {', '.join(map(str, found.seeds))}). "
+        f"operation has α; of {len(found.halves)} of the pairs above (seed {', '.join(map(str, found.seeds))}). "
         "*Passes*: forward passes that a token takes."
     )
     rows = []
@@ -169,8 +170,9 @@ def _short(text: str) -> str:
 
 
 def _name(found: Evidence, label: str) -> str:
-    one = found.positions[label]
-    return one["operation"] + ("" if one["alpha"] is None else f", α {one['alpha']:g}")
+    point = found.positions[label]
+    strength = "β" if point["operation"] in METHODS else "α"
+    return point["operation"] + ("" if point["alpha"] is None else f", {strength} {point['alpha']:g}")
 
 
 def _change(one: Difference) -> str:

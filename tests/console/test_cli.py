@@ -229,6 +229,14 @@ def test_stopped_during_the_imports_it_says_so(tmp_path: Path, name: str, code: 
             "evaluate",
             "peft",
         ),
+        *(
+            (
+                [*"negatives d.jsonl --behaviour toxic --model m --url http://localhost/v1 --output o.jsonl".split()],
+                "evaluate,openai",
+                library,
+            )
+            for library in ("peft", "openai")
+        ),
         (["sweep", "e", "a", "--tasks", "drift", "--output", "o"], "evaluate", "peft"),
         (["run", "recipe.yaml"], "train,evaluate,report", "matplotlib"),
         (["demo"], "demo", "gguf"),

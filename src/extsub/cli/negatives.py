@@ -37,7 +37,7 @@ def negatives(
     dry_run
         Print the requests exactly as they would be sent, and ask nobody.
     """
-    need("extsub negatives", "openai" if settings.url or settings.judge_url else "evaluate")
+    need("extsub negatives", "evaluate", *(["openai"] if settings.url or settings.judge_url else []))
     from extsub.console import progress, summaries
     from extsub.rewriting.make import negatives, plan_negatives
 
