@@ -22,12 +22,13 @@ import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
+import adapter_files
 import benchmark_files
 import reference
 import tiny_models
 from benchmark_files import lines, rows_of
 from conftest import ROOT, Command
-from extsub import ExtSubError, run_recipe
+from extsub import OPERATIONS, ExtSubError, run_recipe
 from extsub.files.locks import locked
 from extsub.files.writing import write_whole
 from extsub.recipe import run as room
@@ -108,6 +109,24 @@ def began(errors: str) -> list[str]:
 
 def times(folder: Path, *names: str) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for name in names for path in [folder / name, *(folder / name).rglob("*")]}
+
+
+def test_the_result_may_be_of_an_operation_of_ones_own(here: Path, run: Callable) -> None:
+    (here / "level.py").write_text(
+        "from extsub import Operation, register_operation\n"
+        'register_operation(Operation("level", "e/2 − α·a", lambda e, a, alpha: (-0.5, -alpha)))\n'
+    )
+    own = {"operations": "level", "task_file": "level.py", "alphas": "0.5"}
+    write(here, output="own", sweep=own, result={"operation": "level", "rank": None})
+    try:
+        run()
+    finally:
+        OPERATIONS.pop("level", None)
+    assert json.loads(Path("own/result/extsub.json").read_text())["operation"] == "level"
+    tensors = load_file("own/result/adapter_model.safetensors")
+    module = next(iter(tensors)).removeprefix(adapter_files.PREFIX).partition(".lora_")[0]
+    e, a, result = (adapter_files.read_delta(Path("own", name), module) for name in ("expert", "anti-wrong", "result"))
+    assert torch.allclose(result, e / 2 - 0.5 * a, atol=1e-6)
 
 
 def test_the_result_is_what_combine_makes_at_the_chosen_strength(here: Path, run: Callable, extsub: Command) -> None:
@@ -463,6 +482,8 @@ def test_an_adapter_of_another_base_is_refused_before_anything_is_trained(here: 
         ({"sweep": {"dtype": "int4"}}, "sweep: dtype is 'int4', expected auto, float32, float16, bfloat16"),
         ({"sweep": {"data": ["none.csv"]}}, "none.csv"),
         ({"result": {"operation": "contrast"}}, "result has operation contrast, and operations here are ext-sub: add"),
+        ({"sweep": {"operations": "negated"}, "result": {"operation": "negated"}}, "result: operation must be one of"),
+        ({"result": {"dtype": "int4"}}, "result: dtype is 'int4', expected auto, float32, float16, bfloat16"),
         ({"result": {"alpha": 1}}, "result: alpha is not known here; there are operation, rank, dtype"),
         ({"model": "none/"}, "none/"),
         ({"output": "data"}, "data was not written by extsub run"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from extsub.adapters.codecs import CODECS
+from extsub.combination.operations import operation_of
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, operand, shell
 from extsub.evaluation.options import known_options
@@ -17,6 +18,7 @@ from extsub.files.yaml import read_yaml
 from extsub.models.prompts import PromptOption
 from extsub.recipe.specs import NOT_WRITTEN, AdapterSpec, Shared, adapter_spec, anti_expert_spec, named
 from extsub.rewriting.settings import NegativesSettings
+from extsub.settings import Dtype
 from extsub.sweeping.settings import SweepSettings, swept_tasks
 from extsub.training.settings import PEFT_TYPES, TrainingSettings
 from extsub.values import mapping_of, settings_of, text_of
@@ -57,9 +59,9 @@ class Sweep:
 class ResultSettings:
     """How the result is combined; the strengths are what the sweeps chose."""
 
-    operation: Literal["ext-sub", "subtract", "add", "contrast", "amplify"] = "ext-sub"
+    operation: str = "ext-sub"
     rank: int | None = None
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    dtype: Dtype = "auto"
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,10 @@ def read_recipe(path: Path) -> Recipe:
     )
     result = ResultSettings(**settings_of(f"{path}: result", content.get("result", {}), ResultSettings))
     _check_kinds(path, [expert, *anti_experts], result)
-    return Recipe(path, model, output, expert, anti_experts, _sweeps(path, content, anti_experts, result), result)
+    sweeps = _sweeps(path, content, anti_experts, result)  # and the files that register operations are loaded
+    with named(f"{path}: result"):
+        operation_of(result.operation)
+    return Recipe(path, model, output, expert, anti_experts, sweeps, result)
 
 
 def _sweeps(

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -21,6 +20,7 @@ from extsub.escaping import to_json
 from extsub.evaluation.run import Progress, silent
 from extsub.evaluation.store import Store, working_in
 from extsub.evaluation.tasks.toxicity import check_classifier
+from extsub.extras import versions
 from extsub.files.writing import write_together
 from extsub.rewriting.asking import Asked, cost_of, judge_record, requests_of
 from extsub.rewriting.behaviour import Behaviour, read_behaviour
@@ -195,7 +195,7 @@ def _summary(asked: Asked, sources: Sources, pairs: Sequence[Pair], reasons: Map
         "pairs": to_look_at(pairs, settings.seed),
         "notes": notes,
         "files": {name: str(path) for name, path in files.items()},
-        "versions": {"extsub": version("extsub")},
+        "versions": versions("extsub"),
     }
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from extsub.adapters.names import last_part as kind_of
+from extsub.adapters.names import last_part
 from extsub.combination.profile import Profile
 from extsub.sweeping.grid import SweepPoint
 
@@ -38,7 +38,7 @@ class Space:
     def of(cls, operation: str, grid: Sequence[SweepPoint], modules: Sequence[str], over: Sequence[str]) -> Space:
         """The space of an operation; ``over`` says what is searched: ``alpha``, ``kinds``, ``depth``."""
         highest = max(point.alpha or 0.0 for point in grid)
-        kinds = tuple(sorted({kind_of(name) for name in modules})) if "kinds" in over else ()
+        kinds = tuple(sorted({last_part(name) for name in modules})) if "kinds" in over else ()
         return cls(operation, highest, kinds, "depth" in over)
 
     def parameters(self, alpha: float) -> dict[str, float]:
