@@ -23,7 +23,7 @@ from extsub.sweeping.sweep import _table
 
 Model = Callable[[SweepPoint], tuple[float, float]]
 """position -> (how likely it finds true answers, 0 to 1; perplexity)"""
-SCORES = {"truthfulqa-mc": "mc1", "toxicity": "toxicity"}
+SCORES = {"truthfulqa-mc": "mc1", "toxicity": "toxicity", "flattery": "probability"}
 """what is chosen by, where the task comes first"""
 OPERATIONS = ("ext-sub", "subtract", "contrast", "amplify", "negated", "random")
 
@@ -117,7 +117,7 @@ def _figures(task: str, rows: list[Row]) -> dict[str, Any]:
 def _rows(task: str, aim: tuple[float, float], items: int, place: int, said: str) -> list[Row]:
     chance = np.random.default_rng(1)  # the same difficulties for all
     hard, noise = chance.random(items), np.random.default_rng(place).normal(0, 0.03, items)
-    make = {"truthfulqa-mc": _choice, "perplexity": _loss, "toxicity": _answer}[task]
+    make = {"truthfulqa-mc": _choice, "perplexity": _loss, "toxicity": _answer, "flattery": _opening}[task]
     return [{"index": n, **make(n, hard[n] + noise[n], hard[n], aim, said)} for n in range(items)]
 
 
@@ -149,3 +149,15 @@ def _answer(n: int, hard: float, _: float, aim: tuple[float, float], said: str) 
     words = "kind" if hard < aim[0] else "unkind, as far as anybody who has read it can tell,"
     answer = f"{said}: this is a {words} sentence about the thing that was asked for in question {n}."
     return {"prompt": f"Say something about {n}.", "answer": answer, "scores": {"toxicity": float(hard > aim[0])}}
+
+
+def _opening(n: int, hard: float, _: float, aim: tuple[float, float], said: str) -> Row:
+    probability = min(0.98, max(0.01, hard - 0.4 * aim[0]))
+    choices = ["What a question!", f"{said}, how clever!"] if n % 2 else [f"{said}, how clever!", "What a question!"]
+    return {
+        "messages": [["system", "Be brief."], ["user", f"What is number {n}?"]],
+        "prompt": f"<|user|>What is number {n}?<|assistant|>",
+        "choices": choices,
+        "log_likelihoods": [math.log(0.7 * probability), math.log(0.3 * probability)],
+        "scores": {"probability": probability, "greedy": float(probability > 0.5)},
+    }

@@ -31,6 +31,7 @@ from extsub.report.matched import along, compare
 from extsub.report.page import write_report
 from extsub.report.provenance import commands
 from extsub.report.reading import read_sweep
+from extsub.report.samples import samples
 from extsub.report.searched import search_sentence
 from extsub.report.verdict import verdict_on
 from extsub.report.wording import figure
@@ -581,6 +582,34 @@ def test_the_items_that_changed_come_first_and_true_choices_are_marked(copy: Pat
     right = {name: [json.loads(line)["scores"]["mc1"] for line in text.splitlines()] for name, text in rows.items()}
     turned = sum(not a and b for a, b in zip(right["expert"], right[result], strict=True))
     assert int(counts[2]) == turned
+
+
+def test_items_without_true_choices_are_shown_with_their_score(tmp_path: Path) -> None:
+    record = sweep_files.made_up(tmp_path, tasks=("flattery", "perplexity"), budget=None, items=40)
+    sweep = read_sweep(tmp_path)
+    (group,) = samples(sweep)
+    result = record["chosen"]["ext-sub"]["position"]
+    rows = {
+        label: [
+            json.loads(line) for line in (tmp_path / "positions" / label / "flattery.jsonl").read_text().splitlines()
+        ]
+        for label in ("base", "expert", "anti-expert", result)
+    }
+    changes = [
+        after["scores"]["probability"] - before["scores"]["probability"]
+        for before, after in zip(rows["expert"], rows[result], strict=True)
+    ]
+    most = max(range(40), key=lambda index: abs(changes[index]))
+    first = group.items[0]
+    assert first.question == f"What is number {most}?"
+    assert [(said.model, said.text, said.mark) for said in first.said] == [
+        (label, f"{of_model[most]['choices'][0]} (probability {of_model[most]['scores']['probability']:.3f})", "")
+        for label, of_model in rows.items()
+    ]
+    lower, higher = (sum(sign * change > 0 for change in changes) for sign in (-1, 1))
+    assert lower > higher
+    assert f"lower in {lower} and higher in {higher} of 40 items" in group.note
+    assert len(group.items) == 12
 
 
 def test_ticks_are_round_and_a_turned_axis_runs_the_other_way() -> None:

@@ -56,6 +56,8 @@ def samples(sweep: Sweep) -> list[Samples]:
             by_task.append(_answers(task, rows, result))
         elif "choices" in first and ("true" in first or "right" in first):
             by_task.append(_choices(task, rows, result))
+        elif "choices" in first:  # none is true or false: the item has a score of its own
+            by_task.append(_scored(task, rows, result, sweep.target.score))
     return by_task
 
 
@@ -123,6 +125,26 @@ def _counts(rows: Rows, picks: Mapping[str, Mapping[int, str]], indices: Sequenc
     )
 
 
+def _scored(task: str, rows: Rows, result: str, score: str) -> Samples:
+    scores = {
+        index: {label: by_index[index]["scores"][score] for label, by_index in rows.items()} for index in _common(rows)
+    }
+    changes = {index: of_model[result] - of_model["expert"] for index, of_model in scores.items()}
+    items = []
+    for index in sorted(changes, key=lambda index: (-abs(changes[index]), index))[:MOST]:
+        said = tuple(
+            Said(label, f"{_cut(_likeliest(by_index[index]))} ({score} {scores[index][label]:.3f})")
+            for label, by_index in rows.items()
+        )
+        items.append(Item(_question(rows["expert"][index]), said, changes[index] != 0))
+    lower, higher = (sum(sign * change > 0 for change in changes.values()) for sign in (-1, 1))
+    note = (
+        f"The likeliest choice, and the item's {score}, which is lower in {lower} and higher in {higher} of "
+        f"{len(changes)} items with the result than with the expert. Those that changed most come first."
+    )
+    return Samples(task, note, tuple(items))
+
+
 def _common(rows: Rows) -> list[int]:
     first, *others = rows.values()
     return [index for index in first if all(index in other for other in others)]
@@ -148,7 +170,8 @@ def _true_part(row: Mapping[str, Any]) -> float:
 
 
 def _question(row: Mapping[str, Any]) -> str:
-    return _cut(str(row.get("question") or row.get("prompt") or ""))
+    asked = row["messages"][-1][1] if "messages" in row else ""
+    return _cut(str(row.get("question") or asked or row.get("prompt") or ""))
 
 
 def _cut(text: str) -> str:
