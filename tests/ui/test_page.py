@@ -7,6 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from extsub import Session, combine, save_adapter
 from extsub.escaping import block
 from extsub.report.reading import read_sweep
 from extsub.ui.answers import Answers
+from extsub.ui.listening import hosts_of, listen
 from listening import first_logits
 from served_pages import NEW, QUESTION, Visit
 
@@ -220,6 +222,21 @@ def test_hostile_names_are_text(folder: Path, browser: Any) -> None:
         assert visit.page.locator("img").count() == 0
         assert visit.errors == []
         visit.page.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_on_this_machine_alone_it_answers_to_no_other_name(folder: Path, session: Session, host: str) -> None:
+    """A name that somebody made to lead here is not this machine's; with --host 0.0.0.0 nobody knows all names."""
+    from extsub.ui.serve import application
+
+    with listen(host, 0) as listener:
+        hosts = hosts_of(listener)
+    names = {"localhost:7860": 200, "127.0.0.1": 200, "[::1]:7860": 200}
+    names |= dict.fromkeys(
+        ("elsewhere.example:7860", "localhost.elsewhere.example"), 400 if host == "127.0.0.1" else 200
+    )
+    with served_pages.served(application(Answers(session), None, folder / "none", hosts)) as address:
+        assert {name: httpx.get(address, headers={"host": name}).status_code for name in names} == names
 
 
 def test_two_tabs_ask_at_once_and_a_closed_one_leaves_the_model_free(folder: Path, browser: Any, address: str) -> None:

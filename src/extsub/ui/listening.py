@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 
@@ -39,3 +40,15 @@ def address_of(listener: socket.socket) -> str:
     """The address to type into a browser."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def hosts_of(listener: socket.socket) -> list[str]:
+    """The names under which browsers may ask for the page; ``*`` is any.
+
+    On this machine alone it is asked for as this machine: a page from elsewhere, whose own name was made to lead here
+    (DNS rebinding), is not answered.
+    """
+    host = listener.getsockname()[0]
+    if not ipaddress.ip_address(host).is_loopback:
+        return ["*"]
+    return ["localhost", "127.0.0.1", "::1", "[::1]", host]

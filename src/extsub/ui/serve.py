@@ -13,7 +13,7 @@ from extsub.models.prompts import PromptOption
 from extsub.report.reading import Sweep
 from extsub.settings import Dtype
 from extsub.ui.answers import Answers
-from extsub.ui.listening import address_of, listen
+from extsub.ui.listening import address_of, hosts_of, listen
 from extsub.ui.output import check_folder
 from extsub.ui.swept import sweep_of
 
@@ -65,24 +65,27 @@ def serve(
         check_folder(output)
         swept = sweep_of(sweep, names, model, task_file) if sweep else None
         session = Session.open(names, model, prompt=prompt, dtype=dtype, max_new_tokens=max_new_tokens)
-        page = application(Answers(session), swept, output)
+        page = application(Answers(session), swept, output, hosts_of(listener))
         with contextlib.suppress(KeyboardInterrupt):  # which is how it ends
             ready(address_of(listener))
             config = uvicorn.Config(page, log_level="warning", timeout_graceful_shutdown=SECONDS)
             uvicorn.Server(config).run(sockets=[listener])
 
 
-def application(answers: Answers, sweep: Sweep | None, output: Path) -> Any:
-    """The page as an ASGI application."""
+def application(answers: Answers, sweep: Sweep | None, output: Path, hosts: Sequence[str] = ("*",)) -> Any:
+    """The page as an ASGI application, which answers to these names alone (``hosts_of``)."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reports on every launch and error otherwise
     import gradio as gr
     from fastapi import FastAPI
     from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     from extsub.ui.page import STYLE, THEME, Page
 
     return gr.mount_gradio_app(
-        FastAPI(openapi_url=None, middleware=[Middleware(OnlyOurs)]),
+        FastAPI(
+            openapi_url=None, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts), Middleware(OnlyOurs)]
+        ),
         Page(answers, sweep, output).blocks(),
         path="/",
         css=STYLE,
