@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 
 import extsub
 
+ROOT = Path(__file__).parents[1]
 SOURCE = Path(extsub.__file__).parent
-PAGE = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
 def test_the_page_of_the_architecture_names_what_is_there() -> None:
@@ -42,6 +44,7 @@ def test_every_public_name_is_there_and_documented() -> None:
     operations |= {"register_operation"}
     verbs = {"load_adapter", "combine", "save_adapter", "inspect", "merge", "plan_training", "train"}
     verbs |= {"evaluate", "generate", "compare", "sweep", "table", "run_recipe", "export_gguf", "push", "negatives"}
+    verbs |= {"write_report"}
     settings = {"TrainingSettings", "EvaluationSettings", "GenerationSettings", "SweepSettings"}
     settings |= {"NegativesSettings"}
     assert set(extsub.__all__) == {"Adapter", "Dial", "ExtSubError", "Session"} | settings | operations | verbs
@@ -49,6 +52,16 @@ def test_every_public_name_is_there_and_documented() -> None:
         assert getattr(extsub, name).__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         extsub.nothing  # noqa: B018
+
+
+DOCUMENTS = [path for name in ("*.md", "docs/*.md", "examples/**/*", "benchmarks/*.py") for path in ROOT.glob(name)]
+
+
+@pytest.mark.parametrize("document", [path for path in DOCUMENTS if path.is_file()], ids=lambda path: path.name)
+def test_what_the_documents_call_by_a_dotted_name_is_there(document: Path) -> None:
+    names = set(re.findall(r"\bextsub(?:\.[A-Za-z_]\w*)+", document.read_text(encoding="utf-8", errors="ignore")))
+    for name in names - {"extsub.json", "extsub.operations"}:  # a file, and a group of entry points
+        pkgutil.resolve_name(name)
 
 
 def test_the_package_says_that_it_is_typed() -> None:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from extsub.models.dial import Dial
     from extsub.publishing.push import push
     from extsub.recipe.run import run_recipe
+    from extsub.report.page import write_report
     from extsub.report.paper import table
     from extsub.rewriting.make import negatives
     from extsub.rewriting.settings import NegativesSettings
@@ -85,6 +86,7 @@ __all__ = [
     "sweep",
     "table",
     "train",
+    "write_report",
 ]
 
 _HOMES = {
@@ -117,6 +119,7 @@ _HOMES = {
     "inspection.inspect": ("inspect",),
     "merging.merge": ("merge",),
     "recipe.run": ("run_recipe",),
+    "report.page": ("write_report",),
     "report.paper": ("table",),
     "sweeping.settings": ("SweepSettings",),
     "sweeping.sweep": ("sweep",),
