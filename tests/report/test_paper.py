@@ -104,6 +104,16 @@ def test_only_a_clear_best_is_bold(extsub: Command, table: Any) -> None:
     assert not models["a"]["tasks"]["truthfulqa-mc"]["mc1"]["best"]
 
 
+def test_the_score_that_a_sweep_chose_by_comes_first(tmp_path: Path, table: Any) -> None:
+    """Also one that the paper does not have."""
+    record = made_up(tmp_path / "swept", operations=OPERATIONS, tasks=("flattery", "perplexity"), budget=None)
+    tasks = table("swept")["models"]["ext-sub"]["tasks"]
+    assert [(task, list(scores)) for task, scores in tasks.items()] == [
+        ("flattery", ["probability"]), ("perplexity", ["perplexity"])
+    ]  # fmt: skip
+    assert tasks["flattery"]["probability"]["value"] == record["chosen"]["ext-sub"]["test"]["value"]
+
+
 def test_a_group_has_the_name_it_is_given(table: Any) -> None:
     for seed, value in enumerate((0.2, 0.4)):
         folder = evaluated(f"seed-{seed}/expert", halueval_qa=[{"accuracy_sum": value}] * 4)
@@ -122,6 +132,11 @@ def test_a_group_has_the_name_it_is_given(table: Any) -> None:
         ("empty", "empty: no sweep.json or results.json in it; give what extsub sweep, run or evaluate wrote"),
         ("nowhere", "nowhere: no such folder of results"),
         ("one one", "table: the same folder is given twice"),
+        (
+            "untrue toxic",
+            "table: untrue chose by truthfulqa-mc.mc1, toxic chose by toxicity.toxicity: they are not one experiment; "
+            "give each a table of its own",
+        ),
         ("two-sweeps", "two-sweeps has several sweeps (sweep-a, sweep-b): give the folder of one of them"),
         ("drift", "table: none of the paper's scores was measured: those of truthfulqa-mc, truthfulqa-gen, "
          "halueval-qa, halueval-dialogue, halueval-summarization, toxicity, repetition, perplexity, ability"),
@@ -140,6 +155,8 @@ def test_what_makes_no_table_is_refused(tmp_path: Path, extsub: Command, words: 
         Path(name).mkdir(parents=True)
     for name in ("sweep-a", "sweep-b"):
         Path("two-sweeps", name, "sweep.json").write_text("{}")
-    found = extsub("table", *words.split())
-    assert (found.returncode, found.stdout) == (2, "")
-    assert found.stderr == f"Error: {message.format(here=tmp_path)}\n"
+    for name, tasks in (("untrue", ("truthfulqa-mc", "perplexity")), ("toxic", ("toxicity", "perplexity"))):
+        made_up(tmp_path / name, items=10, alphas=(1.0,), operations=("ext-sub",), tasks=tasks)
+    refused = extsub("table", *words.split())
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == f"Error: {message.format(here=tmp_path)}\n"

@@ -11,6 +11,7 @@ from extsub.escaping import brief
 from extsub.evaluation.groups import Group, Source, read_groups, results_folder
 from extsub.evaluation.store import RESULTS, Results, read_results
 from extsub.report.reading import MODELS, Sweep, read_sweep
+from extsub.sweeping.budget import ScoreName
 from extsub.sweeping.selection import half_of
 from extsub.sweeping.settings import POSITIONS, RESULT
 
@@ -25,6 +26,8 @@ class Models(NamedTuple):
     alphas: dict[str, str]
     """The strengths of each model that has one, as text."""
     notes: tuple[str, ...]
+    target: ScoreName | None
+    """The score that the sweeps chose by; None where there is no sweep."""
 
 
 class _Position(NamedTuple):
@@ -38,12 +41,13 @@ def read_models(folders: Sequence[str | Path], groups: Mapping[str, Sequence[str
     """The models of sweeps, recipes and evaluations; those of one name are one model.
 
     Raises:
-        ExtSubError: a folder holds nothing of the kind, or stands twice.
+        ExtSubError: a folder holds nothing of the kind, stands twice, or is of a sweep that chose by another score.
     """
     paths = [_located(folder) for folder in folders]
     if len(set(paths)) < len(paths):
         raise ExtSubError("table: the same folder is given twice")
     sweeps = [read_sweep(folder) for folder in paths if (folder / RESULT).exists()]
+    _check_alike(sweeps)
     evaluated = [folder for folder in paths if not (folder / RESULT).exists()]
     if not sweeps and not evaluated and not groups:
         raise ExtSubError("table needs a folder that extsub sweep, run or evaluate wrote")
@@ -64,7 +68,16 @@ def read_models(folders: Sequence[str | Path], groups: Mapping[str, Sequence[str
     notes = [note for sweep in sweeps for note in _notes(sweep)]
     if sweeps and (evaluated or groups):
         notes.append("what extsub evaluate wrote: over all items")
-    return Models(tuple(Group(name, tuple(sources)) for name, sources in members.items()), alphas, tuple(notes))
+    lines = tuple(Group(name, tuple(sources)) for name, sources in members.items())
+    return Models(lines, alphas, tuple(notes), sweeps[0].target if sweeps else None)
+
+
+def _check_alike(sweeps: Sequence[Sweep]) -> None:
+    """Several sweeps are one experiment with several seeds, and not several deficiencies."""
+    for sweep in sweeps[1:]:
+        if sweep.target != sweeps[0].target:
+            first, other = (f"{brief(each.folder.name)} chose by {each.target}" for each in (sweeps[0], sweep))
+            raise ExtSubError(f"table: {first}, {other}: they are not one experiment; give each a table of its own")
 
 
 def _located(given: str | Path) -> Path:

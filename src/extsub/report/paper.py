@@ -132,7 +132,7 @@ def table(
     """
     load_task_files(tuple(task_file))
     models = read_models(folders, groups or {})
-    columns = tuple(_columns(models.groups))
+    columns = tuple(_columns(models))
     if not columns:
         raise ExtSubError(f"table: none of the paper's scores was measured: those of {', '.join(PAPER)}, {ABILITY}")
     pairs = [(group, column) for group in models.groups for column in columns]
@@ -147,8 +147,11 @@ def table(
     return PaperTable(names, tuple(models.alphas.get(name, "") for name in names), columns, figures, best, notes)
 
 
-def _columns(groups: Sequence[Group]) -> Iterator[Column]:
-    """The paper's scores that some model has."""
+def _columns(models: Models) -> Iterator[Column]:
+    """The score that sweeps chose by, where the paper does not have it, and those of the paper that some model has."""
+    groups, target = models.groups, models.target
+    if target and target.score not in PAPER.get(target.task, ()) and target.task != ABILITY:
+        yield Column(target.task, target.score, str(target))
     for task, heads in PAPER.items():
         for score, head in heads.items():
             if any(group.having(task, score) for group in groups):
