@@ -48,6 +48,21 @@ def test_combine_prints_a_summary(extsub: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("pair")
+def test_what_to_do_next_with_a_deficiency_is_no_evaluation_of_it_alone(extsub: Command, tmp_path: Path) -> None:
+    done = extsub("combine", "e", "a", "--deficiency", "-o", "dial")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-2:] == [
+        "next:    extsub export gguf dial --output dial.gguf",
+        "see:     docs/serving.md for servers, several strengths and the way back",
+    ]
+    for name in "ea":
+        adapter_files.ia3(tmp_path / f"ia3-{name}")
+    done = extsub("combine", "ia3-e", "ia3-a", "--deficiency", "-o", "scales")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "next:" not in done.stdout
+
+
+@pytest.mark.usefixtures("pair")
 @pytest.mark.parametrize(
     "alphas", [["--alpha", "0.5", "--alpha", "-1"], ["--alpha=0.5", "--alpha=-1"], ["--alpha", ".5", "--alpha=-1e0"]]
 )

@@ -137,8 +137,11 @@ def print_record(output: Path, record: Mapping[str, Any], expert: str) -> None:
         if value:
             say(f"  {name:14} {value}")
     print_notes(record["notes"])
-    asked = ("evaluate", "truthfulqa-mc", "--adapter", expert, output, "--output", "results")
-    print_end([f"{output}/: adapter_model.safetensors, adapter_config.json, README.md, extsub.json"], asked)
+    if not record["deficiency"]:
+        then = [("evaluate", "truthfulqa-mc", "--adapter", expert, output, "--output", "results")]
+    else:  # which llama.cpp loads beside the expert, at any scale
+        then = [("export", "gguf", output, "--output", f"{output}.gguf")] if record["rank"] else []
+    print_end([f"{output}/: adapter_model.safetensors, adapter_config.json, README.md, extsub.json"], *then)
     say(SERVING)
 
 
