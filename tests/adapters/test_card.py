@@ -253,16 +253,16 @@ def test_a_broken_card_states_nothing(tmp_path: Path, front_matter: str) -> None
     for one in (expert, anti_expert):
         stating(one, front_matter)
         (one / "training.json").write_text("[" * 5000 if front_matter == "- a" else '{"plan": []}')
-    assert stated_in(expert) == Stated({}, (), "")
+    assert stated_in(expert) == Stated({}, [], "")
     assert set(metadata_load(made(expert, anti_expert))) & {"license", "datasets"} == set()
     assert not Path("PWNED").exists()
 
 
 def test_data_of_the_hub_is_a_dataset_and_a_file_is_a_name() -> None:
-    assert data_named("ann/facts@main") == (("ann/facts",), "")
-    assert data_named("data/facts.jsonl") == ((), "facts.jsonl")
-    assert data_named(r"C:\data\facts.csv") == ((), "facts.csv")
-    assert data_named("/home/ann/facts") == ((), "facts")
+    assert data_named("ann/facts@main") == ("ann/facts", "")
+    assert data_named("data/facts.jsonl") == ("", "facts.jsonl")
+    assert data_named(r"C:\data\facts.csv") == ("", "facts.csv")
+    assert data_named("/home/ann/facts") == ("", "facts")
 
 
 def test_a_result_that_was_never_saved_can_be_an_input(tmp_path: Path) -> None:

@@ -68,9 +68,9 @@ def how_combined(record: Mapping[str, Any]) -> list[str]:
 def how_trained(record: Mapping[str, Any]) -> list[str]:
     """How an adapter was trained, as a section of its card: the data and the settings."""
     settings, plan = record["settings"], record["plan"]
-    datasets, file = data_named(plan["data"]["name"])
+    dataset, file = data_named(plan["data"]["name"])
     rows = {
-        "data": f"{markdown(file or datasets[0])}, {counted(plan['data']['rows'], 'row')}, SHA-256 "
+        "data": f"{markdown(file or dataset)}, {counted(plan['data']['rows'], 'row')}, SHA-256 "
         f"`{markdown(plan['data']['sha256'][:16])}`",
         "prompt": f"{markdown(settings['template'])} template; the loss is on the answer and its end token",
         "steps": f"{plan['steps']:,} of {settings['batch_size']} rows, {settings['epochs']:g} epochs",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from extsub.adapters.base import hub_id, is_local, public
 from extsub.escaping import markdown, operand, shell
@@ -34,16 +35,18 @@ TEMPLATES = {
 
 
 def use(
-    base: str | None, task: str | None, path: str, vllm: str | None, template: str | None, deficiency: bool = False
+    config: Mapping[str, Any], path: str, vllm: str | None, template: str | None, deficiency: bool = False
 ) -> list[str]:
     """How the adapter is loaded and asked.
 
     Args:
+        config: what ``adapter_config.json`` holds.
         path: the name of its folder, or its id on the hub.
         vllm: the flags that vLLM needs; None where servers do not take the adapter.
         template: the prompt template that it was trained with, as far as that is known.
     """
-    _, model = TASKS.get(task or "", (None, "AutoModelForCausalLM"))
+    base = config.get("base_model_name_or_path")
+    _, model = TASKS.get(config.get("task_type") or "", (None, "AutoModelForCausalLM"))
     called = "BASE_MODEL" if base is None else hub_id(base) or public(base)
     lines = ["## Use", ""]
     if base is None or is_local(base):

@@ -80,12 +80,12 @@ def model_index(called: str, scores: Scores, pipeline: str | None) -> list[dict[
     results = []
     for task in scores["tasks"]:
         name = f"{task['task']} on {task['data']}" if task["data"] else task["task"]
-        datasets, _ = data_named(task["data"])
+        dataset, _ = data_named(task["data"])
         result = {
             "task": {"type": pipeline or "text-generation"},
             "dataset": {
                 "name": line(f"{name}, held-out half" if scores["held_out"] else name),
-                "type": datasets[0] if datasets else task["task"],
+                "type": dataset or task["task"],
             },
             "metrics": [_metric(score) for score in task["scores"]],
         }

@@ -43,14 +43,10 @@ class Stated(NamedTuple):
 
     licence: dict[str, str]
     """The fields of ``LICENCE``."""
-    datasets: tuple[str, ...]
+    datasets: list[str]
     """Hub ids."""
     data: str
     """The file that it was trained on, without its folder."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {"licence": self.licence, "datasets": list(self.datasets), "data": self.data}
 
 
 def stated_in(folder: Path) -> Stated:
@@ -64,15 +60,16 @@ def stated_in(folder: Path) -> Stated:
             licence[name] = values[0]
     datasets = [dataset for dataset in _values(front_matter, "datasets")[:MOST] if _has_form(dataset, REPOSITORY)]
     trained, data = data_named(_trained_on(folder))
-    return Stated(licence if "license" in licence else {}, tuple(dict.fromkeys([*datasets, *trained])), data)
+    datasets += [trained] if trained else []
+    return Stated(licence if "license" in licence else {}, list(dict.fromkeys(datasets)), data)
 
 
-def data_named(name: str) -> tuple[tuple[str, ...], str]:
-    """(the hub ids, the file) in what ``extsub train`` was given as its data."""
+def data_named(name: str) -> tuple[str, str]:
+    """(the hub id, the file) that ``extsub train`` was given as its data; one of them is empty."""
     repository = name.partition("@")[0]
     if not name.lower().endswith(FILES) and "/" in name and _has_form(repository, REPOSITORY):
-        return (repository,), ""
-    return (), line(re.split(r"[\\/]", name)[-1])
+        return repository, ""
+    return "", line(re.split(r"[\\/]", name)[-1])
 
 
 def _values(front_matter: str, name: str) -> list[str]:
@@ -95,17 +92,19 @@ def _has_form(value: str, form: str) -> bool:
 
 def template_in(folder: Path) -> tuple[Template | None, tuple[str, ...]]:
     """(the template that an adapter was trained with, or None where nothing says it; notes on what is not believed)."""
-    said = {TRAINING: _value(_record(folder, TRAINING), "settings", "template")}
-    said[PROVENANCE] = _value(_record(folder, PROVENANCE), "template")
+    said = {
+        TRAINING: _value(_record(folder, TRAINING), "settings", "template"),
+        PROVENANCE: _value(_record(folder, PROVENANCE), "template"),
+    }
     notes = [
         f"{name} names no template that is known here ({shown(template)}): it was not believed"
         for name, template in said.items()
         if template is not None and template not in TEMPLATES
     ]
-    known = {template: None for template in TEMPLATES if template in said.values()}
+    known = [template for template in TEMPLATES if template in said.values()]
     if len(known) > 1:
         return None, (*notes, f"{TRAINING} and {PROVENANCE} name different templates: neither was believed")
-    return next(iter(known), None), tuple(notes)
+    return known[0] if known else None, tuple(notes)
 
 
 def common_template(inputs: Sequence[tuple[str, Path]]) -> tuple[Template | None, list[str]]:

@@ -5,7 +5,7 @@ meanwhile is summed up.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,7 +31,7 @@ def _provenance(adapter: Adapter) -> dict[str, Any]:
     """What identifies an input, and what it says of itself."""
     if adapter.source is None:
         return {"name": None}
-    return adapter.source.provenance() | stated_in(adapter.source.folder).to_dict()
+    return adapter.source.provenance() | stated_in(adapter.source.folder)._asdict()
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,32 +40,42 @@ class Combination:
 
     operation: Operation
     alphas: list[float]
+    """The strength of each anti-expert."""
     expert: Adapter
     anti_experts: Sequence[Adapter]
     matched: Match
     rank: int | None
     dtype: str
     deficiency: bool
+    """Whether it is what the operation takes away, and not what is left."""
     profile: Profile
     factors: dict[str, float]
     """The profile's factor for each module."""
 
     @property
+    def adapters(self) -> list[Adapter]:
+        """The expert, and then its anti-experts."""
+        return [self.expert, *self.anti_experts]
+
+    @property
     def dtypes(self) -> list[DType]:
         if self.dtype != "auto":
             return [DTYPES[self.dtype]]
-        common = smallest_common_dtype([adapter.dtype for adapter in (self.expert, *self.anti_experts)])
+        common = smallest_common_dtype([adapter.dtype for adapter in self.adapters])
         return [common] if common == FLOAT32 else [common, FLOAT32]
 
     def alphas_of(self, name: str) -> list[float]:
-        """The strengths in one module."""
-        return [alpha * self.factors[name] for alpha in self.alphas]
+        """The strength of each anti-expert in one module; a deficiency is what is taken away at strength 1."""
+        return [1.0 if self.deficiency else alpha * self.factors[name] for alpha in self.alphas]
 
     def sources(self) -> list[Source]:
-        return [adapter.source for adapter in (self.expert, *self.anti_experts) if adapter.source]
+        return [adapter.source for adapter in self.adapters if adapter.source]
 
-    def module(self, name: str) -> Module:
-        """One module of the result."""
+    def modules(self) -> dict[str, Module]:
+        """The modules of the result, by name."""
+        return {name: self._module(name) for name in self.matched.modules}
+
+    def _module(self, name: str) -> Module:
         expert, others = self.matched.modules[name]
         present = [module for module in (expert, *others) if module]
         kept = present if self.operation.keeps_anti_expert else [expert] if expert else []
@@ -73,10 +83,7 @@ class Combination:
         if self.rank is not None:
             rank = min(rank, self.rank)
         dtype = smallest_common_dtype([module.dtype for module in present])
-        return replace(present[0], rank=rank, dtype=dtype, read=self._reader(name), scaling=1.0)
-
-    def _reader(self, name: str) -> Callable[[], Delta]:
-        return lambda: self.compute(name)[0]
+        return replace(present[0], rank=rank, dtype=dtype, read=lambda: self.compute(name)[0], scaling=1.0)
 
     def deltas(self, name: str) -> tuple[Delta, list[Delta]]:
         """The inputs of one module; an absent one has rank 0."""
@@ -91,25 +98,17 @@ class Combination:
 
         return read(expert), [read(module) for module in others]
 
-    def names(self) -> Collection[str]:
-        return self.matched.modules
-
-    def exact(self, name: str) -> Delta:
-        """The result of one module before truncation."""
-        return self._exact(name)[0]
-
-    def _exact(self, name: str) -> tuple[Delta, RowWeights]:
+    def exact(self, name: str) -> tuple[Delta, RowWeights]:
         """(the result of one module before truncation, the row weights of the operation)"""
         expert, anti_experts = self.deltas(name)
-        alphas = [1.0] * len(anti_experts) if self.deficiency else self.alphas_of(name)
-        weights = used = row_weights(self.operation, expert, anti_experts, alphas)
+        weights = used = row_weights(self.operation, expert, anti_experts, self.alphas_of(name))
         if self.deficiency:  # d = e - result at alpha 1
             used = weights._replace(expert=1 - weights.expert, anti_experts=[-y for y in weights.anti_experts])
         return weigh(self.operation, expert, anti_experts, used), weights
 
     def compute(self, name: str) -> tuple[Delta, ModuleFigures]:
         """(the result of one module, what was seen while it was made)"""
-        delta, weights = self._exact(name)
+        delta, weights = self.exact(name)
         truncated = truncate(delta, self.rank) if self.rank else Truncation(delta, 0.0, 0.0)
         return truncated.delta, ModuleFigures(
             rows=weights.expert.size,
@@ -132,9 +131,8 @@ class Combination:
         if zero_rows == rows:
             raise ExtSubError(f"{self.expert.name} is zero in every row: it was never trained, or its B was not saved")
         largest = max(seen, key=lambda name: seen[name].amplification)
-        roles = [("expert", self.expert, None)]
         alphas = [None] * len(self.alphas) if self.deficiency else self.alphas
-        roles += [("anti-expert", *pair) for pair in zip(self.anti_experts, alphas, strict=True)]
+        roles = [("expert", None), *(("anti-expert", alpha) for alpha in alphas)]
         return {
             "operation": self.operation.name,
             "formula": self.operation.formula,
@@ -142,9 +140,7 @@ class Combination:
             **({} if self.profile == Profile() else {"profile": self.profile.to_dict()}),
             "inputs": [
                 {"role": role, "alpha": alpha, **given}
-                for (role, _, alpha), given in zip(
-                    roles, in_order(_provenance, [adapter for _, adapter, _ in roles]), strict=True
-                )
+                for (role, alpha), given in zip(roles, in_order(_provenance, self.adapters), strict=True)
             ],
             "rows": rows,
             "zero_rows": {"expert": zero_rows, "anti_experts": zero_anti_rows(seen)},
@@ -161,8 +157,7 @@ class Combination:
             }
         if self.matched.copies:
             return {"problem": "servers take no tensors stored whole"}
-        modules = {name: self.module(name) for name in self.matched.modules}
-        return serving.vllm(self.expert.kind, modules, self.matched.settings)
+        return serving.vllm(self.expert.kind, self.modules(), self.matched.settings)
 
     def verify(self, written: Adapter, seen: Mapping[str, ModuleFigures]) -> dict[str, Any]:
         return verify(self, written, seen)
@@ -186,6 +181,6 @@ class Combination:
                 notes.append(f"α is {alpha:g}: below 0 an operation does the opposite of what it is for")
             elif alpha > LARGEST_ALPHA:
                 notes.append(f"α is {alpha:g}: beyond {LARGEST_ALPHA} nothing was measured")
-        for adapter, other in itertools.combinations((self.expert, *self.anti_experts), 2):
+        for adapter, other in itertools.combinations(self.adapters, 2):
             notes += said_twice(adapter, other)
-        return notes + serving.notes({name: self.module(name) for name in self.matched.modules})
+        return notes + serving.notes(self.modules())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
+from typing import get_args
 
 from extsub.adapters.adapter import Adapter
 from extsub.adapters.codecs import CODECS
@@ -18,8 +19,7 @@ from extsub.combination.matching import match
 from extsub.combination.operations import operation_of
 from extsub.combination.profile import Profile
 from extsub.errors import ExtSubError, check_choice
-
-STORED = ("float32", "float16", "bfloat16")
+from extsub.settings import Dtype
 
 
 def combine(
@@ -58,7 +58,7 @@ def combine(
     """
     expert, *antis = map(opened, (expert, *anti_experts))
     operation = operation_of(operation)
-    check_choice("dtype", dtype, ("auto", *STORED))
+    check_choice("dtype", dtype, get_args(Dtype))
     check_choice("missing_modules", missing_modules, ("error", "zero"))
     check_choice("modules_to_save", modules_to_save, ("error", "expert"))
     if not antis:
@@ -84,7 +84,7 @@ def combine(
     return Adapter(
         kind=expert.kind,
         base=matched.base,
-        modules={name: origin.module(name) for name in matched.modules},
+        modules=origin.modules(),
         settings=matched.settings,
         targets=matched.targets,
         saved=expert.saved,

@@ -112,8 +112,7 @@ def _same_base(expert: Adapter, anti_expert: Adapter, base: str | None, notes: l
         if named:
             notes.append(f"{unnamed} does not name its base model; taken to be {public(named)}, by its shapes alone")
         return named
-    mine, theirs = normalised(base), normalised(other)
-    if mine == theirs:
+    if normalised(base) == normalised(other):
         if is_quantised(base) != is_quantised(other):
             notes.append(f"the bases differ in quantisation ({public(base)} and {public(other)})")
         return base

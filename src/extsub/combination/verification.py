@@ -7,9 +7,9 @@ float64 instead of factors, numbers from the file that was just written.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,39 +19,14 @@ from extsub.arrays import FLOAT64, Array, DType, double, finfo, flat
 from extsub.combination.figures import ModuleFigures
 from extsub.parallel import in_order
 
+if TYPE_CHECKING:
+    from extsub.combination.combination import Combination
+
 ROWS = 4
 """Sampled in each module."""
 
 
-class Meant(Protocol):
-    """What is to be expected of a result."""
-
-    @property
-    def operation(self) -> Operation: ...
-
-    @property
-    def deficiency(self) -> bool:
-        """Whether it is what the operation takes away at strength 1, and not what is left."""
-        ...
-
-    def names(self) -> Collection[str]:
-        """The names of its modules."""
-        ...
-
-    def deltas(self, name: str) -> tuple[Delta, list[Delta]]:
-        """The inputs of one module: of the expert, and of each anti-expert."""
-        ...
-
-    def alphas_of(self, name: str) -> list[float]:
-        """The strength of each anti-expert in one module."""
-        ...
-
-    def exact(self, name: str) -> Delta:
-        """One module before it is truncated."""
-        ...
-
-
-def verify(meant: Meant, written: Adapter, seen: Mapping[str, ModuleFigures]) -> dict[str, Any]:
+def verify(meant: Combination, written: Adapter, seen: Mapping[str, ModuleFigures]) -> dict[str, Any]:
     """Compare ``written`` with what is ``meant``.
 
     Args:
@@ -62,7 +37,8 @@ def verify(meant: Meant, written: Adapter, seen: Mapping[str, ModuleFigures]) ->
     Raises:
         RuntimeError: a module, or a number beyond the rounding of the storage dtype, is wrong. That is a bug.
     """
-    if set(written.modules) != set(meant.names()):
+    names = meant.matched.modules.keys()
+    if written.modules.keys() != names:
         raise RuntimeError("the written file has other modules than the result: please report this")
     dtype = written.dtype
 
@@ -70,7 +46,7 @@ def verify(meant: Meant, written: Adapter, seen: Mapping[str, ModuleFigures]) ->
         delta = written.modules[name].read()
         if seen[name].squared_error:
             # The exact result against the dense formula, and what was written against the exact result.
-            exact = meant.exact(name)
+            exact, _ = meant.exact(name)
             _require(name, *_truncation_error(exact, seen[name], delta, dtype))
             delta, storage = Delta.product(*exact.factors()), FLOAT64
         else:
@@ -79,7 +55,7 @@ def verify(meant: Meant, written: Adapter, seen: Mapping[str, ModuleFigures]) ->
         _require(name, error, allowed)
         return error, rows
 
-    checked = list(in_order(check, meant.names()))
+    checked = list(in_order(check, names))
     return {"rows": sum(rows for _, rows in checked), "largest_relative_error": max(error for error, _ in checked)}
 
 
@@ -89,7 +65,7 @@ def _require(name: str, error: float, allowed: float) -> None:
 
 
 def _row_error(
-    meant: Meant, name: str, figures: ModuleFigures, neutral: float, written: Delta, dtype: DType
+    meant: Combination, name: str, figures: ModuleFigures, neutral: float, written: Delta, dtype: DType
 ) -> tuple[float, float, int]:
     """(largest relative error, what rounding allows, rows compared) of sampled rows of one module."""
     expert, anti_experts = meant.deltas(name)
@@ -99,10 +75,9 @@ def _row_error(
     if len(zero_rows := figures.zero_expert_rows):
         # A row that cancels counts as zero by definition; on dense rows its rounding errors would pass for a direction.
         e[np.isin(sample, zero_rows)] = 0
+    wanted = dense_rows(meant.operation, e, others, meant.alphas_of(name))
     if meant.deficiency:
-        wanted = e - dense_rows(meant.operation, e, others, [1.0] * len(others))
-    else:
-        wanted = dense_rows(meant.operation, e, others, meant.alphas_of(name))
+        wanted = e - wanted
     (term,) = written.terms
     term = term._replace(A=double(term.A))  # once for both uses
     error = _norms(Delta((term,)).dense_rows(sample) - wanted)

@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from extsub.adapters.base import CONFIG, hub_id
-from extsub.adapters.card import base_in_words
+from extsub.adapters.card import base_in_words, front_matter
 from extsub.adapters.card_use import TASKS
 from extsub.escaping import markdown
 from extsub.files.staging import OUR_FILES
@@ -76,9 +74,11 @@ def merged_card(record: Mapping[str, Any], base: str, task: str | None, licence:
         **licence,
         "tags": ["extsub", "merged"],
     }
-    lines = [f"---\n{yaml.safe_dump(fields, sort_keys=False, width=10_000)}---", f"# {markdown(name)}", ""]
     words = base_in_words(base) if on_hub else f"the local model {markdown(base)}"
-    lines += [
+    lines = [
+        front_matter(fields),
+        f"# {markdown(name)}",
+        "",
         f"{words[0].upper()}{words[1:]} with the adapter {_named(given)} merged in by extsub {version}: an ordinary "
         "model, which needs no PEFT.",
         "",

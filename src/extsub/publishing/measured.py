@@ -189,9 +189,9 @@ def _is_finite(figure: FigureRecord) -> bool:
 
 
 def _task(task: str, run: RunRecord | None, scores: list[MeasuredScore]) -> MeasuredTask:
-    datasets, file = data_named(run["data"]) if run else ((), "")
+    dataset, file = data_named(run["data"]) if run else ("", "")
     digest = run["identity"].get("data") if run else None
-    return {"task": task, "data": datasets[0] if datasets else file, "data_sha256": digest, "scores": scores}
+    return {"task": task, "data": dataset or file, "data_sha256": digest, "scores": scores}
 
 
 def _base(made_of: Mapping[str, Any]) -> dict[str, str | None]:
