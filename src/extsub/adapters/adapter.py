@@ -24,10 +24,10 @@ PREFIX = "base_model.model."
 class Layout(Protocol):
     """How the delta of one module is stored as tensors. Layouts of two adapters must be equal to be combined."""
 
-    factored: ClassVar[bool]
+    factored: ClassVar[bool] = True
     """Whether the file holds the two factors. If not, it holds their product, and precision is kept until then."""
 
-    neutral: ClassVar[float]
+    neutral: ClassVar[float] = 0.0
     """The number that stands for no change, which is stored together with the change: it costs digits."""
 
     def pack(self, name: str, B: Any, A: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from extsub.adapters import config as fields
-from extsub.adapters.adapter import PREFIX, Adapter, Module, Source
+from extsub.adapters.adapter import PREFIX, Adapter, Layout, Module, Source
 from extsub.adapters.claims import check_claims
 from extsub.adapters.codec import Codec
 from extsub.adapters.keys import sort_keys
@@ -27,7 +27,7 @@ KNOWN_FIELDS = fields.COMMON_FIELDS | {"feedforward_modules", "init_ia3_weights"
 
 
 @dataclass(frozen=True)
-class Vector:
+class Vector(Layout):
     """``ia3_l``: (out, 1) where it multiplies outputs, (1, in) where it multiplies inputs (feed-forward)."""
 
     factored: ClassVar[bool] = False

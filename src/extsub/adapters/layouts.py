@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from extsub.adapters.adapter import PREFIX, Layout
 from extsub.arrays import Array
@@ -18,11 +18,8 @@ class FactorLayout(Layout, Protocol):
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(FactorLayout):
     """Linear and Conv1D: A (r, columns), B (rows, r)."""
-
-    factored: ClassVar[bool] = True
-    neutral: ClassVar[float] = 0.0
 
     def unpack(self, A: Array, B: Array) -> tuple[Array, Array]:
         return B, A
@@ -32,11 +29,8 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class Embedding:
+class Embedding(FactorLayout):
     """A (r, tokens), B (dim, r). A row is a token, as in the weight, so that a tied head stays tied."""
-
-    factored: ClassVar[bool] = True
-    neutral: ClassVar[float] = 0.0
 
     def unpack(self, A: Array, B: Array) -> tuple[Array, Array]:
         return A.mT, B.mT
@@ -46,11 +40,8 @@ class Embedding:
 
 
 @dataclass(frozen=True)
-class Conv:
+class Conv(FactorLayout):
     """A (r, in, *kernel), B (out, r, 1, ...): the columns are in * kernel."""
-
-    factored: ClassVar[bool] = True
-    neutral: ClassVar[float] = 0.0
 
     window: tuple[int, ...]
     """(in, *kernel)"""
@@ -64,11 +55,8 @@ class Conv:
 
 
 @dataclass(frozen=True)
-class Experts:
+class Experts(FactorLayout):
     """Fused MoE parameters: A (experts * r, columns) expert by expert, B (rows, r * experts) rank by rank."""
-
-    factored: ClassVar[bool] = True
-    neutral: ClassVar[float] = 0.0
 
     count: int
 

@@ -8,7 +8,7 @@ form that PEFT, vLLM, SGLang and llama.cpp read alike.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from extsub.adapters import config as fields
@@ -143,10 +143,6 @@ class _Reader:
         init = config.get("init_lora_weights")
         if init not in PLAIN_INITS or (init in (0, 1) and not isinstance(init, bool)):
             raise ExtSubError(f"{where}: init_lora_weights is {shown(init)}: {_why_not(init)}")
-        self.rank_pattern = {} if self.adalora else self._pattern("rank_pattern")
-        self.alpha_pattern = self._pattern("alpha_pattern")
-        self.ranks: dict[str, int] = {}
-        self.alphas: dict[str, float] = {}
         self.rslora = fields.flag(config, "use_rslora", where)
         self.r = fields.whole_number(config, "init_r" if self.adalora else "r", where)
         self.lora_alpha = fields.number(config, "lora_alpha", where)
@@ -159,27 +155,20 @@ class _Reader:
         self.experts = FusedExperts(self.parameters, sizes, fields.text(config, "peft_version", where), where)
         self.names = {name: self._names(name) for name in self.roles}
         refuse_lost((name for names in self.names.values() for name in names), where)
-        self._match_patterns()
-
-    def _pattern(self, name: str) -> dict[str, Any]:
-        pattern = self.config.get(name) or {}
-        if not isinstance(pattern, dict):
-            raise ExtSubError(f"{self.where}: {name} in adapter_config.json must be an object, found {shown(pattern)}")
-        for key in pattern:
-            (fields.whole_number if name == "rank_pattern" else fields.number)(pattern, key, f"{self.where}: {name}")
-        return pattern
-
-    def _match_patterns(self) -> None:
-        """Find the ranks and the lora_alpha of the modules: as in PEFT the first key that matches a name wins."""
-        names = sorted({name for names in self.names.values() for name in names})
-        for field, pattern, values in (
-            ("rank_pattern", self.rank_pattern, self.ranks),
-            ("alpha_pattern", self.alpha_pattern, self.alphas),
-        ):
-            keys = first_keys(field, list(pattern), names, self.where)
-            values |= {name: pattern[key] for name, key in keys.items()}
+        self.ranks = {} if self.adalora else self._by_pattern("rank_pattern", fields.whole_number)
+        self.alphas = self._by_pattern("alpha_pattern", fields.number)
         if off := [name for name, lora_alpha in self.alphas.items() if not lora_alpha]:
             self.notes.append(f"alpha_pattern gives {len(off)} modules 0, first {brief(off[0])}: they change nothing")
+
+    def _by_pattern(self, field: str, check: Callable[[Mapping[str, Any], str, str], float]) -> dict[str, Any]:
+        """The values of a pattern by module: as in PEFT the first key that matches a name wins."""
+        pattern = self.config.get(field) or {}
+        if not isinstance(pattern, dict):
+            raise ExtSubError(f"{self.where}: {field} in adapter_config.json must be an object, found {shown(pattern)}")
+        for key in pattern:
+            check(pattern, key, f"{self.where}: {field}")
+        names = sorted({name for names in self.names.values() for name in names})
+        return {name: pattern[key] for name, key in first_keys(field, list(pattern), names, self.where).items()}
 
     def settings(self, modules: Mapping[str, Module]) -> dict[str, Any]:
         """The config fields that a result keeps."""
@@ -204,7 +193,7 @@ class _Reader:
                 f"{self.where}: rank_pattern or alpha_pattern gives the parameters of {brief(name)} different values, "
                 "and the file does not say which tensor is whose"
             )
-        (r, scaling) = candidates.pop()
+        r, scaling = candidates.pop()
         if E_key:
             r = A.shape[0] if A.shape else 0
             if self.file.info[E_key].shape != (r, 1):
@@ -212,7 +201,7 @@ class _Reader:
                     f"{self.where}: {brief(E_key)} has shape {list(self.file.info[E_key].shape)}, expected [{r}, 1]: "
                     "the file is damaged"
                 )
-        layout, rank = self._layout(name, ".lora_embedding_" in A_key, A.shape, B.shape, r, bool(parameters))
+        layout = self._layout(name, ".lora_embedding_" in A_key, A.shape, B.shape, r, bool(parameters))
         exchanged = isinstance(layout, Experts) and self.experts.are_exchanged(name, self.names[name])
         if exchanged and EXCHANGED not in self.notes:
             self.notes.append(EXCHANGED)
@@ -228,7 +217,7 @@ class _Reader:
             return factors(self.file.read(A_key), stored_B)
 
         shape = factors(without_numbers(A.shape), without_numbers(B.shape)).shape
-        return Module(layout, shape, rank, promoted(A.dtype, B.dtype), read, parameters, scaling)
+        return Module(layout, shape, r, promoted(A.dtype, B.dtype), read, parameters, scaling)
 
     def _roles(self, name: str, keys: Mapping[str, str]) -> tuple[str, str, str | None]:
         """The keys of A, B and AdaLoRA's E."""
@@ -260,8 +249,8 @@ class _Reader:
 
     def _layout(
         self, name: str, embedding: bool, A: tuple[int, ...], B: tuple[int, ...], r: int, parameter: bool
-    ) -> tuple[FactorLayout, int]:
-        """How A and B of these shapes are stored, and their rank, which must be ``r``."""
+    ) -> FactorLayout:
+        """How A and B of these shapes are stored; their rank must be ``r``."""
         shapes = f"A {list(A)} and B {list(B)}"
         if len(A) == len(B) == 2:
             if embedding:
@@ -289,7 +278,7 @@ class _Reader:
                 f"{self.where}: {brief(name)} has rank {rank} ({shapes}) where adapter_config.json says {r}: the file "
                 "and its config do not belong together"
             )
-        return layout, rank
+        return layout
 
 
 CODEC = Codec("LORA", "A LoRA", decode, encode, reads=("ADALORA",), ranked=True, served=True)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from extsub.adapters import config as fields
-from extsub.adapters.adapter import Adapter, Module, Source
+from extsub.adapters.adapter import Adapter, Layout, Module, Source
 from extsub.adapters.codec import Codec
 from extsub.adapters.tensors import TensorFile
 from extsub.algebra import Delta
@@ -27,11 +27,10 @@ KNOWN_FIELDS = fields.COMMON_FIELDS | frozenset(
 
 
 @dataclass(frozen=True)
-class Prefixes:
+class Prefixes(Layout):
     """``prompt_embeddings`` (tokens, layers * 2 * heads * head_dim)."""
 
     factored: ClassVar[bool] = False
-    neutral: ClassVar[float] = 0.0
     tokens: int
     layers: int
     heads: int

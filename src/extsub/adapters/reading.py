@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import struct
@@ -37,9 +38,6 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
         number = float(text)
         return number if math.isfinite(number) else refuse_constant(brief(text))
 
-    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        return _unique(pairs, where, path.name)
-
     try:
         content = read_bytes(path)
     except OSError as error:
@@ -48,7 +46,7 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
     try:
         config = parse_json(
             content,
-            object_pairs_hook=refuse_duplicates,
+            object_pairs_hook=functools.partial(_unique, where=where, file=path.name),
             parse_constant=refuse_constant,
             parse_float=refuse_infinite,
         )
@@ -119,13 +117,10 @@ def read_header(path: Path, where: str) -> tuple[dict[str, dict[str, Any]], int]
         raise ExtSubError(
             f"{where}: {path.name} is not a complete safetensors file ({brief(error)}): download or save it again"
         ) from error
-
-    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        return _unique(pairs, where, path.name)
-
+    unique = functools.partial(_unique, where=where, file=path.name)
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length), object_pairs_hook=refuse_duplicates)
+        header = json.loads(file.read(length), object_pairs_hook=unique)
     header.pop("__metadata__", None)
     check_names(header, path, where)
     return header, 8 + length

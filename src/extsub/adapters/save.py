@@ -4,6 +4,7 @@ adapter; what was written is read again and checked before it appears under its 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -175,25 +176,25 @@ def _write_tensors(
     Returns:
         (that dtype, the size in bytes, what was seen while each module was computed)
     """
-    rank = adapter.rank
-    dtypes = list(adapter.origin.dtypes) if adapter.origin else [adapter.dtype]
-    for dtype, more in zip(dtypes, [*dtypes[1:], None], strict=True):
-        parts = _parts(adapter, rank, dtype)
-        try:
-            size, seen = write_safetensors(path, parts, output, progress)
-            return dtype, size, {name: seen[name] for name in adapter.modules}
-        except RangeError:
-            if more is None:
-                raise
-    raise AssertionError("an adapter has at least one dtype")
+
+    def write(dtype: DType) -> tuple[DType, int, dict[str, Any]]:
+        size, seen = write_safetensors(path, _parts(adapter, dtype), output, progress)
+        return dtype, size, {name: seen[name] for name in adapter.modules}
+
+    *narrow, widest = adapter.origin.dtypes if adapter.origin else [adapter.dtype]
+    for dtype in narrow:
+        with contextlib.suppress(RangeError):
+            return write(dtype)
+    return write(widest)
 
 
 def planned(adapter: Adapter) -> dict[str, tuple[DType, tuple[int, ...]]]:
     """The dtype and shape of every tensor that is written, by its key in the file."""
-    return {key: spec for part in _parts(adapter, adapter.rank, adapter.dtype) for key, spec in part.specs.items()}
+    return {key: spec for part in _parts(adapter, adapter.dtype) for key, spec in part.specs.items()}
 
 
-def _parts(adapter: Adapter, rank: int, dtype: DType) -> list[Part]:
+def _parts(adapter: Adapter, dtype: DType) -> list[Part]:
+    rank = adapter.rank
     modules = [_module_part(adapter, name, rank, dtype) for name in adapter.modules]
     return [*modules, *(_copy_part(key, copy) for key, copy in adapter.copies.items())]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +53,10 @@ class TensorFile:
 
     def copies(self, keys: Mapping[str, str]) -> dict[str, Copy]:
         """Tensors to pass on whole, from {name in the result: key in this file}."""
-
-        def reader(key: str) -> Callable[[], Array]:
-            return lambda: self.read(key)
-
-        return {name: Copy(self.info[key].dtype, self.info[key].shape, reader(key)) for name, key in keys.items()}
+        return {
+            name: Copy(self.info[key].dtype, self.info[key].shape, functools.partial(self.read, key))
+            for name, key in keys.items()
+        }
 
 
 def check_file(path: Path, where: str) -> None:
