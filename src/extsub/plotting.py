@@ -36,7 +36,6 @@ def check_picture(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
         raise ExtSubError(f"{path}: a plot is a .png, .svg or .pdf file, found {path.suffix or 'no ending'!r}")
     check_writable(path.parent)
-    require("matplotlib", "plot")
     require("matplotlib.figure", "plot")
 
 

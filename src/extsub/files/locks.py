@@ -18,7 +18,7 @@ except ImportError:  # Windows: no lock, so two runs that write the same are not
 
 @contextlib.contextmanager
 def locked(folder: Path, output: Path) -> Generator[Callable[[], bool]]:
-    """Hold ``folder``, in which ``output`` is made, alone. A lock dies with its process, so a killed run leaves none.
+    """Hold ``folder``, in which ``output`` is made, alone.
 
     Yields:
         whether the path still leads to the folder that is held: somebody may have removed it, and begun anew
@@ -43,6 +43,7 @@ def locked(folder: Path, output: Path) -> Generator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def held(handle: int, path: Path, output: Path) -> Generator[Callable[[], bool]]:
+    """As `locked`, by the handle of an open file or folder that ``path`` leads to."""
     if not fcntl:
         yield path.exists
         return

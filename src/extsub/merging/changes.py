@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from extsub.adapters.adapter import Copy, Module
+from extsub.adapters.adapter import Module
 from extsub.arrays import Array, DType, flat
 
 Factors = Callable[[DType], tuple[Array, Array]]
@@ -29,7 +29,6 @@ class Sum:
     """The delta of a LoRA is added: all of it, or the part of fused experts that this tensor has."""
 
     matrices: Matrices
-    module: Module
     factors: Factors
     transposed: bool = False
     """Whether the weight is stored as (inputs, outputs), as Conv1D does."""
@@ -76,7 +75,6 @@ class Replacement:
     """A tensor that the adapter stores whole takes the place of the base's."""
 
     matrices: Matrices
-    copy: Copy
     read: Callable[[], Array]
 
     def apply(self, numbers: Array, matrix: int, rows: slice) -> Array:

@@ -183,7 +183,7 @@ def _record(
         "bytes": sum(output.size for output in outputs),
         "untied": untied,
         "files": sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()),
-        "verification": verify(outputs, open_checkpoint(find_base(str(folder))))._asdict(),
+        "verification": verify(outputs, open_checkpoint(find_base(str(folder)))),
         "notes": [*files.notes, *adapter.notes, *notes, *_notes(files, adapter, untied)],
         "versions": versions("extsub", "numpy", "safetensors"),
     }

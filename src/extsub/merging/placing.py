@@ -67,7 +67,7 @@ class _Places:
             key = self._place_of_copy(name, copy)
             tensor = self._tensors[key]
             if not _is_same(copy, tensor):
-                yield name, key, Replacement(_matrix(tensor), copy, functools.partial(self._copy, name))
+                yield name, key, Replacement(_matrix(tensor), functools.partial(self._copy, name))
         for name, copy in self._adapter.base_layers.items():
             key = self._place_of_copy(name.replace(".base_layer.", "."), copy)
             if not _is_same(copy, self._tensors[key]):
@@ -90,7 +90,7 @@ class _Places:
         matrices = _matrix(self._floating(key))
         shape = module.shape[::-1] if transposed else module.shape
         self._require(matrices[1:] == shape, name, shape, key)
-        yield key, Sum(matrices, module, self._factors_of(name), transposed)
+        yield key, Sum(matrices, self._factors_of(name), transposed)
 
     def _scaled(self, name: str, module: Module) -> Iterator[tuple[str, Change]]:
         """The vector of an IA3. On outputs it multiplies the bias, too."""
@@ -123,14 +123,14 @@ class _Places:
             return
         tensor, factors = self._floating(key), self._factors_of(name)
         if tensor.shape == module.shape and len(tensor.shape) == 2:
-            yield key, Sum(_matrix(tensor), module, factors)
+            yield key, Sum(_matrix(tensor), factors)
         elif len(tensor.shape) == 3:
             *experts, rows, columns = module.shape
             usual, turned = ((*(experts or [1]), *sizes) for sizes in ((rows, columns), (columns, rows)))
             if tensor.shape in (usual, turned):
                 square = usual == turned
                 transposed = self._orientation.has_inputs_first(key) if square else tensor.shape == turned
-                yield key, Sum(Matrices(*tensor.shape), module, factors, transposed)
+                yield key, Sum(Matrices(*tensor.shape), factors, transposed)
 
     def _of_experts(self, parameter: str, name: str, module: Module) -> Iterator[tuple[str, Change]]:
         """The same where the checkpoint has a layer for each expert, and perhaps gate and up apart."""
@@ -148,7 +148,7 @@ class _Places:
                 if key is None or self._floating(key).shape != (height, columns):
                     return
                 matrices, factors = _matrix(self._tensors[key]), self._factors_of(name)
-                changes[key] = Sum(matrices, module, factors, expert=expert, first=place * height)
+                changes[key] = Sum(matrices, factors, expert=expert, first=place * height)
         yield from changes.items()
 
     def _factors_of(self, name: str) -> Factors:

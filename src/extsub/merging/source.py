@@ -93,7 +93,8 @@ def _chosen(
     commit: str | None = None,
 ) -> BaseFiles:
     """The files that are needed of those that are there, the weights fetched last."""
-    _refuse_adapter(name, files)
+    if adapter_source.CONFIG in files and not {SINGLE, INDEX} & files:
+        raise ExtSubError(f"{name} is an adapter: give the base model first, then the adapter")
     if CONFIG not in files:
         raise no_model(name, folder, files)
     config = _read_json(fetch(CONFIG), name)
@@ -152,11 +153,6 @@ def _why_no_weights(files: Iterable[str]) -> str:
         return f"it has shards and no {INDEX}, which says what is in them: download it again"
     beside = f" (there is {brief(others[0])})" if others else ""
     return f"neither {SINGLE} nor {INDEX} is there{beside}{of_gguf(files)}"
-
-
-def _refuse_adapter(name: str, files: set[str]) -> None:
-    if adapter_source.CONFIG in files and not {SINGLE, INDEX} & files:
-        raise ExtSubError(f"{name} is an adapter: give the base model first, then the adapter")
 
 
 def _refuse_quantised(name: str, config: Mapping[str, Any], files: set[str]) -> None:

@@ -5,7 +5,7 @@ multiplied out in float64.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -22,15 +22,10 @@ BYTES = 4096
 """Of a sample of what was only copied."""
 
 
-class Verification(NamedTuple):
-    """What was compared."""
-
-    rows: int
-    largest_relative_error: float
-
-
-def verify(outputs: Sequence[Output], written: Mapping[str, Tensor]) -> Verification:
+def verify(outputs: Sequence[Output], written: Mapping[str, Tensor]) -> dict[str, Any]:
     """Compare what was ``written``, by key, with what is meant.
+
+    Returns the number of rows compared and the largest error, relative to the size of the row.
 
     Raises:
         RuntimeError: a tensor is missing, or wrong beyond the rounding of its dtype. That is a bug.
@@ -39,7 +34,7 @@ def verify(outputs: Sequence[Output], written: Mapping[str, Tensor]) -> Verifica
     if meant != {key: (tensor.dtype, tensor.shape) for key, tensor in written.items()}:
         raise RuntimeError("the files that were written have other tensors than the merged model: please report this")
     checked = list(in_order(lambda output: _check(output, written[output.key]), outputs))
-    return Verification(sum(rows for rows, _ in checked), max(error for _, error in checked))
+    return {"rows": sum(rows for rows, _ in checked), "largest_relative_error": max(error for _, error in checked)}
 
 
 def _check(output: Output, written: Tensor) -> tuple[int, float]:

@@ -38,8 +38,7 @@ def adapter_in(path: Path, record_file: str, record: dict[str, Any]) -> WrittenF
         ExtSubError: something is damaged, missing or a link, or belongs to another adapter.
     """
     find_adapter(os.fspath(path))
-    check_files(path, IDENTITY)
-    files = tuple(name for name in FILES if os.path.lexists(path / name))
+    files = tuple(name for name in FILES if name in IDENTITY or os.path.lexists(path / name))
     check_files(path, files)
     if record_file == PROVENANCE and record["bytes"] != (path / SAFETENSORS).stat().st_size:
         raise ExtSubError(f"{path}: {SAFETENSORS} is not the one that {PROVENANCE} tells of: write the adapter anew")
