@@ -84,6 +84,11 @@ def test_the_tensors_decide_and_a_claim_that_they_do_not_bear_out_is_said(
             None,
             "the file has no trainable_tokens_delta: they were lost, or the field",
         ),
+        (
+            {"layers_to_transform": [0], "layers_pattern": 5},
+            None,
+            "layers_pattern in .* must be a list of names, found 5",
+        ),
         ({"ensure_weight_tying": True, "modules_to_save": ["lm_head"]}, "lm_head.weight", "and the file has .*lm_head"),
     ],
 )

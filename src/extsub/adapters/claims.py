@@ -99,11 +99,12 @@ def _reached(config: Mapping[str, Any], where: str) -> Callable[[str], bool]:
     excluded = config.get("exclude_modules")
     unwanted = set(fields.names(config, "exclude_modules", where)) if isinstance(excluded, list) else set()
     whole = set(fields.names(config, "modules_to_save", where))
-    numbers, lists = config.get("layers_to_transform"), config.get("layers_pattern") or []
+    numbers, pattern = config.get("layers_to_transform"), config.get("layers_pattern")
     numbers = {
         str(number) for number in (numbers if isinstance(numbers, list) else [numbers] if numbers is not None else [])
     }
-    lists = [lists] if isinstance(lists, str) else lists
+    lists = {pattern} if isinstance(pattern, str) else set(fields.names(config, "layers_pattern", where))
+    lists.discard("")
 
     def reached(name: str) -> bool:
         ends = set(ends_of(name))
