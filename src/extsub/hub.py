@@ -111,7 +111,7 @@ def commit_of(name: str, hub_id: HubId, config: str, without: str) -> Generator[
 
 
 @contextmanager
-def hub_errors_explained(name: str, revision: str | None = None, missing: str = "") -> Generator[None]:
+def hub_errors_explained(name: str, revision: str | None, missing: str) -> Generator[None]:
     """Turn the hub's errors into one sentence each.
 
     Args:

@@ -17,7 +17,6 @@ from threadpoolctl import threadpool_limits
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-
 MOST_THREADS = 8
 """The most threads: each holds modules in memory."""
 

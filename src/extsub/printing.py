@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 WIDE = 160
 """Columns of a table where the output is not a terminal."""
 
-
 _quiet = False
 
 

@@ -21,7 +21,6 @@ PARAMETER_ORDER = ("down_proj", "gate_up_proj")
 SURE = "0.19.1"
 """The version of PEFT from which on A takes the inputs."""
 
-
 # Parameters of a gated expert: which reads what the layers pass on, and which writes it.
 READS = re.compile(r"(^|[._])(gate|up|w1|w3|wi|input_linear)(?=[._]|$)")
 WRITES = re.compile(r"(^|[._])(down|w2|wo|output_linear)(?=[._]|$)")

@@ -58,8 +58,7 @@ def last_part(name: str) -> str:
 def without_wrappers(name: str) -> tuple[str, list[str]]:
     """The name without those of wrappers, and the ones that were in it."""
     parts = name.split(".")
-    wrappers = [part for part in parts if part in WRAPPERS]
-    return (".".join(part for part in parts if part not in WRAPPERS), wrappers) if wrappers else (name, [])
+    return ".".join(part for part in parts if part not in WRAPPERS), [part for part in parts if part in WRAPPERS]
 
 
 def unwrapped(config: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -86,9 +86,8 @@ def check_writable(path: Path) -> None:
     """
     places = (path.expanduser(), *path.expanduser().parents)
     try:
-        there = next(
-            place for place in places if place.is_dir() or (place.exists() and place != places[0])
-        )  # the last is / or .
+        # the last is / or .
+        there = next(place for place in places if place.is_dir() or (place.exists() and place != places[0]))
     except OSError as error:  # a name too long
         raise ExtSubError(f"{str(path)[:80]}: {(error.strerror or 'no such place').lower()}") from error
     if not there.is_dir():

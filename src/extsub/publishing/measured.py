@@ -61,7 +61,7 @@ def scores_for(folder: str | PathLike[str], adapter: Mapping[str, Any], record: 
 # ---- of a sweep: the half of the items that chose no strength --------------------------------------------------------
 
 
-def scores_in_sweep(sweep: Sweep, label: str, before_truncation: bool = False) -> Scores:
+def scores_in_sweep(sweep: Sweep, label: str, before_truncation: bool) -> Scores:
     """The figures of one position on the half of the items by which nothing was chosen, expert and base beside it.
 
     Args:
