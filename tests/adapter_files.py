@@ -60,6 +60,11 @@ def lora(
     return write(folder, factors(shapes, rank, seed, dtype), lora_config(rank, **fields))
 
 
+def pair(folder: Path, **fields: Any) -> tuple[Path, Path]:
+    """An expert and an anti-expert, ``e`` and ``a``."""
+    return lora(folder / "e", **fields), lora(folder / "a", seed=1, **fields)
+
+
 def ia3(folder: Path, seed: int = 0, vectors: dict[str, tuple[int, int]] | None = None, **fields: Any) -> Path:
     generator = torch.Generator().manual_seed(seed)
     vectors = vectors or {"layers.0.k_proj": (4, 1), "layers.0.down_proj": (1, 6)}
@@ -106,10 +111,21 @@ def edit_config(folder: Path, **fields: Any) -> Path:
     return folder
 
 
+def config_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "adapter_config.json").read_text())
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "extsub.json").read_text())
+
+
+def tensors_of(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
 def read_delta(folder: Path, name: str, scaling: float | None = None) -> Tensor:
     """What the LoRA file of plain linear layers adds to a weight, by the config's own r and lora_alpha."""
-    tensors = load_file(folder / "adapter_model.safetensors")
-    config = json.loads((folder / "adapter_config.json").read_text())
+    tensors, config = tensors_of(folder), config_of(folder)
     A, B = (tensors[f"{PREFIX}{name}.lora_{factor}.weight"].double() for factor in "AB")
     return (config["lora_alpha"] / config["r"] if scaling is None else scaling) * B @ A
 

@@ -113,6 +113,11 @@ def evaluate(here: Path, extsub: Command) -> Command:
     return lambda words: extsub("evaluate", *words.split())
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file in a folder, by its path there."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def start(folder: Path, *python: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs a Python of its own in ``folder``."""
     command, variables = [sys.executable, *python], {**os.environ, **environment}

@@ -74,7 +74,7 @@ KEYS = st.sampled_from(
             for name in (adapter_files.Q, "lm_head", "x" * 500, "a\nb", "é")
             for suffix in SUFFIXES
         ),
-        *(f"{PREFIX}{one}" for one in ("_orig_mod.x.lora_A.weight", "x.default.lora_A.weight", "module.x.ia3_l")),
+        *(f"{PREFIX}{key}" for key in ("_orig_mod.x.lora_A.weight", "x.default.lora_A.weight", "module.x.ia3_l")),
         *("prompt_embeddings", "", "weight", f"{PREFIX}{PREFIX}x.lora_A.weight"),
         *TEXTS,
     ]
@@ -130,9 +130,9 @@ class Spoilt:
         return folder
 
 
-def few(one: st.SearchStrategy[Any], most: int = 2) -> st.SearchStrategy[Any]:
+def few(edit: st.SearchStrategy[Any], most: int = 2) -> st.SearchStrategy[Any]:
     """None, mostly."""
-    return st.just(()) | st.lists(one, max_size=most)
+    return st.just(()) | st.lists(edit, max_size=most)
 
 
 ADAPTERS = st.builds(
@@ -197,14 +197,14 @@ def edited(tensors: dict[str, Tensor], what: str, place: int, how: Any) -> dict[
     if not tensors:
         return tensors
     key = sorted(tensors)[place % len(tensors)]
-    one, others = tensors[key], {name: tensor for name, tensor in tensors.items() if name != key}
+    chosen, others = tensors[key], {name: tensor for name, tensor in tensors.items() if name != key}
     if what == "drop":
         return others
     if what in ("rename", "copy"):
-        return (tensors if what == "copy" else others) | {how: one}
+        return (tensors if what == "copy" else others) | {how: chosen}
     if what == "shape":
         return others | {key: torch.ones(how)}
-    return others | {key: one.to(getattr(torch, how)) if what == "dtype" else torch.full_like(one, how)}
+    return others | {key: chosen.to(getattr(torch, how)) if what == "dtype" else torch.full_like(chosen, how)}
 
 
 def packed(tensors: dict[str, Tensor], edits: Sequence[tuple[int, str, Any]] = ()) -> bytes:

@@ -73,18 +73,18 @@ def outcome(target: str, work: Callable[[], Any]) -> Any:
     return result
 
 
-def adapters(folder: Path, one: corrupted_files.Spoilt) -> None:
+def adapters(folder: Path, spoilt: corrupted_files.Spoilt) -> None:
     """Two adapters with the same faults: inspected, combined, and the result compared with dense matrices."""
-    expert, anti_expert = one.write(folder / "e", 0), one.write(folder / "a", 1)
+    expert, anti_expert = spoilt.write(folder / "e", 0), spoilt.write(folder / "a", 1)
     info = outcome("inspect", lambda: inspect(expert))
     if info is not None:
         json.dumps(info.to_dict(), ensure_ascii=False, allow_nan=False).encode()
         assert info.problem is None or len(info.problem) <= LONGEST
-    found = outcome("load", lambda: load_adapter(expert))
-    assert found or info is None or info.problem, "inspect says otherwise"
+    adapter = outcome("load", lambda: load_adapter(expert))
+    assert adapter or info is None or info.problem, "inspect says otherwise"
 
     def work() -> dict[str, Any]:
-        return save_adapter(combine(load_adapter(expert), load_adapter(anti_expert), alpha=0.5), folder / "out")
+        return save_adapter(combine(expert, anti_expert, alpha=0.5), folder / "out")
 
     if outcome("combine", work):
         check(expert, anti_expert, folder / "out")
@@ -95,9 +95,9 @@ def adapters(folder: Path, one: corrupted_files.Spoilt) -> None:
 def check(expert: Path, anti_expert: Path, output: Path) -> None:
     """Finite, and what the paper's formula says of dense matrices."""
     assert all(tensor.isfinite().all() for tensor in load_file(output / "adapter_model.safetensors").values())
-    e, a, found = dense(expert), dense(anti_expert), dense(output)
-    for name in e.keys() & a.keys() & found.keys():
-        rows = [one[name] for one in (e, a, found)]
+    e, a, written = dense(expert), dense(anti_expert), dense(output)
+    for name in e.keys() & a.keys() & written.keys():
+        rows = [deltas[name] for deltas in (e, a, written)]
         bisected = (oracle.unit(rows[0]) + oracle.unit(rows[1])).norm(dim=-1) > 1e-5  # the paper's formula is 0/0
         size = rows[0].norm() + rows[1].norm()
         want = oracle.combined("ext-sub", rows[0], [rows[1]], [0.5])
@@ -143,14 +143,14 @@ def _value(config: dict[str, Any], field: str, name: str, default: str) -> float
     return patterns.get(get_pattern_key(patterns.keys(), name), config.get(default, 1))
 
 
-def attached(folder: Path, one: corrupted_files.Spoilt) -> None:
+def attached(folder: Path, spoilt: corrupted_files.Spoilt) -> None:
     """An adapter that PEFT is to load."""
     config = LlamaConfig(
         vocab_size=9, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, head_dim=6,
         num_key_value_heads=1,
     )  # fmt: skip
     model = LlamaForCausalLM(config)
-    named = outcome("find", lambda: find(str(one.write(folder / "e", 0))))
+    named = outcome("find", lambda: find(str(spoilt.write(folder / "e", 0))))
     if named:
         outcome("base", lambda: base_of(None, [named]))
         outcome("attach", lambda: attach(model, named))
@@ -307,14 +307,14 @@ def fuzz(target: str, examples: int, seed: int) -> None:
         report_multiple_bugs=False,
     )
     @hypothesis.given(strategy)
-    def one(given: Any) -> None:
+    def attempt(given: Any) -> None:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             work(Path(folder), given)
 
     patterns.SECONDS, before = 0.7, patterns.SECONDS
     try:
-        one()
+        attempt()
     finally:
         patterns.SECONDS = before
 

@@ -40,10 +40,10 @@ def made(folder: Path, architecture: str) -> tuple[Path, dict[str, tuple[int, in
     with torch.device("meta"):
         model = kind.from_config(config)
     assert type(model).__name__ == architecture
-    linear = {name: one for name, one in model.named_modules() if isinstance(one, torch.nn.Linear)}
+    linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)}
     skipped = ("vision_tower", "lm_head", "multi_modal_projector")
     return folder, {
-        name: (one.out_features, one.in_features)
-        for name, one in linear.items()
+        name: (layer.out_features, layer.in_features)
+        for name, layer in linear.items()
         if not any(part in name for part in skipped)
     }

@@ -36,6 +36,6 @@ def combined(operation: str, expert: Tensor, anti_experts: list[Tensor], alphas:
     return result
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
+def relative_error(ours: Tensor, expected: Tensor) -> float:
     norm = expected.norm()
-    return float((found.double() - expected).norm() / (norm if norm > 0 else 1.0))
+    return float((ours.double() - expected).norm() / (norm if norm > 0 else 1.0))

@@ -59,12 +59,12 @@ def test_operations_equal_the_formulas_on_dense_matrices(pair: tuple[Delta, Delt
 
 @given(pairs())
 def test_row_norms_and_dots_equal_those_of_the_dense_matrix(pair: tuple[Delta, Delta]) -> None:
-    one, other = pair
-    size = dense(one).norm() * (1 + dense(other).norm())
-    assert torch.allclose(tensor(one.row_norms()), dense(one).norm(dim=-1), rtol=1e-9, atol=1e-12 * float(size))
-    dots = (dense(one) * dense(other)).sum(-1)
-    assert torch.allclose(tensor(one.row_dots(other)), dots, rtol=1e-9, atol=1e-12 * float(size))
-    both = one + other
+    first, second = pair
+    size = dense(first).norm() * (1 + dense(second).norm())
+    assert torch.allclose(tensor(first.row_norms()), dense(first).norm(dim=-1), rtol=1e-9, atol=1e-12 * float(size))
+    dots = (dense(first) * dense(second)).sum(-1)
+    assert torch.allclose(tensor(first.row_dots(second)), dots, rtol=1e-9, atol=1e-12 * float(size))
+    both = first + second
     assert torch.allclose(tensor(both.row_norms()), dense(both).norm(dim=-1), rtol=1e-7, atol=1e-7 * float(size))
 
 
@@ -111,12 +111,12 @@ def test_scaling_both_adapters_scales_the_result(pair: tuple[Delta, Delta], scal
 
 
 @given(pairs(), alphas, alphas)
-def test_the_result_is_linear_in_alpha(pair: tuple[Delta, Delta], one: float, other: float) -> None:
+def test_the_result_is_linear_in_alpha(pair: tuple[Delta, Delta], low: float, high: float) -> None:
     expert, anti_expert = pair
     for operation in OPERATIONS.values():
-        at = {alpha: dense(operation(expert, anti_expert, alpha=alpha)) for alpha in (one, other, (one + other) / 2)}
-        middle = (at[one] + at[other]) / 2
-        assert (at[(one + other) / 2] - middle).norm() <= 1e-11 * (1 + middle.norm() + at[one].norm())
+        at = {alpha: dense(operation(expert, anti_expert, alpha=alpha)) for alpha in (low, high, (low + high) / 2)}
+        middle = (at[low] + at[high]) / 2
+        assert (at[(low + high) / 2] - middle).norm() <= 1e-11 * (1 + middle.norm() + at[low].norm())
 
 
 @given(pairs())
@@ -129,14 +129,14 @@ def test_what_is_subtracted_is_orthogonal_to_the_bisector(pair: tuple[Delta, Del
 
 @given(pairs(), alphas, alphas)
 def test_several_anti_experts_add_up_each_against_the_expert(
-    pair: tuple[Delta, Delta], one: float, other: float
+    pair: tuple[Delta, Delta], alpha: float, beta: float
 ) -> None:
     expert, anti_expert = pair
     second = anti_expert.scale_rows(0.3) + expert.scale_rows(-0.2)
     for operation in OPERATIONS.values():
-        result = dense(operation(expert, anti_expert, second, alpha=[one, other]))
+        result = dense(operation(expert, anti_expert, second, alpha=[alpha, beta]))
         changes = [
-            dense(operation(expert, a, alpha=x)) - dense(expert) for a, x in ((anti_expert, one), (second, other))
+            dense(operation(expert, a, alpha=x)) - dense(expert) for a, x in ((anti_expert, alpha), (second, beta))
         ]
         expected = dense(expert) + changes[0] + changes[1]
         assert (result - expected).norm() <= 1e-7 * (1 + expected.norm() + dense(anti_expert).norm())

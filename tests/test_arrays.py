@@ -53,10 +53,10 @@ def test_one_number_that_is_not_finite_is_found(name: str, place: int, wrong: fl
 @pytest.mark.parametrize("name", sorted(DTYPES))
 def test_torch_tensors_come_and_go_bit_for_bit(name: str) -> None:
     tensor = torch.randn(4, 6, dtype=torch.float64).to(getattr(torch, name))
-    for one in (tensor, tensor.T, tensor[::2], tensor.requires_grad_()):
-        array = as_array(one)
-        assert (array.dtype.name, array.shape) == (name, tuple(one.shape))
-        assert torch.equal(to_torch(array), one)
+    for view in (tensor, tensor.T, tensor[::2], tensor.requires_grad_()):
+        array = as_array(view)
+        assert (array.dtype.name, array.shape) == (name, tuple(view.shape))
+        assert torch.equal(to_torch(array), view)
 
 
 def test_bfloat16_is_that_of_ml_dtypes() -> None:

@@ -18,8 +18,9 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 import adapter_files
+from adapter_files import pair
 from conftest import ROOT
-from extsub import combine, load_adapter, save_adapter
+from extsub import combine, save_adapter
 from extsub.adapters.stated import Stated, Template, data_named, stated_in
 from extsub.models.prompts import Message, render_prompt
 
@@ -27,13 +28,8 @@ TAGS = ["transformers", "peft", "extsub", "ext-sub"]
 
 
 def made(expert: Path, *anti_experts: Path, output: str = "result", **options: object) -> Path:
-    result = combine(load_adapter(expert), *map(load_adapter, anti_experts), **options)
-    save_adapter(result, expert.parent / output)
+    save_adapter(combine(expert, *anti_experts, **options), expert.parent / output)
     return expert.parent / output / "README.md"
-
-
-def pair(folder: Path, **fields: object) -> tuple[Path, Path]:
-    return adapter_files.lora(folder / "e", **fields), adapter_files.lora(folder / "a", seed=1, **fields)
 
 
 def stating(folder: Path, front_matter: str) -> Path:
@@ -53,7 +49,7 @@ def code_of(card: Path) -> dict[str, str]:
 
 
 def strings_in(code: str) -> list[str]:
-    return [one.value for one in ast.walk(ast.parse(code)) if isinstance(one, ast.Constant)]
+    return [node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]
 
 
 @pytest.mark.parametrize(
@@ -106,8 +102,8 @@ def test_of_a_local_base_only_its_own_name_is_told(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("template", ["chat", "extsub", "none", None])
 def test_the_prompt_is_the_one_that_it_was_trained_with(tmp_path: Path, template: Template | None) -> None:
     inputs = pair(tmp_path)
-    for one in inputs:
-        (one / "training.json").write_text(json.dumps({"settings": {"template": template}}))
+    for folder in inputs:
+        (folder / "training.json").write_text(json.dumps({"settings": {"template": template}}))
     card = made(*inputs)
     asked = render_prompt([Message("user", "{question}")], "extsub", None)
     assert (code_of(card).get("text") == asked) == (template == "extsub")
@@ -133,7 +129,7 @@ def test_what_is_cited_is_what_the_citation_file_says(tmp_path: Path) -> None:
         kind: dict(re.findall(r"^  (\w+) += \{(.*)\},?$", fields, re.MULTILINE))
         for kind, fields in re.findall(r"^@(\w+)\{(.*?)^\}$", text, re.MULTILINE | re.DOTALL)
     }
-    authors = " and ".join(f"{one['family-names']}, {one['given-names']}" for one in paper["authors"])
+    authors = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in paper["authors"])
     assert entries["inproceedings"] == {
         "title": paper["title"],
         "author": authors,
@@ -155,7 +151,7 @@ def test_what_the_inputs_said_stands_in_the_record(tmp_path: Path) -> None:
     expert, anti_expert = pair(tmp_path)
     stating(expert, "license: mit\ndatasets: ann/facts")
     card = made(expert, anti_expert)
-    first, second = json.loads((card.parent / "extsub.json").read_text())["inputs"]
+    first, second = adapter_files.record_of(card.parent)["inputs"]
     assert (first["licence"], first["datasets"], first["data"]) == ({"license": "mit"}, ["ann/facts"], "")
     assert (second["licence"], second["datasets"], second["data"]) == ({}, [], "")
 
@@ -205,7 +201,7 @@ def test_a_base_name_is_text_in_every_place(tmp_path: Path, base: str) -> None:
                 assert child.attrs == {"href": "https://arxiv.org/abs/2308.08090"}, "the paper's"
             else:
                 assert child.type in ("text", "softbreak", "code_inline", "link_close"), child
-    headings = [one.content for one in tokens_of(card) if one.type == "heading_open"]
+    headings = [token.content for token in tokens_of(card) if token.type == "heading_open"]
     assert len(headings) == 5
 
 
@@ -250,9 +246,9 @@ def test_a_licence_that_not_all_state_is_not_claimed(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_broken_card_states_nothing(tmp_path: Path, front_matter: str) -> None:
     expert, anti_expert = pair(tmp_path)
-    for one in (expert, anti_expert):
-        stating(one, front_matter)
-        (one / "training.json").write_text("[" * 5000 if front_matter == "- a" else '{"plan": []}')
+    for folder in (expert, anti_expert):
+        stating(folder, front_matter)
+        (folder / "training.json").write_text("[" * 5000 if front_matter == "- a" else '{"plan": []}')
     assert stated_in(expert) == Stated({}, [], "")
     assert set(metadata_load(made(expert, anti_expert))) & {"license", "datasets"} == set()
     assert not Path("PWNED").exists()
@@ -267,8 +263,7 @@ def test_data_of_the_hub_is_a_dataset_and_a_file_is_a_name() -> None:
 
 def test_a_result_that_was_never_saved_can_be_an_input(tmp_path: Path) -> None:
     expert, anti_expert = pair(tmp_path)
-    first = combine(load_adapter(expert), load_adapter(anti_expert))
-    save_adapter(combine(first, load_adapter(anti_expert)), tmp_path / "out")
+    save_adapter(combine(combine(expert, anti_expert), anti_expert), tmp_path / "out")
     assert "| expert | a result that was not saved |" in (tmp_path / "out" / "README.md").read_text()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -193,10 +192,10 @@ def test_the_shapes_tell_which_way_round_fused_experts_are_stored(
 ) -> None:
     """PEFT 0.18 exchanged A and B for most models of transformers 5; a row is an output all the same."""
     e, a = (
-        fused(tmp_path / name, 3 - seed, seed, one, hidden=sizes[0], inner=sizes[1], attention=False)
-        for seed, (name, one) in enumerate(zip("ea", exchanged, strict=True))
+        fused(tmp_path / name, 3 - seed, seed, is_exchanged, hidden=sizes[0], inner=sizes[1], attention=False)
+        for seed, (name, is_exchanged) in enumerate(zip("ea", exchanged, strict=True))
     )
-    result = combine(load_adapter(tmp_path / "e"), load_adapter(tmp_path / "a"), alpha=0.8)
+    result = combine(tmp_path / "e", tmp_path / "a", alpha=0.8)
     save_adapter(result, tmp_path / "out")
     written = load_adapter(tmp_path / "out")
     for name, change in e.items():
@@ -234,7 +233,7 @@ def test_the_parameters_that_are_there_are_those_of_the_result(tmp_path: Path) -
     """Lists that name the parameters of many models are common; PEFT looks for every one of them."""
     fused(tmp_path / "a", 2, 0, False, target_parameters=[*PARAMETERS, "feed_forward.experts.down_proj"])
     save_adapter(load_adapter(tmp_path / "a"), tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["target_parameters"] == PARAMETERS
+    assert adapter_files.config_of(tmp_path / "out")["target_parameters"] == PARAMETERS
 
 
 def test_one_of_two_nested_parameters_is_not_taken_for_the_other(tmp_path: Path) -> None:

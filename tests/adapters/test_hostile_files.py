@@ -92,7 +92,7 @@ def test_an_expression_may_be_odd_as_long_as_peft_takes_it(tmp_path: Path) -> No
     folder = adapter_files.lora(
         tmp_path / "a", alpha_pattern={"a)|(b": 1, r"(?=.*q_)(?!.*k_)(self_attn|mlp)\..*?_proj": 12}
     )
-    assert {name: one.scaling for name, one in load_adapter(folder).modules.items()} == {Q: 12 / 3, V: 2.0}
+    assert {name: module.scaling for name, module in load_adapter(folder).modules.items()} == {Q: 12 / 3, V: 2.0}
 
 
 PARTS = st.sampled_from(["model", "layers", "0", "1", "10", "self_attn", "q_proj", "v_proj", "x", "a-b", ""])
@@ -105,13 +105,13 @@ KEYS = NAMES | NAMES.map(re.escape) | NAMES.map(lambda name: name.replace("_", "
 
 @given(keys=st.lists(KEYS, max_size=6, unique=True), names=st.lists(NAMES, min_size=1, max_size=4, unique=True))
 def test_the_first_key_is_the_one_that_peft_finds(keys: list[str], names: list[str]) -> None:
-    found = first_keys("rank_pattern", keys, names, "a")
+    first = first_keys("rank_pattern", keys, names, "a")
     for name in names:
         key = get_pattern_key(keys, name)  # the name itself where no key matches
         if key in keys:
-            assert found[name] == key
+            assert first[name] == key
         else:
-            assert name not in found
+            assert name not in first
 
 
 @pytest.mark.parametrize("spelling", [str, re.escape], ids=["plain", "escaped"])
@@ -179,7 +179,7 @@ def test_the_expression_of_ia3s_inputs(tmp_path: Path, soon: None) -> None:
     """Only where a vector does not say by its shape what it multiplies."""
     vectors = {"layers.0.k_proj": (4,), "layers.0.down_proj": (6,)}
     adapter = load_adapter(adapter_files.ia3(tmp_path / "a", vectors=vectors, feedforward_modules=r".*\.down_proj"))
-    assert {name: one.layout.feedforward for name, one in adapter.modules.items()} == {
+    assert {name: module.layout.feedforward for name, module in adapter.modules.items()} == {
         "layers.0.down_proj": True,
         "layers.0.k_proj": False,
     }
@@ -274,7 +274,7 @@ def test_two_adapters_that_name_long_things_differently(tmp_path: Path) -> None:
         adapter_files.lora(
             tmp_path / name, base_model_name_or_path=f"{name * 4000}/x", layer_replication=[[0, 1]] * 999
         )
-    assert "adapters of different bases" in refused(lambda: combine(*(load_adapter(tmp_path / one) for one in "ea")))
+    assert "adapters of different bases" in refused(lambda: combine(*(load_adapter(tmp_path / name) for name in "ea")))
 
 
 def test_values_are_quoted_shortened_and_on_one_line() -> None:
@@ -299,7 +299,14 @@ def test_no_file_of_a_few_bytes_is_a_traceback(tmp_path: Path) -> None:
     (folder / WEIGHTS).unlink()
     whole = pickle.dumps({"x": 1}, protocol=2)
     cut = [whole[:length] for length in range(len(whole))]
-    for content in (*(bytes([one]) for one in range(256)), b"PK\x03\x04", b"\x80\x02", b"\x80\x02.", b"(lp0", *cut):
+    for content in (
+        *(bytes([byte]) for byte in range(256)),
+        b"PK\x03\x04",
+        b"\x80\x02",
+        b"\x80\x02.",
+        b"(lp0",
+        *cut,
+    ):
         (folder / PICKLE).write_bytes(content)
         refused(lambda: load_adapter(folder))
 
@@ -374,7 +381,7 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 
         (b"a: \xff", "x: not UTF-8"),
         ("a: 1".encode("utf-16"), "x: not UTF-8"),
     ],
-    ids=lambda one: repr(one[:20]),
+    ids=lambda content: repr(content[:20]),
 )
 def test_yaml_that_is_none(tmp_path: Path, content: str | bytes, message: str) -> None:
     assert message in refused(lambda: yaml_of(tmp_path, content), within=30)
@@ -401,7 +408,7 @@ def test_yaml_that_is_some(tmp_path: Path) -> None:
         ("? [a]\n: 1", "not YAML"),
         (f"{'x' * 900}: 1", "is not known here; there are model, data, output, kind, "),
     ],
-    ids=lambda one: one[:20],
+    ids=lambda content: content[:20],
 )
 def test_the_settings_of_train_are_read_as_a_recipe_is(
     tmp_path: Path, extsub: Command, content: str, message: str

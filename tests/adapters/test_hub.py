@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def test_both_files_come_from_one_commit_and_nothing_else_is_fetched(hub: type[H
     (hub.root / "ann" / "expert" / "model.safetensors").write_bytes(b"the whole base model")
     expert = load_adapter("ann/expert@old")
     save_adapter(combine(expert, load_adapter("ann/anti")), tmp_path / "out")
-    record = json.loads((tmp_path / "out" / "extsub.json").read_text())
+    record = adapter_files.record_of(tmp_path / "out")
     assert [(given["name"], given["commit"]) for given in record["inputs"]] == [
         ("ann/expert", OLD),
         ("ann/anti", COMMIT),
@@ -55,7 +54,7 @@ def test_both_files_come_from_one_commit_and_nothing_else_is_fetched(hub: type[H
 def test_the_licence_on_the_hub_is_passed_on(hub: type[Hub], tmp_path: Path) -> None:
     for name in ("expert", "anti"):
         (hub.root / "ann" / name / "README.md").write_text("---\nlicense: mit\ndatasets:\n- ann/facts\n---\n")
-    save_adapter(combine(load_adapter("ann/expert"), load_adapter("ann/anti")), tmp_path / "out")
+    save_adapter(combine("ann/expert", "ann/anti"), tmp_path / "out")
     fields = metadata_load(tmp_path / "out" / "README.md")
     assert (fields["license"], fields["datasets"]) == ("mit", ["ann/facts"])
     assert f"| expert | ann/expert \\@ {COMMIT[:12]} |" in (tmp_path / "out" / "README.md").read_text()
@@ -65,8 +64,8 @@ def test_the_template_on_the_hub_is_known_and_passed_on(hub: type[Hub], tmp_path
     (hub.root / "ann" / "expert" / "training.json").write_text('{"settings": {"template": "chat"}}')
     (hub.root / "ann" / "anti" / "extsub.json").write_text('{"template": "chat"}')
     assert [find(name).template for name in ("ann/expert", "ann/anti")] == ["chat", "chat"]
-    save_adapter(combine(load_adapter("ann/expert"), load_adapter("ann/anti")), tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "extsub.json").read_text())["template"] == "chat"
+    save_adapter(combine("ann/expert", "ann/anti"), tmp_path / "out")
+    assert adapter_files.record_of(tmp_path / "out")["template"] == "chat"
     (hub.root / "ann" / "anti" / "training.json").write_text('{"settings": {"template": "__import__"}}')
     known = find("ann/anti@old")
     assert known.template == "chat"
@@ -231,13 +230,13 @@ def test_the_demo_takes_its_model_from_the_hub(hub: type[Hub], tmp_path: Path, m
 
     monkeypatch.setattr(demo_model, "_cache", lambda: tmp_path / "ours")
     tiny_models.llama(hub.root / demo_model.HUB)
-    found = demo_model.find_demo_model(None)
-    assert found == demo_model.DemoModel(demo_model.HUB, "SmolLM2-135M-Instruct")
+    model = demo_model.find_demo_model(None)
+    assert model == demo_model.DemoModel(demo_model.HUB, "SmolLM2-135M-Instruct")
     assert hub.asked == [f"/{demo_model.HUB}/resolve/main/config.json"]
-    load_base(find_model(found.name), "float32")
+    load_base(find_model(model.name), "float32")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     asked = len(hub.asked)
-    assert demo_model.find_demo_model(None) == found  # from the hub's cache
+    assert demo_model.find_demo_model(None) == model  # from the hub's cache
     assert len(hub.asked) == asked
     assert not (tmp_path / "ours").exists()
 

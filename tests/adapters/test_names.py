@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
 import adapter_files
 from adapter_files import PREFIX, Q, V
@@ -68,8 +66,8 @@ def test_what_is_left_out_is_said(tmp_path: Path, rename, note: str) -> None:
     adapter = load_adapter(adapter_files.write(tmp_path / "a", tensors, adapter_files.lora_config()))
     assert (set(adapter.modules), adapter.notes) == ({Q, V}, (note,))
     save_adapter(adapter, tmp_path / "out")
-    assert load_file(tmp_path / "out" / "adapter_model.safetensors").keys() == CLEAN.keys(), "no wrapper is written"
-    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["target_modules"] == ["q_proj", "v_proj"]
+    assert adapter_files.tensors_of(tmp_path / "out").keys() == CLEAN.keys(), "no wrapper is written"
+    assert adapter_files.config_of(tmp_path / "out")["target_modules"] == ["q_proj", "v_proj"]
 
 
 @pytest.mark.parametrize(
@@ -212,41 +210,40 @@ APART = [
 
 @pytest.mark.parametrize("flag", ["error", "zero"])
 @pytest.mark.parametrize("both_ways", [False, True])
-@pytest.mark.parametrize(("one", "other"), RENAMED)
+@pytest.mark.parametrize(("old", "new"), RENAMED)
 def test_one_layer_under_two_names_is_never_taken_for_two(
-    tmp_path: Path, one: str, other: str, both_ways: bool, flag: str
+    tmp_path: Path, old: str, new: str, both_ways: bool, flag: str
 ) -> None:
-    one, other = (other, one) if both_ways else (one, other)
+    old, new = (new, old) if both_ways else (old, new)
     e, a = (
-        adapter_files.lora(tmp_path / name, {layer: (4, 4), "same": (4, 4)})
-        for name, layer in (("e", one), ("a", other))
+        adapter_files.lora(tmp_path / name, {layer: (4, 4), "same": (4, 4)}) for name, layer in (("e", old), ("a", new))
     )
     with pytest.raises(ExtSubError, match="e and .*a name the same layers differently") as caught:
-        combine(load_adapter(e), load_adapter(a), missing_modules=flag)
-    assert one in str(caught.value)
-    assert other in str(caught.value)
+        combine(e, a, missing_modules=flag)
+    assert old in str(caught.value)
+    assert new in str(caught.value)
 
 
-@pytest.mark.parametrize(("one", "other"), APART)
-def test_layers_of_their_own_are_united_where_that_is_asked_for(tmp_path: Path, one: str, other: str) -> None:
-    e, a = (adapter_files.lora(tmp_path / name, {layer: (4, 4)}) for name, layer in (("e", one), ("a", other)))
-    assert set(combine(load_adapter(e), load_adapter(a), missing_modules="zero").modules) == {one, other}
+@pytest.mark.parametrize(("mine", "theirs"), APART)
+def test_layers_of_their_own_are_united_where_that_is_asked_for(tmp_path: Path, mine: str, theirs: str) -> None:
+    e, a = (adapter_files.lora(tmp_path / name, {layer: (4, 4)}) for name, layer in (("e", mine), ("a", theirs)))
+    assert set(combine(e, a, missing_modules="zero").modules) == {mine, theirs}
 
 
 def test_layers_of_other_shapes_are_other_layers(tmp_path: Path) -> None:
     e = adapter_files.lora(tmp_path / "e", {"model.layers.0.q_proj": (4, 4)})
     a = adapter_files.lora(tmp_path / "a", {"model.extra.layers.0.q_proj": (6, 4)})
-    assert len(combine(load_adapter(e), load_adapter(a), missing_modules="zero").modules) == 2
+    assert len(combine(e, a, missing_modules="zero").modules) == 2
 
 
 @pytest.mark.parametrize("pieces", [["gate_proj", "up_proj"], ["q_proj"]])
 def test_projections_fused_in_one_adapter_only(tmp_path: Path, pieces: list[str]) -> None:
     fused = {"gate_proj": "gate_up_proj", "q_proj": "qkv_proj"}[pieces[0]]
     e = adapter_files.lora(tmp_path / "e", {f"model.layers.0.x.{fused}": (8, 4)})
-    a = adapter_files.lora(tmp_path / "a", {f"model.language_model.layers.0.x.{one}": (4, 4) for one in pieces})
-    for one, other in ((e, a), (a, e)):
+    a = adapter_files.lora(tmp_path / "a", {f"model.language_model.layers.0.x.{piece}": (4, 4) for piece in pieces})
+    for expert, anti_expert in ((e, a), (a, e)):
         with pytest.raises(ExtSubError, match="store the same layers differently .*, one of them several as one"):
-            combine(load_adapter(one), load_adapter(other), missing_modules="zero")
+            combine(expert, anti_expert, missing_modules="zero")
 
 
 def test_experts_fused_in_one_adapter_only(tmp_path: Path) -> None:

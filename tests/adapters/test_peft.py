@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import re
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from torch import Tensor, nn
 
 import oracle
 from extsub import OPERATIONS, combine, load_adapter, save_adapter
+from merge_files import quiet
 
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
@@ -82,13 +80,6 @@ def vision() -> nn.Module:
     return Convolutions().eval()
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def train_by_chance(base: nn.Module, config: Any, folder: Path, seed: int) -> nn.Module:
     """A PEFT adapter with random numbers in every tensor, saved as PEFT saves; returned loaded."""
     with quiet():  # what PEFT says while it makes an adapter is not our business
@@ -112,7 +103,7 @@ def deltas(model: nn.Module) -> dict[str, Tensor]:
 
     Named with every nested wrapper, so that two parameters of one module stay apart.
     """
-    found = {}
+    changes = {}
     for name, module in model.named_modules():
         if getattr(module, "adapter_layer_names", None) and "default" in getattr(module, "scaling", {}):
             if isinstance(module, peft.tuners.lora.layer.MultiheadAttention):
@@ -123,8 +114,18 @@ def deltas(model: nn.Module) -> dict[str, Tensor]:
                 delta = module.get_delta_weight("default").detach().double()
                 if getattr(module, "fan_in_fan_out", False):
                     delta = delta.T
-            found[name] = delta.flatten(1) if delta.dim() == 4 else delta
-    return found
+            changes[name] = delta.flatten(1) if delta.dim() == 4 else delta
+    return changes
+
+
+def check_deltas(result: nn.Module, e: dict[str, Tensor], a: dict[str, Tensor]) -> None:
+    """Check that a result has exactly the modules of its inputs, and of each the paper's delta."""
+    changes = deltas(result)
+    assert changes.keys() == e.keys() == a.keys()
+    for name, delta in changes.items():
+        assert e[name].any()
+        assert a[name].any()
+        assert oracle.relative_error(delta, oracle.combined(OPERATION, e[name], [a[name]], [ALPHA])) < 1e-5, name
 
 
 def logits(model: nn.Module) -> Tensor:
@@ -200,16 +201,10 @@ def test_peft_loads_the_result_and_agrees(case: str, tmp_path: Path) -> None:
     base = make()
     expert = train_by_chance(base, mine, tmp_path / "e", seed=1)
     anti_expert = train_by_chance(base, theirs, tmp_path / "a", seed=2)
-    save_adapter(combine(load_adapter(tmp_path / "e"), load_adapter(tmp_path / "a"), alpha=ALPHA), tmp_path / "out")
+    save_adapter(combine(tmp_path / "e", tmp_path / "a", alpha=ALPHA), tmp_path / "out")
     with quiet():  # PEFT says that patterns for parameters match no module, and applies them
         e, a = (deltas(judge(base, tmp_path / name)) for name in ("e", "a"))
-    found = deltas(judge(base, tmp_path / "out"))
-    assert found.keys() == e.keys() == a.keys(), "exactly the same modules"
-    for name, delta in found.items():
-        assert e[name].any()
-        assert a[name].any()
-        want = oracle.combined(OPERATION, e[name], [a[name]], [ALPHA])
-        assert oracle.relative_error(delta, want) < 1e-5, name
+    check_deltas(judge(base, tmp_path / "out"), e, a)
     different = (logits(judge(base, tmp_path / "out")) - logits(base)).abs().max()
     assert different > 1e-3
     assert not torch.equal(logits(expert), logits(anti_expert))
@@ -237,11 +232,8 @@ def test_peft_finds_every_layer_of_a_result_of_wrapped_adapters(case: str, tmp_p
         renamed = {re.sub(old, new, key) if mark in key else key: tensor for key, tensor in tensors.items()}
         assert renamed.keys() != tensors.keys()
         save_file(renamed, tmp_path / name / "adapter_model.safetensors")
-    save_adapter(combine(load_adapter(tmp_path / "e"), load_adapter(tmp_path / "a"), alpha=ALPHA), tmp_path / "out")
-    found = deltas(judge(base, tmp_path / "out"))
-    assert found.keys() == e.keys()
-    for name, delta in found.items():
-        assert oracle.relative_error(delta, oracle.combined(OPERATION, e[name], [a[name]], [ALPHA])) < 1e-5, name
+    save_adapter(combine(tmp_path / "e", tmp_path / "a", alpha=ALPHA), tmp_path / "out")
+    check_deltas(judge(base, tmp_path / "out"), e, a)
 
 
 def test_fused_experts_of_an_older_peft_are_combined_by_output_and_written_as_now(tmp_path: Path) -> None:
@@ -260,11 +252,8 @@ def test_fused_experts_of_an_older_peft_are_combined_by_output_and_written_as_no
         save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, path)
         config = json.loads((tmp_path / name / "adapter_config.json").read_text()) | {"peft_version": "0.18.1"}
         (tmp_path / name / "adapter_config.json").write_text(json.dumps(config))
-    save_adapter(combine(load_adapter(tmp_path / "e"), load_adapter(tmp_path / "a"), alpha=ALPHA), tmp_path / "out")
-    found = deltas(judge(base, tmp_path / "out"))
-    assert found.keys() == e.keys()
-    for name, delta in found.items():
-        assert oracle.relative_error(delta, oracle.combined(OPERATION, e[name], [a[name]], [ALPHA])) < 1e-5, name
+    save_adapter(combine(tmp_path / "e", tmp_path / "a", alpha=ALPHA), tmp_path / "out")
+    check_deltas(judge(base, tmp_path / "out"), e, a)
 
 
 def test_logits_are_those_of_the_dense_formula_added_to_the_base(tmp_path: Path) -> None:
@@ -273,7 +262,7 @@ def test_logits_are_those_of_the_dense_formula_added_to_the_base(tmp_path: Path)
     expert = train_by_chance(base, lora(r=4, target_modules=names, use_rslora=True), tmp_path / "e", seed=1)
     anti_expert = train_by_chance(base, lora(r=2, target_modules=names), tmp_path / "a", seed=2)
     for name, operation in OPERATIONS.items():
-        result = combine(load_adapter(tmp_path / "e"), load_adapter(tmp_path / "a"), operation=operation, alpha=ALPHA)
+        result = combine(tmp_path / "e", tmp_path / "a", operation=operation, alpha=ALPHA)
         save_adapter(result, tmp_path / "out", overwrite=True)
         dense = copy.deepcopy(base)
         e, a = deltas(expert), deltas(anti_expert)
@@ -316,15 +305,15 @@ def test_ia3(tmp_path: Path, targets: str) -> None:
         train_by_chance(base, peft.IA3Config(task_type="CAUSAL_LM", **fields), tmp_path / name, seed)
         for name, seed in (("e", 1), ("a", 2))
     ]
-    save_adapter(combine(load_adapter(tmp_path / "e"), load_adapter(tmp_path / "a"), alpha=ALPHA), tmp_path / "out")
+    save_adapter(combine(tmp_path / "e", tmp_path / "a", alpha=ALPHA), tmp_path / "out")
     vectors = [dict(model.named_parameters()) for model in (*loaded, judge(base, tmp_path / "out"))]
     keys = [key for key in vectors[0] if "ia3_l" in key]
     assert len(keys) == 6
     dense = copy.deepcopy(base)
     for key in keys:
-        e, a, found = (parameters[key].detach().double() for parameters in vectors)
+        e, a, written = (parameters[key].detach().double() for parameters in vectors)
         row = oracle.combined(OPERATION, e.reshape(1, -1) - 1, [a.reshape(1, -1) - 1], [ALPHA])
-        assert oracle.relative_error(found.reshape(1, -1), 1 + row) < 1e-6
+        assert oracle.relative_error(written.reshape(1, -1), 1 + row) < 1e-6
         module = dense.get_submodule(key.removeprefix("base_model.model.").partition(".ia3_l")[0])
         module.weight.data *= (1 + row).reshape(e.shape).float()
     assert (logits(judge(base, tmp_path / "out")) - logits(dense)).abs().max() < 1e-5
@@ -338,16 +327,16 @@ def test_prefix_tuning_on_a_gqa_model(tmp_path: Path, projection: bool) -> None:
     )
     for name, seed in (("e", 1), ("a", 2)):
         train_by_chance(base, copy.deepcopy(config), tmp_path / name, seed)
-    save_adapter(combine(load_adapter(tmp_path / "e"), load_adapter(tmp_path / "a"), alpha=ALPHA), tmp_path / "out")
+    save_adapter(combine(tmp_path / "e", tmp_path / "a", alpha=ALPHA), tmp_path / "out")
     stored = [judge(base, tmp_path / name).get_prompt(batch_size=1) for name in ("e", "a", "out")]
 
     def rows(cache: Any) -> Tensor:
         layers = [torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers]
         return torch.stack(layers).detach().double()  # (layers, 2, heads, tokens, head_dim)
 
-    e, a, found = map(rows, stored)
-    assert found.shape == (2, 2, 2, 3, 4), "2 key/value heads"
-    assert oracle.relative_error(found, oracle.combined(OPERATION, e, [a], [ALPHA])) < 1e-6
+    e, a, written = map(rows, stored)
+    assert written.shape == (2, 2, 2, 3, 4), "2 key/value heads"
+    assert oracle.relative_error(written, oracle.combined(OPERATION, e, [a], [ALPHA])) < 1e-6
     assert (logits(judge(base, tmp_path / "out")) - logits(base)).abs().max() > 1e-3
 
 
@@ -360,7 +349,7 @@ def test_a_classifier_keeps_the_experts_head(tmp_path: Path) -> None:
     fields = {"task_type": "SEQ_CLS", "target_modules": ["q_proj"]}
     expert = train_by_chance(base, lora(**fields), tmp_path / "e", seed=1)
     train_by_chance(base, lora(**fields), tmp_path / "a", seed=2)
-    result = combine(load_adapter(tmp_path / "e"), load_adapter(tmp_path / "a"), modules_to_save="expert")
+    result = combine(tmp_path / "e", tmp_path / "a", modules_to_save="expert")
     save_adapter(result, tmp_path / "out")
     heads = [
         model.base_model.model.score.modules_to_save["default"].weight

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import adapter_files
-from adapter_files import PREFIX, Q, V
+from adapter_files import PREFIX, Q
 from extsub import ExtSubError, load_adapter
 from extsub.adapters.config import REFUSED_KINDS
 from extsub.models.tensors import to_torch
@@ -125,17 +125,6 @@ def test_keys_without_pefts_prefix_are_refused(tmp_path: Path) -> None:
     tensors = {key.removeprefix(PREFIX): tensor for key, tensor in adapter_files.factors().items()}
     with pytest.raises(ExtSubError, match="4 keys do not start with 'base_model.model.'"):
         load_adapter(adapter_files.write(tmp_path / "a", tensors, adapter_files.lora_config()))
-
-
-@pytest.mark.parametrize("wrapped", ["module.{}", "_orig_mod.{}", "{}.default"])
-def test_wrapper_names_are_dropped_where_all_keys_have_them(tmp_path: Path, wrapped: str) -> None:
-    def rename(key: str) -> str:
-        return key.replace(".weight", ".default.weight") if "default" in wrapped else wrapped.format(key)
-
-    tensors = {rename(key): tensor for key, tensor in adapter_files.factors().items()}
-    adapter = load_adapter(adapter_files.write(tmp_path / "a", tensors, adapter_files.lora_config()))
-    assert set(adapter.modules) == {Q, V}
-    assert len(adapter.notes) == 1
 
 
 @pytest.mark.parametrize(
@@ -393,29 +382,14 @@ def test_a_module_name_never_becomes_a_path(tmp_path: Path) -> None:
     with pytest.raises(ExtSubError, match="is not a layer that PEFT would find: a part of the name is empty"):
         load_adapter(adapter_files.lora(tmp_path / "dots", {"../../../escape": (3, 3)}))
     name = f"{tmp_path.parent}/escape"
-    for folder, seed in (("e", 0), ("a", 1)):
-        adapter_files.lora(tmp_path / folder, {name: (3, 3)}, seed=seed, target_modules=[name])
+    adapter_files.pair(tmp_path, shapes={name: (3, 3)}, target_modules=[name])
     before = sorted(path.name for path in tmp_path.parent.iterdir())
-    save_adapter(combine(load_adapter(tmp_path / "e"), load_adapter(tmp_path / "a")), tmp_path / "out" / "result")
+    save_adapter(combine(tmp_path / "e", tmp_path / "a"), tmp_path / "out" / "result")
     assert sorted(path.name for path in tmp_path.parent.iterdir()) == before
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["result"]
 
 
 # ---- what a hostile review found -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("extra", [PREFIX, "module."])
-def test_a_repeated_prefix_is_dropped_from_each_key_that_has_it(tmp_path: Path, extra: str) -> None:
-    """Accepted as it is, it would give an adapter that PEFT loads without any effect."""
-    tensors = {PREFIX + extra + key.removeprefix(PREFIX): tensor for key, tensor in adapter_files.factors().items()}
-    adapter = load_adapter(adapter_files.write(tmp_path / "all", tensors, adapter_files.lora_config()))
-    assert set(adapter.modules) == {Q, V}
-    mixed = tensors | {f"{PREFIX}x.lora_A.weight": torch.ones(3, 2), f"{PREFIX}x.lora_B.weight": torch.ones(2, 3)}
-    assert set(load_adapter(adapter_files.write(tmp_path / "some", mixed, adapter_files.lora_config())).modules) == {
-        Q,
-        V,
-        "x",
-    }
 
 
 def test_a_base_weight_under_a_plain_layer_is_stray(tmp_path: Path) -> None:

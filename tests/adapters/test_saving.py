@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 import adapter_files
-from conftest import Command
+from conftest import Command, contents
 from extsub import ExtSubError, combine, load_adapter, save_adapter
 from extsub.adapters import writing
 from extsub.adapters.adapter import Adapter, sha256
@@ -40,9 +40,7 @@ main(sys.argv[1:])
 
 @pytest.fixture
 def result(tmp_path: Path) -> Adapter:
-    return combine(
-        load_adapter(adapter_files.lora(tmp_path / "e")), load_adapter(adapter_files.lora(tmp_path / "a", seed=1))
-    )
+    return combine(*adapter_files.pair(tmp_path))
 
 
 def names(folder: Path) -> list[str]:
@@ -53,7 +51,7 @@ def test_the_folder_holds_four_files_and_says_how_it_was_made(tmp_path: Path, re
     record = save_adapter(result, tmp_path / "deep" / "down" / "out")
     output = tmp_path / "deep" / "down" / "out"
     assert names(output) == ["README.md", "adapter_config.json", "adapter_model.safetensors", "extsub.json"]
-    assert record == json.loads((output / "extsub.json").read_text())
+    assert record == adapter_files.record_of(output)
     expert, anti_expert = record["inputs"]
     assert (expert["role"], expert["name"], anti_expert["role"], anti_expert["alpha"]) == (
         "expert",
@@ -72,7 +70,7 @@ def test_the_folder_holds_four_files_and_says_how_it_was_made(tmp_path: Path, re
 
 def test_the_config_is_the_smallest_that_every_library_reads_alike(tmp_path: Path, result: Adapter) -> None:
     save_adapter(result, tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text()) == {
+    assert adapter_files.config_of(tmp_path / "out") == {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": "made-up/tiny",
@@ -201,7 +199,7 @@ def test_a_wrong_number_in_the_written_file_is_caught(
 def test_a_killed_run_leaves_no_output_and_the_next_one_does_not_mind(
     tmp_path: Path, extsub: Command, sent: signal.Signals, code: int
 ) -> None:
-    adapter_files.lora(tmp_path / "e"), adapter_files.lora(tmp_path / "a", seed=1)
+    adapter_files.pair(tmp_path)
     command = [sys.executable, "-c", SLOW, "combine", "e", "a", "--output", "out"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout
@@ -276,11 +274,11 @@ def test_an_overwrite_that_is_killed_anywhere_leaves_the_old_or_the_new(
     tmp_path: Path, result: Adapter, then: str
 ) -> None:
     """And nothing of the old comes back, should somebody take the output away and begin afresh."""
-    output, other = tmp_path / "out", combine(load_adapter(tmp_path / "e"), load_adapter(tmp_path / "a"), alpha=2.0)
+    output, other = tmp_path / "out", combine(tmp_path / "e", tmp_path / "a", alpha=2.0)
     save_adapter(result, tmp_path / "old" / "out")  # the card has the folder's name
     save_adapter(other, tmp_path / "new" / "out")
     old, new = (contents(tmp_path / name / "out") for name in ("old", "new"))
-    found = []
+    seen = []
 
     def prepare() -> None:
         shutil.rmtree(output, ignore_errors=True)
@@ -288,7 +286,7 @@ def test_an_overwrite_that_is_killed_anywhere_leaves_the_old_or_the_new(
 
     def check() -> None:
         staging.check_place(output)  # as every command does first
-        found.append(contents(output))
+        seen.append(contents(output))
         if then == "afresh":
             shutil.rmtree(output)
         save_adapter(other, output, overwrite=then == "again")
@@ -297,12 +295,8 @@ def test_an_overwrite_that_is_killed_anywhere_leaves_the_old_or_the_new(
 
     changes = at_every_change(lambda: save_adapter(other, output, overwrite=True), prepare, check)
     assert changes > 15
-    assert found == [old] * found.count(old) + [new] * found.count(new)
-    assert 0 < found.count(new) < found.count(old)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert seen == [old] * seen.count(old) + [new] * seen.count(new)
+    assert 0 < seen.count(new) < seen.count(old)
 
 
 def test_a_file_is_hashed_once_and_again_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,7 +314,7 @@ def test_a_file_is_hashed_once_and_again_when_it_changed(tmp_path: Path, monkeyp
 
 
 def test_an_input_that_becomes_shorter_meanwhile_is_told(tmp_path: Path) -> None:
-    names = [adapter_files.lora(tmp_path / name, seed=seed) for seed, name in enumerate("ea")]
+    names = adapter_files.pair(tmp_path)
     result = combine(*names)
     weights = names[1] / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-40])

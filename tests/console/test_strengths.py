@@ -12,7 +12,7 @@ import pytest
 import adapter_files
 import oracle
 from adapter_files import SHAPES
-from conftest import Command
+from conftest import Command, contents
 from extsub.console.strengths import strengths_of
 
 Run = Callable[[str], CompletedProcess[str]]
@@ -24,10 +24,6 @@ def run(tmp_path: Path, extsub: Command) -> Run:
     for seed, name in enumerate(("e", "a", "b")):
         adapter_files.lora(tmp_path / name, seed=seed, rank=3 - seed)
     return lambda words: extsub("combine", *words.split())
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("more", ["", "b", "b --rank 4 --operation contrast --dtype float16"])

@@ -67,19 +67,19 @@ def test_two_files_in_one_out(extsub, tmp_path: Path) -> None:
     authors = load_file(GOLDEN / "authors-ext-sub-alpha0.7.safetensors")
     assert authors
     for name, expected in authors.items():
-        found = product(written, name)
-        assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max(), name
+        ours = product(written, name)
+        assert np.abs(ours - expected).max() <= 1e-5 * np.abs(expected).max(), name
 
 
 def product(tensors: dict[str, np.ndarray], name: str) -> np.ndarray:
-    A, B = (next(tensors[key] for key in tensors if name in key and f"lora_{one}" in key) for one in "AB")
+    A, B = (next(tensors[key] for key in tensors if name in key and f"lora_{factor}" in key) for factor in "AB")
     return B.astype(float) @ A.astype(float)
 
 
 def test_looking_at_a_pair(extsub) -> None:
-    one, pair = extsub("inspect", "expert"), extsub("inspect", "expert", "anti_expert", "--json")
-    assert (one.returncode, pair.returncode) == (0, 0), one.stderr + pair.stderr
-    assert "combine    yes" in one.stdout
+    alone, pair = extsub("inspect", "expert"), extsub("inspect", "expert", "anti_expert", "--json")
+    assert (alone.returncode, pair.returncode) == (0, 0), alone.stderr + pair.stderr
+    assert "combine    yes" in alone.stdout
     assert json.loads(pair.stdout)["modules"]
 
 

@@ -39,7 +39,7 @@ HEADS = {"q_proj": 4, "k_proj": 2}
 def read(path: Path) -> tuple[float, dict[str, np.ndarray]]:
     """(alpha, the tensors in float64)"""
     reader = gguf.GGUFReader(path)
-    tensors = {one.name: gguf.dequantize(one.data, one.tensor_type).astype(float) for one in reader.tensors}
+    tensors = {tensor.name: gguf.dequantize(tensor.data, tensor.tensor_type).astype(float) for tensor in reader.tensors}
     return reader.fields["adapter.lora.alpha"].contents(), tensors
 
 
@@ -124,8 +124,8 @@ def test_scalings_that_llama_cpp_has_no_word_for_are_applied(tmp_path: Path, fie
     export_gguf(tmp_path / "a", tmp_path / "a.gguf", base=base)
     for leaf in settings["target_modules"]:
         expected = model.get_submodule(f"base_model.model.model.layers.1.self_attn.{leaf}").get_delta_weight("default")
-        found = applied(tmp_path / "a.gguf", f"blk.1.{NAMES[leaf]}.weight")
-        np.testing.assert_allclose(found, expected.detach().numpy(), 1e-5, 1e-6)
+        ours = applied(tmp_path / "a.gguf", f"blk.1.{NAMES[leaf]}.weight")
+        np.testing.assert_allclose(ours, expected.detach().numpy(), 1e-5, 1e-6)
 
 
 def test_a_head_and_an_embedding_of_their_own_are_written_as_llama_cpp_looks_them_up(
@@ -148,7 +148,7 @@ def test_a_head_and_an_embedding_of_their_own_are_written_as_llama_cpp_looks_the
 def test_numbers_are_rounded_once(tmp_path: Path, llama: Path, dtype: str, error: float) -> None:
     adapter = adapter_files.lora(tmp_path / "a", lora_alpha=5)
     record = export_gguf(adapter, tmp_path / "a.gguf", base=llama, dtype=dtype)
-    types = {one.tensor_type.name for one in gguf.GGUFReader(tmp_path / "a.gguf").tensors}
+    types = {tensor.tensor_type.name for tensor in gguf.GGUFReader(tmp_path / "a.gguf").tensors}
     assert (record["dtype"], types) == (dtype, {"F16" if dtype == "float16" else "BF16"})
     _, tensors = read(tmp_path / "a.gguf")
     (delta,) = load_adapter(adapter).modules[adapter_files.V].read().terms

@@ -33,7 +33,10 @@ def contents(path: Path) -> tuple[dict[str, Any], dict[str, tuple[Any, ...]]]:
     """(what the file says of itself, its tensors bit by bit)"""
     reader = gguf.GGUFReader(path)
     said = {name: reader.fields[name].contents() for name in FIELDS}
-    tensors = {one.name: (one.tensor_type.name, *map(int, one.shape), one.data.tobytes()) for one in reader.tensors}
+    tensors = {
+        tensor.name: (tensor.tensor_type.name, *map(int, tensor.shape), tensor.data.tobytes())
+        for tensor in reader.tensors
+    }
     return said, tensors
 
 
@@ -72,7 +75,7 @@ def words() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-@pytest.mark.parametrize("architecture", [one for one in gguf_bases.CONFIGS if one.endswith("ForCausalLM")])
+@pytest.mark.parametrize("architecture", [name for name in gguf_bases.CONFIGS if name.endswith("ForCausalLM")])
 def test_llama_cpp_computes_what_peft_computes(tmp_path: Path, architecture: str) -> None:
     """Models of random weights; where the head is not the embedding, both are adapted too."""
     config = gguf_bases.CONFIGS[architecture]()
@@ -119,9 +122,9 @@ def pair(tmp_path: Path, smollm2: Path) -> tuple[Path, Path]:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     shapes = {
-        name: tuple(one.weight.shape)
-        for name, one in model.named_modules()
-        if isinstance(one, torch.nn.Linear) and name != "lm_head"
+        name: tuple(module.weight.shape)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and name != "lm_head"
     }
     targets = sorted({name.rpartition(".")[2] for name in shapes})
     names = [tmp_path / name for name in ("expert", "anti-expert")]
@@ -143,8 +146,8 @@ def test_the_dial_over_http(tmp_path: Path, smollm2: Path, pair: tuple[Path, Pat
         files += ["--lora", tmp_path / f"{name}.gguf"]
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     prompts = [
-        tokenizer.apply_chat_template([{"role": "user", "content": one}], add_generation_prompt=True)["input_ids"]
-        for one in QUESTIONS
+        tokenizer.apply_chat_template([{"role": "user", "content": question}], add_generation_prompt=True)["input_ids"]
+        for question in QUESTIONS
     ]
     with llama_cpp.serving(llama_cpp.convert_model(smollm2, tmp_path / "base.gguf"), *files) as server:
         dialled, baked = (
@@ -160,7 +163,7 @@ def test_the_dial_over_http(tmp_path: Path, smollm2: Path, pair: tuple[Path, Pat
         model.set_adapter(f"alpha-{alpha:g}")
         for place, prompt in enumerate(prompts):
             dial, whole = dialled[alpha, place], baked[alpha, place]
-            away = max(abs(one[1] - other[1]) for one, other in zip(dial["tokens"], whole["tokens"], strict=True))
+            away = max(abs(ours[1] - theirs[1]) for ours, theirs in zip(dial["tokens"], whole["tokens"], strict=True))
             theirs = difference(model, prompt, whole)
             print(f"\nα {alpha:g}: {dial['content']!r}; log-probabilities of dial and result differ by {away:.1e}, of "
                   f"result and transformers by {theirs:.1e}")  # fmt: skip

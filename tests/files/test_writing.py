@@ -103,8 +103,8 @@ def test_a_read_only_disk_is_seen_before_any_work(small: Path) -> None:
 @pytest.mark.parametrize("when", ["write", "fsync", "replace"])
 def test_files_are_all_new_or_none_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     """As on a full disk, and possible everywhere."""
-    one, two = tmp_path / "one", tmp_path / "two"
-    one.write_text("old")
+    first, second = tmp_path / "one", tmp_path / "two"
+    first.write_text("old")
     calls: list[object] = []
 
     def fail(*given: object) -> None:
@@ -119,7 +119,7 @@ def test_files_are_all_new_or_none_is(tmp_path: Path, monkeypatch: pytest.Monkey
     else:
         monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(ExtSubError, match="could not be written: No space left on device; make room, then try again"):
-        write_together({one: "new", two: "new"})
+        write_together({first: "new", second: "new"})
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"one": "old"}
 
 
@@ -157,29 +157,29 @@ def test_a_file_that_is_filled_appears_whole_or_not_at_all(tmp_path: Path) -> No
                 pass
             assert path.exists() == (content == b"second")
         assert path.read_bytes() == content
-    assert [one.name for one in (tmp_path / "new").iterdir()] == ["file"]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]
     assert last_written() == path
 
 
 @needs_fork
 def test_a_killed_write_leaves_the_old_or_the_new(tmp_path: Path) -> None:
     path = tmp_path / "file"
-    found = []
+    seen = []
 
     def check() -> None:
-        found.append(path.read_text())
+        seen.append(path.read_text())
         write_whole(path, "newer")
-        assert {one.name: one.read_text() for one in tmp_path.iterdir()} == {"file": "newer"}
+        assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"file": "newer"}
 
     assert at_every_change(lambda: write_whole(path, "new"), lambda: path.write_text("old"), check) >= 2
-    assert set(found) == {"old"}  # the last change is the rename, and before each of them the new one is not there
+    assert set(seen) == {"old"}  # the last change is the rename, and before each of them the new one is not there
 
 
 @needs_fork
 def test_what_is_removed_is_whole_or_gone(tmp_path: Path) -> None:
     """A kill in between leaves no part under the name; the next call clears what it leaves at all."""
     folder = tmp_path / "out"
-    found = []
+    seen = []
 
     def prepare() -> None:
         make_parents(folder / "deep" / "file")
@@ -187,15 +187,15 @@ def test_what_is_removed_is_whole_or_gone(tmp_path: Path) -> None:
             path.write_text("x")
 
     def check() -> None:
-        found.append(sorted(path.name for path in folder.rglob("*")))
+        seen.append(sorted(path.name for path in folder.rglob("*")))
         remove(folder)
         assert not list(tmp_path.iterdir())
 
     assert at_every_change(lambda: remove(folder), prepare, check) >= 4
     whole = ["deep", "one", "two"]
-    assert found == [whole] * found.count(whole) + [[]] * found.count([])
-    assert found[0] == whole
-    assert found[-1] == []
+    assert seen == [whole] * seen.count(whole) + [[]] * seen.count([])
+    assert seen[0] == whole
+    assert seen[-1] == []
 
 
 def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:

@@ -34,13 +34,13 @@ from hostile.trials import (  # noqa: E402
     Undisturbed,
     Wrong,
     changes_of,
+    fresh_trial,
     killed,
     killed_before,
     mounted,
     on_full_disk,
     on_read_only_disk,
     told_to_stop,
-    trial,
     twice,
 )
 
@@ -72,8 +72,8 @@ def main() -> None:
             bench = Bench(COMMANDS[name], made, room, known, random.Random(f"{given.seed} {part} {name}"))
             begun = time.perf_counter()
             wrong += bench.try_out(part, given)
-            found = ", ".join(f"{number} {what}" for what, number in sorted(bench.count.items()))
-            print(f"| {part} | {name} | {found} | {bench.wrong} | {time.perf_counter() - begun:.0f} s |", flush=True)
+            counts = ", ".join(f"{number} {what}" for what, number in sorted(bench.count.items()))
+            print(f"| {part} | {name} | {counts} | {bench.wrong} | {time.perf_counter() - begun:.0f} s |", flush=True)
     if wrong:
         sys.exit(f"{wrong} went wrong; see {room}")
     shutil.rmtree(room)
@@ -94,33 +94,33 @@ class Bench:
         seconds = self.known[self.command.name].seconds
         if part == "kills":
             while self.count["kills"] < given.kills and self.wrong < 5:
-                self._try(lambda one: killed(one, given.kills - self.count["kills"], self.chance))
+                self._try(lambda trial: killed(trial, given.kills - self.count["kills"], self.chance))
         elif part == "changes":
-            with trial(self.command, self.made, self.room, self.known) as one:
-                number = changes_of(one)
+            with fresh_trial(self.command, self.made, self.room, self.known) as trial:
+                number = changes_of(trial)
             last = range(max(0, number - given.changes // 2), number)  # where outputs get their names
             others = self.chance.sample(range(last.start), min(last.start, given.changes - len(last)))
             for change in sorted({*last, *others}):
-                self._try(lambda one, change=change: killed_before(one, change))
+                self._try(lambda trial, change=change: killed_before(trial, change))
             self.count["changes"] = number
         elif part == "signals":
             while sum(self.count.values()) < given.signals and self.wrong < 5:
                 left = given.signals - sum(self.count.values())
-                self._try(lambda one, left=left: told_to_stop(one, left, self.chance))
+                self._try(lambda trial, left=left: told_to_stop(trial, left, self.chance))
         elif part == "full":
             for place in range(given.times):
-                self._try(lambda one, place=place: on_full_disk(one, (place + self.chance.random()) / given.times))
+                self._try(lambda trial, place=place: on_full_disk(trial, (place + self.chance.random()) / given.times))
         elif part == "readonly":
             self._try(on_read_only_disk)
         else:
             for _ in range(given.times):
-                self._try(lambda one: twice(one, self.chance.uniform(0, seconds)))
+                self._try(lambda trial: twice(trial, self.chance.uniform(0, seconds)))
         return self.wrong
 
     def _try(self, work: Callable[[Trial], Counter[str]]) -> None:
         try:
-            with trial(self.command, self.made, self.room, self.known) as one:
-                self.count += work(one)
+            with fresh_trial(self.command, self.made, self.room, self.known) as trial:
+                self.count += work(trial)
         except Wrong as error:
             self.wrong += 1
             folder = self.room / f"trial-{self.command.name.replace(' ', '')}"
@@ -132,7 +132,7 @@ def undisturbed(made: Path, room: Path, names: list[str]) -> dict[str, Undisturb
     """What every command leaves, and how long it takes when its imports are done."""
     known: dict[str, Undisturbed] = {}
     for name in COMMANDS:
-        if name not in names and not any(name in (COMMANDS[one].old, COMMANDS[one].needs) for one in names):
+        if name not in names and not any(name in (COMMANDS[other].old, COMMANDS[other].needs) for other in names):
             continue
         command = COMMANDS[name]
         start = command.old or command.needs

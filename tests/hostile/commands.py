@@ -63,8 +63,8 @@ EVALUATE = (
 SWEEP = f"sweep expert anti-expert --model base --tasks truthfulqa-mc perplexity --alphas 0.5,1 --output {OUT}/out"
 TRAIN = f"train --model base --data good.jsonl --output {OUT}/out --batch-size 4 --epochs 1 --max-length 64"
 COMMANDS = {
-    one.name: one
-    for one in (
+    command.name: command
+    for command in (
         Command("combine", COMBINE, resumes=False),
         Command("combine strengths", f"{COMBINE} --alpha 0.5,1", resumes=False),
         Command("combine --overwrite", f"{COMBINE} --alpha 0.5 --overwrite", old="combine", resumes=False),
@@ -98,8 +98,8 @@ def make(folder: Path) -> Path:
 def place(made: Path, folder: Path, start: Path | None = None) -> Path:
     """A folder in which a command can run: links to all that it reads, and ``work`` as it is to find it."""
     folder.mkdir(parents=True)
-    for one in made.iterdir():
-        (folder / one.name).symlink_to(one)
+    for path in made.iterdir():
+        (folder / path.name).symlink_to(path)
     if start is not None:
         shutil.copytree(start, folder / OUT, symlinks=True)
     else:

@@ -23,15 +23,15 @@ WORK = ("checkpoints", "stages.json")
 
 def contents(folder: Path) -> dict[str, Any]:
     """Every file under its path: values where it is JSON, bytes otherwise. A folder without files is there, too."""
-    found: dict[str, Any] = {}
+    tree: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_dir():
             if not any(path.iterdir()):
-                found[f"{name}/"] = None
+                tree[f"{name}/"] = None
         else:
-            found[name] = _content(path)
-    return found
+            tree[name] = _content(path)
+    return tree
 
 
 def _content(path: Path) -> Any:
@@ -53,9 +53,9 @@ def difference(ours: Any, theirs: Any, where: str = "") -> str | None:
     if isinstance(ours, dict) and isinstance(theirs, dict):
         if ours.keys() != theirs.keys():
             return f"{where}: {sorted(map(str, ours.keys() ^ theirs.keys()))[0]} is only in one"
-        pairs = [(f"{where}/{name}", one, theirs[name]) for name, one in ours.items() if name not in TIMES]
+        pairs = [(f"{where}/{name}", value, theirs[name]) for name, value in ours.items() if name not in TIMES]
     elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
-        pairs = [(f"{where}[{place}]", one, other) for place, (one, other) in enumerate(zip(ours, theirs, strict=True))]
+        pairs = [(f"{where}[{place}]", *both) for place, both in enumerate(zip(ours, theirs, strict=True))]
     elif isinstance(ours, float) and isinstance(theirs, (int, float)):
         return (
             None if math.isclose(ours, theirs, rel_tol=TOLERANCE, abs_tol=TOLERANCE) else f"{where}: {ours}, {theirs}"
@@ -66,14 +66,14 @@ def difference(ours: Any, theirs: Any, where: str = "") -> str | None:
         return f"{where}: {far[0]}" if far else None
     else:
         return None if ours == theirs else f"{where}: {str(ours)[:80]}, expected {str(theirs)[:80]}"
-    return next((found for pair in pairs if (found := difference(pair[1], pair[2], pair[0]))), None)
+    return next((said for name, mine, other in pairs if (said := difference(mine, other, name))), None)
 
 
-def half_written(found: dict[str, Any], whole: dict[str, Any], before: dict[str, Any]) -> str | None:
+def half_written(tree: dict[str, Any], whole: dict[str, Any], before: dict[str, Any]) -> str | None:
     """What people would read, and is neither as an undisturbed run leaves it nor as it was before; nothing else may be
     there but what is hidden, or known to be the work of an unfinished run.
     """
-    for name, content in found.items():
+    for name, content in tree.items():
         parts = name.split("/")
         if any(part.startswith(".") or part in WORK for part in parts) or name.endswith("/"):
             continue

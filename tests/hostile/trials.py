@@ -78,7 +78,7 @@ class Trial:
 
 
 @contextlib.contextmanager
-def trial(command: Command, made: Path, room: Path, known: dict[str, Undisturbed]) -> Generator[Trial]:
+def fresh_trial(command: Command, made: Path, room: Path, known: dict[str, Undisturbed]) -> Generator[Trial]:
     """A fresh folder, which is removed if nothing is wrong."""
     folder = room / f"trial-{command.name.replace(' ', '')}"
     shutil.rmtree(folder, ignore_errors=True)
@@ -88,24 +88,24 @@ def trial(command: Command, made: Path, room: Path, known: dict[str, Undisturbed
     shutil.rmtree(folder)
 
 
-def killed(one: Trial, most: int, chance: random.Random) -> Counter[str]:
+def killed(trial: Trial, most: int, chance: random.Random) -> Counter[str]:
     """Killed at random moments, and started again each time, until it is done."""
     count: Counter[str] = Counter()
     while True:
-        child = one.start(again=bool(count["kills"]))
-        if count["kills"] < most and child.send(signal.SIGKILL, chance.uniform(0, one.undisturbed.seconds)):
+        child = trial.start(again=bool(count["kills"]))
+        if count["kills"] < most and child.send(signal.SIGKILL, chance.uniform(0, trial.undisturbed.seconds)):
             count["kills"] += child.wait() == -signal.SIGKILL
-            one.check_whole()
+            trial.check_whole()
             continue
         child.wait()
-        if one.check_ended(child):
-            one.check_done()
+        if trial.check_ended(child):
+            trial.check_done()
             return count
 
 
-def changes_of(one: Trial) -> int:
+def changes_of(trial: Trial) -> int:
     """How often a command changes the disk, as far as Python does it."""
-    count, result = 0, one.said.with_suffix(".changes")
+    count, result = 0, trial.said.with_suffix(".changes")
 
     def add() -> None:
         nonlocal count
@@ -115,30 +115,30 @@ def changes_of(one: Trial) -> int:
         before_changes(add)
         atexit.register(lambda: result.write_text(str(count)))
 
-    run(one.command.first, one.folder, one.said, setup)
+    run(trial.command.first, trial.folder, trial.said, setup)
     return int(result.read_text())
 
 
-def killed_before(one: Trial, change: int) -> Counter[str]:
+def killed_before(trial: Trial, change: int) -> Counter[str]:
     """Killed right before a change of the disk, then started again."""
-    child = run(one.command.first, one.folder, one.said, lambda: die_before(change))
-    one.check_whole()
+    child = run(trial.command.first, trial.folder, trial.said, lambda: die_before(change))
+    trial.check_whole()
     if child.code == -signal.SIGKILL:
-        one.finish()
-    elif one.check_ended(child):  # two runs need not make the same number of changes
-        one.check_done()
+        trial.finish()
+    elif trial.check_ended(child):  # two runs need not make the same number of changes
+        trial.check_done()
     return Counter({"kills": child.code == -signal.SIGKILL})
 
 
-def told_to_stop(one: Trial, most: int, chance: random.Random) -> Counter[str]:
+def told_to_stop(trial: Trial, most: int, chance: random.Random) -> Counter[str]:
     """As ``killed``, by signals that a command can hear: it says what is kept, and that is true."""
     count: Counter[str] = Counter()
     sent = 0
     while True:
         number = chance.choice(list(STOPPED))
-        there = contents(one.folder / OUT)
-        child = one.start(again=sent > 0)
-        heard = sent < most and child.send(number, chance.uniform(0, one.undisturbed.seconds))
+        there = contents(trial.folder / OUT)
+        child = trial.start(again=sent > 0)
+        heard = sent < most and child.send(number, chance.uniform(0, trial.undisturbed.seconds))
         child.wait()
         if "Traceback" in child.text:
             raise Wrong(f"{number.name}: {child.text[-3000:]}")
@@ -146,36 +146,36 @@ def told_to_stop(one: Trial, most: int, chance: random.Random) -> Counter[str]:
         if not heard or child.code == 0:
             if heard:
                 count["after its end"] += 1
-            if one.check_ended(child):
-                one.check_done()
+            if trial.check_ended(child):
+                trial.check_done()
                 return count
         elif child.code == -number and not child.text:  # before it listens
-            if complaint := difference(contents(one.folder / OUT), there):
+            if complaint := difference(contents(trial.folder / OUT), there):
                 raise Wrong(f"{number.name}: nothing is said, and {complaint}")
             count["before its beginning"] += 1
         elif child.code == -number:  # when it listens no more: all is written
-            one.check_done()
+            trial.check_done()
             count["after its end"] += 1
             return count
         else:
             count[number.name] += 1
-            one.check_whole()
-            _check_sentence(one, child, number, there)
+            trial.check_whole()
+            _check_sentence(trial, child, number, there)
 
 
-def _check_sentence(one: Trial, child: Child, number: signal.Signals, there: dict[str, Any]) -> None:
+def _check_sentence(trial: Trial, child: Child, number: signal.Signals, there: dict[str, Any]) -> None:
     word, code = STOPPED[number]
     last = child.text.strip().splitlines()[-1] if child.text.strip() else ""
-    found, now = re.fullmatch(rf"Error: {word}; (.*)", last), contents(one.folder / OUT)
-    if child.code != code or not found:
+    match, now = re.fullmatch(rf"Error: {word}; (.*)", last), contents(trial.folder / OUT)
+    if child.code != code or not match:
         raise Wrong(f"{number.name}: exit {child.code}, {last!r}")
-    said = found[1]
+    said = match[1]
     if saved := re.match(r"([\d,]+) items? (?:is|are) saved", said):
         true = _items(now) >= int(saved[1].replace(",", ""))
     elif step := re.match(r"step (\d+) is saved", said):
         true = f"out/checkpoints/checkpoint-{step[1]}/complete" in now
     elif written := re.fullmatch(r"(\S+) is written", said):
-        true = (one.folder / written[1]).exists()
+        true = (trial.folder / written[1]).exists()
     elif "kept" in said:
         true = len(now) > 0
     else:
@@ -184,14 +184,14 @@ def _check_sentence(one: Trial, child: Child, number: signal.Signals, there: dic
         raise Wrong(f"{number.name}: {said!r}, and there is {sorted(now.keys() ^ there.keys())[:5]} new or gone")
 
 
-def _kept(found: dict[str, Any]) -> dict[str, Any]:
+def _kept(tree: dict[str, Any]) -> dict[str, Any]:
     """Without what a run before was taking away when it was stopped, which the next one clears."""
-    return {name: content for name, content in found.items() if not name.partition("/")[0].endswith(".removed")}
+    return {name: content for name, content in tree.items() if not name.partition("/")[0].endswith(".removed")}
 
 
-def _items(found: dict[str, Any]) -> int:
+def _items(tree: dict[str, Any]) -> int:
     """That are saved in the files of a task, or in its partial ones."""
-    rows = {name: one for name, one in found.items() if name.endswith((".jsonl", ".partial"))}
+    rows = {name: content for name, content in tree.items() if name.endswith((".jsonl", ".partial"))}
     seen = set()
     for name, content in rows.items():
         lines = content if isinstance(content, list) else content.split(b"\n")[1:-1]
@@ -211,46 +211,50 @@ def mounted(folder: Path, *options: str) -> Generator[None]:
         subprocess.run(["umount", str(folder)], check=True, capture_output=True)
 
 
-def on_full_disk(one: Trial, part: float) -> Counter[str]:
+def on_full_disk(trial: Trial, part: float) -> Counter[str]:
     """A disk that has room for a part of what is written, and more when the command is started again."""
-    work = one.folder / OUT
-    aside = work.rename(one.folder / "aside")
+    work = trial.folder / OUT
+    aside = work.rename(trial.folder / "aside")
     work.mkdir()
-    new = [path for path in one.undisturbed.work.rglob("*") if one.command.old or _name(one, path) not in one.before]
+    new = [
+        path
+        for path in trial.undisturbed.work.rglob("*")
+        if trial.command.old or _name(trial, path) not in trial.before
+    ]
     needed = sum(-(-path.stat().st_size // PAGE) * PAGE for path in new)
     with mounted(work, "-t", "tmpfs", "-o", "size=1g", "none"):
         for path in aside.iterdir():
             (shutil.copytree if path.is_dir() else shutil.copy)(path, work / path.name)
         used = shutil.disk_usage(work).used
         _resize(work, used + max(PAGE, int(needed * part)))
-        child = run(one.command.first, one.folder, one.said)
+        child = run(trial.command.first, trial.folder, trial.said)
         if child.code == 0:
-            one.check_done()
+            trial.check_done()
             return Counter({"room enough": 1})
         _check_refusal(child, "make room")
-        one.check_whole()
+        trial.check_whole()
         _resize(work, 2**30)
-        one.finish()
+        trial.finish()
     return Counter({"full": 1})
 
 
-def _name(one: Trial, path: Path) -> str:
-    return str(path.relative_to(one.undisturbed.work))
+def _name(trial: Trial, path: Path) -> str:
+    return str(path.relative_to(trial.undisturbed.work))
 
 
 def _resize(folder: Path, size: int) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True, capture_output=True)
 
 
-def on_read_only_disk(one: Trial) -> Counter[str]:
+def on_read_only_disk(trial: Trial) -> Counter[str]:
     """Nothing can be written; then it can."""
-    work = one.folder / OUT
+    work = trial.folder / OUT
     with mounted(work, "--bind", str(work)):
         subprocess.run(["mount", "-o", "remount,ro,bind", str(work)], check=True, capture_output=True)
-        _check_refusal(run(one.command.first, one.folder, one.said), "read-only")
-    if complaint := difference(contents(work), one.before):
+        _check_refusal(run(trial.command.first, trial.folder, trial.said), "read-only")
+    if complaint := difference(contents(work), trial.before):
         raise Wrong(f"on a read-only disk {complaint}")
-    one.finish()
+    trial.finish()
     return Counter({"read-only": 1})
 
 
@@ -260,11 +264,11 @@ def _check_refusal(child: Child, word: str) -> None:
         raise Wrong(f"exit {child.code}: {child.text[-3000:]}")
 
 
-def twice(one: Trial, after: float) -> Counter[str]:
+def twice(trial: Trial, after: float) -> Counter[str]:
     """The same command once more while it runs."""
-    first = one.start(again=False)
+    first = trial.start(again=False)
     first.send(signal.Signals(signal.SIGCONT), after)  # which does nothing
-    second = run(one.command.later, one.folder, one.said.with_name("said-2"))
+    second = run(trial.command.later, trial.folder, trial.said.with_name("said-2"))
     first.wait()
     count: Counter[str] = Counter()
     for child in (first, second):
@@ -276,5 +280,5 @@ def twice(one: Trial, after: float) -> Counter[str]:
             count["done"] += 1
     if not count["done"]:
         raise Wrong("none of two was done")
-    one.check_done()
+    trial.check_done()
     return count

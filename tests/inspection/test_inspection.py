@@ -27,12 +27,12 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 def test_figures_of_a_pair_are_those_of_the_dense_matrices(pair: tuple[Path, Path]) -> None:
     info = extsub.inspect(*pair)
     assert isinstance(info, PairInfo)
-    found = {module.name: module for module in info.modules}
+    by_name = {module.name: module for module in info.modules}
     for name in (Q, V):
         e, a = (adapter_files.read_delta(folder, name) for folder in pair)
         cosine = (oracle.unit(e) * oracle.unit(a)).sum(1)
         shared = a - oracle.deficiency(e, a)
-        module = found[name]
+        module = by_name[name]
         assert module.expert_norm == pytest.approx(e.norm().item(), rel=1e-9)
         assert module.anti_norm == pytest.approx(a.norm().item(), rel=1e-9)
         assert module.ratio == pytest.approx((a.norm() / e.norm()).item(), rel=1e-9)
@@ -141,7 +141,7 @@ def test_a_notebook_shows_tables_in_which_names_are_data(tmp_path: Path) -> None
 
 
 def test_a_result_in_memory_is_inspected_as_it_would_be_written(tmp_path: Path) -> None:
-    result = combine(*(load_adapter(adapter_files.lora(tmp_path / name, seed=seed)) for seed, name in enumerate("ea")))
+    result = combine(*adapter_files.pair(tmp_path))
     save_adapter(result, tmp_path / "out")
     planned, written = inspect(result), inspect(tmp_path / "out")
     for name in ("kind", "base", "tensors", "parameters", "dtype", "modules"):

@@ -126,7 +126,9 @@ def test_an_adapter_of_single_experts(models: Path, tmp_path: Path) -> None:
     """As transformers 4 and PEFT made them, with a Linear for every expert: against dense deltas."""
     base = made_mixture(models, "mixtral")
     before = weights(base)
-    shapes = {key.removesuffix(".weight"): tuple(one.shape) for key, one in before.items() if key.endswith("w1.weight")}
+    shapes = {
+        key.removesuffix(".weight"): tuple(tensor.shape) for key, tensor in before.items() if key.endswith("w1.weight")
+    }
     shapes |= {key.replace("block_sparse_moe", "mlp").replace("w1", "down_proj"): shape[::-1]
                for key, shape in shapes.items()}  # fmt: skip
     adapter = adapter_files.lora(tmp_path / "adapter", shapes)
@@ -197,7 +199,8 @@ def test_half_precision_is_rounded_once(models: Path, tmp_path: Path, dtype: tor
         if key not in changed:
             assert torch.equal(tensor, before[key])
             continue
-        A, B = (factors[f"base_model.model.{key.replace('.weight', f'.lora_{one}.weight')}"].double() for one in "AB")
+        name = f"base_model.model.{key.removesuffix('.weight')}"
+        A, B = (factors[f"{name}.lora_{factor}.weight"].double() for factor in "AB")
         exact = before[key].double() + 6 / 4 * B @ A
         unit = torch.finfo(dtype).eps * exact.abs().log2().floor().exp2()
         assert ((tensor.double() - exact).abs() <= 0.5001 * unit + 1e-7).all()

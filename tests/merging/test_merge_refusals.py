@@ -85,7 +85,7 @@ def test_layers_that_the_base_has_not_or_in_another_shape(
 def test_a_layer_that_may_be_two_of_the_base(pair: Path) -> None:
     """Both are as like the adapter's name; neither is it."""
     tensors = load_file(pair / "base" / "model.safetensors")
-    tensors |= {f"{one}.{key}": tensor.clone() for one in ("first", "second") for key, tensor in tensors.items()}
+    tensors |= {f"{model}.{key}": tensor.clone() for model in ("first", "second") for key, tensor in tensors.items()}
     save_file({key: tensor for key, tensor in tensors.items() if "." in key and "el.l" in key and key[0] != "m"},
               pair / "base" / "model.safetensors")  # fmt: skip
     refused(pair, r"q_proj may be first.model.* or second.model.*: give the layers of the adapter the names")
@@ -167,7 +167,7 @@ def test_a_quantised_base(pair: Path, fields: dict[str, Any], said: str) -> None
     ids=["gptq", "fp8-with-scales", "fp8", "bnb"],
 )
 def test_quantised_tensors_without_a_word_in_the_config(pair: Path, tensors: dict[str, torch.Tensor]) -> None:
-    old = {key: one for key, one in load_file(pair / "base" / "model.safetensors").items() if Q not in key}
+    old = {key: tensor for key, tensor in load_file(pair / "base" / "model.safetensors").items() if Q not in key}
     save_file(old | tensors, pair / "base" / "model.safetensors")
     refused(pair, r"base is quantised \(it has model.layers.0.self_attn.q_proj.*, stored as")
 

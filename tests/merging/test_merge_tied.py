@@ -71,7 +71,9 @@ def test_what_stays_one_weight_stays_tied(tied: Path, tmp_path: Path, stored: to
     """PEFT may store the base's embeddings beside an adapter, in the dtype of the training: they are no change."""
     saving = {"save_embedding_layers": True} if stored else {}
     together = adapted(tied / "llama", tmp_path / "adapter", lora(target_modules=["q_proj"]), **saving)
-    embeddings = {key: one.to(stored) for key, one in weights(tmp_path / "adapter").items() if "embed_tokens" in key}
+    embeddings = {
+        key: tensor.to(stored) for key, tensor in weights(tmp_path / "adapter").items() if "embed_tokens" in key
+    }
     assert bool(embeddings) == bool(stored)
     adapter_files.edit_tensors(tmp_path / "adapter", embeddings)
     record = merge(tied / "llama", tmp_path / "adapter", tmp_path / "merged")
@@ -146,8 +148,8 @@ def test_an_embedding_where_the_checkpoint_names_no_head(
 ) -> None:
     """What is tied to it must be known, or it is refused."""
     factors = adapter_files.factors({key: (8, 10)})
-    tensors = {one.replace("lora_A.weight", "lora_embedding_A").replace("lora_B.weight", "lora_embedding_B"): tensor
-               for one, tensor in factors.items()}  # fmt: skip
+    tensors = {name.replace("lora_A.weight", "lora_embedding_A").replace("lora_B.weight", "lora_embedding_B"): tensor
+               for name, tensor in factors.items()}  # fmt: skip
     adapter = adapter_files.write(tmp_path / "adapter", tensors, adapter_files.lora_config(target_modules=[key]))
     embedding = torch.randn(10, 8)
     base = merge_files.base(tmp_path / "base", {f"{key}.weight": embedding}, **({"tie_word_embeddings": None} | config))
@@ -158,7 +160,7 @@ def test_an_embedding_where_the_checkpoint_names_no_head(
         return
     assert merge(base, adapter, tmp_path / "merged")["untied"] is untied
     ours = weights(tmp_path / "merged")
-    A, B = (tensors[f"base_model.model.{key}.lora_embedding_{one}"].double() for one in "AB")
+    A, B = (tensors[f"base_model.model.{key}.lora_embedding_{factor}"].double() for factor in "AB")
     torch.testing.assert_close(ours[f"{key}.weight"].double(), embedding.double() + 2 * (B @ A).T)
     heads = {f"{key.removesuffix('.model.embed_tokens')}.lm_head.weight"} if untied else set()
     assert ours.keys() == {f"{key}.weight"} | heads

@@ -25,7 +25,7 @@ import adapter_files
 import merge_files
 import tiny_models
 from adapter_files import Q, V
-from conftest import Command, start
+from conftest import Command, contents, start
 from extsub import ExtSubError, merge
 from extsub.adapters.adapter import sha256
 from extsub.adapters.writing import make_header
@@ -58,10 +58,6 @@ def expected(folder: Path) -> dict[str, Tensor]:
     return dense
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 # ---- numbers ---------------------------------------------------------------------------------------------------------
 
 
@@ -87,8 +83,8 @@ def test_every_number_is_the_dense_one_rounded_once(
         ours = merged(folder, dtype=asked)
     dtype = stored if asked == "auto" else DTYPES[asked]
     assert torch.equal(ours["model.norm.weight"], other.to(dtype))
-    A, B = (load_file(folder / "adapter" / "adapter_model.safetensors")[
-        f"base_model.model.{Q}.lora_{one}.weight"].double() for one in "AB")  # fmt: skip
+    A, B = (adapter_files.tensors_of(folder / "adapter")[
+        f"base_model.model.{Q}.lora_{factor}.weight"].double() for factor in "AB")  # fmt: skip
     exact = weight.double() + 2 * B @ A
     wide = torch.float64 if base == "float64" else torch.float32
     computed = torch.finfo(wide).eps * (rank + 4) * (weight.double().abs() + 2 * B.abs() @ A.abs())
@@ -142,7 +138,7 @@ def test_every_tensor_begins_where_torch_can_read_it(pair: Path) -> None:
     tensors = others | weights(pair / "base")
     sizes = {torch.bfloat16: ("BF16", 2), torch.int64: ("I64", 8), torch.float32: ("F32", 4)}
     header, _ = make_header(
-        {key: (sizes[one.dtype][0], tuple(one.shape), sizes[one.dtype][1]) for key, one in tensors.items()}
+        {key: (sizes[tensor.dtype][0], tuple(tensor.shape), sizes[tensor.dtype][1]) for key, tensor in tensors.items()}
     )
     numbers = b"".join(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() for tensor in tensors.values())
     (pair / "base" / "model.safetensors").write_bytes(header + numbers)
@@ -230,7 +226,7 @@ def test_the_record_and_the_card(pair: Path) -> None:
     (pair / "base" / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A base\n")
     (pair / "adapter" / "training.json").write_text('{"format": 1, "settings": {"template": "chat"}}')
     record = merge(pair / "base", pair / "adapter", pair / "merged")
-    assert record == json.loads((pair / "merged" / "extsub.json").read_text())
+    assert record == adapter_files.record_of(pair / "merged")
     assert record["adapter"]["weights_sha256"] == sha256(pair / "adapter" / "adapter_model.safetensors")
     assert (record["base"]["name"], record["base"]["commit"], len(record["base"]["sha256"])) == ("base", None, 64)
     assert (record["template"], record["tensors"], record["changed"], record["dtypes"]) == ("chat", 5, 2, ["float32"])
@@ -331,7 +327,7 @@ print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
 @pytest.mark.slow
 def test_memory_grows_neither_with_the_model_nor_with_its_largest_tensor(tmp_path: Path) -> None:
     """A largest tensor of 24 and 48 MB, a model of 48 and 192 MB, and nearly the same memory."""
-    found = []
+    peaks = []
     for number, (rows, layers) in enumerate(((6000, 1), (12_000, 3))):
         names = [f"model.layers.{layer}.mlp.up_proj" for layer in range(layers)]
         tensors = {f"{name}.weight": torch.zeros(rows, 1000) for name in names}
@@ -339,8 +335,8 @@ def test_memory_grows_neither_with_the_model_nor_with_its_largest_tensor(tmp_pat
         adapter_files.lora(tmp_path / f"a{number}", dict.fromkeys(names, (rows, 1000)), rank=2)
         done = start(tmp_path, "-c", MEASURED, f"b{number}", f"a{number}", f"o{number}")
         assert done.returncode == 0, done.stderr
-        found.append(int(done.stdout))
-    assert found[1] - found[0] < 12_000
+        peaks.append(int(done.stdout))
+    assert peaks[1] - peaks[0] < 12_000
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------
@@ -349,7 +345,7 @@ def test_memory_grows_neither_with_the_model_nor_with_its_largest_tensor(tmp_pat
 def test_the_command_says_what_it_did(pair: Path, extsub: Command) -> None:
     done = extsub("merge", "base", "adapter", "--output", "merged")
     assert (done.returncode, done.stderr) == (0, "")
-    record = json.loads((pair / "merged" / "extsub.json").read_text())
+    record = adapter_files.record_of(pair / "merged")
     error = record["verification"]["largest_relative_error"]
     assert done.stdout.splitlines() == [
         "merged: base with adapter merged in",
@@ -361,7 +357,7 @@ def test_the_command_says_what_it_did(pair: Path, extsub: Command) -> None:
     ]
     options = ("--dtype", "float16", "--max-shard-size", "0.5KB", "--overwrite")
     done = extsub("merge", "base", "adapter", "-o", "merged", *options, "--json", "--quiet")
-    record = json.loads((pair / "merged" / "extsub.json").read_text())
+    record = adapter_files.record_of(pair / "merged")
     assert json.loads(done.stdout) == {"output": "merged", **record}
     assert record["dtypes"] == ["float16"]
     done = extsub("merge", "base", "adapter", "-o", "merged")

@@ -50,7 +50,7 @@ def results_of(card: str) -> dict[str, EvalResult]:
     name, results = model_index_to_eval_results(data.to_dict()["model-index"])
     assert name == "better"
     assert data.eval_results == results
-    return {f"{one.dataset_name}: {one.metric_type}": one for one in results}
+    return {f"{result.dataset_name}: {result.metric_type}": result for result in results}
 
 
 def held_out(position: str, task: str) -> list[dict[str, Any]]:
@@ -182,12 +182,12 @@ def hashes(folder: Path) -> dict[str, str]:
 def test_an_evaluations_figures_are_of_all_items(swept: dict[str, Any]) -> None:
     results("asked/better", {"name": "better", "commit": None, **hashes(made())})
     card = push("better", "ann/better", scores="asked/better", dry_run=True)["card"]
-    found = results_of(card)
-    assert set(found) == {"truthfulqa-mc on ann/questions: mc2", "perplexity on text.jsonl: perplexity"}
-    mc2 = found["truthfulqa-mc on ann/questions: mc2"]
+    metrics = results_of(card)
+    assert set(metrics) == {"truthfulqa-mc on ann/questions: mc2", "perplexity on text.jsonl: perplexity"}
+    mc2 = metrics["truthfulqa-mc on ann/questions: mc2"]
     assert (mc2.metric_value, mc2.dataset_type) == (0.25, "ann/questions")
     assert mc2.metric_args == {"ci95": [0.125, 0.5], "n": 1234, "better": "higher"}
-    assert found["perplexity on text.jsonl: perplexity"].metric_args["better"] == "lower"
+    assert metrics["perplexity on text.jsonl: perplexity"].metric_args["better"] == "lower"
     assert "| truthfulqa-mc | mc2 ↑ | 0.25 [0.12, 0.50] | 1,234 |\n" in card
     assert "Measured by extsub on all items, asked with the prompt template extsub." in card
     assert "- base model owner/base, commit bbbbbbbbbbbb" in card.replace("b" * 40, "b" * 12)
