@@ -104,7 +104,7 @@ def test_a_mapping_is_pairs_at_once_or_one_by_one(here: Path, given: str) -> Non
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("output", "Invalid value for --field: expected OURS=THEIRS (output=answer), found output; what is no "),
+        ("output", "Invalid value for --field: expected OURS=THEIRS (output=answer), found output; what is not "),
         ("output=a output=b", "Invalid value for --field: output is there twice. Run"),
         ("output=a --field output=b", "Invalid value for --field: output is there twice. Run"),
     ],

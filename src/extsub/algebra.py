@@ -227,7 +227,7 @@ def register_operation(operation: Operation) -> None:
     the group ``extsub.operations``. What it makes is verified through its own weights.
 
     Raises:
-        ExtSubError: another operation has this name, or it is none that a folder and a page can be called by.
+        ExtSubError: another operation has this name, or no folder and no point of a sweep can be called by it.
     """
     if not re.fullmatch(r"[a-z][a-z0-9-]*", operation.name) or operation.name in RESERVED:
         raise ExtSubError(

@@ -26,7 +26,9 @@ def _pairs(_: Any, tokens: Sequence[Token] | Mapping[str, Any]) -> dict[str, str
     for token in tokens:
         name, equals, theirs = token.value.partition("=")
         if not equals:
-            said = f"expected OURS=THEIRS (output=answer), found {name}; what is no such pair goes before the option."
+            said = (
+                f"expected OURS=THEIRS (output=answer), found {name}; what is not such a pair goes before the option."
+            )
             raise CoercionError(msg=said, token=token)
         if name in pairs:
             raise CoercionError(msg=f"{name} is there twice.", token=token)
@@ -42,7 +44,7 @@ def _groups(_: Any, tokens: Sequence[Token] | Mapping[str, Any]) -> dict[str, tu
         name, _, several = token.value.partition("=")
         folders = tuple(folder for folder in several.split(",") if folder)
         if not name or not folders:
-            said = f"expected NAME=FOLDER,FOLDER, found {token.value}; what is no group goes before the option."
+            said = f"expected NAME=FOLDER,FOLDER, found {token.value}; what is not a group goes before the option."
             raise CoercionError(msg=said, token=token)
         if name in groups:
             raise CoercionError(msg=f"{name} is there twice.", token=token)

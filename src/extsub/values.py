@@ -22,7 +22,7 @@ def mapping_of(where: str, value: Any, known: Iterable[str] | None) -> dict[str,
     """The entries of a mapping; ``learning-rate`` is as good as ``learning_rate``.
 
     Raises:
-        ExtSubError: it is none, or a name is unknown.
+        ExtSubError: the value is not a mapping, or has a name that is not ``known``.
     """
     if not isinstance(value, Mapping):
         raise ExtSubError(f"{where}: expected names with their values, found {shown(value)}")
@@ -39,7 +39,7 @@ def text_of(where: str, value: Any) -> str:
     """A text that is not empty.
 
     Raises:
-        ExtSubError: it is none.
+        ExtSubError: the value is empty, or not a text.
     """
     if value == "":
         raise ExtSubError(f"{where} is empty, expected {EXPECTED[str]}")

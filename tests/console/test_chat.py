@@ -78,7 +78,7 @@ def test_lines_that_fail_are_told_and_the_others_carried_out(piped: Command) -> 
     assert ran.stdout == "日é🙂.\\x1b[31m\n"
     assert ran.stderr.splitlines() == [
         "/alpha x: expected a number, or one for each anti-expert",
-        "/foo is no command: /help lists them; a question may begin with a space",
+        "/foo is not a command: /help lists them; a question may begin with a space",
         "nothing to save: give an expert and an anti-expert, and their combination can be saved",
         "Error: 3 lines of the input could not be carried out, as said above",
     ]

@@ -88,7 +88,7 @@ def test_what_a_command_line_gives_in_vain(extsub: Command, words: str, message:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"limit": 3}, r"^--limit is no option of a task: give it beside options, not in them$"),
+        ({"limit": 3}, r"^--limit is not an option of a task: give it beside options, not in them$"),
         ({"limt": 3}, r"^--limt: no task has such an option; did you mean --limit\?$"),
         ({"dept": 3}, r"^--dept: no task has such an option; did you mean --depth\?$"),
         ({"Zz": 3}, r"^--Zz: no task has such an option; there are --truth-judge, "),

@@ -231,7 +231,7 @@ WRONG_NAMES = [
 
 @pytest.mark.parametrize("name", WRONG_NAMES)
 def test_a_name_on_the_page_does_not_leave_the_folder(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ExtSubError, match="is no name for a folder in"):
+    with pytest.raises(ExtSubError, match="is not a name for a folder in"):
         place_of(tmp_path, name)
 
 

@@ -71,7 +71,7 @@ def check_file(path: Path, where: str) -> None:
 
 
 def check_names(keys: Iterable[str], path: Path, where: str) -> None:
-    """Raises ExtSubError where one of the keys is no name of a module."""
+    """Raises ExtSubError where one of the keys is not the name of a module."""
     for key in keys:
         if not key.isprintable() or len(key) > LONGEST_KEY:
             raise ExtSubError(f"{where}: {path.name} has a tensor called {shown(key)}: that is not a name of a module")

@@ -40,7 +40,7 @@ def carry_out(conversation: Conversation, line: str) -> str:
     name, _, value = line.strip().partition(" ")
     value, command = value.strip(), COMMANDS.get(SAME.get(name, name))
     if command is None:
-        raise ExtSubError(f"{brief(name)} is no command: /help lists them; a question may begin with a space")
+        raise ExtSubError(f"{brief(name)} is not a command: /help lists them; a question may begin with a space")
     if bool(value) != bool(command.value):
         wanted = f"type {name} {command.value}" if command.value else "it takes nothing"
         raise ExtSubError(f"{name}{f' {brief(value)}' if value else ''}: {wanted}")

@@ -214,7 +214,7 @@ class Session:
         """Write the adapter at the present position, as `combine` and `save_adapter` do.
 
         Raises:
-            ExtSubError: the position is no operation, or the output cannot be written.
+            ExtSubError: the position is not one of an operation, or the output cannot be written.
         """
         if self.position.operation in STARTS:
             raise ExtSubError(

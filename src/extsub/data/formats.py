@@ -95,7 +95,7 @@ def decode(path: Path, content: bytes) -> str:
     """A text in UTF-8, perhaps with a mark at its beginning.
 
     Raises:
-        ExtSubError: it is none.
+        ExtSubError: the content is not UTF-8.
     """
     try:
         return content.decode("utf-8-sig")

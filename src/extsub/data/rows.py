@@ -106,7 +106,7 @@ def reach(row: Any, name: str) -> Any:
     """The value of a field; ``prompt.text`` and ``answers.0`` reach into objects and lists, counted from 0.
 
     Raises:
-        KeyError: there is none.
+        KeyError: the row has no such field.
     """
     if isinstance(row, Mapping) and name in row:  # also one that has a dot in its own name
         return row[name]

@@ -185,7 +185,7 @@ def _controls(task: str, metric: str, known: Mapping[str, FigureRecord]) -> dict
 
 
 def control_of(task: str, name: str, metric: str) -> str | None:
-    """Which of ``CONTROLS`` a figure is, of ``metric``; None if it is none."""
+    """Which of ``CONTROLS`` of ``metric`` a figure is; None if it is not a control of it."""
     if not TASKS[task].measure(name).control:
         return None
     score, _, kind = name.rpartition("_")

@@ -79,7 +79,7 @@ def check_options(chosen: Sequence[Task], tasks: Iterable[Task], settings: Evalu
     general = [field.name for field in fields(settings)]
     for name in settings.options:
         if name in general:
-            raise ExtSubError(f"{option(name)} is no option of a task: give it beside options, not in them")
+            raise ExtSubError(f"{option(name)} is not an option of a task: give it beside options, not in them")
         if name not in known:
             close = difflib.get_close_matches(name, [*known, *general], n=1)
             meant = f"did you mean {option(close[0])}?" if close else f"there are {', '.join(map(option, known))}"

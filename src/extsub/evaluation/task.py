@@ -197,7 +197,7 @@ def text_of(where: str, row: Mapping[str, Any], name: str) -> str:
     """A field that must be a text.
 
     Raises:
-        ExtSubError: it is missing, no text, or blank; the message says where.
+        ExtSubError: it is missing, not a text, or blank; the message says where.
     """
     value = reach(row, name) if has(row, name) else None
     if not isinstance(value, str) or not value.strip():

@@ -78,7 +78,7 @@ def read_yaml(where: str, path: Path) -> Any:
     """What a YAML file holds.
 
     Raises:
-        ExtSubError: it is not there, or no YAML, or a name stands in it twice, or it is larger than anybody writes.
+        ExtSubError: it is not there, or not YAML, or a name stands in it twice, or it is larger than anybody writes.
     """
     try:
         text = read_bytes(path, LARGEST).decode("utf-8-sig")

@@ -41,10 +41,10 @@ class _GarbledError(Exception):
 
 
 def check_url(url: str) -> None:
-    """Refuse an address that is none, or that holds a key: it stands in files and messages.
+    """Check the address of a server, which will stand in files and messages.
 
     Raises:
-        ExtSubError: as said.
+        ExtSubError: it is not an http address, or holds a name, a password or a query, in which a key may stand.
     """
     try:
         parts = urlsplit(url)
@@ -151,7 +151,7 @@ class Server:
 
     def _may_pass(self, error: Exception) -> bool:
         status = getattr(error, "status_code", None)
-        if status is None:  # no answer, or one that is none
+        if status is None:  # no answer, or nonsense
             return isinstance(error, (self._openai.APIError, _GarbledError, ValueError))
         return status in MAY_PASS or status >= 500 or self._adapted(error)
 

@@ -137,7 +137,7 @@ def _weight_map(name: str, path: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise ExtSubError(f"{name}: {INDEX} has no weight_map of names: download it again")
     if strange := [file for file in weight_map.values() if not re.fullmatch(r"\w[\w.-]*\.safetensors", file)]:
-        raise ExtSubError(f"{name}: {INDEX} names the file {shown(strange[0])}: that is no shard beside it")
+        raise ExtSubError(f"{name}: {INDEX} names the file {shown(strange[0])}: that is not a shard beside it")
     return weight_map
 
 

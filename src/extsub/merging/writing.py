@@ -123,7 +123,7 @@ def parse_size(text: str) -> int:
     """The number of bytes that a size like ``5GB`` means.
 
     Raises:
-        ExtSubError: it is no size above 0.
+        ExtSubError: the text is not a size above 0.
     """
     said = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]B)", text.strip(), re.IGNORECASE | re.ASCII)
     size = int(float(said[1]) * UNITS[said[2].upper()]) if said else 0

@@ -20,7 +20,7 @@ def position_of(sweep: Sweep, adapter: Mapping[str, Any], record: Mapping[str, A
         record: what its ``extsub.json`` holds; empty for one that was trained.
 
     Raises:
-        ExtSubError: it is none of them.
+        ExtSubError: the adapter is none of the sweep's positions.
     """
     expert, *anti_experts = sweep.record["made_of"]["adapters"]
     if are_same(adapter, expert):

@@ -97,7 +97,7 @@ def read_recipe(path: Path) -> Recipe:
     """Read and check a recipe. Paths in it are relative to the current folder.
 
     Raises:
-        ExtSubError: it is not there, no YAML, or a name or value in it is wrong; the message says where.
+        ExtSubError: it is not there, not YAML, or a name or value in it is wrong; the message says where.
     """
     content = mapping_of(str(path), read_yaml(str(path), path), KEYS)
     if missing := [name for name in NEEDED if name not in content]:

@@ -56,7 +56,7 @@ def read_behaviour(given: str) -> Behaviour:
     """A behaviour that is shipped, by its name, or one in a file.
 
     Raises:
-        ExtSubError: it is neither, or the file is no YAML or says something else than a behaviour.
+        ExtSubError: it is neither, or the file is not YAML or does not say what a behaviour says.
     """
     if given in SHIPPED:
         path = Path(str(files("extsub.rewriting").joinpath(f"behaviours/{given}.yaml")))

@@ -41,7 +41,7 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str, known: Sequence[ScoreName]) -> Budget:
-        """Read a budget; raises ExtSubError where it is none, or names a score that the tasks do not give."""
+        """Read a budget; raises ExtSubError where the text is not one, or names a score that the tasks do not give."""
         if match := KEEPS.fullmatch(text):
             name, factor = find_score("--budget", match[2], known), float(match[1]) / 100
             if factor > 1:

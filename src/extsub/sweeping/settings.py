@@ -87,7 +87,7 @@ def swept_tasks(settings: SweepSettings) -> list[Task]:
     """The tasks that a sweep asks.
 
     Raises:
-        ExtSubError: one is unknown, or an option is not theirs, cannot be, or is none that a sweep has.
+        ExtSubError: one is unknown, or an option is not theirs, cannot be, or is not one that a sweep has.
     """
     from extsub.evaluation.options import known_options  # in here, so that --help need not wait for it
     from extsub.evaluation.tasks import tasks_named

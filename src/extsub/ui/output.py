@@ -33,8 +33,8 @@ def place_of(folder: Path, name: str) -> Path:
     """
     if not NAME.fullmatch(name):
         raise ExtSubError(
-            f"{shown(name)} is no name for a folder in {folder}: use up to 100 letters, digits and underscores, with "
-            "dots and dashes between them"
+            f"{shown(name)} is not a name for a folder in {folder}: use up to 100 letters, digits and underscores, "
+            "with dots and dashes between them"
         )
     return folder / name
 

@@ -43,8 +43,8 @@ def register_task(task: Task) -> None:
     that names a `Task`.
 
     Raises:
-        ExtSubError: another task has this name, or it is none that a file can be called by, or an option of the task
-            cannot stand beside the others.
+        ExtSubError: another task has this name, no file can be called by it, or an option of the task cannot stand
+            beside the others.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", task.name):
         raise ExtSubError(f"a task cannot be called {brief(task.name)}: take letters, digits, - and _")
