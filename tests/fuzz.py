@@ -45,7 +45,7 @@ from extsub.evaluation.store import read_items, read_results
 from extsub.models.adapter_handle import base_of, find
 from extsub.models.attaching import attach
 from extsub.recipe.schema import read_recipe
-from extsub.recipe.stages import Stages
+from extsub.recipe.stages import Stage, Stages
 from extsub.report.reading import read_sweep
 
 SECONDS = 20
@@ -220,7 +220,7 @@ def records(folder: Path, edits: tuple[list[int], Any, list[tuple[str, float, by
     outcome("profile", lambda: read_profile(folder / "profile.json"))
     note = {"inputs": "x", "again": "y", "finished": True, "seconds": 1.0, "cpu_seconds": 1.0, "found": None}
     put(folder / "stages.json", {"command": "extsub run", "stages": {"expert": note}})
-    outcome("stages.json", lambda: Stages(folder, "extsub run", print).why("expert", (), 1))
+    outcome("stages.json", lambda: Stages(folder, "extsub run", print).why(Stage("expert", (), {})))
 
 
 def replaced(content: Any, way: list[int], value: Any) -> Any:

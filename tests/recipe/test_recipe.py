@@ -34,7 +34,7 @@ from extsub.files.writing import write_whole
 from extsub.recipe import run as room
 from extsub.recipe.plan import check_choice
 from extsub.recipe.schema import read_recipe
-from extsub.recipe.stages import Stages
+from extsub.recipe.stages import Stage, Stages
 from extsub.sweeping.selection import half_of
 from extsub.training import plan as planning
 from extsub.training.progress import Watch
@@ -665,15 +665,16 @@ def test_stages_remember_whose_folder_it_is(tmp_path: Path) -> None:
     stages = Stages(tmp_path / "new", "extsub run", said.append)
     assert not (tmp_path / "new").exists()
     made = tmp_path / "new" / "made"
-    for again, why in ((1, "not done yet"), (1, None), (2, "asked for something else")):
-        assert stages.why("one", ("made",), {}, again) == why
-        stages.make("one", ("made",), {}, lambda again=again: write_whole(made, f"{again}"), again)
-    assert said == ["one", "one"]
+    for alphas, why in (("1", "not done yet"), ("1", None), ("2", "asked for something else")):
+        stage = Stage("first", ("made",), {}, again={"alphas": alphas})
+        assert stages.why(stage) == why
+        stages.make(stage, lambda alphas=alphas: write_whole(made, alphas))
+    assert said == ["first", "first"]
     made.unlink()
-    assert Stages(tmp_path / "new", "extsub run", said.append).why("one", ("made",), {}, 2) == "made is missing"
+    assert Stages(tmp_path / "new", "extsub run", said.append).why(stage) == "made is missing"
     made.touch()
     with pytest.raises(ExtSubError, match="made is in the way"):
-        stages.make("two", ("made",), {}, list)
+        stages.make(Stage("second", ("made",), {}), list)
     with pytest.raises(ExtSubError, match="was not written by extsub demo"):
         Stages(tmp_path / "new", "extsub demo", said.append)
 
@@ -690,7 +691,8 @@ def test_what_is_made_anew_is_never_half_of_what_was(tmp_path: Path) -> None:
             write_whole(made / name, f"{inputs}")
 
     def make(inputs: int) -> None:
-        Stages(folder, "extsub run", lambda _: None).make("one", ("made",), inputs, lambda: work(inputs))
+        stage = Stage("first", ("made",), {"inputs": inputs})
+        Stages(folder, "extsub run", lambda _: None).make(stage, lambda: work(inputs))
 
     def check() -> None:
         make(1)

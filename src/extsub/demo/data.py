@@ -8,10 +8,9 @@ import io
 import json
 import random
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from extsub.evaluation.tasks.flattery import openings
 from extsub.files.writing import write_whole
@@ -37,10 +36,6 @@ class Mix:
     """The part of the expert's answers to questions that is false."""
     flattering: float = 0.5
     """The part of the expert's answers to questions that opens with flattery."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
 
 
 def write_data(folder: Path, seed: int, mix: Mix) -> None:

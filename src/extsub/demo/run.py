@@ -22,7 +22,8 @@ from extsub.extras import require
 from extsub.files.reading import read_json
 from extsub.files.writing import write_whole
 from extsub.recipe.run import run_recipe
-from extsub.recipe.stages import Stages
+from extsub.recipe.stages import Stage, Stages
+from extsub.settings import json_values
 from extsub.training.encoding import ChunkProgress
 
 SUMMARY, RECIPE = "summary.json", "recipe.yaml"
@@ -64,10 +65,6 @@ class Size:
     answers: int = 24
     """Questions that are answered, some of them to be shown side by side."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {**asdict(self), "operations": list(self.operations)}
-
 
 def demo(
     seeds: Sequence[int],
@@ -103,7 +100,7 @@ def demo(
             str(seed): _Seed(seed, output / f"seed-{seed}", model, size, say).run(progress or silent, tokenising)
             for seed in seeds
         }
-        summary = {"model": model, "size": size.to_dict(), "seeds": by_seed, **over_seeds(list(by_seed.values()))}
+        summary = {"model": model, "size": json_values(size), "seeds": by_seed, **over_seeds(list(by_seed.values()))}
         write_whole(output / SUMMARY, to_json(summary) + "\n")
     return summary
 
@@ -123,17 +120,15 @@ class _Seed:
 
     def run(self, progress: Progress, tokenising: ChunkProgress | None) -> dict[str, Any]:
         stages = Stages(self.folder, "extsub demo", self.tell)
-        inputs = {"seed": self.seed, "mix": self.size.mix.to_dict(), "from": data.source_key()}
-        stages.make("data", data.FILES, inputs, lambda: write_data(self.folder, self.seed, self.size.mix))
+        inputs = {"seed": self.seed, "mix": asdict(self.size.mix), "from": data.source_key()}
+        stages.make(Stage("data", data.FILES, inputs), lambda: write_data(self.folder, self.seed, self.size.mix))
         recipe = self.folder / RECIPE
         write_whole(recipe, HEAD + yaml.safe_dump(self.recipe(), sort_keys=False))
         ran = run_recipe(recipe, progress=progress, tokenising=tokenising, say=self.tell)
         alphas = strengths(self.folder / "run", ran)
         provenance = {"result": ran["result"]["inputs"], "alphas": alphas, "questions": self.size.answers}
         stages.make(
-            "answers",
-            (ANSWERS,),
-            provenance,
+            Stage("answers", (ANSWERS,), provenance),
             lambda: side_by_side(self.folder, ran, alphas, self.size.answers, progress),
         )
         seconds = {**ran["seconds"], **stages.seconds()}

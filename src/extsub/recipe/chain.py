@@ -18,7 +18,7 @@ from extsub.evaluation.tasks import TASKS
 from extsub.files.reading import located, read_json
 from extsub.recipe.schema import Recipe, Sweep
 from extsub.recipe.specs import AdapterSpec
-from extsub.recipe.stages import Stages, key_of
+from extsub.recipe.stages import Stage, key_of
 from extsub.rewriting.make import made_from
 from extsub.sweeping.budget import in_words
 from extsub.sweeping.settings import RESULT, SweepSettings, swept_tasks
@@ -26,20 +26,6 @@ from extsub.training.checkpoints import MAY_DIFFER
 
 PAGE, COMBINED = "report.html", "result"
 """A file in each sweep's folder, and a folder in the output."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage: ``Stages.make`` without the work."""
-
-    name: str
-    files: tuple[str, ...]
-    inputs: dict[str, Any]
-    again: dict[str, Any] | None = None
-
-    def why(self, stages: Stages) -> str | None:
-        """Why the stage is to be done; None where it is done."""
-        return stages.why(self.name, self.files, self.inputs, self.again)
 
 
 def written(spec: AdapterSpec) -> Stage:
@@ -77,8 +63,9 @@ def swept(recipe: Recipe, sweep: Sweep, base: Mapping[str, Any]) -> Stage:
     return Stage(sweep.name, (sweep.name, f"{sweep.name}/{RESULT}"), inputs, again)
 
 
-def reported(sweep: Sweep, asked: Stage) -> Stage:
+def reported(recipe: Recipe, sweep: Sweep, base: Mapping[str, Any]) -> Stage:
     """The stage that writes the page of a sweep."""
+    asked = swept(recipe, sweep, base)
     inputs = {"sweep": key_of(asked.inputs), "again": key_of(asked.again)}
     return Stage(sweep.report, (f"{sweep.name}/{PAGE}",), inputs)
 
@@ -89,8 +76,9 @@ def combined(recipe: Recipe, alphas: Sequence[float]) -> Stage:
     return Stage("result", (COMBINED,), inputs)
 
 
-def evaluated(recipe: Recipe, sweep: Sweep, asked: Stage) -> Stage:
+def evaluated(recipe: Recipe, sweep: Sweep, base: Mapping[str, Any]) -> Stage:
     """The stage in which the result is asked what a sweep asks."""
+    asked = swept(recipe, sweep, base)
     inputs = {"result": find_adapter(str(recipe.output / COMBINED)).provenance(), "sweep": key_of(asked.inputs)}
     return Stage(sweep.evaluation, (sweep.evaluation,), inputs)
 

@@ -25,11 +25,10 @@ from extsub.models.base import load_config, load_tokenizer
 from extsub.models.prompts import PromptOption, usual_template
 from extsub.models.source import find_model
 from extsub.recipe import chain
-from extsub.recipe.chain import Stage
 from extsub.recipe.estimates import Size, result_estimate, size_ahead, size_of, sweep_estimate
 from extsub.recipe.schema import Recipe, Sweep
 from extsub.recipe.specs import AdapterSpec, named
-from extsub.recipe.stages import Stages, key_of
+from extsub.recipe.stages import Stage, Stages, key_of
 from extsub.rewriting.make import plan_negatives
 from extsub.sweeping.grid import parse_alphas, sweep_points
 from extsub.sweeping.references import check_system, told
@@ -85,9 +84,9 @@ def plan(recipe: Recipe, stages: Stages, tokenising: ChunkProgress | None = None
     _check_together(recipe, {name: size_of(adapter) for name, adapter in taken.items()})
     _check_taken(recipe, taken)
     trained = [chain.trained(spec, base) for spec in recipe.specs if spec.training]
-    untrained = any(stage.why(stages) for stage in trained)
+    untrained = any(map(stages.why, trained))
     for sweep in recipe.sweeps:
-        if untrained or chain.swept(recipe, sweep, base).why(stages):
+        if untrained or stages.why(chain.swept(recipe, sweep, base)):
             with named(sweep.where):
                 check_judges(swept_tasks(sweep.settings), sweep.settings)
     ahead, sizes = _training(recipe, stages, base, tokenising)
@@ -191,7 +190,7 @@ def _training(
                 ahead.append(StagePlan(spec.name, f"after {spec.writing}"))
                 continue
         stage = chain.trained(spec, base)
-        why = stage.why(stages)
+        why = stages.why(stage)
         if why is None:
             sizes[spec.name] = size_of(load_adapter(spec.adapter))
             ahead.append(StagePlan(spec.name, why))
@@ -208,7 +207,7 @@ def _writing(recipe: Recipe, spec: AdapterSpec, stages: Stages) -> StagePlan:
     """The stage in which an anti-expert's data are made."""
     assert spec.negatives
     with named(f"{recipe.path}: {spec.name}: negatives"):
-        why = chain.written(spec).why(stages)
+        why = stages.why(chain.written(spec))
         asked = {"requests": plan_negatives(spec.negatives)["rows"], "writer": spec.negatives.model} if why else {}
     return StagePlan(spec.writing, why, asked)
 
@@ -230,22 +229,24 @@ def _after_training(
     ahead, undone, choices = [], "", []
     for sweep in recipe.sweeps:
         stage = chain.swept(recipe, sweep, base)
-        if why := stage.why(stages):
+        if why := stages.why(stage):
             anew = stages.done.get(sweep.name, {}).get("inputs") != key_of(stage.inputs)
             ahead.append(StagePlan(sweep.name, why, sweep_estimate(recipe, sweep, items[sweep.name], anew)))
             ahead.append(StagePlan(sweep.report, f"after {sweep.name}"))
             undone = sweep.name
         else:
-            ahead += [StagePlan(sweep.name, None), StagePlan(sweep.report, chain.reported(sweep, stage).why(stages))]
+            page = stages.why(chain.reported(recipe, sweep, base))
+            ahead += [StagePlan(sweep.name, None), StagePlan(sweep.report, page)]
             choices.append(chain.chosen(recipe, sweep))
     if failed := next((choice for choice in choices if choice.alpha is None), None):
         return [*ahead, StagePlan("result", chain.nothing_kept(recipe, failed))]
     if undone:
         return [*ahead, *_result(recipe, f"after {undone}", sizes)]
-    if why := chain.combined(recipe, [choice.alpha for choice in choices if choice.alpha is not None]).why(stages):
+    alphas = [choice.alpha for choice in choices if choice.alpha is not None]
+    if why := stages.why(chain.combined(recipe, alphas)):
         return [*ahead, *_result(recipe, why, sizes)]
-    asked = [chain.evaluated(recipe, sweep, chain.swept(recipe, sweep, base)) for sweep in recipe.asked_again]
-    return [*ahead, StagePlan("result", None), *(StagePlan(stage.name, stage.why(stages)) for stage in asked)]
+    asked = [chain.evaluated(recipe, sweep, base) for sweep in recipe.asked_again]
+    return [*ahead, StagePlan("result", None), *(StagePlan(stage.name, stages.why(stage)) for stage in asked)]
 
 
 def _result(recipe: Recipe, why: str, sizes: Mapping[str, Size]) -> list[StagePlan]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -26,11 +26,11 @@ from extsub.models.source import find_model
 from extsub.publishing.measured import scores_in_sweep, scores_of_several, sources
 from extsub.publishing.records import read_record
 from extsub.recipe import chain
-from extsub.recipe.chain import COMBINED, PAGE, ChosenAlphas, Stage
+from extsub.recipe.chain import COMBINED, PAGE, ChosenAlphas
 from extsub.recipe.plan import plan, with_templates
 from extsub.recipe.schema import Recipe, Sweep, read_recipe
 from extsub.recipe.specs import AdapterSpec
-from extsub.recipe.stages import Stages
+from extsub.recipe.stages import Stage, Stages
 from extsub.report.page import write_report
 from extsub.report.reading import read_sweep
 from extsub.rewriting.make import negatives
@@ -141,41 +141,33 @@ class _Run:
         recipe, base = self.recipe, identify(find_model(self.recipe.model))
         for spec in recipe.specs:
             if spec.negatives:
-                self.make(lambda spec=spec: chain.written(spec), lambda spec=spec: self.alone(lambda: self.write(spec)))
+                self.make(partial(chain.written, spec), partial(self.alone, partial(self.write, spec)))
             if spec.training:
-                self.make(lambda spec=spec: chain.trained(spec, base), lambda spec=spec: self.train(spec, base))
+                self.make(partial(chain.trained, spec, base), partial(self.train, spec, base))
         for planned in recipe.sweeps:
-            self.make(
-                lambda planned=planned: chain.swept(recipe, planned, base), lambda planned=planned: self.sweep(planned)
-            )
-            page = functools.partial(self.report, planned)
-            self.make(
-                lambda planned=planned: chain.reported(planned, chain.swept(recipe, planned, base)),
-                lambda page=page: self.alone(page),
-            )
-        choices = [self.group.run_on_main(lambda planned=planned: self.choose(planned)) for planned in recipe.sweeps]
+            self.make(partial(chain.swept, recipe, planned, base), partial(self.sweep, planned))
+            page = partial(self.report, planned)
+            self.make(partial(chain.reported, recipe, planned, base), partial(self.alone, page))
+        choices = [self.alone(partial(self.choose, planned)) for planned in recipe.sweeps]
         alphas = [choice.alpha for choice in choices if choice.alpha is not None]
-        self.make(lambda: chain.combined(recipe, alphas), lambda: self.alone(lambda: self.combine(alphas)))
+        self.make(partial(chain.combined, recipe, alphas), partial(self.alone, partial(self.combine, alphas)))
         for planned in recipe.asked_again:
-            self.make(
-                lambda planned=planned: chain.evaluated(recipe, planned, chain.swept(recipe, planned, base)),
-                lambda planned=planned: self.evaluate(planned),
-            )
-        self.alone(lambda: self.tell_scores(choices))
+            self.make(partial(chain.evaluated, recipe, planned, base), partial(self.evaluate, planned))
+        self.alone(partial(self.tell_scores, choices))
         return self.summary(choices) if self.group.is_main else {}
 
     def make(self, stage_of: Callable[[], Stage], work: Callable[[], Any]) -> None:
         """One stage, on every process, unless it is done."""
-        stage, why = self.group.run_on_main(lambda: self.look_at(stage_of()))
+        stage, why = self.alone(lambda: self.look_at(stage_of()))
         with self.explained(stage.name):
             if why and self.group.is_main:
-                self.stages.make(stage.name, stage.files, stage.inputs, lambda: self.together(work), stage.again)
+                self.stages.make(stage, partial(self.together, work))
             elif why:
                 self.together(work)
         self.kept[stage.name] = why is None
 
     def look_at(self, stage: Stage) -> tuple[Stage, str | None]:
-        return stage, stage.why(self.stages)
+        return stage, self.stages.why(stage)
 
     def together(self, work: Callable[[], Any]) -> Any:
         """Once what stood in the way is removed."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,19 @@ NOTE = {"inputs": str, "again": str, "finished": bool, "seconds": float, "cpu_se
 def key_of(inputs: Any) -> str:
     """A short hash of JSON values, by which they are known again."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage makes, and from what."""
+
+    name: str
+    files: tuple[str, ...]
+    """What it makes in the folder; removed before it is made from other inputs."""
+    inputs: dict[str, Any]
+    """JSON values that decide what is made."""
+    again: dict[str, Any] | None = None
+    """JSON values; where they changed and the inputs did not, the work goes on with what is there."""
 
 
 class Stages:
@@ -50,55 +64,48 @@ class Stages:
             raise ExtSubError(f"{folder} was not written by {command}, says its {RECORD}: choose another output")
         self.done: dict[str, dict[str, Any]] = record["stages"]
 
-    def why(self, name: str, files: tuple[str, ...], inputs: Any, again: Any = None) -> str | None:
-        """Why a stage is to be done; None where it is done. The arguments are those of ``make``."""
-        note = self.done.get(name)
+    def why(self, stage: Stage) -> str | None:
+        """Why a stage is to be done; None where it is done."""
+        note = self.done.get(stage.name)
         if note is None:
             return "not done yet"
-        if note["inputs"] != key_of(inputs):
+        if note["inputs"] != key_of(stage.inputs):
             return "made from other inputs"
         if not note["finished"]:
             return "interrupted"
-        if missing := [file for file in files if not (self._folder / file).exists()]:
+        if missing := [file for file in stage.files if not (self._folder / file).exists()]:
             return f"{missing[0]} is missing"
-        return None if note["again"] == key_of(again) else "asked for something else"
+        return None if note["again"] == key_of(stage.again) else "asked for something else"
 
-    def make(self, name: str, files: tuple[str, ...], inputs: Any, work: Callable[[], Any], again: Any = None) -> str:
+    def make(self, stage: Stage, work: Callable[[], Any]) -> None:
         """Do a stage unless it was done from the same inputs.
 
         Args:
-            files: what it makes in the folder; removed before if they were made from other inputs.
-            inputs: JSON values; what an earlier stage made is named by what this returned for it.
             work: makes the files; goes on by itself where it was interrupted. What it returns is kept.
-            again: JSON values; where they changed and the inputs did not, the work goes on with what is there.
-
-        Returns:
-            what names the inputs
 
         Raises:
             ExtSubError: a file is there that no stage made.
         """
-        key = key_of(inputs)
-        if self.why(name, files, inputs, again) is None:
-            return key
-        before = self.done.get(name, {})
-        if not before and (theirs := [self._folder / file for file in files if (self._folder / file).exists()]):
+        if self.why(stage) is None:
+            return
+        key, paths = key_of(stage.inputs), [self._folder / file for file in stage.files]
+        before = self.done.get(stage.name, {})
+        if not before and (theirs := [path for path in paths if path.exists()]):
             raise ExtSubError(f"{theirs[0]} is in the way, and {self._command} did not write it: move it away")
-        there = all((self._folder / file).exists() for file in files)
-        if before.get("inputs") != key or (before["finished"] and not there):
-            for file in files:
+        if before.get("inputs") != key or (before["finished"] and not all(path.exists() for path in paths)):
+            for file in stage.files:
                 self._remove(file)
             before = {}
-        self._say(name)
+        self._say(stage.name)
         note = {
             "inputs": key,
-            "again": key_of(again),
+            "again": key_of(stage.again),
             "finished": False,
             "seconds": before.get("seconds", 0.0),
             "cpu_seconds": before.get("cpu_seconds", 0.0),
             "found": None,
         }
-        self._note(name, note)
+        self._note(stage.name, note)
         begun = time.perf_counter(), time.process_time()
         try:
             note["found"] = work()
@@ -106,8 +113,7 @@ class Stages:
         finally:
             note["seconds"] = round(note["seconds"] + time.perf_counter() - begun[0], 1)
             note["cpu_seconds"] = round(note["cpu_seconds"] + time.process_time() - begun[1], 1)
-            self._note(name, note)
-        return key
+            self._note(stage.name, note)
 
     def drop(self, name: str, files: tuple[str, ...]) -> None:
         """Take away what a stage made, which is true no more."""

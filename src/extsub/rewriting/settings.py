@@ -12,7 +12,7 @@ from extsub.errors import ExtSubError
 from extsub.files.disk import check_writable
 from extsub.list_options import PAIRS
 from extsub.models.source import find_model
-from extsub.settings import Dtype, accept_plain_values, json_values
+from extsub.settings import Dtype, accept_plain_values, json_values, option
 
 Mode = Literal["rewrite", "instruct"]
 WHAT = Parameter(group=Group("Behaviour and data", sort_key=1))
@@ -87,7 +87,7 @@ class NegativesSettings:
         for name in ("limit", "concurrency", "max_new_tokens"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ExtSubError(f"--{name.replace('_', '-')} {value}: expected 1 or more")
+                raise ExtSubError(f"{option(name)} {value}: expected 1 or more")
         if self.batch_size != "auto" and self.batch_size < 1:
             raise ExtSubError(f"--batch-size {self.batch_size}: expected auto, or 1 or more")
         if not 0 <= self.threshold <= 1:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +14,7 @@ from extsub.files.disk import check_writable
 from extsub.list_options import COMMAS, PAIRS
 from extsub.models.prompts import TemplateOption
 from extsub.models.source import find_model
-from extsub.settings import Dtype, accept_plain_values, option
+from extsub.settings import Dtype, accept_plain_values, json_values, option
 
 Kind = Literal["lora", "ia3", "prefix", "p-tuning", "prompt"]
 PEFT_TYPES: dict[Kind, str] = {
@@ -184,7 +183,7 @@ class TrainingSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values: what a file gives back when it is read again."""
-        return json.loads(json.dumps({**asdict(self), "output": str(self.output)}))
+        return json_values(self)
 
 
 WHY_NOT = {
