@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,7 +192,7 @@ class Sweep:
         return name if has_some else None
 
     def limit(self, half: Half | None = None) -> float | None:
-        """The budget's number, on all items or on a half."""
+        """The budget's number, on all items or on a half; None without a budget, or where there is no gain to keep."""
         if self.budget is None:
             return None
         name = self.budget.name
@@ -199,7 +200,8 @@ class Sweep:
         for model in ("base", "expert"):
             known = self.figure(model, name)
             values[model] = self.value_on_half(model, name, half) if half else known["value"] if known else float("nan")
-        return self.budget.limit(values)
+        limit = self.budget.limit(values)
+        return None if math.isnan(limit) else limit
 
 
 def read_sweep(folder: Path) -> Sweep:

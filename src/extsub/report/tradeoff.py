@@ -115,7 +115,7 @@ def _paper(sweep: Sweep, box: Box, near: bool = False, sparse: bool = False) -> 
     pairs = [pair for label in (_near(sweep) if near else sweep.points) if (pair := empty.figures(label))]
     xs, ys = ([pair[k]["value"] for pair in pairs] for k in (0, 1))
     limit = sweep.limit()
-    if limit is not None and limit == limit:
+    if limit is not None:
         xs.append(limit)
     turned = name is not None and name.measure.better == "lower"
     ends = (box.right, box.left) if turned else (box.left, box.right)
@@ -149,7 +149,7 @@ def _frame(paper: Paper, width: int, height: int) -> Iterator[str]:
 
 def _budget(paper: Paper) -> Iterator[str]:
     limit, budget = paper.sweep.limit(), paper.sweep.budget
-    if limit is None or budget is None or limit != limit:
+    if limit is None or budget is None:
         return
     box, x = paper.box, paper.x(limit)
     bad_left = (budget.sign == "<=") == (paper.x.start > paper.x.end)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from extsub.report.reading import Sweep
 from extsub.report.wording import OVER_PLAIN, alone, at, capital, change_in_words, named, number, p_value, said, score
-from extsub.sweeping.budget import ScoreName, in_words, kept_part
+from extsub.sweeping.budget import ScoreName, in_words, kept_part, looked_at
 from extsub.sweeping.selection import judged, too_few
 
 BESIDE = ("subtract", "contrast")
@@ -57,8 +56,7 @@ def verdict_on(sweep: Sweep) -> Verdict:
 
 def _few(sweep: Sweep) -> Iterator[str]:
     """Whether there are enough items to choose by."""
-    judges = [sweep.target, *([sweep.budget.name] if sweep.budget else [])]
-    for name in {judge.task: judge for judge in judges}.values():
+    for name in looked_at(sweep.target, sweep.budget):
         if sentence := too_few(sweep.scores("expert", name.task), name, sweep.seed):
             yield f"{capital(sentence)}."
 
@@ -85,7 +83,7 @@ def _cost(sweep: Sweep, chosen: dict[str, Any]) -> tuple[str, str]:
     change = sweep.change("expert", chosen["position"], name)._asdict()
     words = [word for word in [COSTS[judged(change, name.measure)]] if word]
     limit, detail = sweep.limit("test"), f"; in {score(name)} {change_in_words(change)}"
-    if sweep.budget and limit is not None and limit == limit:
+    if sweep.budget and limit is not None:
         words.append("within the budget" if sweep.budget.excess(ours.value, limit) <= 0 else "beyond the budget here")
         detail += f"; the budget there is {'≤' if sweep.budget.sign == '<=' else '≥'} {number(limit)}"
     if sweep.budget and sweep.budget.reference == "gain":
@@ -98,7 +96,7 @@ def _kept(sweep: Sweep, ours: float, expert: float) -> str:
     """How much of the expert's gain is left on the same half, where the budget is a part of it."""
     assert sweep.budget
     name = sweep.budget.name
-    if math.isnan(sweep.limit("test") or 0.0):
+    if sweep.limit("test") is None:
         return f"; the expert gains nothing over the base in {score(name)} there"
     part = kept_part(ours, sweep.value_on_half("base", name), expert, name.measure)
     return f" ({in_words(sweep.record['budget'])}), and {number(100 * part)} % of it is kept"

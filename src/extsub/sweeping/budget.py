@@ -76,6 +76,12 @@ class Budget:
         return 0.0 if abs(missed) <= 1e-12 * abs(limit) else missed
 
 
+def looked_at(target: ScoreName, budget: Budget | None) -> list[ScoreName]:
+    """The scores that a choice looks at, one for each task: the target, and the budget's."""
+    names = [target, *([budget.name] if budget else [])]
+    return list({name.task: name for name in names}.values())
+
+
 def kept_part(value: float, base: float, expert: float, measure: Measure) -> float:
     """The part of the expert's gain over the base that a value keeps: 1 is the expert, 0 the base.
 

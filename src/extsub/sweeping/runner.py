@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from extsub.adapters.adapter import Adapter
@@ -81,9 +82,7 @@ class Runner:
     def scores(self, point: SweepPoint) -> AllScores:
         """What every item scored; for the main process, once the position was asked."""
         if point not in self._scores:
-            assert self.settings.output is not None  # settings see to that
-            folder = self.settings.output / POSITIONS / point.label
-            self._scores[point] = {task.name: read_scores(folder, task.name) for task in self.tasks}
+            self._scores[point] = {task.name: read_scores(self._folder(point), task.name) for task in self.tasks}
         return self._scores[point]
 
     def put_away(self) -> None:
@@ -93,13 +92,14 @@ class Runner:
             self._loaded = None
             free_memory()
 
+    def _folder(self, point: SweepPoint) -> Path:
+        return self.settings.folder / POSITIONS / point.label
+
     def _evaluated_model(self, point: SweepPoint) -> EvaluatedModel:
-        assert self.settings.output is not None
         random = self.settings.seed if point.operation == "random" else None
         told = {"system": self.settings.system} if point.operation == "prompt" else {}
         record = {**self.provenance, **point.to_dict(), "random_seed": random, **told}
-        folder = self.settings.output / POSITIONS / point.label
-        return EvaluatedModel(point.label, None, folder, record, self.base.notes, self.notes)
+        return EvaluatedModel(point.label, None, self._folder(point), record, self.base.notes, self.notes)
 
     def _ask_at(self, point: SweepPoint, runs: Sequence[Run], advance: Advance) -> None:
         if self._loaded is None:

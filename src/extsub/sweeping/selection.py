@@ -22,7 +22,7 @@ from extsub.evaluation.metrics import (
     standard_error,
     value_of,
 )
-from extsub.sweeping.budget import Budget, ScoreName, in_words
+from extsub.sweeping.budget import Budget, ScoreName, in_words, looked_at
 from extsub.sweeping.settings import Rule
 
 if TYPE_CHECKING:
@@ -160,8 +160,7 @@ class Chooser:
             name = self.budget.name.score
             words = in_words(f"keeps {100 * self.budget.factor:g}% of {name}")
             yield f"the budget, {words}, is {name} {self.budget.sign} {self.limit:.4g} on the items to choose by"
-        judges = [self.target, *([self.budget.name] if self.budget else [])]
-        for name in {judge.task: judge for judge in judges}.values():
+        for name in looked_at(self.target, self.budget):
             if note := too_few(self.expert[name.task], name, self.seed):
                 yield note
 

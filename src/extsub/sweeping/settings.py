@@ -82,6 +82,12 @@ class SweepSettings(EvaluationSettings):
         if self.backend != "transformers":
             raise ExtSubError("sweep turns the dial of a model in this process: leave --backend out")
 
+    @property
+    def folder(self) -> Path:
+        """The output, which every sweep has."""
+        assert self.output is not None  # or __post_init__ would have refused
+        return self.output
+
 
 def swept_tasks(settings: SweepSettings) -> list[Task]:
     """The tasks that a sweep asks.

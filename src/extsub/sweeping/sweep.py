@@ -22,7 +22,7 @@ from extsub.evaluation.task import Items, Task, limited
 from extsub.evaluation.tasks import TASKS
 from extsub.files.writing import write_together
 from extsub.models import adapter_handle
-from extsub.sweeping.budget import Budget, ScoreName, find_score
+from extsub.sweeping.budget import Budget, ScoreName, find_score, looked_at
 from extsub.sweeping.grid import SweepPoint, companions, parse_alphas, sweep_points
 from extsub.sweeping.references import METHODS, check_system, reference_points, told
 from extsub.sweeping.runner import Runner
@@ -102,15 +102,15 @@ def sweep(
     name = adapter_handle.base_of(settings.model, named)
     provenance = {**identify(name), "adapters": [adapter.source.provenance() for adapter in adapters if adapter.source]}
     group = process_group()
-    group.run_on_main(lambda: _check_output(settings.output))
+    group.run_on_main(lambda: _check_output(settings.folder))
     given, settings = settings.prompt, settled(tasks, items, settings, named, name)
     check_system(settings, name)
     notes = tuple(
         f"{adapter.source.label}: {note}" for adapter in named for note in notes_on(adapter, given, settings.asked_with)
     )
     runner = Runner(name, provenance, adapters, tasks, items, settings, group, progress or silent, notes)
-    with contextlib.ExitStack() as stack, kept_when_interrupted(lambda: _kept(settings.output)):
-        group.run_on_main(lambda: stack.enter_context(working_in(_folder(settings.output))))
+    with contextlib.ExitStack() as stack, kept_when_interrupted(lambda: _kept(settings.folder)):
+        group.run_on_main(lambda: stack.enter_context(working_in(_folder(settings.folder))))
         made_of = {"expert": names[0], "anti_experts": names[1:]}
         return _carry_out(runner, points, references, target, budget, operation, made_of)
 
@@ -173,7 +173,7 @@ def _carry_out(
         record["compared"] = {method: choice.to_dict() for method, choice in compared.items()}
     if search_record:
         record["search"] = search_record
-    _write(settings.output, record)
+    _write(settings.folder, record)
     return record
 
 
@@ -199,7 +199,7 @@ def check_halves(settings: SweepSettings, items: Mapping[str, Items], target: Sc
     Raises:
         ExtSubError: a task has too few.
     """
-    for task in sorted({target.task, *([budget.name.task] if budget else [])}):
+    for task in sorted(name.task for name in looked_at(target, budget)):
         if TASKS[task].has_long_items:
             continue
         asked = limited(TASKS[task], items[task].items, settings)
@@ -209,22 +209,19 @@ def check_halves(settings: SweepSettings, items: Mapping[str, Items], target: Sc
                 raise ExtSubError(f"{task}: its {len(asked)} items have no {half} part: it needs more items")
 
 
-def _check_output(folder: Path | None) -> None:
-    assert folder is not None  # settings see to that
+def _check_output(folder: Path) -> None:
     for name in (TABLE, PROFILE):
         if (folder / name).exists() and not (folder / RESULT).exists():
             raise ExtSubError(f"{folder / name} is in the way, and no sweep wrote it: choose another output")
 
 
-def _folder(output: Path | None) -> Path:
+def _folder(output: Path) -> Path:
     """Also where a link leads to it."""
-    assert output is not None  # settings see to that
     return output.resolve() if output.is_symlink() else output
 
 
-def _kept(folder: Path | None) -> str:
+def _kept(folder: Path) -> str:
     """What to say to somebody who stops it: positions that are complete stay."""
-    assert folder is not None
     complete = any((folder / POSITIONS).glob(f"*/{RESULTS}"))
     return "what was asked is kept: the same command goes on from there" if complete else ""
 
@@ -257,8 +254,7 @@ def _beside(chosen: Mapping[str, Chosen], points: Sequence[SweepPoint]) -> list[
     return companions(at.alpha) if at.alpha else []
 
 
-def _write(folder: Path | None, record: Mapping[str, Any]) -> None:
-    assert folder is not None  # settings see to that
+def _write(folder: Path, record: Mapping[str, Any]) -> None:
     whole = to_json(record) + "\n"
     profile = record.get("search", {}).get("best", {}).get("profile")
     best = {folder / PROFILE: json.dumps(profile, indent=2) + "\n"} if profile else {}
