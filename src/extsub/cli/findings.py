@@ -109,8 +109,8 @@ def table(
         A Python file of your own that registers a task or an operation.
     """
     form = pasted.form(shown)
-    from extsub.console.results import print_paper
+    from extsub.console.results import print_findings
     from extsub.report.paper import table
 
-    found = table(*folders, groups=group, seed=seed, task_file=task_file)
-    shown.result(found.to_dict(), lambda: print_paper(found, form))
+    paper = table(*folders, groups=group, seed=seed, task_file=task_file)
+    shown.result(paper.to_dict(), lambda: print_findings(paper.table(), paper.notes, paper.to_csv, form))

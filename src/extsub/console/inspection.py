@@ -9,7 +9,7 @@ from rich.table import Table
 
 from extsub.adapters.codec import Codec
 from extsub.adapters.codecs import READERS
-from extsub.console.summaries import MOST_ROWS, print_end, print_notes
+from extsub.console.summaries import MOST_ROWS, print_end, print_facts, print_notes
 from extsub.errors import counted
 from extsub.formatting import in_bytes
 from extsub.printing import print_table, say
@@ -49,9 +49,7 @@ def print_adapter(info: AdapterInfo) -> None:
         "scaling": _range(scalings) if codec and codec.ranked and scalings else None,
         "combine": f"no: {info.problem}" if info.problem else _can(codec),
     }
-    for name, value in rows.items():
-        if value:
-            say(f"  {name:10} {value}")
+    print_facts(rows, 10)
     print_notes(info.notes)
 
 

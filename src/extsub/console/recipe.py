@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from extsub.console.summaries import print_notes
 from extsub.formatting import in_bytes
 from extsub.printing import say
 from extsub.report.wording import aim
@@ -61,5 +62,4 @@ def print_run(summary: Mapping[str, Any]) -> None:
         ]
     for name, value in [*rows, ("result", f"{result['output']}: {size}")]:
         say(f"  {name:8} {value}")
-    for note in summary["notes"]:
-        say(f"  note: {note}")
+    print_notes(summary["notes"])

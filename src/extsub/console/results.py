@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from extsub.console.arguments import Form
-from extsub.console.summaries import SERVING, print_end
+from extsub.console.summaries import SERVING, print_end, print_notes
 from extsub.escaping import line
 from extsub.evaluation.compare import (
     CONTROLS,
@@ -25,7 +25,6 @@ from extsub.evaluation.store import RESULTS, Results
 from extsub.evaluation.tasks import TASKS
 from extsub.models.position import STARTS
 from extsub.printing import print_table, say
-from extsub.report.paper import PaperTable
 from extsub.report.searched import search_sentence
 from extsub.report.wording import aim, capital
 from extsub.tables import Table as Findings
@@ -36,10 +35,8 @@ LEFT = ["task", "score", "model"]
 
 def print_results(results: list[Results], tasks: list[str], output: Path | None) -> None:
     """Print a line for each score of each model, and the score's controls beside it."""
-    names, known = (
-        [_name(result["model"]) for result in results],
-        [name for task in tasks for name in results[0]["tasks"][task]],
-    )
+    names = [_name(result["model"]) for result in results]
+    known = [name for task in tasks for name in results[0]["tasks"][task]]
     kinds = [kind for kind in CONTROLS if any(name.endswith(kind) for name in known)]
     table = new_table(LEFT, ["value", *kinds, "n"])
     for task in tasks:
@@ -82,30 +79,17 @@ def _print_notes(results: list[Results], names: list[str], tasks: list[str]) -> 
 
 def print_comparison(comparison: Comparison, form: Form = "", plot: Path | None = None) -> None:
     """Print runs side by side, a line for each."""
-    notes = (*EXPLANATION, *comparison.notes)
+    print_findings(comparison.table(), (*EXPLANATION, *comparison.notes), comparison.to_csv, form)
+    if plot and not form:
+        print_end([plot])
+
+
+def print_findings(table: Findings, notes: Sequence[str], to_csv: Callable[[], str], form: Form = "") -> None:
+    """Print a table with its notes on a terminal, or in a form to be pasted and nothing else."""
     if form:
-        print_pasted(form, comparison.table(), notes, comparison.to_csv)
+        text = to_csv() if form == "csv" else {"markdown": markdown, "latex": latex}[form](table, notes)
+        say(*text.splitlines())
         return
-    print_findings(comparison.table(), notes)
-    print_end([plot] if plot else [])
-
-
-def print_paper(paper: PaperTable, form: Form = "") -> None:
-    """Print the paper's table, a line for each model."""
-    if form:
-        print_pasted(form, paper.table(), paper.notes, paper.to_csv)
-    else:
-        print_findings(paper.table(), paper.notes)
-
-
-def print_pasted(form: Form, table: Findings, notes: Sequence[str], to_csv: Callable[[], str]) -> None:
-    """Print a table in a form to be pasted, and nothing else."""
-    text = to_csv() if form == "csv" else {"markdown": markdown, "latex": latex}[form](table, notes)
-    say(*text.splitlines())
-
-
-def print_findings(table: Findings, notes: Sequence[str]) -> None:
-    """Print a table on a terminal, with its notes."""
     printed = new_table(table.head[: table.left], table.head[table.left :])
     for row in table.rows:
         if "first" in row.kind:
@@ -162,8 +146,7 @@ def print_sweep(record: Mapping[str, Any]) -> None:
     if sentence := search_sentence(record):
         say("", sentence)
     say("", f"Everybody was asked with --prompt {record['settings']['prompt']}.")
-    for note in record["notes"]:
-        say(f"  note: {note}")
+    print_notes(record["notes"])
     _print_sweep_end(record)
 
 

@@ -58,9 +58,7 @@ def print_plan(plan: dict[str, Any]) -> None:
         "masked": repr(plan["example"]["masked"]),
         "loss on": repr(plan["example"]["loss_on"]),
     }
-    for name, value in rows.items():
-        if value:
-            say(f"  {name:10} {value}")
+    print_facts(rows, 10)
     print_notes(plan["notes"])
 
 
@@ -71,9 +69,12 @@ def print_training(output: Path, record: Mapping[str, Any]) -> None:
     engine = f", {record['distributed']} on {plan['processes']} processes" if plan["processes"] > 1 else ""
     resumed = f", resumed after step {record['resumed_from_step']}" if record["resumed_from_step"] else ""
     say(f"{output}: {plan['kind']} adapter for {plan['model']}")
-    say(f"  {'steps':10} {plan['steps']:,} in {duration(record['seconds'])}{speed}{engine}{resumed}")
-    say(f"  {'loss':10} {record['first_loss']:.4f} at first, {record['last_loss']:.4f} at last")
-    say(f"  {'parameters':10} {plan['trainable_parameters']:,}")
+    rows = {
+        "steps": f"{plan['steps']:,} in {duration(record['seconds'])}{speed}{engine}{resumed}",
+        "loss": f"{record['first_loss']:.4f} at first, {record['last_loss']:.4f} at last",
+        "parameters": f"{plan['trainable_parameters']:,}",
+    }
+    print_facts(rows, 10)
     print_notes(plan["notes"])
     names = ("adapter_model.safetensors", "adapter_config.json", "README.md", "training.json", "loss.png")
     print_end([f"{output}/: {', '.join(names)}"], ("combine", output, "ANTI_EXPERT", "--output", "better"))
@@ -123,19 +124,17 @@ def print_record(output: Path, record: Mapping[str, Any], expert: str) -> None:
     ]
     what = "the deficiency" if record["deficiency"] else record["operation"]
     antis = ", ".join(given or [adapter["name"] for adapter in record["inputs"][1:]])
-    rank = f", rank {record['rank']}" if record["rank"] else ""
+    rank, largest = f", rank {record['rank']}" if record["rank"] else "", record["largest_amplification"]
     say(f"{output}: {what} of {record['inputs'][0]['name']} and {antis}")
     rows = {
         "size": f"{counted(record['modules'], 'module')}{rank}, {record['dtype']}, {in_bytes(record['bytes'])}",
         "zero rows": _zero_rows(record),
-        "amplification": _amplification(record["largest_amplification"]),
+        "amplification": f"expert rows are scaled by {largest['factor']:.3g} at most ({largest['module']})",
         "truncation": _truncation(record["truncation"]) if record["truncation"] else None,
         "verified": _verified(record),
         "serve": _serve(output, record),
     }
-    for name, value in rows.items():
-        if value:
-            say(f"  {name:14} {value}")
+    print_facts(rows, 14)
     print_notes(record["notes"])
     if not record["deficiency"]:
         then = [("evaluate", "truthfulqa-mc", "--adapter", expert, output, "--output", "results")]
@@ -171,8 +170,7 @@ def print_merge(output: Path, record: Mapping[str, Any]) -> None:
         "verified": f"{counted(checked['rows'], 'row')} against the dense formula, largest relative error "
         f"{checked['largest_relative_error']:.1e}",
     }
-    for name, value in rows.items():
-        say(f"  {name:14} {value}")
+    print_facts(rows, 14)
     print_notes(record["notes"])
     weights = [name for name in record["files"] if name.endswith(".safetensors")]
     shown = weights[0] if len(weights) == 1 else f"{counted(len(weights), 'shard')} and their index"
@@ -184,10 +182,6 @@ def _zero_rows(record: Mapping[str, Any]) -> str:
     zero = record["zero_rows"]
     antis = ", ".join(f"{rows:,}" for rows in zero["anti_experts"])
     return f"{zero['expert']:,} in the expert, {antis} in the anti-expert, of {record['rows']:,}"
-
-
-def _amplification(largest: dict[str, Any]) -> str:
-    return f"expert rows are scaled by {largest['factor']:.3g} at most ({largest['module']})"
 
 
 def _verified(record: Mapping[str, Any]) -> str:
@@ -230,6 +224,17 @@ def print_report(written: Mapping[str, Any]) -> None:
     """Print what ``extsub report`` wrote, and the verdict."""
     say(written["sentence"], *(f"- {comparison}" for comparison in written["beside"]))
     print_end(list(written["files"].values()))
+
+
+def print_facts(facts: Mapping[str, str | None], width: int) -> None:
+    """Print what is known of a result, a line for each; what is not known is left out.
+
+    Args:
+        width: columns for the names.
+    """
+    for name, value in facts.items():
+        if value:
+            say(f"  {name:{width}} {value}")
 
 
 def print_notes(notes: Sequence[str]) -> None:
