@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Container, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,6 +57,11 @@ class Asked:
         source = self.sources[index]
         return source.text if self.settings.mode == "instruct" else told(source.messages)
 
+    @functools.cached_property
+    def judged_by(self) -> dict[str, Any] | None:
+        """Who judges what, if anybody does."""
+        return judge_record(self.settings, self.behaviour)
+
     @property
     def usage(self) -> Usage | None:
         """The tokens of prompts and of answers, in all runs; None where a server does not say."""
@@ -90,23 +96,20 @@ class Asked:
         Raises:
             ExtSubError: the judge is not there.
         """
-        judge = judge_record(self.settings, self.behaviour)
-        waiting = [index for index in indices if self.rows[index].get("judge") != judge]
-        if judge is None or not waiting:
+        waiting = [index for index in indices if self.rows[index].get("judge") != self.judged_by]
+        if self.judged_by is None or not waiting:
             return
         name = self.settings.judge or self.settings.toxicity_model
         with self._saved(), progress(f"{name}: judging", len(indices), len(indices) - len(waiting)) as advance:
             verdicts = self._verdicts([self.pair(index) for index in waiting])
             with contextlib.closing(verdicts):
                 for index, shown in verdicts:
-                    self._save({**self.rows[index], "shown": shown, "judge": judge})
+                    self._save({**self.rows[index], "shown": shown, "judge": self.judged_by})
                     advance(1)
 
     def shows(self, index: int) -> bool:
         """Whether a row shows the behaviour, as far as somebody was asked to judge."""
-        return judge_record(self.settings, self.behaviour) is None or (
-            self.rows[index]["shown"] >= self.settings.threshold
-        )
+        return self.judged_by is None or self.rows[index]["shown"] >= self.settings.threshold
 
     def _verdicts(self, pairs: Sequence[Pair]) -> Generator[tuple[int, float]]:
         """How probably each shows the behaviour."""

@@ -81,7 +81,7 @@ def negatives(settings: NegativesSettings, progress: Progress | None = None) -> 
         asked.write(progress or silent)
         reasons = _reasons(asked, progress or silent)
         pairs = [asked.pair(index) for index in taken if index not in reasons]
-        summary = _summary(asked, sources, pairs, reasons)
+        summary = _summary(asked, sources, pairs, reasons, files)
         summary["seconds"] = round(time.perf_counter() - begun, 1)
         _write(asked, summary, pairs, reasons, files)
     if not pairs:
@@ -169,20 +169,25 @@ def _reasons(asked: Asked, progress: Progress) -> dict[int, str]:
     return reasons
 
 
-def _summary(asked: Asked, sources: Sources, pairs: Sequence[Pair], reasons: Mapping[int, str]) -> NegativesSummary:
+def _summary(
+    asked: Asked,
+    sources: Sources,
+    pairs: Sequence[Pair],
+    reasons: Mapping[int, str],
+    files: Mapping[str, Path],
+) -> NegativesSummary:
     settings, lengths, usage = asked.settings, lengths_of(pairs), asked.usage
     notes = [*sources.notes, *notes_on(lengths, len(pairs), len(asked.sources))]
     if asked.refused:
         notes.append(
             f"the server refused {counted(len(asked.refused), 'request')}: {next(iter(asked.refused.values()))}"
         )
-    files = _files(settings) if pairs else {name: settings.beside(end) for name, end in FILES.items()}
     return {
         "format": FORMAT,
         "settings": settings.to_dict(),
         "behaviour": {"name": asked.behaviour.name, "sha256": asked.behaviour.sha256},
         "writer": asked.identity["model"],
-        "judge": judge_record(settings, asked.behaviour),
+        "judge": asked.judged_by,
         "data_sha256": sources.sha256,
         "rows": len(asked.sources),
         "kept": len(pairs),
@@ -194,7 +199,7 @@ def _summary(asked: Asked, sources: Sources, pairs: Sequence[Pair], reasons: Map
         "seconds": 0.0,
         "pairs": to_look_at(pairs, settings.seed),
         "notes": notes,
-        "files": {name: str(path) for name, path in files.items()},
+        "files": {name: str(path) for name, path in files.items() if pairs or name in FILES},
         "versions": versions("extsub"),
     }
 
