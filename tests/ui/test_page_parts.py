@@ -22,7 +22,6 @@ from extsub.report.reading import Sweep, read_sweep
 from extsub.ui import serve, view
 from extsub.ui.answers import Answer, Pair
 from extsub.ui.commands import combine_line, vllm_line
-from extsub.ui.differences import marked
 from extsub.ui.known import known_at, warning_at
 from extsub.ui.listening import address_of, listen
 from extsub.ui.output import check_folder, check_free, place_of
@@ -74,7 +73,7 @@ class Seen(html.parser.HTMLParser):
     ],
 )
 def test_words_that_the_other_answer_lacks_are_marked(text: str, other: str, expected: str) -> None:
-    assert marked(text, other) == expected
+    assert view.marked(text, other) == expected
 
 
 def test_what_others_say_is_text_everywhere(sweep: Sweep) -> None:

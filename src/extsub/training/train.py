@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from extsub.distributed import is_main_process
 from extsub.errors import ExtSubError, kept_when_interrupted
@@ -60,6 +60,8 @@ def train(
     Raises:
         ExtSubError: settings, data, model or output are at fault, memory or disk is too small, or the loss is NaN.
     """
+    from extsub.training.progress import Watch
+
     plan = None
     if isinstance(settings, Plan):
         plan, settings = settings, settings.settings
@@ -76,7 +78,8 @@ def train(
         trainer = _trainer(plan, arguments, held)
         if not is_main_process() and resume:
             start = checkpoints.last_checkpoint(settings.output)
-        watch = _watch(trainer, plan)
+        watch = Watch(plan.tokens * plan.settings.epochs / plan.steps)
+        trainer.add_callback(watch)
         try:
             trainer.train(resume_from_checkpoint=str(start) if start else None)
         finally:
@@ -223,14 +226,6 @@ def _check_engine(settings: TrainingSettings, trainer: Trainer) -> None:
     shared_out = running == "FSDP" or (plugin is not None and plugin.zero_stage == 3)
     if shared_out and settings.kind in PROMPT_LEARNING:
         raise ExtSubError(f"{settings.kind} cannot be gathered from ZeRO-3 or FSDP: use ZeRO-2, or train lora or ia3")
-
-
-def _watch(trainer: Trainer, plan: Plan) -> Any:
-    from extsub.training.progress import Watch
-
-    watch = Watch(plan.tokens * plan.settings.epochs / plan.steps)
-    trainer.add_callback(watch)
-    return watch
 
 
 @contextlib.contextmanager

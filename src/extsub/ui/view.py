@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from extsub.adapters.base import public
 from extsub.adapters.source import CONFIG, SAFETENSORS
 from extsub.adapters.stated import CARD, PROVENANCE
+from extsub.chat.differences import differing
 from extsub.chat.session import Session
 from extsub.escaping import xml
 from extsub.models.position import Position
@@ -17,7 +20,6 @@ from extsub.report.samples import samples
 from extsub.report.tradeoff import NARROW, WIDE, draw, has_far
 from extsub.report.wording import arrowed, at
 from extsub.ui.answers import Pair
-from extsub.ui.differences import marked
 from extsub.ui.known import known_at, warning_at
 from extsub.ui.scale import Scale
 
@@ -132,6 +134,20 @@ def _answer(side: str, position: Position, text: str = "", note: str = "", busy:
         f'<section class="{side}" aria-label="{side}: {name}" aria-busy="{str(busy).lower()}"><h2>{name}</h2>'
         f'<div class="text" dir="auto">{text}</div><p class="note">{xml(note)}</p></section>'
     )
+
+
+def marked(text: str, other: str) -> str:
+    """``text`` as HTML; words that ``other`` does not have in their place stand in ``<mark>``."""
+    words = enumerate(re.findall(r"\s*\S+", text))  # each with the white space before it
+    differ = differing(text, other)[0]
+    runs = groupby(words, lambda word: word[0] in differ)
+    texts = ((differs, "".join(word for _, word in run)) for differs, run in runs)
+    return "".join(_mark(text) if differs else xml(text) for differs, text in texts)
+
+
+def _mark(run: str) -> str:
+    words = run.lstrip()
+    return f"{run[: len(run) - len(words)]}<mark>{xml(words)}</mark>"
 
 
 def refused(why: str) -> str:
