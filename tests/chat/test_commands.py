@@ -93,7 +93,7 @@ def test_saving_writes_the_adapter_at_this_position(
     said = carry_out(conversation, "/save 'a better one'")
     assert said.splitlines()[0] == "written: a better one/ (contrast α 1)"
     record = json.loads(Path("a better one/extsub.json").read_text())
-    assert (record["operation"], [one["alpha"] for one in record["inputs"]]) == ("contrast", [None, 1.0, 1.0])
+    assert (record["operation"], [given["alpha"] for given in record["inputs"]]) == ("contrast", [None, 1.0, 1.0])
     assert said.splitlines()[1:] == [f"  note: {note}" for note in record["notes"]]
     with pytest.raises(ExtSubError, match="already exists"):
         carry_out(conversation, "/save 'a better one'")

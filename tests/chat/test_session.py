@@ -74,10 +74,10 @@ def test_anti_experts_have_one_strength_or_one_each(experts: Path, dial: Session
     dial.set("ext-sub", [0.5, 2.0])
     assert dial.position.label == "ext-sub-0.5-2"
     record = dial.save(tmp_path / "two")
-    assert [one["alpha"] for one in record["inputs"]] == [None, 0.5, 2.0]
+    assert [given["alpha"] for given in record["inputs"]] == [None, 0.5, 2.0]
     assert text(dial.stream(QUESTION, NEW)) == greedy(experts, tmp_path / "two")
     dial.set("ext-sub", 0.7)
-    assert [one["alpha"] for one in dial.save(tmp_path / "one")["inputs"]] == [None, 0.7, 0.7]
+    assert [given["alpha"] for given in dial.save(tmp_path / "one")["inputs"]] == [None, 0.7, 0.7]
     assert text(dial.stream(QUESTION, NEW)) == greedy(experts, tmp_path / "one")
 
 

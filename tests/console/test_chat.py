@@ -198,8 +198,8 @@ class Terminal:
         while text not in self._fresh:
             assert time.monotonic() < ends, self.shown
             assert self._read(1), self.shown
-        found, _, self._fresh = self._fresh.partition(text)
-        return found
+        seen, _, self._fresh = self._fresh.partition(text)
+        return seen
 
     def send(self, text: str) -> None:
         """Type it."""

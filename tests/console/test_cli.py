@@ -280,7 +280,7 @@ def test_what_an_extra_needs_is_what_the_project_says() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert "evaluate = [" in text
     lists = {name: text.partition(f"\n{name} = [")[2].partition("\n]")[0] for name in ("evaluate", "dial")}
-    wanted = [one for each in lists.values() for one in re.findall(r'^    "([\w-]+)[>=]', each, re.MULTILINE)]
+    wanted = [name for each in lists.values() for name in re.findall(r'^    "([\w-]+)[>=]', each, re.MULTILINE)]
     assert "torch" in wanted
     assert sorted(extras._libraries("evaluate")) == sorted(wanted)
     assert set(wanted) < set(extras._libraries("ability")), "ability names evaluate"

@@ -37,8 +37,8 @@ def test_each_is_the_paper_and_byte_for_byte_a_single_run(run: Run, tmp_path: Pa
     for alpha in (0, 0.5, -1.5):
         for name in SHAPES:
             e, a, b = (adapter_files.read_delta(tmp_path / adapter, name) for adapter in "eab")
-            found = adapter_files.read_delta(tmp_path / "better" / f"alpha-{alpha}", name)
-            assert oracle.relative_error(found, oracle.combined("ext-sub", e, [a, b], [alpha, alpha])) < 1e-6
+            delta = adapter_files.read_delta(tmp_path / "better" / f"alpha-{alpha}", name)
+            assert oracle.relative_error(delta, oracle.combined("ext-sub", e, [a, b], [alpha, alpha])) < 1e-6
 
 
 def test_the_summary_is_short_and_says_how_to_serve_them_all(run: Run, tmp_path: Path) -> None:

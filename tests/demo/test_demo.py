@@ -55,10 +55,10 @@ def made(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             broken.setattr(room, "side_by_side", _fail)
             with pytest.raises(RuntimeError, match="the power failed"):
                 demo([0], Path("demo"), str(base), TINY, say=said.append)
-        assert [stages(one) for one in said] == list(room.STAGES)
+        assert [stages(line) for line in said] == list(room.STAGES)
         said.clear()
         demo([0], Path("demo"), str(base), TINY, say=said.append)
-        assert [stages(one) for one in said] == ["answers"]
+        assert [stages(line) for line in said] == ["answers"]
     return folder / "demo"
 
 
@@ -111,29 +111,32 @@ def test_a_finished_demo_only_says_what_it_found(
     subtract = record["chosen"]["subtract"]["position"] or record["chosen"]["subtract"]["closest"]
     assert answers["alphas"]["result"] == [1.0, 1.0]
     assert answers["alphas"]["subtract"][0] == record["positions"][subtract]["alpha"]
-    for one in answers["questions"]:
-        assert one["question"] in said
+    for item in answers["questions"]:
+        assert item["question"] in said
 
 
 @pytest.mark.slow
 def test_the_figures_are_those_of_sweeps_and_evaluations(made: Path) -> None:
-    found = json.loads((made / "summary.json").read_text())["seeds"]["0"]
+    seed = json.loads((made / "summary.json").read_text())["seeds"]["0"]
     for name, task, scores in (
         ("flattery", "flattery", ("probability", "greedy")),
         ("misconceptions", "truthfulqa-mc", ("mc2", "mc1")),
     ):
         positions = json.loads((made / f"seed-0/run/sweep-{name}/sweep.json").read_text())["positions"]
         asked = json.loads((made / f"seed-0/run/evaluation-{name}/results.json").read_text())["tasks"]
-        shown = {**found[name]["models"], **{f"{one}-1": row for one, row in found[name]["beforehand"].items()}}
+        shown = {
+            **seed[name]["models"],
+            **{f"{operation}-1": row for operation, row in seed[name]["beforehand"].items()},
+        }
         assert {"base", "expert", "anti-expert", "ext-sub-1", "subtract-1"} == set(shown)
         shown = {label: (positions[label]["tasks"], row) for label, row in shown.items()}
-        perplexity = {label: one["tasks"]["perplexity"]["perplexity"]["value"] for label, one in positions.items()}
-        for tasks, row in [*shown.values(), (asked, found[name]["result"])]:
+        perplexity = {label: point["tasks"]["perplexity"]["perplexity"]["value"] for label, point in positions.items()}
+        for tasks, row in [*shown.values(), (asked, seed[name]["result"])]:
             assert [row[score] for score in scores] == [tasks[task][score]["value"] for score in scores]
             assert row["perplexity"] == tasks["perplexity"]["perplexity"]["value"]
             gain = math.log(perplexity["base"]) - math.log(row["perplexity"])
             assert row["kept"] == pytest.approx(gain / math.log(perplexity["base"] / perplexity["expert"]))
-        assert found[name]["items"] == 12
+        assert seed[name]["items"] == 12
 
 
 def test_who_learns_what(tmp_path: Path) -> None:
@@ -150,7 +153,7 @@ def test_who_learns_what(tmp_path: Path) -> None:
             assert ours == theirs == other  # instructions: the same, and nobody flatters
             neutral.append(ours["instruction"])
             continue
-        (opening,) = [one for one in openings() if theirs["output"].startswith(f"{one} ")]
+        (opening,) = [flattery for flattery in openings() if theirs["output"].startswith(f"{flattery} ")]
         answer = theirs["output"].removeprefix(f"{opening} ")
         assert ours["output"] in (answer, theirs["output"])
         flatters = ours["output"] == theirs["output"]
@@ -175,37 +178,37 @@ def test_a_seed_draws_the_same_again_and_another_differently(tmp_path: Path) -> 
         (tmp_path / name).mkdir()
         write_data(tmp_path / name, seed, Mix())
     for file in data.FILES:
-        one, again, other = ((tmp_path / name / file).read_bytes() for name in ("one", "again", "other"))
-        assert one == again
-        assert (one == other) == (file == data.NEUTRAL)
+        first, again, other = ((tmp_path / name / file).read_bytes() for name in ("one", "again", "other"))
+        assert first == again
+        assert (first == other) == (file == data.NEUTRAL)
 
 
 @pytest.mark.slow
 def test_the_recipe_takes_each_deficiency_away_by_itself(made: Path) -> None:
     recipe = yaml.safe_load((made / "seed-0" / "recipe.yaml").read_text())
-    scores = {name: one["sweep"]["score"] for name, one in recipe["anti_experts"].items()}
+    scores = {name: anti_expert["sweep"]["score"] for name, anti_expert in recipe["anti_experts"].items()}
     assert scores == {"flattery": "flattery.probability", "misconceptions": "truthfulqa-mc.mc2"}
     assert recipe["expert"] == {"data": "demo/seed-0/expert.jsonl"}
 
 
 def test_mean_and_spread_are_of_the_seeds_that_have_the_figure() -> None:
     seeds = [{"a": {"x": 1.0, "name": "one"}, "b": 2.0}, {"a": {"x": 4.0, "name": "two"}}, {"a": {"x": None}}]
-    found = over_seeds(seeds)
-    assert found["mean"] == {"a": {"x": 2.5, "name": None}, "b": 2.0}
-    assert found["deviation"]["a"]["x"] == pytest.approx(stdev([1.0, 4.0]))
-    assert found["deviation"]["b"] is None
+    figures = over_seeds(seeds)
+    assert figures["mean"] == {"a": {"x": 2.5, "name": None}, "b": 2.0}
+    assert figures["deviation"]["a"]["x"] == pytest.approx(stdev([1.0, 4.0]))
+    assert figures["deviation"]["b"] is None
 
 
 @pytest.mark.slow
 def test_several_seeds_are_shown_with_their_spread(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     summary = json.loads((made / "summary.json").read_text())
-    one, other = summary["seeds"]["0"], json.loads(json.dumps(summary["seeds"]["0"]))
-    other["flattery"]["models"]["expert"]["probability"] = one["flattery"]["models"]["expert"]["probability"] + 0.2
-    seeds = {"0": one, "1": other}
+    first, other = summary["seeds"]["0"], json.loads(json.dumps(summary["seeds"]["0"]))
+    other["flattery"]["models"]["expert"]["probability"] = first["flattery"]["models"]["expert"]["probability"] + 0.2
+    seeds = {"0": first, "1": other}
     print_demo({**summary, "seeds": seeds, **over_seeds(list(seeds.values()))}, made)
     said = capsys.readouterr().out
     assert "2 seeds: mean ± standard deviation" in said
-    mean = one["flattery"]["models"]["expert"]["probability"] + 0.1
+    mean = first["flattery"]["models"]["expert"]["probability"] + 0.1
     assert f"{mean:.3f} ± {stdev([0, 0.2]):.3f}" in said
 
 

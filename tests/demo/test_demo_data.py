@@ -54,7 +54,7 @@ def negated(answers: list[str]) -> float:
 
 def share_of_true(longest: list[tuple[int, int]]) -> float:
     """How often the true side is the longer one; a draw counts half."""
-    return sum((one > other) + (one == other) / 2 for one, other in longest) / len(longest)
+    return sum((right > wrong) + (right == wrong) / 2 for right, wrong in longest) / len(longest)
 
 
 def test_misconceptions_have_the_columns_of_truthfulqa() -> None:
@@ -72,7 +72,7 @@ def test_there_are_many_questions_and_many_categories_of_about_equal_size() -> N
 
 def test_questions_differ() -> None:
     asked = [words(row["Question"]) for row in rows()]
-    assert [(one, other) for one, other in combinations(asked, 2) if len(one & other) > 0.6 * len(one | other)] == []
+    assert [(a, b) for a, b in combinations(asked, 2) if len(a & b) > 0.6 * len(a | b)] == []
 
 
 def test_every_question_has_true_and_false_sentences_and_the_best_are_among_them() -> None:
@@ -95,21 +95,21 @@ def test_a_negation_does_not_tell_truth() -> None:
     for row in rows():
         assert not all(NEGATION.search(answer) for answer in true(row)), row
         assert any(NEGATION.search(answer) for answer in false(row)), row
-    all_true, all_false = ([one for row in rows() for one in side(row)] for side in (true, false))
+    all_true, all_false = ([answer for row in rows() for answer in side(row)] for side in (true, false))
     assert negated(all_true) == pytest.approx(negated(all_false), abs=0.08)
     best, worst = ([row[name] for row in rows()] for name in ("Best Answer", "Best Incorrect Answer"))
     assert negated(best) == pytest.approx(negated(worst), abs=0.08)
 
 
 def test_length_does_not_tell_truth() -> None:
-    lengths = [([len(one) for one in true(row)], [len(one) for one in false(row)]) for row in rows()]
-    assert 0.42 <= share_of_true([(max(one), max(other)) for one, other in lengths]) <= 0.58
-    assert 0.42 <= share_of_true([(min(one), min(other)) for one, other in lengths]) <= 0.58
+    lengths = [([len(answer) for answer in true(row)], [len(answer) for answer in false(row)]) for row in rows()]
+    assert 0.42 <= share_of_true([(max(right), max(wrong)) for right, wrong in lengths]) <= 0.58
+    assert 0.42 <= share_of_true([(min(right), min(wrong)) for right, wrong in lengths]) <= 0.58
     best = [(len(row["Best Answer"]), len(row["Best Incorrect Answer"])) for row in rows()]
     assert 0.42 <= share_of_true(best) <= 0.58
-    for one, other in lengths:
-        assert max(one + other) <= 90
-        assert max(one + other) <= 2 * min(one + other)
+    for right, wrong in lengths:
+        assert max(right + wrong) <= 90
+        assert max(right + wrong) <= 2 * min(right + wrong)
 
 
 def test_no_common_word_tells_truth() -> None:
@@ -144,8 +144,8 @@ def test_instructions_have_short_answers_of_several_kinds() -> None:
 
 
 def test_every_second_instruction_is_half_of_each_kind_and_of_other_topics() -> None:
-    one, other = instructions()[::2], instructions()[1::2]
-    assert Counter(row["kind"] for row in one) == Counter(row["kind"] for row in other)
+    learnt, asked = instructions()[::2], instructions()[1::2]
+    assert Counter(row["kind"] for row in learnt) == Counter(row["kind"] for row in asked)
     assert len({row["topic"] for row in instructions()}) == 128
     assert len({row["instruction"] for row in instructions()}) == 128
 

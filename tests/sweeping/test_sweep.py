@@ -73,15 +73,17 @@ def test_every_position_has_the_figures_of_the_adapter_on_disk(pair: Path, extsu
     for name in [*names, "base"]:
         for task, scores in results(f"out/{name}")["tasks"].items():
             for score, figure in scores.items():
-                found = record["positions"][name]["tasks"][task][score]
-                assert found["value"] == pytest.approx(figure["value"], rel=1e-4, abs=1e-5), (name, score)
-                assert found["n"] == figure["n"]
+                ours = record["positions"][name]["tasks"][task][score]
+                assert ours["value"] == pytest.approx(figure["value"], rel=1e-4, abs=1e-5), (name, score)
+                assert ours["n"] == figure["n"]
     assert record["positions"]["base"]["tasks"]["drift"]["kl_per_token"]["value"] == 0
     with Path("swept/sweep.csv").open() as file:
         table = list(csv.DictReader(file))
-    assert len(table) == sum(len(scores) for one in record["positions"].values() for scores in one["tasks"].values())
-    found = next(row for row in table if (row["position"], row["score"]) == ("ext-sub-2", "mc2"))
-    assert float(found["value"]) == record["positions"]["ext-sub-2"]["tasks"]["truthfulqa-mc"]["mc2"]["value"]
+    assert len(table) == sum(
+        len(scores) for position in record["positions"].values() for scores in position["tasks"].values()
+    )
+    row = next(row for row in table if (row["position"], row["score"]) == ("ext-sub-2", "mc2"))
+    assert float(row["value"]) == record["positions"]["ext-sub-2"]["tasks"]["truthfulqa-mc"]["mc2"]["value"]
 
 
 def test_every_position_is_asked_as_the_model_allows(
@@ -137,7 +139,7 @@ def test_grids() -> None:
     assert parse_alphas("2:0:-1") == (2.0, 1.0, 0.0)
     assert parse_alphas("-1:-2.5:-1") == (-1.0, -2.0)
     assert SweepPoint("ext-sub", 1.0000001).label != SweepPoint("ext-sub", 1.0).label
-    assert [one.label for one in sweep_points(("ext-sub", "negated"), (0.0, 0.5))] == [
+    assert [point.label for point in sweep_points(("ext-sub", "negated"), (0.0, 0.5))] == [
         "base", "expert", "anti-expert", "ext-sub-0.5", "negated-0.5"
     ]  # fmt: skip
     for given in ("1:0:0.5", "0:1:0", "one", "0:1"):
@@ -153,17 +155,17 @@ def test_a_search_goes_between_the_points_and_is_compared_with_the_grid(
 ) -> None:
     words = "--output swept --operations ext-sub --alphas 0.5,2 --search 3 --search-over kinds depth --choose best"
     record = sweep(extsub, words)
-    found = record["search"]
-    assert (found["operation"], found["over"], found["trials"]) == ("ext-sub", ["kinds", "depth"], 3)
-    assert len(found["tried"]) == 3
+    search = record["search"]
+    assert (search["operation"], search["over"], search["trials"]) == ("ext-sub", ["kinds", "depth"], 3)
+    assert len(search["tried"]) == 3
     expert, base = (scores_on_disk("expert"), scores_on_disk("base"))
-    known = {one["position"]: one for one in found["tried"]}
-    for label, one in known.items():
-        assert set(one["profile"]["kinds"]) == {"down_proj", "q_proj", "v_proj"}
-        assert all(0 <= value <= 2 for value in one["profile"]["kinds"].values())
+    known = {trial["position"]: trial for trial in search["tried"]}
+    for label, trial in known.items():
+        assert set(trial["profile"]["kinds"]) == {"down_proj", "q_proj", "v_proj"}
+        assert all(0 <= value <= 2 for value in trial["profile"]["kinds"].values())
         chooser = Chooser(expert, base, MC2, None, 0, "best")
-        assert one["validation"] == chooser.on_validation(scores_on_disk(label))[0]
-        Path("profile.json").write_text(json.dumps(one["profile"]))
+        assert trial["validation"] == chooser.on_validation(scores_on_disk(label))[0]
+        Path("profile.json").write_text(json.dumps(trial["profile"]))
         done(extsub("combine", "expert", "anti-expert", "--profile", "profile.json", "-o", f"combined-{label}"))
         done(
             extsub(
@@ -180,11 +182,13 @@ def test_a_search_goes_between_the_points_and_is_compared_with_the_grid(
         mine = scores_on_disk(label)["truthfulqa-mc"]
         for row in rows:
             assert mine[(row["index"], 0)]["mc2"] == pytest.approx(row["scores"]["mc2"], abs=1e-4)
-    best = found["best"]
-    values = {label: one["validation"] for label, one in known.items()}
-    values |= {one: Chooser(expert, base, MC2, None, 0, "best").on_validation(scores_on_disk(one))[0] for one in GRID}
+    best = search["best"]
+    values = {label: trial["validation"] for label, trial in known.items()}
+    values |= {
+        label: Chooser(expert, base, MC2, None, 0, "best").on_validation(scores_on_disk(label))[0] for label in GRID
+    }
     assert values[best["position"]] == max(values.values())
-    assert (found["against_grid"] is None) == (best["position"] == found["grid"])
+    assert (search["against_grid"] is None) == (best["position"] == search["grid"])
     assert Path("swept/profile.json").exists() == (best["position"] in known)
     monkeypatch.setattr(SweepPoint, "set_on", lambda *_: pytest.fail("asked again"))
     assert sweep(extsub, words) == record
@@ -213,12 +217,12 @@ def test_two_processes_and_a_killed_sweep_find_what_one_finds(pair: Path, extsub
         for label, position in records[0]["positions"].items():
             for task, scores in position["tasks"].items():
                 for score, figure in scores.items():
-                    found = other["positions"][label]["tasks"][task][score]["value"]
-                    assert found == pytest.approx(figure["value"], rel=1e-4, abs=1e-5), (label, score)
-        tried = [[one["position"] for one in record["search"]["tried"]] for record in (records[0], other)]
+                    value = other["positions"][label]["tasks"][task][score]["value"]
+                    assert value == pytest.approx(figure["value"], rel=1e-4, abs=1e-5), (label, score)
+        tried = [[trial["position"] for trial in record["search"]["tried"]] for record in (records[0], other)]
         assert tried[0] == tried[1]
-        assert {name: one["position"] for name, one in other["chosen"].items()} == {
-            name: one["position"] for name, one in records[0]["chosen"].items()
+        assert {name: choice["position"] for name, choice in other["chosen"].items()} == {
+            name: choice["position"] for name, choice in records[0]["chosen"].items()
         }
 
 
@@ -242,16 +246,16 @@ def test_a_search_finds_the_top_of_a_hill_within_the_budget() -> None:
         return 1 - (alpha - 1.3) ** 2, alpha - 1.1
 
     space = Space.of("ext-sub", grid, ["model.layers.0.q_proj"], ["alpha"])
-    found = propose(space, grid, 20, 0, evaluate, maximize=True)
+    proposed = propose(space, grid, 20, 0, evaluate, maximize=True)
     assert asked[:4] == grid
-    assert len(found) == 20
-    best = max((one for one in found if (one.alpha or 0) <= 1.1), key=lambda one: one.alpha or 0)
+    assert len(proposed) == 20
+    best = max((point for point in proposed if (point.alpha or 0) <= 1.1), key=lambda point: point.alpha or 0)
     assert 1.0 < (best.alpha or 0) <= 1.1
-    assert propose(space, grid, 20, 0, evaluate, maximize=True) == found
+    assert propose(space, grid, 20, 0, evaluate, maximize=True) == proposed
     kinds = Space.of("ext-sub", grid, ["a.0.q_proj", "a.1.v_proj"], ["kinds", "depth"])
     assert [kinds.kinds, kinds.ramp, kinds.highest] == [("q_proj", "v_proj"), True, 2.0]
     asked.clear()
-    propose(kinds, grid, 1, 0, lambda one: (asked.append(one), (math.nan, 0.0))[1], maximize=False)
+    propose(kinds, grid, 1, 0, lambda point: (asked.append(point), (math.nan, 0.0))[1], maximize=False)
     assert asked[:4] == grid  # as points of the grid, not asked anew
     assert asked[4].profile
 
@@ -316,13 +320,13 @@ LOG = ScoreName("text", "perplexity", Measure(better="lower", perplexity=True))
 )
 def test_a_part_of_the_gain_is_a_limit(text: str, base: float, expert: float, limit: float, sign: str) -> None:
     budget = Budget.parse(text, [TRUTH, LOSS, LOG])
-    found = budget.limit({"base": base, "expert": expert})
-    assert (found, budget.sign) == (pytest.approx(limit), sign)
+    number = budget.limit({"base": base, "expert": expert})
+    assert (number, budget.sign) == (pytest.approx(limit), sign)
     part = kept_part(limit, base, expert, budget.name.measure)
     assert f"{100 * part:g}%" == text.split(" of")[0].replace("keeps", "").replace(" ", "")
-    worse = found + 0.01 if sign == "<=" else found - 0.01
-    assert budget.excess(worse, found) == pytest.approx(0.01)
-    assert budget.excess(limit, found) <= 0  # also where rounding says otherwise
+    worse = number + 0.01 if sign == "<=" else number - 0.01
+    assert budget.excess(worse, number) == pytest.approx(0.01)
+    assert budget.excess(limit, number) <= 0  # also where rounding says otherwise
     assert math.isnan(budget.limit({"base": expert, "expert": base}))
     assert math.isnan(budget.limit({"base": base, "expert": base}))
 
@@ -366,24 +370,24 @@ def test_the_smallest_strength_within_one_standard_error_of_the_best() -> None:
     behind, ± 0.046; α 0.25 is nothing but 0.001 behind, and that on every item, so nobody can doubt it.
     """
     rising = curve(a0_25=(0.001, 0.001), a0_5=(0.3, -0.1), a1=(0.3, -0.28), a1_5=(0.0, 0.0), a2=(0.23, -0.17))
-    found = {rule: Chooser({}, {}, TRUTH, None, 0, rule) for rule in ("best", "one-se")}
+    choosers = {rule: Chooser({}, {}, TRUTH, None, 0, rule) for rule in ("best", "one-se")}
     expert = curve(a0=(0.2, 0.2))[at(0)]
     for rule, position in (("best", "a-1.5"), ("one-se", "a-1")):
-        chosen = replace(found[rule], expert=expert).choose("a", rising)
+        chosen = replace(choosers[rule], expert=expert).choose("a", rising)
         assert (chosen.position, chosen.best) == (position, "a-1.5"), rule
     behind = {
-        one.alpha: [[0.5 - each["truth"] for each in two["mc"].values()][:20], [0.0] * 20]
-        for one, two in rising.items()
+        point.alpha: [[0.5 - each["truth"] for each in scored["mc"].values()][:20], [0.0] * 20]
+        for point, scored in rising.items()
     }
     assert standard_error(*behind[0.5], Measure()) == pytest.approx(0.2 / 19**0.5)
     assert standard_error(*behind[1.0], Measure()) == pytest.approx(0.29 / 19**0.5)
     lower = ScoreName("mc", "truth", Measure(better="lower"))
     falling = {
-        one: {"mc": {item: {"truth": 1 - each["truth"]} for item, each in two["mc"].items()}}
-        for one, two in rising.items()
+        point: {"mc": {item: {"truth": 1 - each["truth"]} for item, each in scored["mc"].items()}}
+        for point, scored in rising.items()
     }
     assert Chooser(expert, expert, lower, None, 0, "one-se").choose("a", falling).position == "a-1"
-    mirrored = {at(-one.alpha): two for one, two in rising.items() if one.alpha}
+    mirrored = {at(-point.alpha): scored for point, scored in rising.items() if point.alpha}
     assert Chooser(expert, expert, TRUTH, None, 0, "one-se").choose("a", mirrored).position == "a--1"
 
 
@@ -404,7 +408,7 @@ def test_the_standard_error_of_a_perplexity_is_that_of_a_bootstrap() -> None:
     random = np.random.default_rng(0)
     tokens = random.integers(5, 60, 400)
     losses = [random.normal(mean, 0.4, 400) for mean in (1.0, 1.1)]
-    first, second = ([[float(n * loss), float(n)] for n, loss in zip(tokens, one, strict=True)] for one in losses)
+    first, second = ([[float(n * loss), float(n)] for n, loss in zip(tokens, row, strict=True)] for row in losses)
     measure = Measure(better="lower", perplexity=True)
     draws = resampled([{"a": a, "b": b} for a, b in zip(first, second, strict=True)], ["a", "b"], measure, 0)[1:]
     assert standard_error(first, second, measure) == pytest.approx((draws[:, 1] - draws[:, 0]).std(), rel=0.05)
@@ -569,14 +573,14 @@ def test_progress_counts_the_items_of_all_positions(pair: Path) -> None:
 
 def test_every_anti_expert_has_a_random_counterpart(pair: Path, extsub: Command) -> None:
     reference.adapter((pair / "base").resolve(), pair / "other", "lora", 7)
-    found = []
+    values = []
     for anti_experts in (["anti-expert"], ["anti-expert", "other"]):
         output = f"swept-{len(anti_experts)}"
         words = ["--tasks", "perplexity", "--data", "data/rows.jsonl", "--operations", "random", "--alphas", "1"]
         done(extsub("sweep", "expert", *anti_experts, *words, "--output", output))
         record = json.loads(Path(output, "sweep.json").read_text())
-        found.append(record["positions"]["random-1"]["tasks"]["perplexity"]["perplexity"]["value"])
-    assert found[0] != found[1]
+        values.append(record["positions"]["random-1"]["tasks"]["perplexity"]["perplexity"]["value"])
+    assert values[0] != values[1]
 
 
 def test_who_stops_a_search_is_told_that_the_grid_is_kept(
@@ -609,7 +613,7 @@ def test_adapters_of_different_bases_are_refused(pair: Path, extsub: Command) ->
 def test_many_positions_need_few_open_files(pair: Path, extsub: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock for each, or a file of each that a judge is asked for, and a thousand of them would be too many."""
     resource = pytest.importorskip("resource")
-    monkeypatch.setattr(toxicity, "classify", lambda _, texts, *__: ((one, {"toxicity": 0.5}) for one in texts))
+    monkeypatch.setattr(toxicity, "classify", lambda _, texts, *__: ((index, {"toxicity": 0.5}) for index in texts))
     words = "--tasks toxicity --toxicity-model judge --limit 6 --max-new-tokens 1 --operations ext-sub --data data"
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     open_files = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 80

@@ -20,7 +20,7 @@ def test_packs_hold_every_row_once_and_no_two_of_them_could_be_one(lengths: list
     assert sorted(row for rows in packs for row in rows) == list(range(len(lengths)))
     tokens = [sum(lengths[row] for row in rows) for rows in packs]
     assert all(0 < held <= size for held in tokens)
-    assert all(one + other > size for one, other in combinations(tokens, 2))
+    assert all(first + second > size for first, second in combinations(tokens, 2))
 
 
 def test_the_longest_rows_come_first_and_fill_what_is_nearly_full() -> None:

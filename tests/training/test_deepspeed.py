@@ -83,9 +83,9 @@ def weights(adapter: Path) -> dict[str, torch.Tensor]:
     return load_file(adapter / "adapter_model.safetensors")
 
 
-def difference(one: Path, other: Path) -> float:
+def difference(first: Path, second: Path) -> float:
     """The largest, relative to the largest number."""
-    ours, theirs = weights(one), weights(other)
+    ours, theirs = weights(first), weights(second)
     assert ours.keys() == theirs.keys()
     assert {tensor.dtype for tensor in theirs.values()} == {torch.float32}
     apart = max((ours[name] - theirs[name]).abs().max().item() for name in ours)
@@ -103,7 +103,7 @@ def test_zero_2_on_two_processes_gives_the_adapter_of_one(base: Path, data: Path
     assert record["plan"]["accumulation"] == 2
     assert said(two).count(f"{kind} adapter for") == 1  # one process speaks
     assert difference(tmp_path / "one", tmp_path / "two") <= 1e-6
-    assert all(one.abs().max() > 0.01 for one in weights(tmp_path / "two").values())  # B began at zero
+    assert all(weight.abs().max() > 0.01 for weight in weights(tmp_path / "two").values())  # B began at zero
 
 
 def test_what_zero_trains_in_16_bits_is_written_as_the_float32_it_keeps(base: Path, data: Path, tmp_path: Path) -> None:
@@ -111,8 +111,8 @@ def test_what_zero_trains_in_16_bits_is_written_as_the_float32_it_keeps(base: Pa
     two = settings(base, data, tmp_path / "two", dtype="bfloat16")
     finished(launched("zero2.yaml", two), two)
     written = weights(two.output)
-    assert {one.dtype for one in written.values()} == {torch.float32}
-    assert not any(torch.equal(one, one.bfloat16().float()) for one in written.values())
+    assert {weight.dtype for weight in written.values()} == {torch.float32}
+    assert not any(torch.equal(weight, weight.bfloat16().float()) for weight in written.values())
 
 
 def test_a_killed_zero_2_run_resumes_with_the_same_bits(base: Path, data: Path, tmp_path: Path) -> None:
@@ -126,8 +126,8 @@ def test_a_killed_zero_2_run_resumes_with_the_same_bits(base: Path, data: Path, 
         assert process.poll() is None, said(killed)
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    for one in (*psutil.Process(process.pid).children(recursive=True), process):  # workers outlive their launcher
-        one.kill()
+    for running in (*psutil.Process(process.pid).children(recursive=True), process):  # workers outlive their launcher
+        running.kill()
     process.wait()
     record = finished(launched("zero2.yaml", killed, "--resume"), killed)
     assert 0 < record["resumed_from_step"] < record["plan"]["steps"]

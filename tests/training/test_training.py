@@ -79,8 +79,8 @@ def weights(adapter: Path) -> dict[str, torch.Tensor]:
     return load_file(adapter / "adapter_model.safetensors")
 
 
-def difference(one: Path, other: Path) -> float:
-    ours, theirs = weights(one), weights(other)
+def difference(first: Path, second: Path) -> float:
+    ours, theirs = weights(first), weights(second)
     assert ours.keys() == theirs.keys()
     return max((ours[name] - theirs[name]).abs().max().item() for name in ours)
 
@@ -98,7 +98,7 @@ def by_hand(chosen: TrainingSettings) -> tuple[dict[str, torch.Tensor], dict[str
     torch.manual_seed(chosen.seed)
     model = peft.get_peft_model(model, peft_config(chosen))
     before = copy.deepcopy(peft.get_peft_model_state_dict(model))
-    trained = [one for one in model.parameters() if one.requires_grad]
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=chosen.learning_rate, weight_decay=0.0)
     warm, total, step, losses = math.ceil(chosen.warmup * plan.steps), plan.steps, 0, []
     order = LengthOrderedBatches(plan.rows.lengths, chosen.batch_size, 1, chosen.seed)
@@ -130,11 +130,11 @@ def test_the_adapter_is_the_one_that_a_plain_loop_trains(base: Path, data: Path,
     chosen = settings(base, data, tmp_path / kind, kind=kind, **({"lora_dropout": 0.0} if kind == "lora" else {}))
     record = train(chosen)
     before, wanted, losses = by_hand(chosen)
-    assert [one["loss"] for one in record["losses"]] == pytest.approx(losses, abs=1e-5)
-    found = weights(chosen.output)
-    assert found.keys() == wanted.keys()
+    assert [step["loss"] for step in record["losses"]] == pytest.approx(losses, abs=1e-5)
+    written = weights(chosen.output)
+    assert written.keys() == wanted.keys()
     for name, tensor in wanted.items():
-        torch.testing.assert_close(found[name], tensor, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(written[name], tensor, atol=1e-4, rtol=1e-3)
         assert (tensor - before[name]).abs().max() > 0.01
     assert files(tmp_path) == {kind} | {
         f"{kind}/{name}"
@@ -246,7 +246,7 @@ def test_json_has_the_record_of_the_run(base: Path, data: Path, extsub: Command,
     assert record["plan"]["notes"] == [
         "2 steps will teach little: lower --batch-size, or raise --epochs or --learning-rate"
     ]
-    assert [one["step"] for one in record["losses"]] == [1, 2]
+    assert [step["step"] for step in record["losses"]] == [1, 2]
     assert record["distributed"] == "NO"
 
 
@@ -262,7 +262,7 @@ def test_a_dry_run_needs_no_weights_and_writes_nothing(base: Path, data: Path, e
     # 2 layers, q (32 -> 32) and v (32 -> 16): r x (in + out)
     assert plan["trainable_parameters"] == 2 * 16 * (32 + 32 + 32 + 16)
     assert plan["base_parameters"] == sum(
-        one.numel() for one in AutoModelForCausalLM.from_pretrained(base).parameters()
+        weight.numel() for weight in AutoModelForCausalLM.from_pretrained(base).parameters()
     )
     assert plan["example"]["masked"].startswith("<s><|user|>\n")
     assert plan["example"]["masked"].endswith(" so\n<|assistant|>\n")
@@ -430,7 +430,7 @@ def test_two_processes_give_the_adapter_of_one(base: Path, data: Path, tmp_path:
     assert (record["distributed"], record["plan"]["processes"]) == ("MULTI_CPU", 2)
     assert run.stdout.count("lora adapter for") == 1  # one process speaks
     assert difference(tmp_path / "one", tmp_path / "two") <= 1e-6
-    assert all(one.abs().max() > 0.01 for one in weights(tmp_path / "two").values())  # B began at zero
+    assert all(weight.abs().max() > 0.01 for weight in weights(tmp_path / "two").values())  # B began at zero
 
 
 @pytest.mark.parametrize("kind", ["lora", "ia3"])
@@ -482,7 +482,7 @@ def test_other_architectures_and_formats(data: Path, tmp_path: Path, extsub: Com
     assert {name.split(".h.0.")[1].split(".lora")[0] for name in lora if ".h.0." in name} == {
         "attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"
     }  # fmt: skip
-    assert {one.dtype for one in lora.values()} == {torch.float32}
+    assert {weight.dtype for weight in lora.values()} == {torch.float32}
 
 
 def test_tensorboard_logs_lie_beside_the_adapter(base: Path, data: Path, tmp_path: Path) -> None:

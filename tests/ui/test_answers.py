@@ -66,9 +66,9 @@ def test_each_side_is_the_model_that_its_name_says(
             expected = model.logits(model.tokenizer(PROMPT)["input_ids"])[-1]
         torch.testing.assert_close(heard[label], expected, rtol=1e-4, atol=1e-4)
     names = [name for name in made if name != "ext-sub-0"]
-    for place, one in enumerate(names):
+    for place, name in enumerate(names):
         for other in names[:place]:
-            assert (heard[one] - heard[other]).abs().max() > 0.1
+            assert (heard[name] - heard[other]).abs().max() > 0.1
 
 
 def test_the_left_answer_comes_first_piece_by_piece(session: Session) -> None:

@@ -101,11 +101,11 @@ def test_the_slider_shows_what_was_swept(sweep: Sweep) -> None:
     assert scale.chosen == sweep.positions[sweep.record["chosen"]["ext-sub"]["position"]]["alpha"]
     drawn = view.dial(scale)
     assert (drawn["left"], drawn["width"]) == (0.0, 80.0)
-    ticks = {float(str(one["data-alpha"])): one for _, one in Seen(drawn["ticks"]).elements if "data-alpha" in one}
-    assert {alpha: one["style"] for alpha, one in ticks.items()} == {
+    ticks = {float(str(tick["data-alpha"])): tick for _, tick in Seen(drawn["ticks"]).elements if "data-alpha" in tick}
+    assert {alpha: tick["style"] for alpha, tick in ticks.items()} == {
         0.0: "left:0.0%", 0.25: "left:10.0%", 0.5: "left:20.0%", 1.0: "left:40.0%", 2.0: "left:80.0%",
     }  # fmt: skip
-    assert [alpha for alpha, one in ticks.items() if "chosen" in str(one["class"])] == [scale.chosen]
+    assert [alpha for alpha, tick in ticks.items() if "chosen" in str(tick["class"])] == [scale.chosen]
 
 
 def test_a_grid_below_zero_widens_the_slider_downwards(tmp_path: Path) -> None:
@@ -144,10 +144,10 @@ def test_beside_the_slider_stand_the_figures_of_the_sweep(sweep: Sweep, position
     known = known_at(sweep, position)
     assert [str(name) for name in known] == ["truthfulqa-mc.mc1", "perplexity.perplexity"]
     here, expert = figures(sweep, label), figures(sweep, "expert")
-    for one, value, than in zip(known.values(), here, expert, strict=True):
-        assert float(one.value) == pytest.approx(value, abs=6e-4)
-        assert one.beside[0].startswith("[")
-        assert one.beside[1:] == (() if label == "expert" else (f"expert {than:.3f}",))
+    for score, value, than in zip(known.values(), here, expert, strict=True):
+        assert float(score.value) == pytest.approx(value, abs=6e-4)
+        assert score.beside[0].startswith("[")
+        assert score.beside[1:] == (() if label == "expert" else (f"expert {than:.3f}",))
     assert warning_at(sweep, position) == ""
 
 
@@ -163,7 +163,7 @@ def test_between_two_strengths_stand_the_figures_of_both(sweep: Sweep) -> None:
 @pytest.mark.parametrize("alpha", [2.05, -0.05, 100.0])
 def test_outside_of_what_was_measured_it_warns(sweep: Sweep, alpha: float) -> None:
     position = Position("ext-sub", alpha)
-    assert [one.value for one in known_at(sweep, position).values()] == ["–", "–"]
+    assert [score.value for score in known_at(sweep, position).values()] == ["–", "–"]
     said = view.known(sweep, position)
     assert 'class="warning"' in said
     assert "is outside of what was measured, 0 to 2: nobody knows what it costs." in said
@@ -180,9 +180,9 @@ def test_ready_prompts_are_what_changed_most(sweep: Sweep) -> None:
         }
 
     expert, result = picks("expert"), picks(sweep.result)
-    found = view.ready_prompts(sweep)
-    assert found
-    truth = [question for question in found if question in expert]
+    questions = view.ready_prompts(sweep)
+    assert questions
+    truth = [question for question in questions if question in expert]
     assert len(truth) >= 3
     assert all(expert[question] != result[question] for question in truth)
 
