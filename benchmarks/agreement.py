@@ -63,13 +63,13 @@ def by_harness(model: LanguageModel, items: Items, settings: EvaluationSettings,
     result: Found = {}
     for name in SCORES:  # one after the other: most choices are in both, and are looked up the second time
         task = f"truthfulqa_{name}"
-        found = simple_evaluate(
+        evaluated = simple_evaluate(
             model=harness, tasks=[task], task_manager=manager, bootstrap_iters=0, use_cache=str(folder / "known")
         )
-        samples = sorted(found["samples"][task], key=lambda one: one["doc_id"])
-        result[name] = [float(one["acc"]) for one in samples]
+        samples = sorted(evaluated["samples"][task], key=lambda sample: sample["doc_id"])
+        result[name] = [float(sample["acc"]) for sample in samples]
         assert len(samples) == len(items.items)
-        assert abs(fmean(result[name]) - found["results"][task]["acc,none"]) < 1e-9
+        assert abs(fmean(result[name]) - evaluated["results"][task]["acc,none"]) < 1e-9
     return result
 
 
@@ -120,13 +120,13 @@ def main() -> None:
                 print(f"asking with {name}", file=sys.stderr, flush=True)
                 scored[name] = scorer()
         what = _what(model, options, len(items.items))
-    means = {name: {score: fmean(values) for score, values in found.items()} for name, found in scored.items()}
+    means = {name: {score: fmean(values) for score, values in scores.items()} for name, scores in scored.items()}
     ours, theirs = scored.values()
     gaps = {score: abs(fmean(ours[score]) - fmean(theirs[score])) for score in SCORES}
     largest = {score: max(abs(a - b) for a, b in zip(ours[score], theirs[score], strict=True)) for score in SCORES}
     print(what, "| | MC1 | MC2 |\n|---|--:|--:|", sep="\n\n")
-    for name, one in means.items():
-        print(f"| {name} | {one['mc1']:.5f} | {one['mc2']:.5f} |")
+    for name, of_all in means.items():
+        print(f"| {name} | {of_all['mc1']:.5f} | {of_all['mc2']:.5f} |")
     others = sum(a != b for a, b in zip(ours["mc1"], theirs["mc1"], strict=True))
     print(
         f"\nMC1 differs by {gaps['mc1']:.1e} ({others} of {len(items.items)} questions), MC2 by {gaps['mc2']:.1e}; "

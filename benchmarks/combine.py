@@ -11,21 +11,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from commands import NUMPY, OURS, TORCH, Spent, spent
 from contenders import CONTENDERS, MODULES, WEIGHTS, Measurement, Pair, bare, error, measure
-from machine import apart, processor
+from machine import apart, machine
 from made_up import SHAPES, Shape, make_adapter
 
 LAYERS = {
@@ -118,7 +116,7 @@ def main() -> None:
         "bare_torch_bytes": baseline,
         "shapes": {name: [asdict(row) for row in rows] for name, rows in tables.items()},
         "commands": {
-            name: {one: [row._asdict() for row in rows] for one, rows in each.items()}
+            name: {contender: [row._asdict() for row in rows] for contender, rows in each.items()}
             for name, each in commands.items()
         },
         "growth": {parameters: asdict(row) for parameters, row in growth.items()},
@@ -151,7 +149,7 @@ def _table(shape: Shape, layers: dict[str, int], folder: Path, runs: int, baseli
             os.sync()
     shutil.rmtree(folder)
     (floor,) = measured["floor"][0].seconds
-    floors = [one.seconds[floor] for one in measured["floor"]]
+    floors = [run.seconds[floor] for run in measured["floor"]]
     return [
         _row(label, pairs[name].shape.layers, shape.layers, runs, floors, baseline, errors[name])
         for name, runs in measured.items()
@@ -169,15 +167,15 @@ def _row(
     error: float | None,
 ) -> Row:
     scale = of / layers
-    seconds = [scale * one.seconds[label] for one in measured]
+    seconds = [scale * run.seconds[label] for run in measured]
     return Row(
         name=label,
         layers=layers,
         of=of,
         seconds=seconds,
         ratios=[mine / floor for mine, floor in zip(seconds, floors, strict=False)],
-        peak=[one.peak - baseline + round((scale - 1) * one.held) for one in measured],
-        size=[round(scale * one.size) for one in measured],
+        peak=[run.peak - baseline + round((scale - 1) * run.held) for run in measured],
+        size=[round(scale * run.size) for run in measured],
         error=error,
     )
 
@@ -197,13 +195,13 @@ def _pair(shape: Shape, folder: Path) -> Pair:
 def _commands(shape: Shape, folder: Path, runs: int) -> dict[str, list[Spent]]:
     """Whole commands in turns; the first round fills the page cache and does not count."""
     pair = _pair(shape, folder)
-    found: dict[str, list[Spent]] = {TORCH: [], NUMPY: [], OURS: []}
+    measured: dict[str, list[Spent]] = {TORCH: [], NUMPY: [], OURS: []}
     for run in range(runs + 1):
-        for name, rows in found.items():
+        for name, rows in measured.items():
             rows.append(spent(name, pair))
             _progress(f"{shape.name}, {name}, run {run}: {rows[-1].seconds:.2f} s")
     shutil.rmtree(folder)
-    return {name: rows[1:] for name, rows in found.items()}
+    return {name: rows[1:] for name, rows in measured.items()}
 
 
 def _growth(folder: Path, runs: int, baseline: int) -> dict[int, Row]:
@@ -255,16 +253,16 @@ def _markdown(
     for shape, each in commands.items():
         for name, rows in each.items():
             ratios = (
-                median(one.seconds / other.seconds for one, other in zip(rows, each[floor], strict=True))
+                median(ours.seconds / other.seconds for ours, other in zip(rows, each[floor], strict=True))
                 for floor in (TORCH, NUMPY)
             )
             cells = [
                 SHAPES[shape].name,
                 name,
-                f"{median(one.seconds for one in rows):.2f} s",
-                *(f"{one:.2f}" for one in ratios),
+                f"{median(run.seconds for run in rows):.2f} s",
+                *(f"{ratio:.2f}" for ratio in ratios),
             ]
-            lines.append(f"| {' | '.join(cells)} | {_megabytes(median(one.peak for one in rows))} |")
+            lines.append(f"| {' | '.join(cells)} | {_megabytes(median(run.peak for run in rows))} |")
     lines += ["", COMMAND_NOTES, ""]
     for name, rows in tables.items():
         shape = SHAPES[name]
@@ -290,9 +288,7 @@ def _markdown(
 
 
 def _machine() -> str:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    versions = ", ".join(f"{package} {version(package)}" for package in ("extsub", "torch", "safetensors", "peft"))
-    return f"{processor()}, {cores} cores; Python {platform.python_version()}, {versions}."
+    return f"{machine('extsub', 'torch', 'safetensors', 'peft')}."
 
 
 def _megabytes(size: float) -> str:

@@ -55,10 +55,10 @@ def spent(name: str, pair: Pair) -> Spent:
     """Run a command once; what it wrote is taken away."""
     if name != OURS:
         pair.output.mkdir()
-    found = launched(name, command(name, pair))
+    taken = launched(name, command(name, pair))
     shutil.rmtree(pair.output)
     os.sync()
-    return found
+    return taken
 
 
 def launched(name: str, command: list[str]) -> Spent:

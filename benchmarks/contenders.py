@@ -96,7 +96,10 @@ def dense(pair: Pair) -> tuple[dict[str, float], int]:
         scalings = [_scaling(folder) for folder in (pair.expert, pair.anti_expert)]
         for A_key in [key for key in tensors[0] if ".lora_A." in key]:
             B_key = A_key.replace(".lora_A.", ".lora_B.")
-            e, a = (s * one[B_key].float() @ one[A_key].float() for s, one in zip(scalings, tensors, strict=True))
+            e, a = (
+                s * weights[B_key].float() @ weights[A_key].float()
+                for s, weights in zip(scalings, tensors, strict=True)
+            )
             dtype = tensors[0][B_key].dtype
             result[B_key] = ext_sub(e, a).to(dtype)
             result[A_key] = torch.eye(e.shape[1], dtype=dtype)

@@ -91,7 +91,9 @@ class Texts:
         rows = self._chance.sample(self._mc, min(count, len(self._mc)))
         both = [{**row["mc2_targets"], **row["mc1_targets"]} for row in rows]
         requests = [_request(row["question"], list(choices), prompt) for row, choices in zip(rows, both, strict=True)]
-        return dict(enumerate(requests)), {n: [bool(label) for label in one.values()] for n, one in enumerate(both)}
+        return dict(enumerate(requests)), {
+            n: [bool(label) for label in choices.values()] for n, choices in enumerate(both)
+        }
 
     def pairs(self, count: int) -> tuple[dict[int, Request], dict[int, list[bool]]]:
         """HaluEval's right answer and its hallucinated one."""
@@ -167,11 +169,11 @@ def _loaded(folder: Path, options: argparse.Namespace) -> Any:
 def describe(work: Workload, measured: list[Measured], said: str, clock: str) -> tuple[str, dict[str, Any]]:
     """(lines of a table, the same as data)."""
     rows, count = [], len(work.requests)
-    for one in measured:
-        times = [(getattr(a, clock), getattr(b, clock)) for a, b in zip(one.rounds, measured[0].rounds, strict=True)]
-        row = {"contender": one.contender, "rounds": [spent._asdict() for spent in one.rounds]}
+    for timed in measured:
+        times = [(getattr(a, clock), getattr(b, clock)) for a, b in zip(timed.rounds, measured[0].rounds, strict=True)]
+        row = {"contender": timed.contender, "rounds": [spent._asdict() for spent in timed.rounds]}
         row |= {
-            f"items_per_{name[:-1]}": count / median(getattr(x, name) for x in one.rounds) for name in Spent._fields
+            f"items_per_{name[:-1]}": count / median(getattr(x, name) for x in timed.rounds) for name in Spent._fields
         }
         rows.append(row | {"times_as_long": median(theirs / ours for theirs, ours in times)})
     lines = [
@@ -200,7 +202,7 @@ def main() -> None:
                 Workload("summaries", LOOP, 4.0, *texts.summaries(options.summaries, model.tokenizer)),
             ]
             what = _what(model, options)
-            found = [describe(one, *measure(model, one, options), options.clock) for one in work]
+            described = [describe(workload, *measure(model, workload, options), options.clock) for workload in work]
         asked, _ = texts.choices("qa", 4 * options.questions)  # more than a batch of the largest size
         grown = [
             {
@@ -211,18 +213,20 @@ def main() -> None:
             for size in BATCH_SIZES
             for count in (len(asked) // 2, len(asked))
         ]
-    checks = [f"{data['name']}: {data['items']} items, {data['texts']} texts; {data['check']}." for _, data in found]
+    checks = [
+        f"{data['name']}: {data['items']} items, {data['texts']} texts; {data['check']}." for _, data in described
+    ]
     notes = NOTES.format(
         rounds=options.rounds, threads=options.threads, clock=options.clock.replace("_", " "), tried=TRIED
     )
     print(what, "| | | items per CPU second | items per second | × |\n|---|---|--:|--:|--:|", sep="\n\n")
-    print("\n".join(lines for lines, _ in found), *checks, sep="\n", end="\n\n")
+    print("\n".join(lines for lines, _ in described), *checks, sep="\n", end="\n\n")
     print("| batch size | items | memory |\n|--:|--:|--:|")
     print(
         "\n".join(f"| {row['batch_size']} | {row['items']} | {row['mb']:.0f} MB |" for row in grown), notes, sep="\n\n"
     )
     if options.json:
-        data = {"what": what, "workloads": [data for _, data in found], "memory": grown}
+        data = {"what": what, "workloads": [data for _, data in described], "memory": grown}
         options.json.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 

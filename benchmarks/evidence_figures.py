@@ -47,7 +47,7 @@ class Half:
     @cached_property
     def chosen(self) -> dict[str, str]:
         """operation: the position that keeps the budget"""
-        return {name: one["position"] for name, one in self.record["chosen"].items() if one["position"]}
+        return {name: choice["position"] for name, choice in self.record["chosen"].items() if choice["position"]}
 
     def scores(self, label: str, task: str, part: str | None = None) -> Items:
         """Of one position; of the half's own part unless another is named."""
@@ -76,20 +76,22 @@ class Evidence:
         self.labels = [label for label in self.positions if label in common]
 
     def pooled(self, label: str, task: str, part: str | None = None) -> Rows:
-        found: Rows = defaultdict(lambda: defaultdict(list))
+        rows: Rows = defaultdict(lambda: defaultdict(list))
         for half in self.halves:
             for (_, question), scores in half.scores(label, task, part).items():
                 for name, score in scores.items():
-                    found[question][name].append(score)
-        return found
+                    rows[question][name].append(score)
+        return rows
 
     def figure(self, label: str, name: str) -> Figure:
         """Over questions, each with its mean over seeds."""
-        rows = [{name: _mean(one[name])} for one in self.pooled(label, "truthfulqa-mc").values()]
+        rows = [{name: _mean(scores[name])} for scores in self.pooled(label, "truthfulqa-mc").values()]
         return figures(rows, lambda _: Measure(), 0)[name]
 
     def perplexity(self, label: str, part: str | None = None) -> Figure:
-        rows = [{"perplexity": _mean(one["perplexity"])} for one in self.pooled(label, "perplexity", part).values()]
+        rows = [
+            {"perplexity": _mean(scores["perplexity"])} for scores in self.pooled(label, "perplexity", part).values()
+        ]
         return figures(rows, lambda _: ABILITY, 0)["perplexity"]
 
     def by_seed(self, label: str, name: str) -> list[float]:
@@ -105,12 +107,12 @@ class Evidence:
 
     def kept(self, label: str) -> list[float]:
         """The part of the expert's gain in log-perplexity of neutral answers that is left, for every seed."""
-        values = zip(*(self.perplexities(one) for one in (label, "base", "expert")), strict=True)
+        values = zip(*(self.perplexities(model) for model in (label, "base", "expert")), strict=True)
         return [kept_part(*three, ABILITY) for three in values]
 
     def change(self, label: str, name: str) -> Difference:
         """Against the expert, over all questions."""
-        first, second = (self.pooled(one, "truthfulqa-mc") for one in ("expert", label))
+        first, second = (self.pooled(model, "truthfulqa-mc") for model in ("expert", label))
         pairs = [(_mean(first[question][name]), _mean(second[question][name])) for question in first]
         return difference([a for a, _ in pairs], [b for _, b in pairs], Measure(), 0)
 
@@ -120,14 +122,14 @@ class Evidence:
         for half in self.halves:
             if (label := half.chosen.get(operation)) is None:
                 continue
-            expert, ours = (half.scores(one, "truthfulqa-mc") for one in ("expert", label))
+            expert, ours = (half.scores(model, "truthfulqa-mc") for model in ("expert", label))
             for (index, question), scores in expert.items():
                 both = scores.get(name), ours[index, question].get(name)
                 if half_of((index, 0), half.seed) == "test" and None not in both:
                     pairs[question].append(both)  # ty: ignore[invalid-argument-type]
         if not pairs:
             return None
-        means = [[fmean(one[place] for one in several) for several in pairs.values()] for place in (0, 1)]
+        means = [[fmean(pair[place] for pair in several) for several in pairs.values()] for place in (0, 1)]
         return difference(*means, Measure(), 0)
 
     def alphas(self, operation: str) -> list[float | None]:
@@ -149,19 +151,19 @@ class Evidence:
             ]
             for seed in self.seeds
         }
-        return [fmean(one) for one in values.values() if one], sum(map(len, values.values()))
+        return [fmean(scores) for scores in values.values() if scores], sum(map(len, values.values()))
 
 
 def _mean(scores: Sequence[Score]) -> Score:
     """Over seeds; of a pair (above, below), both."""
-    there = [one for one in scores if one is not None]
+    there = [score for score in scores if score is not None]
     if not there:
         return None
     if isinstance(there[0], Sequence):
-        return [fmean(one[place] for one in there) for place in (0, 1)]  # ty: ignore[not-subscriptable]
+        return [fmean(pair[place] for pair in there) for place in (0, 1)]  # ty: ignore[not-subscriptable]
     return fmean(there)  # ty: ignore[invalid-argument-type]
 
 
 def _ratio(scores: Iterable[Score]) -> float:
-    pairs = [one if isinstance(one, Sequence) else (one, 1.0) for one in scores if one is not None]
+    pairs = [score if isinstance(score, Sequence) else (score, 1.0) for score in scores if score is not None]
     return sum(above for above, _ in pairs) / sum(below for _, below in pairs)

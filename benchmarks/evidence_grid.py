@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from extsub.evaluation.metrics import Measure
+from evidence_figures import ABILITY
 from extsub.files.reading import read_json
 from extsub.sweeping.budget import kept_part
 from extsub.sweeping.settings import RESULT
@@ -31,7 +31,6 @@ ROWS = (
     "amplify-1",
     "random-1",
 )
-PERPLEXITY = Measure(better="lower", perplexity=True)
 
 
 def grid(output: Path) -> tuple[list[str], list[list[str]], list[str]]:
@@ -72,7 +71,7 @@ def _cell(records: Sequence[Mapping[str, Any]], label: str) -> str:
 
 def _kept(record: Mapping[str, Any], label: str) -> float:
     values = (_figure(record, name, "perplexity.perplexity") for name in (label, "base", "expert"))
-    return kept_part(*values, PERPLEXITY)
+    return kept_part(*values, ABILITY)
 
 
 def _figure(record: Mapping[str, Any], label: str, score: str) -> float:

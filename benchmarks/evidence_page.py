@@ -43,111 +43,108 @@ LONGEST = 220
 """characters of an answer that are shown"""
 
 
-def page(found: Evidence, picture: str) -> Iterator[str]:
-    halves = f"{len(found.seeds)} seeds ({', '.join(map(str, found.seeds))})" if len(found.seeds) > 1 else "one seed"
-    questions = len(found.pooled("base", "truthfulqa-mc"))
-    models = {half.record["made_of"]["base"] for half in found.halves}
+def page(evidence: Evidence, picture: str) -> Iterator[str]:
+    seeds = evidence.seeds
+    halves = f"{len(seeds)} seeds ({', '.join(map(str, seeds))})" if len(seeds) > 1 else "one seed"
+    questions = len(evidence.pooled("base", "truthfulqa-mc"))
+    models = {half.record["made_of"]["base"] for half in evidence.halves}
     yield (
-        f"{', '.join(sorted(Path(one).name for one in models))}; {halves}; {len(found.halves)} times expert and "
+        f"{', '.join(sorted(Path(model).name for model in models))}; {halves}; {len(evidence.halves)} times expert and "
         f"anti-expert were trained; {questions} questions were asked."
     )
     yield from (
         "### Every position",
-        *_every(found),
+        *_every(evidence),
         f"![mc2 against perplexity, a curve for each operation]({picture})",
     )
-    yield from ("### Style or truth?", *_style(found))
-    yield from ("### Chosen strengths", *_chosen(found))
-    yield from ("### In other words: two choices, and answers of their own", *_own(found))
-    yield from (f"### {SHOWN} questions, drawn by the seed “{DRAWN_BY}”", *_side_by_side(found))
+    yield from ("### Style or truth?", *_style(evidence))
+    yield from ("### Chosen strengths", *_chosen(evidence))
+    yield from ("### In other words: two choices, and answers of their own", *_own(evidence))
+    yield from (f"### {SHOWN} questions, drawn by the seed “{DRAWN_BY}”", *_side_by_side(evidence))
 
 
-def _every(found: Evidence) -> Iterator[str]:
+def _every(evidence: Evidence) -> Iterator[str]:
     heads = [*MC, *PLAIN, "perplexity, neutral", "kept", "perplexity, general"]
-    lines = [[_name(found, label), *_cells(found, label)] for label in found.labels]
+    lines = [[_name(evidence, label), *_cells(evidence, label)] for label in evidence.labels]
     for control in CONTROLS:
-        cells = [f"{fmean(found.by_seed('base', _control(one, control))):.3f}" for one in (*MC, *PLAIN)]
+        cells = [f"{fmean(evidence.by_seed('base', f'{score}_{control}')):.3f}" for score in (*MC, *PLAIN)]
         lines.append([f"*without a model: {control}*", *cells, "", "", ""])
     yield _table(["model", *heads], lines)
 
 
-def _cells(found: Evidence, label: str) -> Iterator[str]:
-    yield from (_spread(found.by_seed(label, name), 3) for name in (*MC, *PLAIN))
-    yield _spread(found.perplexities(label))
-    yield _spread(found.kept(label), 2)
-    yield _spread(found.perplexities(label, "general"))
+def _cells(evidence: Evidence, label: str) -> Iterator[str]:
+    yield from (_spread(evidence.by_seed(label, name), 3) for name in (*MC, *PLAIN))
+    yield _spread(evidence.perplexities(label))
+    yield _spread(evidence.kept(label), 2)
+    yield _spread(evidence.perplexities(label, "general"))
 
 
-def _control(score: str, control: str) -> str:
-    return f"{score}_{control}"
-
-
-def _style(found: Evidence) -> Iterator[str]:
-    n = found.figure("expert", PLAIN[1]).n
+def _style(evidence: Evidence) -> Iterator[str]:
+    n = evidence.figure("expert", PLAIN[1]).n
     yield (
         "Change against the expert over all answers, and over those without a negation or an evasion "
         f"({n} questions have such answers of both kinds): what is left there is no change of style."
     )
-    labels = [label for label in COMPARED if label in found.labels]
+    labels = [label for label in COMPARED if label in evidence.labels]
     rows = [
-        [_name(found, label), *(_change(found.change(label, name)) for name in ("mc2", "mc2_plain"))]
+        [_name(evidence, label), *(_change(evidence.change(label, name)) for name in ("mc2", "mc2_plain"))]
         for label in labels
     ]
     yield _table(["against the expert", *SPLIT], rows)
 
 
-def _chosen(found: Evidence) -> Iterator[str]:
+def _chosen(evidence: Evidence) -> Iterator[str]:
     yield (
         "The smallest strength within one standard error of the best that keeps the recipe's budget, chosen on a part "
         "of the held-out questions; the change is that of the others."
     )
     rows = []
-    for operation in found.halves[0].record["chosen"]:
-        alphas = ", ".join("none" if one is None else f"{one:g}" for one in found.alphas(operation))
-        changes = [found.change_chosen(operation, name) for name in SPLIT]
-        rows.append([operation, alphas, *("–" if one is None else _change(one) for one in changes)])
+    for operation in evidence.halves[0].record["chosen"]:
+        alphas = ", ".join("none" if alpha is None else f"{alpha:g}" for alpha in evidence.alphas(operation))
+        changes = [evidence.change_chosen(operation, name) for name in SPLIT]
+        rows.append([operation, alphas, *("–" if change is None else _change(change) for change in changes)])
     yield _table(["operation", "α chosen, of every half", *SPLIT], rows)
 
 
-def _own(found: Evidence) -> Iterator[str]:
+def _own(evidence: Evidence) -> Iterator[str]:
     yield (
         "`truthfulqa-binary` on all held-out questions; answers by greedy decoding to some of them, and the share that "
         "begin by evading the question (`evasive`)."
     )
     rows = []
     for name in ASKED:
-        binary = {score: found.share(name, "truthfulqa-binary", score) for score in BINARY}
-        evasive, answers = found.share(name, "truthfulqa-gen", "evasive")
+        binary = {score: evidence.share(name, "truthfulqa-binary", score) for score in BINARY}
+        evasive, answers = evidence.share(name, "truthfulqa-gen", "evasive")
         if evasive:
             cells = [_spread(values, 3) for values, _ in binary.values()]
             rows.append([name, *cells, str(binary[BINARY[0]][1]), _spread(evasive, 3), str(answers)])
     yield _table(["model", *BINARY, "questions", "evasive", "answers"], rows)
 
 
-def _side_by_side(found: Evidence) -> Iterator[str]:
-    every = [(half, index) for half in found.halves for index in sorted(half.asked("expert", "truthfulqa-gen"))]
+def _side_by_side(evidence: Evidence) -> Iterator[str]:
+    every = [(half, index) for half in evidence.halves for index in sorted(half.asked("expert", "truthfulqa-gen"))]
     for half, index in random.Random(DRAWN_BY).sample(every, min(SHOWN, len(every))):
-        rows = {name: one[index] for name in ASKED if (one := half.asked(name, "truthfulqa-gen"))}
+        rows = {name: answers[index] for name in ASKED if (answers := half.asked(name, "truthfulqa-gen"))}
         yield f"**{markdown(rows['expert']['question'])}** (a true answer: {markdown(rows['expert']['best'])})"
         yield "\n".join(f"- {name}: {markdown(_short(row['answer']))}" for name, row in rows.items())
 
 
-def _references(found: Evidence) -> Iterator[str]:
-    if not found.halves:
+def _references(evidence: Evidence) -> Iterator[str]:
+    if not evidence.halves:
         return
     yield "### Without touching weights"
     yield (
         "What one would do with the same two adapters at run time ([sweep.md](sweep.md#references)), at β where an "
-        f"operation has α; of {len(found.halves)} of the pairs above (seed {', '.join(map(str, found.seeds))}). "
+        f"operation has α; of {len(evidence.halves)} of the pairs above (seed {', '.join(map(str, evidence.seeds))}). "
         "*Passes*: forward passes that a token takes."
     )
     rows = []
-    for label in found.labels:
-        scores = (_spread(found.by_seed(label, name), 3) for name in SPLIT)
-        ability = _spread(found.perplexities(label)), _spread(found.kept(label), 2)
-        changes = [""] * 2 if label == "expert" else [_change(found.change(label, name)) for name in SPLIT]
-        passes = str(found.positions[label].get("passes", 1))
-        rows.append([_name(found, label), *scores, *ability, *changes, passes])
+    for label in evidence.labels:
+        scores = (_spread(evidence.by_seed(label, name), 3) for name in SPLIT)
+        ability = _spread(evidence.perplexities(label)), _spread(evidence.kept(label), 2)
+        changes = [""] * 2 if label == "expert" else [_change(evidence.change(label, name)) for name in SPLIT]
+        passes = str(evidence.positions[label].get("passes", 1))
+        rows.append([_name(evidence, label), *scores, *ability, *changes, passes])
     heads = [*SPLIT, "perplexity, neutral", "kept", *(f"{name} against the expert" for name in SPLIT), "passes"]
     yield _table(["model", *heads], rows)
 
@@ -169,15 +166,15 @@ def _short(text: str) -> str:
     return words if len(words) <= LONGEST else f"{words[:LONGEST]} …"
 
 
-def _name(found: Evidence, label: str) -> str:
-    point = found.positions[label]
+def _name(evidence: Evidence, label: str) -> str:
+    point = evidence.positions[label]
     strength = "β" if point["operation"] in METHODS else "α"
     return point["operation"] + ("" if point["alpha"] is None else f", {strength} {point['alpha']:g}")
 
 
-def _change(one: Difference) -> str:
-    low, high = one.ci95
-    return f"{one.value:+.3f} [{low:+.3f}, {high:+.3f}], {p_value(one.p)}".replace("-", "−")
+def _change(change: Difference) -> str:
+    low, high = change.ci95
+    return f"{change.value:+.3f} [{low:+.3f}, {high:+.3f}], {p_value(change.p)}".replace("-", "−")
 
 
 def _spread(values: Sequence[float], digits: int | None = None) -> str:
@@ -196,10 +193,10 @@ def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 # ---- the picture -----------------------------------------------------------------------------------------------------
 
 
-def picture(found: Evidence) -> str:
+def picture(evidence: Evidence) -> str:
     """The same that a sweep's page has, over all halves."""
     record = {
-        "positions": {label: _point(found, label) for label in found.labels},
+        "positions": {label: _point(evidence, label) for label in evidence.labels},
         "references": {},
         "chosen": {"ext-sub": {"position": None, "closest": "ext-sub-1"}},
         "compared": {},
@@ -208,20 +205,20 @@ def picture(found: Evidence) -> str:
     return draw(Sweep(Path(), record, *scores, "", None), near=True)
 
 
-def _point(found: Evidence, label: str) -> dict[str, Any]:
+def _point(evidence: Evidence, label: str) -> dict[str, Any]:
     tasks = {
-        "truthfulqa-mc": {"mc2": found.figure(label, "mc2").to_dict()},
-        "perplexity": {"perplexity": found.perplexity(label).to_dict()},
+        "truthfulqa-mc": {"mc2": evidence.figure(label, "mc2").to_dict()},
+        "perplexity": {"perplexity": evidence.perplexity(label).to_dict()},
     }
-    return {**found.positions[label], "tasks": tasks}
+    return {**evidence.positions[label], "tasks": tasks}
 
 
 def write_page(output: Path, path: Path) -> None:
-    found = Evidence(output / MAIN)
+    evidence = Evidence(output / MAIN)
     ours = path.read_text(encoding="utf-8").partition(FIGURES)[0] if path.exists() else "# Evidence\n\n"
     drawn = path.with_suffix(".svg")
-    drawn.write_text(picture(found), encoding="utf-8")
-    parts = [FIGURES, *page(found, drawn.name), *_references(Evidence(output / MAIN, REFERENCES)), *_grid(output)]
+    drawn.write_text(picture(evidence), encoding="utf-8")
+    parts = [FIGURES, *page(evidence, drawn.name), *_references(Evidence(output / MAIN, REFERENCES)), *_grid(output)]
     path.write_text(ours + "\n\n".join(parts) + "\n", encoding="utf-8")
     print(f"written: {path}, {drawn}")
 

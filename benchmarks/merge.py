@@ -11,12 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import sys
 import tempfile
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,7 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from commands import Spent, launched
-from machine import apart, processor
+from machine import apart, machine
 from made_up import Shape, all_linear, make_adapter
 
 HIDDEN, INTERMEDIATE, KEY_VALUE, VOCABULARY = 2048, 5632, 512, 32_000
@@ -90,24 +88,24 @@ def _rounds(shape: Shape, folder: Path, runs: int) -> list[dict[str, Any]]:
     os.sync()
     spent: dict[str, list[Spent]] = {COPY: [], PEFT: [], OURS: []}
     for run in range(runs + 1):
-        for name, found in spent.items():
+        for name, taken in spent.items():
             output = folder / name.replace(" ", "-")
             shutil.rmtree(output, ignore_errors=True)
-            found.append(_spent(name, folder, output))
-            print(f"{shape.layers} layers, {name}, run {run}: {found[-1].seconds:.2f} s", file=sys.stderr, flush=True)
+            taken.append(_spent(name, folder, output))
+            print(f"{shape.layers} layers, {name}, run {run}: {taken[-1].seconds:.2f} s", file=sys.stderr, flush=True)
     difference = apart(_difference, *(folder / name.replace(" ", "-") for name in (PEFT, OURS)))
-    copies = [one.seconds for one in spent[COPY][1:]]
+    copies = [run.seconds for run in spent[COPY][1:]]
     return [
         {
             "parameters": parameters,
             "name": name,
-            "seconds": [one.seconds for one in found[1:]],
-            "cpu_seconds": [one.cpu_seconds for one in found[1:]],
-            "ratios": [one.seconds / copy for one, copy in zip(found[1:], copies, strict=True)],
-            "peak": [one.peak for one in found[1:]],
+            "seconds": [run.seconds for run in taken[1:]],
+            "cpu_seconds": [run.cpu_seconds for run in taken[1:]],
+            "ratios": [run.seconds / copy for run, copy in zip(taken[1:], copies, strict=True)],
+            "peak": [run.peak for run in taken[1:]],
             "difference": difference if name == OURS else None,
         }
-        for name, found in spent.items()
+        for name, taken in spent.items()
     ]
 
 
@@ -117,9 +115,9 @@ def _spent(name: str, folder: Path, output: Path) -> Spent:
         command = [sys.executable, "-m", "extsub", "merge", *files[:2], "--output", files[2], "--quiet"]
     else:
         command = [sys.executable, "-c", CODE[name] + SYNC, *files]
-    found = launched(name, command)
+    taken = launched(name, command)
     os.sync()
-    return found
+    return taken
 
 
 def _make_base(shape: Shape, folder: Path) -> int:
@@ -150,10 +148,10 @@ def _make_base(shape: Shape, folder: Path) -> int:
     return sum(tensor.numel() for tensor in tensors.values())
 
 
-def _difference(one: Path, other: Path) -> float:
+def _difference(first: Path, second: Path) -> float:
     """The largest between two models, in units of the last place."""
     largest = 0.0
-    with safe_open(one / "model.safetensors", "pt") as theirs, safe_open(other / "model.safetensors", "pt") as ours:
+    with safe_open(first / "model.safetensors", "pt") as theirs, safe_open(second / "model.safetensors", "pt") as ours:
         for key in theirs.keys():  # noqa: SIM118  not a mapping
             a, b = theirs.get_tensor(key).double(), ours.get_tensor(key).double()
             unit = torch.maximum(a.abs(), b.abs()).clamp(min=1e-30).log2().floor().exp2() * 2**-7
@@ -175,11 +173,8 @@ def _markdown(row: dict[str, Any]) -> str:
 
 
 def _machine() -> str:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    packages = ("extsub", "numpy", "safetensors", "torch", "transformers", "peft")
     threads = os.environ.get("OMP_NUM_THREADS", "as many as cores")
-    versions = ", ".join(f"{package} {version(package)}" for package in packages)
-    return f"{processor()}, {cores} cores, threads: {threads}; Python {platform.python_version()}, {versions}."
+    return f"{machine('extsub', 'numpy', 'safetensors', 'torch', 'transformers', 'peft')}. Threads: {threads}."
 
 
 if __name__ == "__main__":

@@ -74,8 +74,8 @@ def main() -> None:
     print("| | passes | one at a time | x | together | x | scoring | x |\n|---|--:|--:|--:|--:|--:|--:|--:|")
     for point in POINTS:
         method, cells = METHODS.get(point.operation), []
-        for what, one in seconds[point.label].items():
-            cells.append(f"{one:.2f} s | {one / seconds['expert'][what]:.2f}")
+        for what, spent in seconds[point.label].items():
+            cells.append(f"{spent:.2f} s | {spent / seconds['expert'][what]:.2f}")
         print(f"| {point.operation} | {method.passes if method else 1} | {' | '.join(cells)} |")
     if given.json:
         given.json.write_text(json.dumps(seconds, indent=2) + "\n")
@@ -91,16 +91,16 @@ def measured(
     adapters = [load_adapter(expert), load_adapter(anti_expert)]
     runner = Runner(find_model(model), {}, adapters, [], {}, settings, process_group(), silent)
     runner._ask_at(SweepPoint("expert"), [], lambda _: None)  # loads all
-    found: dict[str, dict[str, list[float]]] = {}
+    spent: dict[str, dict[str, list[float]]] = {}
     for _ in range(given.rounds + 1):
         for point in POINTS:
             with runner._at(point) as asked:
                 for what, ask in ways(asked, given).items():
                     begun = time.process_time()
                     ask()
-                    found.setdefault(point.label, {}).setdefault(what, []).append(time.process_time() - begun)
+                    spent.setdefault(point.label, {}).setdefault(what, []).append(time.process_time() - begun)
     # Without the first round, which warms up.
-    return {label: {what: min(times[1:]) for what, times in each.items()} for label, each in found.items()}
+    return {label: {what: min(times[1:]) for what, times in each.items()} for label, each in spent.items()}
 
 
 def ways(model: LanguageModel, given: argparse.Namespace) -> dict[str, Callable[[], object]]:

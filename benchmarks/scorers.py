@@ -57,8 +57,8 @@ class Measured:
 
 def by_extsub(batch_size: int | None, end_token: bool) -> Scorer:
     def scorer(model: LanguageModel, requests: Mapping[int, Request]) -> Totals:
-        found = score(model, requests, end_token=end_token, batch_size=batch_size)
-        return {one.index: [likelihood.total for likelihood in one.likelihoods] for one in found}
+        scored = score(model, requests, end_token=end_token, batch_size=batch_size)
+        return {scores.index: [likelihood.total for likelihood in scores.likelihoods] for scores in scored}
 
     return scorer
 
@@ -72,7 +72,9 @@ def by_harness(model: LanguageModel, batch_size: int) -> Scorer:
     peer: Any = HFLM(pretrained=model.module, backend="causal", tokenizer=model.tokenizer, batch_size=batch_size)
 
     def scorer(_: LanguageModel, requests: Mapping[int, Request]) -> Totals:
-        asked = [(number, (one.prompt, text)) for number, one in requests.items() for text in one.continuations]
+        asked = [
+            (number, (request.prompt, text)) for number, request in requests.items() for text in request.continuations
+        ]
         instances = [Instance("loglikelihood", {}, pair, place) for place, (_, pair) in enumerate(asked)]
         totals: Totals = {number: [] for number in requests}
         answers = peer.loglikelihood(instances, disable_tqdm=True)
@@ -95,7 +97,10 @@ def by_loop(model: LanguageModel, requests: Mapping[int, Request]) -> Totals:
         return -torch.nn.functional.cross_entropy(logits, tokens[0, start:], reduction="sum").item()
 
     with torch.no_grad():
-        return {number: [total(one.prompt, text) for text in one.continuations] for number, one in requests.items()}
+        return {
+            number: [total(request.prompt, text) for text in request.continuations]
+            for number, request in requests.items()
+        }
 
 
 def clocked(scorer: Scorer, model: LanguageModel, requests: Mapping[int, Request]) -> tuple[Spent, Totals]:
@@ -124,8 +129,8 @@ def best_batch_size(model: LanguageModel, requests: Mapping[int, Request], clock
     return min(TRIED, key=spent)
 
 
-def largest_difference(one: Totals, other: Totals) -> float:
-    return max(abs(a - b) for number in one for a, b in zip(one[number], other[number], strict=True))
+def largest_difference(first: Totals, second: Totals) -> float:
+    return max(abs(a - b) for number in first for a, b in zip(first[number], second[number], strict=True))
 
 
 def mc1(totals: Sequence[float], is_true: Sequence[bool]) -> bool:
@@ -152,11 +157,11 @@ def measure(model: LanguageModel, work: Workload, options: argparse.Namespace) -
     for scorer in contenders.values():  # the first run is slower, whoever makes it
         scorer(model, dict(list(work.requests.items())[:4]))
     for _ in range(options.rounds):
-        for one, scorer in zip(measured, contenders.values(), strict=True):
-            spent, one.totals = clocked(scorer, model, work.requests)
-            one.rounds.append(spent)
-            print(work.name, one.contender, spent, file=sys.stderr, flush=True)
-    return measured, check(work, *(one.totals for one in measured), exact=model.base.dtype == torch.float32)
+        for timed, scorer in zip(measured, contenders.values(), strict=True):
+            spent, timed.totals = clocked(scorer, model, work.requests)
+            timed.rounds.append(spent)
+            print(work.name, timed.contender, spent, file=sys.stderr, flush=True)
+    return measured, check(work, *(timed.totals for timed in measured), exact=model.base.dtype == torch.float32)
 
 
 def check(work: Workload, ours: Totals, theirs: Totals, exact: bool) -> str:
@@ -167,7 +172,7 @@ def check(work: Workload, ours: Totals, theirs: Totals, exact: bool) -> str:
         apart_by, allowed, what = max(abs(a - b) for a, b in zip(*shares, strict=True)), 1e-4, "MC2"
     else:
         apart_by, allowed, what = largest_difference(ours, theirs), 1e-3, "log-likelihoods"
-    right = [f"{mean(one):.4f}" for one in firsts]
+    right = [f"{mean(first):.4f}" for first in firsts]
     said = f"{what} differ by {apart_by:.1e} at most; the likeliest is true: {right[0]} and {right[1]}"
     if exact and (apart_by > allowed or firsts[0] != firsts[1]):
         raise RuntimeError(f"{work.name}: {said}")

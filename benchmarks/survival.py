@@ -104,9 +104,9 @@ def main() -> None:
             for asked in forms:
                 print(asked.name, file=sys.stderr, flush=True)
                 dtype = "float32" if asked.form == "int8" else options.dtype  # torch quantises nothing else
-                found = _scores(str(folder), FORMS[asked.form], replace(settings, dtype=dtype))
-                _path(options.output, asked).write_text(json.dumps(found), encoding="utf-8")
-        there = {one.name: path for one in wanted if (path := _path(options.output, one)).exists()}
+                values = _scores(str(folder), FORMS[asked.form], replace(settings, dtype=dtype))
+                _path(options.output, asked).write_text(json.dumps(values), encoding="utf-8")
+        there = {asked.name: path for asked in wanted if (path := _path(options.output, asked)).exists()}
         scores = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in there.items()}
         write_page(options.page, scores, _what(options), errors)
 
@@ -133,18 +133,18 @@ def _adapters(options: argparse.Namespace) -> tuple[dict[str, Path], dict[str, f
 def _scores(folder: str, quantise: Callable[[Any], None], settings: EvaluationSettings) -> dict[str, list[Any]]:
     """mc2 of every question, and [negative log-likelihood, tokens] of every answer."""
     tasks = [TASKS[TRUTH], TASKS[ABILITY]]
-    items = {name: found.items for name, found in items_of(tasks, settings).items()}
+    items = {name: known.items for name, known in items_of(tasks, settings).items()}
     base = load_base(find_model(folder), settings.dtype)
     quantise(base.model)
     model = LanguageModel(base.model, base.model, base.tokenizer)
-    found = {}
+    scores = {}
     for task, score in ((TASKS[TRUTH], "mc2"), (TASKS[ABILITY], "perplexity")):
         asked = limited(task, items[task.name], settings)
         rows = dict(task.ask(model, asked, settings))
-        found[score] = [rows[index]["scores"][score] for index in asked]
+        scores[score] = [rows[index]["scores"][score] for index in asked]
     del base, model
     free_memory()
-    return found
+    return scores
 
 
 def _what(options: argparse.Namespace) -> str:

@@ -51,27 +51,27 @@ def _page(scores: Scores, errors: Mapping[str, float]) -> Iterator[str]:
     )
 
 
-def _figure(found: Mapping[str, Sequence[Any]] | None, score: str) -> str:
-    if found is None:  # not asked yet
+def _figure(scores: Mapping[str, Sequence[Any]] | None, score: str) -> str:
+    if scores is None:  # not asked yet
         return ""
-    rows = [{score: value} for value in found[score]]
+    rows = [{score: value} for value in scores[score]]
     return shown(figures(rows, MEASURES.get, 0)[score].to_dict())  # ty: ignore[invalid-argument-type]
 
 
 def _change(scores: Scores, first: str, second: str, score: str) -> tuple[str, str]:
-    found = difference(scores[first][score], scores[second][score], MEASURES[score], 0)
-    return shown_change(found.value, found.ci95), shown_p(found.p)
+    change = difference(scores[first][score], scores[second][score], MEASURES[score], 0)
+    return shown_change(change.value, change.ci95), shown_p(change.p)
 
 
 def _loss(scores: Scores, form: str, score: str) -> list[str]:
     losses = [_change(scores, f"{model}, full", f"{model}, {form}", score)[0] for model in ("expert", "ext-sub")]
-    gains = [_change(scores, f"expert, {one}", f"ext-sub, {one}", score)[0] for one in ("full", form)]
+    gains = [_change(scores, f"expert, {kind}", f"ext-sub, {kind}", score)[0] for kind in ("full", form)]
     return [form, score, *losses, *gains, _left(scores, form, score)]
 
 
 def _left(scores: Scores, form: str, score: str) -> str:
     """Quantised against full, where there is a gain (or a cost) at all: where its interval keeps clear of zero."""
-    names = [f"{model}, {one}" for one in (form, "full") for model in ("expert", "ext-sub")]
+    names = [f"{model}, {kind}" for kind in (form, "full") for model in ("expert", "ext-sub")]
     columns = [scores[name][score] for name in names]
     rows = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
     draws = resampled(rows, names, MEASURES[score], 0)

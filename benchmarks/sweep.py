@@ -62,9 +62,9 @@ def main() -> None:
     print("| | seconds | x |\n|---|--:|--:|")
     for name, seconds in times.items():
         print(f"| {name} | {seconds:.1f} | {seconds / times['extsub sweep']:.2f} |")
-    each = {name: one / (asked if name == "extsub sweep" else len(positions)) for name, one in times.items()}
+    each = {name: spent / (asked if name == "extsub sweep" else len(positions)) for name, spent in times.items()}
     print(f"\nThe sweep asked {asked}: base, expert, anti-expert and what ext-sub must be compared with, too.")
-    print("Seconds a position: " + ", ".join(f"{name} {one:.2f}" for name, one in each.items()))
+    print("Seconds a position: " + ", ".join(f"{name} {spent:.2f}" for name, spent in each.items()))
     print(f"\n{at_7b(len(positions))}")
     if given.json:
         given.json.write_text(

@@ -15,13 +15,11 @@ import hashlib
 import json
 import math
 import os
-import platform
 import random
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from importlib.metadata import version
 from itertools import chain
 from operator import truediv
 from pathlib import Path
@@ -39,7 +37,7 @@ from trl import SFTConfig, SFTTrainer
 from extsub import TrainingSettings, train
 from extsub.data.instructions import load_data
 from extsub.training.encoding import MASKED, encode
-from machine import apart, processor
+from machine import apart, machine
 
 SMALL = {"vocab_size": 1000, "hidden_size": 256, "intermediate_size": 640, "num_hidden_layers": 4}
 LARGE = {"vocab_size": 32_000, "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22}
@@ -114,7 +112,7 @@ def by_authors(folder: Path, output: Path) -> None:
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPE, use_cache=False), LORA)
     tokenizer = _tokenizer(folder)
     ids, labels = tokenise_by_authors(_rows(folder), tokenizer)
-    columns = {"input_ids": ids, "labels": labels, "attention_mask": [torch.ones_like(one) for one in ids]}
+    columns = {"input_ids": ids, "labels": labels, "attention_mask": [torch.ones_like(row) for row in ids]}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     fillers = {"input_ids": tokenizer.pad_token_id, "labels": MASKED, "attention_mask": 0}
 
@@ -188,7 +186,7 @@ def tokenise_by_authors(rows: list[dict[str, str]], tokenizer: Any) -> tuple[lis
         return tokenizer(text, **settings).input_ids[0]
 
     inputs = [ids(row["prompt"] + row["completion"] + tokenizer.eos_token) for row in rows]
-    labels = [one.clone() for one in inputs]
+    labels = [row.clone() for row in inputs]
     for row, label in zip(rows, labels, strict=True):
         label[: ids(row["prompt"]).ne(tokenizer.pad_token_id).sum()] = MASKED
     return inputs, labels
@@ -222,7 +220,8 @@ def main() -> None:
     runs = arguments.runs
     with tempfile.TemporaryDirectory() as scratch:
         small, many, large = (Path(scratch) / name for name in ("small", "many", "large"))
-        text = [_machine(), "### Training: 3.5 M parameters, float32, CPU"]
+        what = machine("extsub", "torch", "transformers", "trl", "peft", "tokenizers")
+        text = [f"{what}.", "### Training: 3.5 M parameters, float32, CPU"]
         text += [_table(apart(make, small, SMALL, arguments.rows), _rounds(training, CONTENDERS, small, runs))]
         lengths = apart(make, many, SMALL, arguments.tokenise_rows)
         measured = _rounds(tokenising, (AUTHORS, TRL, EXTSUB), many, runs)
@@ -254,16 +253,11 @@ def _table(lengths: list[int], measured: dict[str, list[Run]]) -> str:
     for name, runs in measured.items():
         cells = [name]
         for clock in ("cpu_seconds", "seconds"):
-            ours, *others = ([getattr(run, clock) for run in measured[one]] for one in (name, AUTHORS, TRL))
+            ours, *others = ([getattr(run, clock) for run in measured[contender]] for contender in (name, AUTHORS, TRL))
             cells += [f"{tokens / median(ours):,.0f}"]
             cells += [f"{median(map(truediv, other, ours)):.2f}" for other in others]
         lines.append(f"| {' | '.join([*cells, runs[0].did])} |")
     return "\n".join(lines)
-
-
-def _machine() -> str:
-    versions = [f"{name} {version(name)}" for name in ("extsub", "torch", "transformers", "trl", "peft", "tokenizers")]
-    return f"{processor()}, {os.cpu_count()} cores; Python {platform.python_version()}, {', '.join(versions)}."
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def write_halves(folder: Path, data: str | None, learn_from: int, seed: int) -> 
     learnt = [questions.questions[place] for place in halves[learn_from - 1]]
     folder.mkdir(parents=True, exist_ok=True)
     for name, kind in (("expert", "true"), ("anti-expert", "false")):
-        taught = ({"instruction": one["question"], "output": chance.choice(one[kind])} for one in learnt)
+        taught = ({"instruction": question["question"], "output": chance.choice(question[kind])} for question in learnt)
         write(folder / f"{name}.jsonl", taught)
     write(folder / "held-out.jsonl", (rows[place][1] for place in halves[2 - learn_from]))
     write_neutral(folder)
