@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from extsub.adapters.writing import PartProgress
@@ -47,36 +47,24 @@ def items(doing: str, total: int, done: int) -> Generator[Advance]:
     """A bar over items with their rate and the time left; where nobody looks, a line now and then."""
     if not shows_progress() or total == done:
         yield lambda _number, _beside="": None
-    elif not sys.stderr.isatty():
-        yield _lines(doing, total, done)
-    else:
-        with bar(doing, total, done) as shown:
-            begun, first = time.perf_counter(), done
+        return
+    with bar(doing, total, done) if sys.stderr.isatty() else nullcontext() as shown:
+        begun, first = time.perf_counter(), done
+        spoken = begun
 
-            def advance(number: int, beside: str = "", /) -> None:
-                nonlocal done
-                done += number
-                rate = (done - first) / (time.perf_counter() - begun)
-                said = ", ".join(filter(None, (f"{rate:,.1f} a second", beside)))
-                shown.update(shown.task_ids[0], completed=min(done, total), said=said)
-
-            yield advance
-
-
-def _lines(doing: str, total: int, done: int) -> Advance:
-    begun, first = time.perf_counter(), done
-    spoken = begun
-
-    def advance(number: int, beside: str = "", /) -> None:
-        nonlocal done, spoken
-        done, now = min(total, done + number), time.perf_counter()
-        if now - spoken >= SECONDS:
-            rate, spoken = (done - first) / (now - begun), now
-            left = duration((total - done) / rate)
+        def advance(number: int, beside: str = "", /) -> None:
+            nonlocal done, spoken
+            done, now = min(total, done + number), time.perf_counter()
+            rate = (done - first) / (now - begun)
             said = ", ".join(filter(None, (f"{rate:,.1f} a second", beside)))
-            say(f"{doing}: {done:,} of {total:,}, {said}, {left} left", error=True)
+            if shown:
+                shown.update(shown.task_ids[0], completed=done, said=said)
+            elif now - spoken >= SECONDS:
+                spoken = now
+                left = f", {duration((total - done) / rate)} left" if rate else ""  # nothing is done yet
+                say(f"{doing}: {done:,} of {total:,}, {said}{left}", error=True)
 
-    return advance
+        yield advance
 
 
 def _watched() -> bool:
