@@ -108,7 +108,7 @@ def main() -> None:
         model=options.model, data=(options.data,), limit=options.limit, prompt=options.prompt, dtype=options.dtype
     )
     items = TASKS["truthfulqa-mc"].read(settings, options.data)
-    items = Items(limited(items.items, settings), items.data, items.sha256)
+    items = Items(limited(TASKS["truthfulqa-mc"], items.items, settings), items.data, items.sha256)
     scored: dict[str, Found] = {}
     with load_base(find_model(options.model), options.dtype).with_adapter(None) as model:
         with tempfile.TemporaryDirectory() as scratch:
