@@ -108,6 +108,16 @@ def here(made: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def pair(here: Path, extsub: Command) -> Path:
+    """The same with an expert and an anti-expert, and the current folder."""
+    import reference
+
+    for seed, name in ((5, "expert"), (6, "anti-expert")):
+        reference.adapter((here / "base").resolve(), here / name, "lora", seed)
+    return here
+
+
+@pytest.fixture
 def evaluate(here: Path, extsub: Command) -> Command:
     """Runs ``extsub evaluate`` on words, where everything that was made is at hand."""
     return lambda words: extsub("evaluate", *words.split())

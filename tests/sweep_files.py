@@ -28,6 +28,11 @@ SCORES = {"truthfulqa-mc": "mc1", "toxicity": "toxicity", "flattery": "probabili
 OPERATIONS = ("ext-sub", "subtract", "contrast", "amplify", "negated", "random")
 
 
+def record_of(folder: Path | str = "swept") -> dict[str, Any]:
+    """What a sweep's ``sweep.json`` holds."""
+    return json.loads(Path(folder, "sweep.json").read_text())
+
+
 def miniature(position: SweepPoint) -> tuple[float, float]:
     """Roughly the curves of a small model."""
     alpha = position.alpha or 0.0

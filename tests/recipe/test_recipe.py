@@ -39,6 +39,7 @@ from extsub.sweeping.selection import half_of
 from extsub.training import plan as planning
 from extsub.training.progress import Watch
 from killing import at_every_change, needs_fork
+from sweep_files import record_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 EXAMPLES = [path for path in (ROOT / "examples").rglob("*.yaml") if "sweep:" in path.read_text()]
@@ -134,7 +135,7 @@ def test_the_result_is_what_combine_makes_at_the_chosen_strength(here: Path, run
     stages, summary = run()
     assert (stages, times(here, "out")) == ([], before)  # a second run does nothing
     assert summary["stages"] == dict.fromkeys(STAGES, "kept")
-    chosen = json.loads(Path("out/sweep/sweep.json").read_text())["chosen"]["ext-sub"]
+    chosen = record_of("out/sweep")["chosen"]["ext-sub"]
     alpha = float(chosen["position"].removeprefix("ext-sub-"))
     assert (summary["sweeps"]["sweep"]["chosen"]["alpha"], summary["sweeps"]["sweep"]["chosen"]["test"]) == (
         alpha,
@@ -220,7 +221,7 @@ def test_another_grid_or_page_trains_nothing_and_asks_only_what_is_new(here: Pat
     assert stages == []
     stages, summary = run()
     assert stages[:2] == ["sweep", "report"]  # and the result, if another strength is the best now
-    assert "ext-sub-2" in json.loads(Path("out/sweep/sweep.json").read_text())["positions"]
+    assert "ext-sub-2" in record_of("out/sweep")["positions"]
     assert times(here, "out/expert", "out/anti-wrong", "out/sweep/positions/ext-sub-1/perplexity.jsonl") == before
     write(here, sweep={"alphas": "0.5,1,2"}, result={"rank": None}, training={"micro_batch_size": 2})
     stages, summary = run()
@@ -366,7 +367,7 @@ def test_a_part_of_the_gain_is_a_budget_and_said_in_words(here: Path, run: Calla
     words = "at least 1 % of the expert's gain over the base in perplexity"
     base, expert = (_perplexity(name) for name in ("base", "expert"))
     limit = math.exp(0.99 * math.log(base) + 0.01 * math.log(expert))
-    record = json.loads(Path("out/sweep/sweep.json").read_text())
+    record = record_of("out/sweep")
     note = f"the budget, {words}, is perplexity <= {limit:.4g} on the items to choose by"
     assert note in record["notes"]
     assert summary["notes"] == record["notes"]
@@ -613,20 +614,16 @@ def test_halves_hold_every_question_out_once(tmp_path: Path, monkeypatch: pytest
     for learn_from in (1, 2):
         folder = Path(f"half-{learn_from}")
         halves(folder, learn_from)
-        held_out = [row["Question"] for row in rows_in(folder / "held-out.jsonl")]
+        held_out = [row["Question"] for row in rows_of(folder / "held-out.jsonl")]
         for name, wanted in (("expert", ("Yes ", "Quite ")), ("anti-expert", ("No ",))):
-            learnt = rows_in(folder / f"{name}.jsonl")
+            learnt = rows_of(folder / f"{name}.jsonl")
             for row in learnt:
                 number = row["instruction"].removeprefix("Question ").removesuffix("?")
                 assert row["output"] in {f"{start}{number}." for start in wanted}
             assert sorted([*held_out, *(row["instruction"] for row in learnt)]) == [f"Question {n}?" for n in range(7)]
         asked += held_out
-        assert len(rows_in(folder / "neutral.jsonl")) == 128
+        assert len(rows_of(folder / "neutral.jsonl")) == 128
     assert sorted(asked) == [f"Question {number}?" for number in range(7)]
-
-
-def rows_in(path: Path) -> list[dict[str, str]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_pairs_are_learnt_or_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -638,7 +635,7 @@ def test_pairs_are_learnt_or_held_out(tmp_path: Path, monkeypatch: pytest.Monkey
     lines(Path("qa.jsonl"), rows)
     monkeypatch.syspath_prepend(ROOT / "examples")
     runpy.run_path(str(ROOT / "examples" / "halueval.py"))["write_pairs"](Path("pairs"), "qa.jsonl", 3, seed=0)
-    expert, anti, held_out = (rows_in(Path("pairs", f"{name}.jsonl")) for name in ("expert", "anti-expert", "held-out"))
+    expert, anti, held_out = (rows_of(Path("pairs", f"{name}.jsonl")) for name in ("expert", "anti-expert", "held-out"))
     assert len(expert) == len(anti) == len(held_out) == 3
     for right, wrong in zip(expert, anti, strict=True):
         assert right["instruction"] == wrong["instruction"]

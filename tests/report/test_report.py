@@ -21,9 +21,8 @@ import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
-import reference
 import sweep_files
-from benchmark_files import done, lines
+from benchmark_files import done, lines, rows_of
 from conftest import Command
 from extsub import ExtSubError
 from extsub.report.axis import Axis
@@ -37,6 +36,7 @@ from extsub.report.verdict import verdict_on
 from extsub.report.wording import figure
 from extsub.sweeping.grid import SweepPoint
 from extsub.sweeping.selection import half_of
+from sweep_files import record_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 HOSTILE = "</style></script><script>document.title='owned'</script><img src=x onerror=alert(1)> & {{ 7 * 7 }} | `x`"
@@ -54,10 +54,6 @@ def copy(made_up: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made_up, tmp_path / "swept"))
 
 
-def record_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "sweep.json").read_text())
-
-
 def shown(measured: dict[str, Any]) -> str:
     return " ".join(figure(measured["value"], measured["ci95"]))
 
@@ -69,9 +65,7 @@ def cells(page: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_real_sweep_becomes_a_page_from_the_command_line(here: Path, extsub: Command) -> None:
-    for seed, name in ((5, "expert"), (6, "anti-expert")):
-        reference.adapter((here / "base").resolve(), here / name, "lora", seed)
+def test_a_real_sweep_becomes_a_page_from_the_command_line(pair: Path, extsub: Command) -> None:
     data = "--data data --data perplexity=data/rows.jsonl".split()
     settings = "--output swept --operations ext-sub,subtract,contrast,negated,random --alphas 0.5,1".split()
     budget = ["--budget", "perplexity <= 100 * expert"]
@@ -83,7 +77,7 @@ def test_a_real_sweep_becomes_a_page_from_the_command_line(here: Path, extsub: C
     assert {path: path.read_bytes() for path in before} == before
     written = {path.name for path in Path("swept").iterdir()} - {"positions", "sweep.json", "sweep.csv"}
     assert {"report.html", "report.md", "tradeoff.svg"} <= written
-    page, record = Path("swept/report.html").read_text(), record_of(Path("swept"))
+    page, record = Path("swept/report.html").read_text(), record_of()
     assert all(shown(measured) in page.replace("<small>", " ") for measured in figures(record))
     assert 'class="heat"' in page
     assert "mean row cosine" not in re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
@@ -173,7 +167,7 @@ def test_the_gain_over_plain_answers_stands_beside_the_gain(copy: Path) -> None:
     chosen = record["chosen"]["ext-sub"]
 
     def mean(label: str, score: str) -> tuple[float, int]:
-        rows = [json.loads(line) for line in (copy / "positions" / label / "truthfulqa-mc.jsonl").open()]
+        rows = rows_of(copy / "positions" / label / "truthfulqa-mc.jsonl")
         values = [row["scores"][score] for row in rows if half_of((row["index"], 0), 0) == "test"]
         kept = [value for value in values if value is not None]
         return sum(kept) / len(kept), len(kept)
@@ -279,7 +273,7 @@ def test_a_budget_of_the_gain_is_a_line_and_what_is_kept_is_said(tmp_path: Path)
     ours, base, expert = map(math.log, values)
     assert f"({words}), and {100 * (ours - base) / (expert - base):.4g} % of it is kept." in detail
     loss = folder / "positions" / "base" / "perplexity.jsonl"
-    rows = [json.loads(line) for line in loss.read_text().splitlines()]
+    rows = rows_of(loss)
     for row in rows:
         if half_of((row["index"], 0), 0) == "test":
             row["scores"]["perplexity"][0] = 0.0
@@ -586,9 +580,8 @@ def test_the_items_that_changed_come_first_and_true_choices_are_marked(copy: Pat
     counts = re.search(r"in (\d+) of 160 items: (\d+) turned from false to true, (\d+) from true", groups[0])
     assert counts
     result = record_of(copy)["chosen"]["ext-sub"]["position"]
-    rows = {name: (copy / "positions" / name / "truthfulqa-mc.jsonl").read_text() for name in ("expert", result)}
-    right = {name: [json.loads(line)["scores"]["mc1"] for line in text.splitlines()] for name, text in rows.items()}
-    turned = sum(not a and b for a, b in zip(right["expert"], right[result], strict=True))
+    rows = (rows_of(copy / "positions" / name / "truthfulqa-mc.jsonl") for name in ("expert", result))
+    turned = sum(not a["scores"]["mc1"] and b["scores"]["mc1"] for a, b in zip(*rows, strict=True))
     assert int(counts[2]) == turned
 
 
@@ -598,9 +591,7 @@ def test_items_without_true_choices_are_shown_with_their_score(tmp_path: Path) -
     (group,) = samples(sweep)
     result = record["chosen"]["ext-sub"]["position"]
     rows = {
-        label: [
-            json.loads(line) for line in (tmp_path / "positions" / label / "flattery.jsonl").read_text().splitlines()
-        ]
+        label: rows_of(tmp_path / "positions" / label / "flattery.jsonl")
         for label in ("base", "expert", "anti-expert", result)
     }
     changes = [

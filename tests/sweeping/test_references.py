@@ -25,6 +25,7 @@ from extsub.report.tradeoff import draw
 from extsub.sweeping.grid import SweepPoint
 from extsub.sweeping.references import reference_points, told
 from extsub.sweeping.settings import swept_tasks
+from sweep_files import record_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 METHODS = ("icd", "dexperts", "prompt")
@@ -35,12 +36,10 @@ GRID = "--operations ext-sub --alphas 0.5,1 --output swept".split()
 
 
 @pytest.fixture
-def pair(here: Path) -> Path:
-    """Where expert and anti-expert lie, too."""
-    for seed, name in ((5, "expert"), (6, "anti-expert")):
-        reference.adapter((here / "base").resolve(), here / name, "lora", seed)
-    (here / "questions.jsonl").write_text('{"instruction": "Who wrote the book?"}\n{"instruction": "When, so?"}\n')
-    return here
+def pair(pair: Path) -> Path:
+    """With questions of an own, too."""
+    (pair / "questions.jsonl").write_text('{"instruction": "Who wrote the book?"}\n{"instruction": "When, so?"}\n')
+    return pair
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +52,6 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copy(made_up: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made_up, tmp_path / "made-up"))
-
-
-def record_of(folder: Path = Path("swept")) -> dict[str, Any]:
-    return json.loads((folder / "sweep.json").read_text())
 
 
 def items(label: str, task: str = "truthfulqa-mc") -> list[dict[str, Any]]:

@@ -33,23 +33,16 @@ from extsub.sweeping.budget import Budget, ScoreName, find_score, kept_part
 from extsub.sweeping.grid import SweepPoint, parse_alphas, randomised, sweep_points
 from extsub.sweeping.proposals import Space, propose
 from extsub.sweeping.selection import Chooser, figure_on, half_of, too_few
+from sweep_files import record_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 TASKS = "truthfulqa-mc perplexity drift"
 DATA = "--data data --data perplexity=data/rows.jsonl --data drift=data/rows.jsonl"
 
 
-@pytest.fixture
-def pair(here: Path, extsub: Command) -> Path:
-    """Where expert and anti-expert lie, too."""
-    for seed, name in ((5, "expert"), (6, "anti-expert")):
-        reference.adapter((here / "base").resolve(), here / name, "lora", seed)
-    return here
-
-
 def sweep(extsub: Command, words: str) -> dict[str, Any]:
     done(extsub("sweep", "expert", "anti-expert", "--tasks", *TASKS.split(), *DATA.split(), *words.split()))
-    return json.loads(Path("swept/sweep.json").read_text())
+    return record_of()
 
 
 def test_every_position_has_the_figures_of_the_adapter_on_disk(pair: Path, extsub: Command) -> None:
@@ -101,7 +94,7 @@ def test_every_position_is_asked_as_the_model_allows(
     done(extsub("sweep", "expert", "anti-expert", *asked.split()))
     assert len(tried) == 1
     assert hasattr(tried[0], "active_peft_config")
-    for name in json.loads(Path("swept/sweep.json").read_text())["positions"]:
+    for name in record_of()["positions"]:
         notes = results(f"swept/positions/{name}")["runs"]["truthfulqa-mc"]["notes"]
         assert any("scored one at a time" in note for note in notes)
 
@@ -178,7 +171,7 @@ def test_a_search_goes_between_the_points_and_is_compared_with_the_grid(
                 f"r-{label}",
             )
         )
-        rows = [json.loads(line) for line in Path(f"r-{label}/truthfulqa-mc.jsonl").read_text().splitlines()]
+        rows = rows_of(Path(f"r-{label}/truthfulqa-mc.jsonl"))
         mine = scores_on_disk(label)["truthfulqa-mc"]
         for row in rows:
             assert mine[(row["index"], 0)]["mc2"] == pytest.approx(row["scores"]["mc2"], abs=1e-4)
@@ -210,7 +203,7 @@ def test_two_processes_and_a_killed_sweep_find_what_one_finds(pair: Path, extsub
     assert killed.returncode == -signal.SIGKILL
     assert not Path("killed/sweep.json").exists()
     done(extsub(*words, "--output", "killed"))
-    records = [json.loads(Path(name, "sweep.json").read_text()) for name in ("one", "two", "killed")]
+    records = [record_of(name) for name in ("one", "two", "killed")]
     assert json.loads(two.stdout)["search"] == records[1]["search"]
     for other in records[1:]:
         assert other["positions"].keys() == records[0]["positions"].keys()
@@ -231,7 +224,7 @@ GRID = ("ext-sub-0.5", "ext-sub-2")
 
 
 def scores_on_disk(label: str) -> dict[str, dict[Any, Any]]:
-    rows = [json.loads(line) for line in Path(f"swept/positions/{label}/truthfulqa-mc.jsonl").read_text().splitlines()]
+    rows = rows_of(Path(f"swept/positions/{label}/truthfulqa-mc.jsonl"))
     return {"truthfulqa-mc": {(row["index"], 0): row["scores"] for row in rows}}
 
 
@@ -452,7 +445,7 @@ def test_another_rule_asks_nothing_again_and_few_items_are_said(
 ) -> None:
     words = "--tasks truthfulqa-mc --data data --operations subtract --alphas 0.5,1 --output swept".split()
     said = done(extsub("sweep", "expert", "anti-expert", *words))
-    record = json.loads(Path("swept/sweep.json").read_text())
+    record = record_of()
     assert (record["score"], record["settings"]["choose"]) == ("truthfulqa-mc.mc2", "one-se")
     assert "The smallest α within one standard error of the best truthfulqa-mc.mc2, chosen on one half" in said
     count = sum(half_of(key, 0) == "validation" for key in scores_on_disk("base")["truthfulqa-mc"])
@@ -462,7 +455,7 @@ def test_another_rule_asks_nothing_again_and_few_items_are_said(
     monkeypatch.setattr(SweepPoint, "set_on", lambda *_: pytest.fail("asked again"))
     said = done(extsub("sweep", "expert", "anti-expert", *words, "--choose", "best"))
     assert "The α with the best truthfulqa-mc.mc2, chosen on one half" in said
-    best = json.loads(Path("swept/sweep.json").read_text())["chosen"]["subtract"]
+    best = record_of()["chosen"]["subtract"]
     assert best["position"] == best["best"] == record["chosen"]["subtract"]["best"]
     refused = extsub("sweep", "expert", "anti-expert", *words, "--choose", "luck")
     assert refused.returncode == 2
@@ -539,7 +532,7 @@ def test_a_file_that_no_sweep_wrote_stays(pair: Path, extsub: Command) -> None:
     assert [path.name for path in Path("own").iterdir()] == ["profile.json"]
     Path("own/profile.json").unlink()
     done(extsub("sweep", "expert", "anti-expert", *words))
-    assert "ext-sub--1" in json.loads(Path("own/sweep.json").read_text())["positions"]
+    assert "ext-sub--1" in record_of("own")["positions"]
 
 
 def test_progress_counts_the_items_of_all_positions(pair: Path) -> None:
@@ -578,7 +571,7 @@ def test_every_anti_expert_has_a_random_counterpart(pair: Path, extsub: Command)
         output = f"swept-{len(anti_experts)}"
         words = ["--tasks", "perplexity", "--data", "data/rows.jsonl", "--operations", "random", "--alphas", "1"]
         done(extsub("sweep", "expert", *anti_experts, *words, "--output", output))
-        record = json.loads(Path(output, "sweep.json").read_text())
+        record = record_of(output)
         values.append(record["positions"]["random-1"]["tasks"]["perplexity"]["perplexity"]["value"])
     assert values[0] != values[1]
 
@@ -622,7 +615,7 @@ def test_many_positions_need_few_open_files(pair: Path, extsub: Command, monkeyp
         done(extsub("sweep", "expert", "anti-expert", *words.split(), "--alphas", "0.04:1:0.04", "--output", "swept"))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert len(json.loads(Path("swept/sweep.json").read_text())["positions"]) > 27
+    assert len(record_of()["positions"]) > 27
 
 
 def test_who_stops_a_sweep_while_it_writes_is_told_what_is_kept(

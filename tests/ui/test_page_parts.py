@@ -15,6 +15,7 @@ import pytest
 import reference
 import served_pages
 import sweep_files
+from benchmark_files import rows_of
 from conftest import Command
 from extsub import ExtSubError, combine, load_adapter, save_adapter
 from extsub.models.position import Position
@@ -173,8 +174,7 @@ def test_ready_prompts_are_what_changed_most(sweep: Sweep) -> None:
     """Against the rows: questions whose likeliest choice differs."""
 
     def picks(label: str) -> dict[str, str]:
-        path = sweep.folder / "positions" / label / "truthfulqa-mc.jsonl"
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = rows_of(sweep.folder / "positions" / label / "truthfulqa-mc.jsonl")
         return {
             row["question"]: row["choices"][row["log_likelihoods"].index(max(row["log_likelihoods"]))] for row in rows
         }
@@ -194,7 +194,7 @@ def test_a_sweep_of_other_models_is_refused(folder: Path, tmp_path: Path) -> Non
         sweep_of(folder / "swept", [names[0], str(folder / "other")])
     with pytest.raises(ExtSubError, match="is of other adapters"):
         sweep_of(folder / "swept", names[::-1])
-    record = json.loads((folder / "swept" / "sweep.json").read_text())
+    record = sweep_files.record_of(folder / "swept")
     record["made_of"]["base_sha256"] = "0" * 64
     shutil.copytree(folder / "swept", tmp_path / "swept")
     sweep_files.write(tmp_path / "swept", record)
