@@ -71,20 +71,19 @@ def _table(summary: Mapping[str, Any], name: str) -> Table:
     table = new_table(["model"], [*heads.values(), "perplexity", "kept"])
     mean, deviation = summary["mean"][name], summary["deviation"][name]
 
+    def cells(figures: Mapping[str, Any], deviations: Mapping[str, Any]) -> list[str]:
+        return [_shown(figures[column], deviations[column]) for column in (*heads, "perplexity", "kept")]
+
     def rows(part: str, label: str) -> None:
         for model, figures in mean[part].items():
             alpha = f"{figures['alpha']:.2g}" if "alpha" in figures else f"{BEFOREHAND:g}"
-            cells = [
-                _shown(figures[column], deviation[part][model][column]) for column in (*heads, "perplexity", "kept")
-            ]
-            table.add_row(label.format(model=model, alpha=alpha), *cells)
+            table.add_row(label.format(model=model, alpha=alpha), *cells(figures, deviation[part][model]))
         table.add_section()
 
     rows("models", "{model}")
     rows("beforehand", "{model}, α {alpha} (set beforehand)")
     rows("chosen", "{model}, α {alpha} (chosen)")
-    cells = [_shown(mean["result"][column], deviation["result"][column]) for column in (*heads, "perplexity", "kept")]
-    table.add_row("result: both taken away", *cells)
+    table.add_row("result: both taken away", *cells(mean["result"], deviation["result"]))
     return table
 
 

@@ -25,6 +25,7 @@ from extsub.evaluation.store import RESULTS, Results
 from extsub.evaluation.tasks import TASKS
 from extsub.models.position import STARTS
 from extsub.printing import print_table, say
+from extsub.report.reading import measured
 from extsub.report.searched import search_sentence
 from extsub.report.wording import aim, capital
 from extsub.tables import Table as Findings
@@ -104,23 +105,18 @@ def print_findings(table: Findings, notes: Sequence[str], to_csv: Callable[[], s
 
 def print_sweep(record: Mapping[str, Any]) -> None:
     """Print a line for each position with every score that can be better or worse, then what was chosen."""
-    columns = [
-        (task, score)
-        for task, scores in record["positions"]["expert"]["tasks"].items()
-        for score in scores
-        if TASKS[task].measure(score).better
-    ]
-    table, before = new_table(["operation", "α"], [score for _, score in columns]), None
+    names = measured(record)
+    table, before = new_table(["operation", "α"], [name.score for name in names]), None
     references = record.get("references", {})
     for point in (record["positions"] | references).values():
         if point["operation"] not in (before, *STARTS):
             table.add_section()
-        values = [point["tasks"][task].get(score) for task, score in columns]
+        values = [point["tasks"][name.task].get(name.score) for name in names]
         alpha = "" if point["alpha"] is None else f"{point['alpha']:g}"
         head = "" if point["operation"] == before else point["operation"]
         table.add_row(head, alpha, *("" if value is None else f"{value['value']:.4g}" for value in values))
         before = point["operation"]
-    counts = [record["positions"]["expert"]["tasks"][task][score]["n"] for task, score in columns]
+    counts = [record["positions"]["expert"]["tasks"][name.task][name.score]["n"] for name in names]
     table.add_section()
     table.add_row("n", "", *(f"{count:,}" for count in counts))
     print_table(table)

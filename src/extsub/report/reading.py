@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -272,6 +273,16 @@ def _known(record: dict[str, Any]) -> list[ScoreName]:
         ScoreName(task, name, TASKS[task].measure(name))
         for task in record["settings"]["tasks"]
         for name in dict.fromkeys([*TASKS[task].measures, *record["positions"]["expert"]["tasks"].get(task, {})])
+        if TASKS[task].measure(name).better
+    ]
+
+
+def measured(record: Mapping[str, Any]) -> list[ScoreName]:
+    """The scores of the expert that can be better or worse, as ``sweep.json`` has them."""
+    return [
+        ScoreName(task, name, TASKS[task].measure(name))
+        for task, scores in record["positions"]["expert"]["tasks"].items()
+        for name in scores
         if TASKS[task].measure(name).better
     ]
 

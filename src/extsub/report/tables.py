@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from extsub.evaluation.compare import CONTROLS, control_of
-from extsub.evaluation.tasks import TASKS
 from extsub.report.matched import Matched, level_of
-from extsub.report.reading import MODELS, Sweep
+from extsub.report.reading import MODELS, Sweep, measured
 from extsub.report.wording import OVER_PLAIN, aim, arrowed, change, figure, number, p_value, score
 from extsub.sweeping.budget import ScoreName
 from extsub.sweeping.grid import COMPANIONS
@@ -18,12 +17,12 @@ from extsub.tables import Cell, Table, TableRow
 ARROWS = "↑ higher is better, ↓ lower is better."
 
 
-def figure_cell(measured: Any) -> Cell:
+def figure_cell(known: Any) -> Cell:
     """A cell with a figure and its interval; a dash where there is none."""
-    if measured is None:
+    if known is None:
         return Cell("–")
-    measured = measured if isinstance(measured, dict) else measured.to_dict()
-    return Cell(*figure(measured["value"], measured["ci95"]))
+    known = known if isinstance(known, dict) else known.to_dict()
+    return Cell(*figure(known["value"], known["ci95"]))
 
 
 def change_cells(difference: Any, name: ScoreName) -> tuple[Cell, Cell]:
@@ -143,7 +142,7 @@ def chosen(sweep: Sweep) -> Table:
 
 def everything(sweep: Sweep) -> Table:
     """A table of every point with every score that can be better or worse, and what one gets without a model."""
-    names = list(_scores(sweep))
+    names = measured(sweep.record)
     table = Table(
         "All figures",
         f"On all items, with 95 % intervals. {ARROWS} Marked: the strengths chosen."
@@ -161,14 +160,6 @@ def everything(sweep: Sweep) -> Table:
         table.rows.append(TableRow((Cell(before), alpha_cell(point["alpha"]), *cells), kind.strip()))
     table.rows.extend(_controls(sweep, names))
     return table
-
-
-def _scores(sweep: Sweep) -> Iterator[ScoreName]:
-    for task, scores in sweep.positions["expert"]["tasks"].items():
-        for name in scores:
-            measure = TASKS[task].measure(name)
-            if measure.better:
-                yield ScoreName(task, name, measure)
 
 
 def _fewer(sweep: Sweep, names: list[ScoreName]) -> str:

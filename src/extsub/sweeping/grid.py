@@ -64,11 +64,12 @@ def sweep_points(operations: tuple[str, ...], alphas: tuple[float, ...]) -> list
         ExtSubError: an operation is unknown.
     """
     load_operations(set(operations) - {*CONTROLS})
+    known = (*OPERATIONS, *CONTROLS)
     for operation in operations:
-        if operation not in (*OPERATIONS, *CONTROLS):
-            raise ExtSubError(f"--operations {brief(operation)}: there are {', '.join((*OPERATIONS, *CONTROLS))}")
+        if operation not in known:
+            raise ExtSubError(f"--operations {brief(operation)}: there are {', '.join(known)}")
     if not operations:
-        raise ExtSubError(f"--operations: name one or more of {', '.join((*OPERATIONS, *CONTROLS))}")
+        raise ExtSubError(f"--operations: name one or more of {', '.join(known)}")
     if not any(alphas):
         raise ExtSubError("--alphas: all are 0, which is the expert whatever the operation: give others")
     points = [SweepPoint(start) for start in STARTS]
