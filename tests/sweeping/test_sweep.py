@@ -160,17 +160,8 @@ def test_a_search_goes_between_the_points_and_is_compared_with_the_grid(
         assert trial["validation"] == chooser.on_validation(scores_on_disk(label))[0]
         Path("profile.json").write_text(json.dumps(trial["profile"]))
         done(extsub("combine", "expert", "anti-expert", "--profile", "profile.json", "-o", f"combined-{label}"))
-        done(
-            extsub(
-                "evaluate",
-                "truthfulqa-mc",
-                *DATA.split()[:2],
-                "--adapter",
-                f"combined-{label}",
-                "--output",
-                f"r-{label}",
-            )
-        )
+        asked = f"evaluate truthfulqa-mc --data data --adapter combined-{label} --output r-{label}"
+        done(extsub(*asked.split()))
         rows = rows_of(Path(f"r-{label}/truthfulqa-mc.jsonl"))
         mine = scores_on_disk(label)["truthfulqa-mc"]
         for row in rows:
@@ -486,7 +477,6 @@ def test_halves_are_fixed_and_about_equal() -> None:
     share = sum(half_of(item, 3) == "test" for item in range(2000)) / 2000
     assert share == pytest.approx(0.5, abs=0.05)
     assert [half_of(item, 3) for item in range(50)] != [half_of(item, 4) for item in range(50)]
-    assert not math.isnan(share)
 
 
 @pytest.mark.parametrize(
@@ -513,18 +503,7 @@ def test_what_is_wrong_is_said_before_any_work(pair: Path, extsub: Command, word
 
 
 def test_a_file_that_no_sweep_wrote_stays(pair: Path, extsub: Command) -> None:
-    words = [
-        "--tasks",
-        "truthfulqa-mc",
-        "--data",
-        "data",
-        "--operations",
-        "ext-sub",
-        "--alphas",
-        "-1",
-        "--output",
-        "own",
-    ]
+    words = "--tasks truthfulqa-mc --data data --operations ext-sub --alphas -1 --output own".split()
     Path("own").mkdir()
     Path("own/profile.json").write_text('{"ramp": 0.3}')
     refused = extsub("sweep", "expert", "anti-expert", *words)

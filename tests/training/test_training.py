@@ -370,24 +370,20 @@ def test_an_unfinished_run_is_continued_only_on_request_and_only_as_it_began(
 def test_ctrl_c_says_how_to_go_on(
     base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extsub: Command
 ) -> None:
-    def interrupt(step: int) -> Any:
-        def on_log(self: Watch, args: Any, state: Any, control: Any, **more: Any) -> None:
-            if state.global_step == step:
-                raise KeyboardInterrupt
-
-        return on_log
+    def interrupt(self: Watch, args: Any, state: Any, control: Any, **more: Any) -> None:
+        if state.global_step == 5:
+            raise KeyboardInterrupt
 
     arguments = ["train", "--model", base, "--data", data, "--output", "new/a", "--batch-size", 12]
     with monkeypatch.context() as patched:
-        patched.setattr(Watch, "on_log", interrupt(5))
+        patched.setattr(Watch, "on_log", interrupt)
         run = extsub(*arguments, "--checkpoint-steps", 2)
         assert (run.returncode, run.stderr) == (
             130,
             "Error: interrupted; step 4 is saved in new/a: continue with --resume\n",
         )
-        run = extsub(
-            *arguments[:-4], "--output", "other/b", "--batch-size", 12
-        )  # no checkpoint before the fiftieth step
+        arguments[arguments.index("new/a")] = "other/b"
+        run = extsub(*arguments)  # no checkpoint before the fiftieth step
         assert (run.returncode, run.stderr) == (130, "Error: interrupted; nothing was written\n")
     assert not (tmp_path / "other").exists()
 

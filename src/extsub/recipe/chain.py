@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from extsub.adapters.adapter import sha256
@@ -89,8 +88,6 @@ class ChosenAlphas:
 
     alpha: float | None
     """None where nothing keeps the budget"""
-    closest: str
-    """The position closest to the budget, of all."""
     rule: str
     """``one-se`` or ``best``"""
     score: str
@@ -98,7 +95,7 @@ class ChosenAlphas:
     budget: str | None
     notes: tuple[str, ...]
     figures: dict[str, Any]
-    """The figures of the chosen position, as ``sweep.json`` has them."""
+    """The chosen position, or the closest to the budget, with its figures, as ``sweep.json`` has them."""
 
     def to_dict(self) -> dict[str, Any]:
         """The choice as JSON values."""
@@ -117,22 +114,15 @@ def chosen(recipe: Recipe, sweep: Sweep) -> ChosenAlphas:
         raise ExtSubError(f"{sweep.name} has no strength of {recipe.result.operation} to choose from: widen alphas")
     position = choice["position"]
     alpha = None if position is None else record["positions"][position]["alpha"]
-    return ChosenAlphas(
-        alpha,
-        choice["closest"],
-        sweep.settings.choose,
-        record["score"],
-        record["budget"],
-        tuple(record["notes"]),
-        choice,
-    )
+    notes = tuple(record["notes"])
+    return ChosenAlphas(alpha, sweep.settings.choose, record["score"], record["budget"], notes, choice)
 
 
 def nothing_kept(recipe: Recipe, choice: ChosenAlphas) -> str:
     """A sentence on what to do where no strength keeps the budget."""
     wanted = f"keeps {in_words(choice.budget)}" if choice.budget else f"has a {choice.score} that is a number"
     return (
-        f"no strength of {recipe.result.operation} {wanted}, and {choice.closest} comes closest: change "
+        f"no strength of {recipe.result.operation} {wanted}, and {choice.figures['closest']} comes closest: change "
         f"budget or alphas in {recipe.path}, and '{recipe.command}' goes on; what was asked is not asked again"
     )
 
@@ -149,10 +139,7 @@ def _content(name: str) -> dict[str, str]:
     if not path.is_dir():
         return {"name": name}
     digest = hashlib.sha256()
-    for file in _visible(path):
-        digest.update(f"{file.relative_to(path)} {sha256(file)}\n".encode())
+    for file in sorted(path.rglob("*")):
+        if file.is_file() and not file.name.startswith("."):
+            digest.update(f"{file.relative_to(path)} {sha256(file)}\n".encode())
     return {"sha256": digest.hexdigest()}
-
-
-def _visible(folder: Path) -> Sequence[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))

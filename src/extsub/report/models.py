@@ -54,7 +54,7 @@ def read_models(folders: Sequence[str | Path], groups: Mapping[str, Sequence[str
     positions = [position for sweep in sweeps for position in _positions(sweep)]
     members = {
         name: [position.source for position in positions if position.name == name and position.source]
-        for name in _ordered(positions)
+        for name in sorted(dict.fromkeys(position.name for position in positions), key=_place)
     }
     for folder in evaluated:
         (group,) = read_groups([folder], {}, "table")
@@ -108,9 +108,9 @@ def _positions(sweep: Sweep) -> Iterator[_Position]:
         yield _Position(name, "" if alpha is None else f"{alpha:g}", source)
 
 
-def _ordered(positions: Sequence[_Position]) -> list[str]:
-    names = list(dict.fromkeys(position.name for position in positions))
-    return [name for name in ORDER if name in names] + [name for name in names if name not in ORDER]
+def _place(name: str) -> int:
+    """The line of a model in the table."""
+    return ORDER.index(name) if name in ORDER else len(ORDER)
 
 
 def _notes(sweep: Sweep) -> Iterator[str]:

@@ -64,17 +64,18 @@ def commands(sweep: Sweep) -> list[str]:
     adapters = [operand(adapter) for adapter in (expert, *anti_experts)]
     lines = [shell(["extsub", "sweep", *adapters, *_options(settings)])]
     lines.append(shell(["extsub", "report", operand(str(settings["output"]))]))
-    result, main = sweep.result, sweep.main
-    alpha = sweep.alpha(result)
-    if main in OPERATIONS and alpha is not None:
-        words = ["extsub", "combine", *adapters, "--operation", main, "--alpha", f"{alpha:.10g}"]
-        lines.append(shell([*words, "--output", result]))
+
+    def combine(operation: str, alpha: float, output: str, *more: str) -> None:
+        words = ["extsub", "combine", *adapters, "--operation", operation, "--alpha", f"{alpha:.10g}"]
+        lines.append(shell([*words, *more, "--output", output]))
+
+    alpha = sweep.alpha(sweep.result)
+    if sweep.main in OPERATIONS and alpha is not None:
+        combine(sweep.main, alpha, sweep.result)
     best = sweep.record.get("search", {}).get("best", {})
     if best.get("profile"):
-        words = ["extsub", "combine", *adapters, "--operation", best["operation"]]
-        words += ["--alpha", f"{best['alpha']:.10g}"]
-        path = f"{settings['output']}/{PROFILE}"
-        lines.append(shell([*words, "--profile", operand(path), "--output", best["position"]]))
+        profile = operand(f"{settings['output']}/{PROFILE}")
+        combine(best["operation"], best["alpha"], best["position"], "--profile", profile)
     return lines
 
 

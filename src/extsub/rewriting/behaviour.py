@@ -77,12 +77,12 @@ def read_behaviour(given: str) -> Behaviour:
 def _examples(where: str, given: Any) -> tuple[Example, ...]:
     if not isinstance(given, list) or not FEWEST <= len(given) <= MOST:
         raise ExtSubError(f"{where}: examples: expected a list of {FEWEST} to {MOST}")
-    return tuple(_example(f"{where}: example {number}", entry) for number, entry in enumerate(given, start=1))
-
-
-def _example(where: str, given: Any) -> Example:
-    fields: Mapping[str, Any] = mapping_of(where, given, ("instruction", "good", "bad"))
-    return Example(*(_text(f"{where}: {name}", fields.get(name)) for name in ("instruction", "good", "bad")))
+    parts, examples = ("instruction", "good", "bad"), []
+    for number, entry in enumerate(given, start=1):
+        place = f"{where}: example {number}"
+        texts: Mapping[str, Any] = mapping_of(place, entry, parts)
+        examples.append(Example(*(_text(f"{place}: {name}", texts.get(name)) for name in parts)))
+    return tuple(examples)
 
 
 def _text(where: str, value: Any) -> str:

@@ -189,7 +189,12 @@ def judged_by(settings: SweepSettings, tasks: Sequence[Task]) -> tuple[ScoreName
         for name, measure in task.measures.items()
         if measure.better
     ]
-    target = find_score("--score", settings.score, known) if settings.score else _first(known, tasks)
+    if settings.score:
+        target = find_score("--score", settings.score, known)
+    elif not (own := [name for name in known if name.task == tasks[0].name]):
+        raise ExtSubError(f"{tasks[0].name} names no score beforehand: say which with --score")
+    else:
+        target = own[0]
     return target, Budget.parse(settings.budget, known) if settings.budget else None
 
 
@@ -224,13 +229,6 @@ def _kept(folder: Path) -> str:
     """What to say to somebody who stops it: positions that are complete stay."""
     complete = any((folder / POSITIONS).glob(f"*/{RESULTS}"))
     return "what was asked is kept: the same command goes on from there" if complete else ""
-
-
-def _first(known: Sequence[ScoreName], tasks: Sequence[Task]) -> ScoreName:
-    of_first = [name for name in known if name.task == tasks[0].name]
-    if not of_first:
-        raise ExtSubError(f"{tasks[0].name} names no score beforehand: say which with --score")
-    return of_first[0]
 
 
 def _choose(
