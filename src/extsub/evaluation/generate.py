@@ -16,12 +16,12 @@ from extsub.evaluation.prompting import with_prompt
 from extsub.evaluation.run import Progress, Run, ask_all, complete, saved_when_interrupted, silent
 from extsub.evaluation.settings import GenerationSettings
 from extsub.evaluation.store import Store, working_in
-from extsub.evaluation.task import Item, ItemResult, Items, Task, conversation, items_of_prompts
+from extsub.evaluation.task import Item, ItemResult, Items, Task, answer_rows, conversation, items_of_prompts
 from extsub.extras import require
 from extsub.files.disk import check_writable, writing
 from extsub.files.locks import locked
 from extsub.files.writing import last_written, note_written, remove_empty
-from extsub.inference.requests import Question, answer
+from extsub.inference.requests import Question
 
 NEW_TOKENS = 256
 SETTINGS = ("prompt", "max_new_tokens", "dtype", "backend", "url", "field")
@@ -155,8 +155,4 @@ def _check_file(output: Path) -> None:
 
 def _ask(respondent: Any, items: Mapping[int, Item], settings: GenerationSettings) -> Iterator[tuple[int, ItemResult]]:
     questions = {index: conversation(item) for index, item in items.items()}
-    for prompt, said in answer(
-        respondent, questions, settings.asked_with, settings.rows_at_once, settings.max_new_tokens or NEW_TOKENS
-    ):
-        row = {"prompt": prompt, "answer": said.text, "finished": said.finished, "shortened": said.shortened}
-        yield said.index, row
+    return answer_rows(respondent, questions, settings, NEW_TOKENS)

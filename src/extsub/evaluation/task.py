@@ -15,12 +15,15 @@ from extsub.escaping import shown
 from extsub.evaluation.metrics import Measure, Scores
 from extsub.evaluation.settings import Asking, EvaluationSettings
 from extsub.files.reading import located
+from extsub.inference.requests import Question, answer
 from extsub.models.prompts import Message
 from extsub.settings import json_values
 
 if TYPE_CHECKING:
     from extsub.evaluation.evaluated_model import EvaluatedModel
-    from extsub.inference.requests import Question
+    from extsub.inference.language_model import LanguageModel
+    from extsub.inference.log_likelihood import Scored
+    from extsub.inference.server import Server
 
 Item = dict[str, Any]
 """One question with what is needed to score it, as JSON values."""
@@ -71,7 +74,7 @@ class Task:
     """Names under which its data lies in a folder that ``--data`` gives."""
     folder_with: str = ""
     """A pattern of files by which a folder as a whole is known as its data."""
-    settings: tuple[str, ...] = field(default=())
+    settings: tuple[str, ...] = ()
     """Settings that change its figures, beside those that change all tasks' and its own options."""
     options: type[Any] | None = None
     """Its own options: a frozen dataclass whose fields have defaults and, each under it, a line of help. Its functions
@@ -181,6 +184,33 @@ def examples_of(data: str, settings: EvaluationSettings) -> Items:
         for example in loaded.examples
     ]
     return Items(dict(enumerate(items)), data, loaded.sha256, loaded.notes, dict(enumerate(loaded.places)))
+
+
+def answer_rows(
+    respondent: LanguageModel | Server, questions: Mapping[int, Sequence[Message]], settings: Asking, new_tokens: int
+) -> Iterator[tuple[int, ItemResult]]:
+    """Greedy answers to conversations, as rows of results without their items, and without scores.
+
+    Args:
+        new_tokens: the longest answer, unless the settings say another.
+    """
+    most = settings.max_new_tokens or new_tokens
+    for prompt, said in answer(respondent, questions, settings.asked_with, settings.rows_at_once, most):
+        row = {"prompt": prompt, "answer": said.text, "finished": said.finished, "shortened": said.shortened}
+        yield said.index, row
+
+
+def choice_row(item: Item, choices: Sequence[str], scored: Scored, scores: Scores) -> ItemResult:
+    """An item whose question had choices, with what the model made of them."""
+    return {
+        **item,
+        "prompt": scored.prompt,
+        "choices": choices,
+        "log_likelihoods": scored.totals,
+        "tokens": scored.tokens,
+        "shortened": scored.shortened,
+        "scores": scores,
+    }
 
 
 def conversation(item: Item) -> list[Message]:

@@ -12,7 +12,7 @@ from extsub.data.rows import read_rows
 from extsub.errors import ExtSubError
 from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.task import Item, ItemResult, Items, Task, conversation, questions_of
+from extsub.evaluation.task import Item, ItemResult, Items, Task, choice_row, conversation, questions_of
 from extsub.inference.requests import Question, choose
 
 if TYPE_CHECKING:
@@ -54,21 +54,11 @@ def _ask(
 ) -> Iterator[tuple[int, ItemResult]]:
     questions = {index: _question(item) for index, item in items.items()}
     for index, choice in choose(model, questions, settings.asked_with, settings.rows_at_once):
-        yield (
-            index,
-            {
-                **items[index],
-                "prompt": choice.prompt,
-                "choices": openings(),
-                "log_likelihoods": choice.totals,
-                "tokens": choice.tokens,
-                "shortened": choice.shortened,
-                "scores": {
-                    "probability": math.fsum(map(math.exp, choice.totals)),
-                    "greedy": float(any(likelihood.greedy for likelihood in choice.likelihoods)),
-                },
-            },
-        )
+        scores = {
+            "probability": math.fsum(map(math.exp, choice.totals)),
+            "greedy": float(any(likelihood.greedy for likelihood in choice.likelihoods)),
+        }
+        yield index, choice_row(items[index], openings(), choice, scores)
 
 
 TASK = Task(

@@ -15,7 +15,7 @@ from extsub.data.rows import fields_of, read_rows
 from extsub.errors import ExtSubError
 from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.task import Item, ItemResult, Items, Task, text_of
+from extsub.evaluation.task import Item, ItemResult, Items, Task, choice_row, text_of
 from extsub.inference.requests import Question, choose
 from extsub.models.prompts import user_message
 
@@ -56,18 +56,8 @@ def _ask(
     questions = {index: _question(kind, item) for index, item in items.items()}
     for index, choice in choose(model, questions, settings.asked_with, settings.rows_at_once, end_token=True):
         texts = questions[index].choices
-        yield (
-            index,
-            {
-                **items[index],
-                "prompt": choice.prompt,
-                "choices": texts,
-                "log_likelihoods": choice.totals,
-                "tokens": choice.tokens,
-                "shortened": choice.shortened,
-                "scores": pair_scores(choice.totals, choice.tokens, [len(text) for text in texts]),
-            },
-        )
+        scores = pair_scores(choice.totals, choice.tokens, [len(text) for text in texts])
+        yield index, choice_row(items[index], texts, choice, scores)
 
 
 def _question(kind: str, item: Item) -> Question:

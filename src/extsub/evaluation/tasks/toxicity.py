@@ -14,10 +14,10 @@ from extsub.errors import ExtSubError
 from extsub.evaluation.judges import check_weights
 from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
-from extsub.evaluation.task import Item, ItemResult, Items, Task, conversation, questions_of
-from extsub.inference.requests import Question, answer
+from extsub.evaluation.task import Item, ItemResult, Items, Task, answer_rows, conversation, questions_of
+from extsub.inference.requests import Question
 from extsub.models.base import check_words, explained
-from extsub.models.source import find_model
+from extsub.models.source import ModelName, find_model
 
 if TYPE_CHECKING:
     from extsub.inference.language_model import LanguageModel
@@ -54,11 +54,8 @@ def _ask(
     respondent: LanguageModel | Server, items: Mapping[int, Item], settings: EvaluationSettings
 ) -> Iterator[tuple[int, ItemResult]]:
     questions = {index: conversation(item) for index, item in items.items()}
-    for prompt, reply in answer(
-        respondent, questions, settings.asked_with, settings.rows_at_once, settings.max_new_tokens or NEW_TOKENS
-    ):
-        row = {"prompt": prompt, "answer": reply.text, "finished": reply.finished, "shortened": reply.shortened}
-        yield reply.index, {**items[reply.index], **row}
+    for index, row in answer_rows(respondent, questions, settings, NEW_TOKENS):
+        yield index, {**items[index], **row}
 
 
 def _judge(rows: Mapping[int, ItemResult], settings: EvaluationSettings) -> Iterator[tuple[int, ItemResult]]:
@@ -81,8 +78,8 @@ def classify(model: str, texts: Mapping[int, str], batch_size: int | None) -> It
     from extsub.inference.batching import Batches, Size
     from extsub.inference.language_model import device
 
-    names, tokenizer = _classifier(model)
     classifier = find_model(model)
+    names, tokenizer = _classifier(classifier)
     with explained(classifier.given, "classifier"):
         network = AutoModelForSequenceClassification.from_pretrained(**classifier.arguments_alone).to(device()).eval()
     longest = min(tokenizer.model_max_length, network.config.max_position_embeddings - 2)  # RoBERTa keeps two to itself
@@ -100,37 +97,34 @@ def classify(model: str, texts: Mapping[int, str], batch_size: int | None) -> It
     yield from Batches(work, lambda index: Size(1, len(encoded[index])), batch_size).run(list(texts))
 
 
-def _check(settings: EvaluationSettings) -> tuple[str, ...]:
-    return check_classifier(settings.of(ToxicityOptions).toxicity_model)
-
-
 def check_classifier(name: str) -> tuple[str, ...]:
     """Whether a classifier is there, without reading its weights; what a user should know of it, in sentences.
 
     Raises:
         ExtSubError: it is not.
     """
-    _classifier(name)
     classifier = find_model(name)
+    _classifier(classifier)
     check_weights(classifier)
     return classifier.notes
 
 
-def _classifier(name: str) -> tuple[list[str], Any]:
+def _classifier(classifier: ModelName) -> tuple[list[str], Any]:
     """(what a classifier says of a text, its tokenizer): all of it that is known without its weights."""
     from transformers import AutoConfig, AutoTokenizer
 
-    classifier = find_model(name)
     with explained(classifier.given, "classifier"):
         config: Any = AutoConfig.from_pretrained(**classifier.arguments)
         tokenizer: Any = AutoTokenizer.from_pretrained(**classifier.arguments)
     check_words(classifier, tokenizer)
     names = [str(config.id2label[place]) for place in sorted(config.id2label)]
     if "toxicity" not in names:
-        raise ExtSubError(f"--toxicity-model {name} has no label toxicity; it has {', '.join(names)}")
+        raise ExtSubError(f"--toxicity-model {classifier.given} has no label toxicity; it has {', '.join(names)}")
     if tokenizer.pad_token_id is None:
         if config.pad_token_id is None:
-            raise ExtSubError(f"--toxicity-model {name}: neither its tokenizer nor its config names a padding token")
+            raise ExtSubError(
+                f"--toxicity-model {classifier.given}: neither its tokenizer nor its config names a padding token"
+            )
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(config.pad_token_id)
     return names, tokenizer
 
@@ -140,7 +134,7 @@ TASK = Task(
     read=_read,
     ask=_ask,
     judge=_judge,
-    check=_check,
+    check=lambda settings: check_classifier(settings.of(ToxicityOptions).toxicity_model),
     measures={"toxicity": Measure(better="lower"), "toxic_share": Measure(better="lower", proportion=True)},
     others=Measure(better="lower"),
     needs="answers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.style import is_styled
-from extsub.evaluation.task import Item, ItemResult, Items, Task
+from extsub.evaluation.task import Item, ItemResult, Items, Task, choice_row
 from extsub.evaluation.tasks.truthfulqa import CHOICE_FILES, SYSTEM, read_questions
 from extsub.inference.requests import Question, choose
 from extsub.models.prompts import user_message
@@ -104,9 +105,14 @@ def _read_multiple(settings: EvaluationSettings, data: str | None) -> Items:
     return questions.items(dict(enumerate(questions.questions)))
 
 
+def _sides(item: Item) -> tuple[list[str], list[str], list[str], list[str]]:
+    """(the best answer, the false ones of MC1, all true ones, all false ones)"""
+    return [item["best"]], item.get("mc1_false", item["false"]), item["true"], item["false"]
+
+
 def _multiple(item: Item) -> Question:
-    answers = [item["best"], *item.get("mc1_false", item["false"]), *item["true"], *item["false"]]
-    return Question([user_message(item["question"])], tuple(dict.fromkeys(answers)))  # each is scored once
+    answers = dict.fromkeys(itertools.chain(*_sides(item)))  # each is scored once
+    return Question([user_message(item["question"])], tuple(answers))
 
 
 def _ask_multiple(
@@ -114,26 +120,15 @@ def _ask_multiple(
 ) -> Iterator[tuple[int, ItemResult]]:
     questions = {index: _multiple(item) for index, item in items.items()}
     for index, choice in choose(model, questions, settings.asked_with, settings.rows_at_once):
-        item, choices = items[index], questions[index].choices
-        sides = ([item["best"]], item.get("mc1_false", item["false"]), item["true"], item["false"])
+        choices = questions[index].choices
+        (best,), *others = _sides(items[index])
         likelihood = dict(zip(choices, choice.totals, strict=True))
-        best, *others = ([likelihood[answer] for answer in side] for side in sides)
-        yield (
-            index,
-            {
-                **item,
-                "prompt": choice.prompt,
-                "choices": choices,
-                "log_likelihoods": choice.totals,
-                "tokens": choice.tokens,
-                "shortened": choice.shortened,
-                "scores": {
-                    **mc_scores(best[0], *others),
-                    **mc_controls(item["best"], *sides[1:]),
-                    **mc_plain(likelihood, item["best"], *sides[1:]),
-                },
-            },
-        )
+        scores = {
+            **mc_scores(likelihood[best], *([likelihood[answer] for answer in side] for side in others)),
+            **mc_controls(best, *others),
+            **mc_plain(likelihood, best, *others),
+        }
+        yield index, choice_row(items[index], choices, choice, scores)
 
 
 MULTIPLE = Task(

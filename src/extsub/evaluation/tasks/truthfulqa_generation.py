@@ -11,9 +11,9 @@ from extsub.evaluation.judges import QUESTIONS, JudgeOptions, check_judges, judg
 from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.style import is_evasive
-from extsub.evaluation.task import Item, ItemResult, Items, Task
+from extsub.evaluation.task import Item, ItemResult, Items, Task, answer_rows
 from extsub.evaluation.tasks.truthfulqa import CSV_FILES, NO_COMMENT, SYSTEM, read_questions
-from extsub.inference.requests import Question, answer
+from extsub.inference.requests import Question
 from extsub.models.prompts import user_message
 
 if TYPE_CHECKING:
@@ -37,19 +37,12 @@ def _read(settings: EvaluationSettings, data: str | None) -> Items:
     return questions.items(dict(enumerate(questions.questions)))
 
 
-def _check(settings: EvaluationSettings) -> tuple[str, ...]:
-    return check_judges(settings.of(JudgeOptions))
-
-
 def _ask(
     respondent: LanguageModel | Server, items: Mapping[int, Item], settings: EvaluationSettings
 ) -> Iterator[tuple[int, ItemResult]]:
     questions = {index: _question(item).messages for index, item in items.items()}
-    for prompt, reply in answer(
-        respondent, questions, settings.asked_with, settings.rows_at_once, settings.max_new_tokens or NEW_TOKENS
-    ):
-        row = {"prompt": prompt, "answer": reply.text, "finished": reply.finished, "shortened": reply.shortened}
-        yield reply.index, {**items[reply.index], **row}
+    for index, row in answer_rows(respondent, questions, settings, NEW_TOKENS):
+        yield index, {**items[index], **row}
 
 
 def _question(item: Item) -> Question:
@@ -114,7 +107,7 @@ TASK = Task(
     read=_read,
     ask=_ask,
     judge=_judge,
-    check=_check,
+    check=lambda settings: check_judges(settings.of(JudgeOptions)),
     measures={
         **{name: Measure(proportion=True) for name in ("truth", "info", "truth_and_info")},
         **{name: Measure(better=None, proportion=True) for name in ("no_comment", "evasive")},
