@@ -62,7 +62,7 @@ def main() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     torch.set_num_threads(1)
-    generation.ends_of = lambda _: set()  # nobody ends early: all answers have the same number of tokens
+    generation.ends_of = lambda *_: set()  # nobody ends early: all answers have the same number of tokens
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if not given.model:

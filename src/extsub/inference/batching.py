@@ -37,7 +37,7 @@ class Size:
 def alike(items: Sequence[Item], length: Callable[[Item], int], batch: Batch) -> list[list[Item]]:
     """The items in groups that may stand together in a batch, the longest first."""
     if batch == "any":
-        return [list(items)] if items else []
+        return [list(items)]
     groups: dict[int, list[Item]] = {}
     for number, item in enumerate(items):
         groups.setdefault(number if batch == "one" else -length(item), []).append(item)

@@ -14,6 +14,7 @@ from extsub.inference.batching import Batches, Size, alike
 from extsub.inference.mixed_answers import continued_together
 from extsub.inference.requests import Answer, Usage
 from extsub.inference.soundness import Sound
+from extsub.models.tokenization import start_token
 
 if TYPE_CHECKING:
     from extsub.inference.language_model import LanguageModel
@@ -67,13 +68,12 @@ def soundly(
         ExtSubError: the model cannot generate.
     """
     for sound, items in model.soundness.split(prompts, lambda prompt: len(prompt.tokens) + max_new_tokens):
-        if items and sound.answering is None:
+        if sound.answering is None:
             raise ExtSubError(
                 f"{model.base.name_or_path}: {model.base.config.model_type} cannot generate in transformers: what it "
                 "says token by token is not what it says of the whole text"
             )
-        if items:
-            yield sound, items
+        yield sound, items
 
 
 def _answers(
@@ -84,11 +84,8 @@ def _answers(
     sound: Sound,
     end: int | None,
 ) -> Iterator[Answer]:
-    def work(items: list[EncodedPrompt], rows_at_once: int) -> list[Answer]:
-        answers = []
-        for start in range(0, len(items), rows_at_once):
-            answers += _generate(model, items[start : start + rows_at_once], max_new_tokens, end, sound)
-        return answers
+    def work(items: list[EncodedPrompt], _: int) -> list[Answer]:
+        return _generate(model, items, max_new_tokens, end, sound)
 
     batches = Batches(work, lambda item: Size(1, len(item.tokens) + max_new_tokens), batch_size)
     together = sound.scoring if model.mixture else sound.answering or "one"  # as a mixture reads
@@ -106,8 +103,7 @@ def encode_prompt(
     """
     tokenizer = model.tokenizer
     tokens = tokenizer(text, add_special_tokens=special_tokens, verbose=False)["input_ids"]
-    if not tokens:
-        tokens = [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id]
+    tokens = tokens or [start_token(tokenizer)]
     model.check_tokens(index, tokens)
     room = len(tokens) if model.longest is None else model.longest - max_new_tokens
     if room < 1:
@@ -121,7 +117,7 @@ def encode_prompt(
 def _generate(
     model: LanguageModel, prompts: list[EncodedPrompt], max_new_tokens: int, end: int | None, sound: Sound
 ) -> list[Answer]:
-    ends = ends_of(model) | ({end} if end is not None else set())
+    ends = ends_of(model, end)
     finite = Finite([prompt.index for prompt in prompts])
     rows = [prompt.tokens for prompt in prompts]
     if model.mixture:
@@ -180,11 +176,12 @@ def continued(
     return output[:, longest:] if repeated else output
 
 
-def ends_of(model: LanguageModel) -> set[int]:
-    """The tokens that end an answer: the tokenizer's, and those the model's own settings name (<|eot_id|>, say)."""
+def ends_of(model: LanguageModel, end: int | None) -> set[int]:
+    """The tokens that end an answer: the tokenizer's, those the model's own settings name (<|eot_id|>, say), and the
+    chat template's, ``end``, if there is one."""
     own = getattr(model.base.generation_config, "eos_token_id", None)
-    named = own if isinstance(own, list) else [own] if own is not None else []
-    return {model.tokenizer.eos_token_id, *named}
+    named = own if isinstance(own, list) else [own]
+    return {token for token in (model.tokenizer.eos_token_id, *named, end) if token is not None}
 
 
 class Finite:

@@ -20,7 +20,7 @@ from extsub.models.base import choose_dtype, load_config, load_model, load_token
 from extsub.models.source import ModelName
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from extsub.inference.mixture import Mixture
     from extsub.settings import Dtype
@@ -105,7 +105,6 @@ class Base:
     """A base model that adapters can be put on, one after the other."""
 
     name: ModelName
-    config: PreTrainedConfig
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 
@@ -134,10 +133,9 @@ def load_base(name: ModelName, dtype: Dtype) -> Base:
         ExtSubError: model or tokenizer are at fault (``models.base``).
     """
     require("peft", "evaluate")
-    config = load_config(name)
-    tokenizer = load_tokenizer(name, config)
+    tokenizer = load_tokenizer(name, load_config(name))
     model = load_model(name, choose_dtype(dtype)).to(device()).eval()
-    return Base(name, config, model, tokenizer)
+    return Base(name, model, tokenizer)
 
 
 def device() -> torch.device:

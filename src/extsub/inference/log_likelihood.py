@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from itertools import count
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -129,7 +129,7 @@ def _score_unshared(
                 by_place.update(zip(places, _likelihoods(answer_logits(model, chunk), chunk), strict=True))
         return _scored(items, by_place)
 
-    yield from Batches(work, partial(size_of, model), batch_size, _auto_tokens(model)).run(encoded)
+    yield from Batches(work, lambda item: size_of(model, item.rows), batch_size, _auto_tokens(model)).run(encoded)
 
 
 def answer_logits(model: LanguageModel, rows: Sequence[Continuation]) -> Tensor:
@@ -164,7 +164,7 @@ def _score_alike(model: LanguageModel, encoded: Sequence[EncodedRequest], batch_
             ends = [_End(number, row, item.shared) for number, item in enumerate(items) for row in item.rows]
             order = sorted(range(len(ends)), key=lambda place: -len(ends[place].tokens))
             by_place: dict[int, Likelihood] = {}
-            for places in batches.split(order, lambda place: _size(model, [ends[place].row])):
+            for places in batches.split(order, lambda place: size_of(model, [ends[place].row])):
                 part = [ends[place] for place in places]
                 logits = logits_of(model, lambda there, context, part=part: _continue(there, context, part), contexts)
                 likelihoods = _likelihoods(logits, [end.row for end in part])
@@ -209,8 +209,6 @@ def _is_worth_sharing(encoded: Sequence[EncodedRequest]) -> bool:
 
 def _common_beginning(encoded: Sequence[EncodedRequest]) -> int:
     """How many tokens all prompts begin with; 0 if they are too few to be read apart."""
-    if not encoded:
-        return 0
     first = encoded[0].rows[0].tokens
     limit = encoded[0].shared
     for item in encoded[1:]:
@@ -218,12 +216,8 @@ def _common_beginning(encoded: Sequence[EncodedRequest]) -> int:
     return limit if limit >= WORTH_BEGINNING else 0
 
 
-def size_of(model: LanguageModel, item: EncodedRequest) -> Size:
-    """What an item takes where nothing is shared."""
-    return _size(model, item.rows)
-
-
-def _size(model: LanguageModel, rows: Sequence[Continuation]) -> Size:
+def size_of(model: LanguageModel, rows: Sequence[Continuation]) -> Size:
+    """What rows take in a batch where nothing is shared."""
     vocabulary = model.base.config.get_text_config().vocab_size
     outputs = vocabulary * sum(len(row.tokens) - row.start for row in rows)
     return Size(len(rows), max(len(row.tokens) for row in rows), outputs)

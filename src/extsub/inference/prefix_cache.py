@@ -26,13 +26,10 @@ class Context(NamedTuple):
 
 def beginning(model: LanguageModel) -> Context:
     """What stands before everything: nothing, or the virtual tokens of an adapter."""
-    nothing = Context(None, torch.zeros(1, 0, dtype=torch.bool, device=model.device))
+    seen = torch.ones(1, model.virtual_tokens, dtype=torch.bool, device=model.device)
     if not model.virtual_tokens:
-        return nothing
-    prompt, seen = (
-        model.module.get_prompt(1),
-        torch.ones(1, model.virtual_tokens, dtype=torch.bool, device=model.device),
-    )
+        return Context(None, seen)
+    prompt = model.module.get_prompt(1)
     if not model.is_soft_prompt:
         return Context(prompt, seen)
     embeddings = prompt.to(model.base.get_input_embeddings().weight.dtype)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from extsub.inference.server import Server
 
 OPTION = "--prompt"
+NEXT_QUESTION = "\nQ:"
+"""What a base model goes on with after an answer to ``qa``."""
 
 
 class Question(NamedTuple):
@@ -130,6 +132,4 @@ def answer(
 
 def tidy(text: str, prompt: Prompt) -> str:
     """An answer without what a base model goes on to say after it: with ``qa``, the next question."""
-    if prompt == "qa":
-        text = text.partition("\n\nQ:")[0].partition("\nQ:")[0]
-    return text.strip()
+    return (text.partition(NEXT_QUESTION)[0] if prompt == "qa" else text).strip()

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from extsub.errors import ExtSubError
 from extsub.escaping import brief, line
 from extsub.extras import require
-from extsub.inference.requests import Answer, Usage
+from extsub.inference.requests import OPTION, Answer, Usage, tidy
 from extsub.inference.retrying import retried
 from extsub.models.prompts import Message, Prompt, render_prompt
 
@@ -90,13 +90,11 @@ class Server:
         """
 
         def ask(index: int) -> tuple[str | None, Answer]:
-            text = None if prompt == "chat" else render_prompt(questions[index], prompt, None, "--prompt")
+            text = None if prompt == "chat" else render_prompt(questions[index], prompt, None, OPTION)
             choice, usage = self._ask(text, questions[index], max_new_tokens)
             said = choice.message.content if text is None else choice.text
             said = (said or "").encode(errors="replace").decode()  # without halves of characters
-            if prompt == "qa":
-                said = said.partition("\nQ:")[0]
-            return text, Answer(index, said.strip(), choice.finish_reason != "length", usage=usage)
+            return text, Answer(index, tidy(said, prompt), choice.finish_reason != "length", usage=usage)
 
         failed: ExtSubError | None = None
         with ThreadPoolExecutor(self._at_once) as pool:

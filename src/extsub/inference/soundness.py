@@ -65,11 +65,13 @@ class Soundness:
         return self.short & self.long
 
     def split(self, items: Sequence[Item], length: Callable[[Item], int]) -> list[tuple[Sound, list[Item]]]:
-        """The items, short and long ones apart if that matters, with what is sound for them."""
+        """The items, short and long ones apart if that matters, with what is sound for them; no part is empty."""
         if self.window is None or self.short == self.long:
-            return [(self.short, list(items))]
-        short = [item for item in items if length(item) <= self.window]
-        return [(self.short, short), (self.long, [item for item in items if length(item) > self.window])]
+            parts = [(self.short, list(items))]
+        else:
+            short = [item for item in items if length(item) <= self.window]
+            parts = [(self.short, short), (self.long, [item for item in items if length(item) > self.window])]
+        return [(sound, part) for sound, part in parts if part]
 
     def notes(self, scoring: bool, answering: bool) -> tuple[str, ...]:
         """Sentences for the results: what was done otherwise than usual when texts were scored, or prompts answered."""

@@ -13,15 +13,13 @@ from torch import Tensor
 from extsub.errors import ExtSubError
 from extsub.inference.batching import free_memory
 from extsub.inference.generation import EncodedPrompt, Finite, continued, encode_prompt, ends_of, soundly
-from extsub.inference.requests import OPTION, tidy
+from extsub.inference.requests import NEXT_QUESTION, OPTION, tidy
 from extsub.models.forward import is_out_of_memory
 from extsub.models.prompts import Message, Prompt, ending, render_prompt
 
 if TYPE_CHECKING:
     from extsub.inference.language_model import LanguageModel
 
-NEXT_QUESTION = "\nQ:"
-"""What a base model goes on with after an answer to ``qa``."""
 UNFINISHED = "\ufffd"
 """What stands for a character of which some bytes are still to come."""
 
@@ -44,7 +42,7 @@ class Reply(Iterator[str]):
         self._tokenizer, self._prompt = model.tokenizer, prompt
         end = ending(prompt, model.tokenizer)
         self._stop = NEXT_QUESTION if prompt == "qa" else end.text.strip() if end.token is None else ""
-        self._ends = ends_of(model) | ({end.token} if end.token is not None else set())
+        self._ends = ends_of(model, end.token)
         encoded = encode_messages(model, messages, prompt, max_new_tokens)
         self.shortened = encoded.shortened
         ((sound, _),) = soundly(model, [encoded], max_new_tokens)

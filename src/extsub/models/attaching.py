@@ -67,9 +67,8 @@ def _load(module: Any, name: str, adapter: AdapterHandle, weights: set[str], mov
         layer_names.fill(module, name, moved.adapter, moved.where)
     else:
         loaded = module.load_adapter(str(adapter.source.folder), adapter_name=name)
-        if (
-            not loaded.missing_keys and not loaded.unexpected_keys
-        ):  # some files name the adapter, as PEFT does in memory
+        if not loaded.missing_keys and not loaded.unexpected_keys:
+            # some files name the adapter, as PEFT does in memory
             weights = {re.sub(rf"\.{name}(?=\.|$)", "", weight) for weight in weights}
         _check_complete(module, name, weights, adapter)
 

@@ -48,12 +48,19 @@ def encode_texts(
     ]
 
 
+def start_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that stands before a text: the one that begins texts, or where there is none the one that ends them."""
+    begin: Any = tokenizer.bos_token_id
+    end: Any = tokenizer.eos_token_id
+    return end if begin is None else begin
+
+
 def _ended(text: Text, row: list[int], start: int, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], int]:
     end: Any = tokenizer.eos_token_id
     if text.end == "" and (start == len(row) or row[-1] != end):
         row = [*row, end]
     if start == 0:
-        return [tokenizer.bos_token_id if tokenizer.bos_token_id is not None else end, *row], 1
+        return [start_token(tokenizer), *row], 1
     return row, start
 
 

@@ -114,7 +114,7 @@ def _ask(
             done.append((item.index, {**items[item.index], "shortened": item.shortened, "scores": scores}))
         return done
 
-    batches = Batches(work, lambda item: size_of(model, item), settings.rows_at_once)
+    batches = Batches(work, lambda item: size_of(model, item.rows), settings.rows_at_once)
     for sound, part in model.soundness.split(encoded, lambda item: len(item.rows[0].tokens)):
         for group in alike(part, lambda item: len(item.rows[0].tokens), sound.scoring):
             yield from batches.run(group)

@@ -11,6 +11,7 @@ from extsub.evaluation.metrics import Measure
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.task import Item, ItemResult, Items, Task, conversation, examples_of, text_of
 from extsub.inference.requests import Question, choose
+from extsub.models.tokenization import start_token
 
 if TYPE_CHECKING:
     from extsub.inference.encoding import Continuation
@@ -66,11 +67,9 @@ def _windows(model: LanguageModel, index: int, text: str) -> Iterator[Continuati
     """Every token once: after the start token or, in later windows, after the last token of the window before."""
     from extsub.inference.encoding import Continuation
 
-    tokenizer = model.tokenizer
-    tokens = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    begin = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    model.check_tokens(index, [begin, *tokens])
-    tokens, step = [begin, *tokens], min(WINDOW, model.longest or WINDOW) - 1
+    tokens = model.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    tokens, step = [start_token(model.tokenizer), *tokens], min(WINDOW, model.longest or WINDOW) - 1
+    model.check_tokens(index, tokens)
     for start in range(0, len(tokens) - 1, step):
         yield Continuation(tokens[start : start + step + 1], 1)
 
