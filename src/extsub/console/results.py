@@ -80,7 +80,7 @@ def _print_notes(results: list[Results], names: list[str], tasks: list[str]) -> 
 
 def print_comparison(comparison: Comparison, form: Form = "", plot: Path | None = None) -> None:
     """Print runs side by side, a line for each."""
-    print_findings(comparison.table(), (*EXPLANATION, *comparison.notes), comparison.to_csv, form)
+    print_findings(comparison.table(), (EXPLANATION, *comparison.notes), comparison.to_csv, form)
     if plot and not form:
         print_end([plot])
 

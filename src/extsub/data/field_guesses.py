@@ -41,7 +41,6 @@ PAIRS = (
     ("right_summary", "hallucinated_summary"),
 )
 """Names of a better and a worse answer, as for DPO and in HaluEval."""
-DEPTH = 3
 
 
 def how_to_read(row: Row, with_answers: bool) -> str:
@@ -62,9 +61,19 @@ def how_to_read(row: Row, with_answers: bool) -> str:
     return f"say what they are with --field {pair('prompt', question)} {pair('completion', answer)}"
 
 
-def inside(value: object, name: str) -> str | None:
-    """Where in an object or list a text stands: ``prompt.text``, ``answers.0``; None if nowhere."""
-    return _path(value, name, DEPTH)
+def inside(value: object, name: str, depth: int = 3) -> str | None:
+    """Where in an object or list a text stands, at most so deep: ``prompt.text``, ``answers.0``; None if nowhere."""
+    if isinstance(value, str):
+        return name
+    if depth == 0:
+        return None
+    if isinstance(value, list) and value:
+        return inside(value[0], f"{name}.0", depth - 1)
+    if isinstance(value, Mapping):
+        known = [key for key in ("text", "value", "content") if key in value]
+        paths = (inside(value[key], f"{name}.{key}", depth - 1) for key in dict.fromkeys([*known, *value]))
+        return next((path for path in paths if path), None)
+    return None
 
 
 def _pair_of_answers(row: Row, better: str, worse: str) -> str:
@@ -90,17 +99,3 @@ def _text_in(row: Mapping[str, object], names: Sequence[str]) -> str | None:
     """The first of these fields that is a text, or that holds one."""
     there = {name.lower(): name for name in row}
     return next((path for usual in names if (name := there.get(usual)) and (path := inside(row[name], name))), None)
-
-
-def _path(value: object, name: str, depth: int) -> str | None:
-    if isinstance(value, str):
-        return name
-    if depth == 0:
-        return None
-    if isinstance(value, list) and value:
-        return _path(value[0], f"{name}.0", depth - 1)
-    if isinstance(value, Mapping):
-        known = [key for key in ("text", "value", "content") if key in value]
-        paths = (_path(value[key], f"{name}.{key}", depth - 1) for key in dict.fromkeys([*known, *value]))
-        return next((path for path in paths if path), None)
-    return None

@@ -35,7 +35,7 @@ def is_conversation(value: object) -> bool:
     )
 
 
-def conversation(value: Any, name: str = "messages") -> list[Message]:
+def conversation(value: Any, name: str) -> list[Message]:
     """The messages of a list, each ``role`` and ``content`` or ``from`` and ``value``; a JSON text will do.
 
     Args:
@@ -48,7 +48,7 @@ def conversation(value: Any, name: str = "messages") -> list[Message]:
     return [_message(number, message) for number, message in enumerate(_listed(value, name), start=1)]
 
 
-def split_answer(value: Any, name: str = "messages") -> tuple[list[Message], str]:
+def split_answer(value: Any, name: str) -> tuple[list[Message], str]:
     """(the conversation so far, the answer to learn), which is the last message.
 
     Raises:

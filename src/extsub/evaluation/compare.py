@@ -93,7 +93,7 @@ class Comparison:
                 kind = "first" if line.task != task else ""
                 rows.append(TableRow(tuple(map(Cell, cells)), kind))
                 task = line.task
-        return Table(f"compared with {self.names[0]}", " ".join(EXPLANATION), head, 3, rows)
+        return Table(f"compared with {self.names[0]}", EXPLANATION, head, 3, rows)
 
     def to_csv(self) -> str:
         """The table as CSV, with bare numbers."""
@@ -194,7 +194,7 @@ def control_of(task: str, name: str, metric: str) -> str | None:
 
 EXPLANATION = (
     "In brackets: 95 % intervals. Differences are from the first run, item by item; p is two-sided, and each line's by "
-    "itself: of twenty lines without any difference, one has p < 0.05.",
+    "itself: of twenty lines without any difference, one has p < 0.05."
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,19 +59,6 @@ def evaluated_models_of(settings: Asking, output: Path | None) -> list[Evaluated
         beside = () if adapter.source.config.parent == Path(base.name) else (*base.notes, *adapter.source.notes)
         evaluated_models.append(EvaluatedModel(label, adapter, folder, record, (*beside, *adapter.notes)))
     return evaluated_models
-
-
-def base_of(settings: Asking, evaluated_models: Sequence[EvaluatedModel]) -> ModelName | None:
-    """The base model of all of them; None where it is on a server.
-
-    Raises:
-        ExtSubError: nobody names one.
-    """
-    if settings.backend == "openai":
-        return None
-    return adapter_handle.base_of(
-        settings.model, [evaluated_model.adapter for evaluated_model in evaluated_models if evaluated_model.adapter]
-    )
 
 
 def identify(base: ModelName) -> dict[str, Any]:

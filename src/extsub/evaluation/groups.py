@@ -29,10 +29,6 @@ class Source:
     keeps: Callable[[Any], bool] | None = None
     """Which items count, by their (index, sample); all of them unless given."""
 
-    def has(self, task: str, score: str) -> bool:
-        """Whether there is a figure of a task's score."""
-        return self.figure(task, score) is not None
-
     @functools.cache  # noqa: B019  a folder is read once in a process
     def scores(self, task: str) -> dict[Any, Scores]:
         """The scores of every item that counts.
@@ -66,7 +62,7 @@ class Group:
 
     def having(self, task: str, score: str) -> tuple[Source, ...]:
         """The sources that have a figure of a task's score."""
-        return tuple(source for source in self.sources if source.has(task, score))
+        return tuple(source for source in self.sources if source.figure(task, score) is not None)
 
     def items(self, task: str, score: str) -> list[Items]:
         """For each source that has a score, that score of every item."""

@@ -109,7 +109,7 @@ def difference(first: Sequence[Score], second: Sequence[Score], measure: Measure
     low, high = np.nanpercentile(draws[:, 1] - draws[:, 0], [2.5, 97.5])
     changes = numerator[:, 1] - numerator[:, 0]
     changes[np.abs(changes) <= ROUNDING * np.abs(numerator).max()] = 0.0
-    p = _test(changes, seed) if have_same_weights(*zip(*pairs, strict=True)) else None
+    p = _test(changes, seed) if (denominator[:, 0] == denominator[:, 1]).all() else None
     return Difference(float(values[1] - values[0]), (float(low), float(high)), p, len(pairs))
 
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from extsub.data.rows import refusal
 from extsub.errors import ExtSubError, RowError
-from extsub.evaluation.evaluated_model import EvaluatedModel, base_of
+from extsub.evaluation.evaluated_model import EvaluatedModel
 from extsub.evaluation.settings import Asking
-from extsub.evaluation.task import Item, Items, Task, limited
+from extsub.evaluation.task import Items, Task, limited
 from extsub.inference.requests import request
-from extsub.models.adapter_handle import AdapterHandle
+from extsub.models.adapter_handle import AdapterHandle, base_of
 from extsub.models.base import load_config, load_tokenizer
 from extsub.models.prompts import Prompt, PromptOption, has_chat_template, usual_template
 from extsub.models.source import ModelName
@@ -57,8 +57,7 @@ def settled(
     settings = replace(settings, prompt=prompt)
     if prompt != "extsub":  # which takes everything
         for task in tasks:
-            chosen = limited(task, items[task.name].items, settings)
-            check_questions(task, items[task.name], chosen, settings.asked_with, tokenizer)
+            _check_questions(task, items[task.name], settings, tokenizer)
     return settings
 
 
@@ -71,7 +70,8 @@ def with_prompt(
         ExtSubError: as ``settled``.
     """
     adapters = [evaluated.adapter for evaluated in evaluated_models if evaluated.adapter]
-    asked = settled(tasks, items, settings, adapters, base_of(settings, evaluated_models))
+    base = None if settings.backend == "openai" else base_of(settings.model, adapters)
+    asked = settled(tasks, items, settings, adapters, base)
     return asked, [
         replace(evaluated, asked=_notes(evaluated, settings.prompt, asked.asked_with)) for evaluated in evaluated_models
     ]
@@ -95,25 +95,22 @@ def notes_on(adapter: AdapterHandle, given: PromptOption, taken: Prompt) -> tupl
     return (f"trained with --template {adapter.template}, asked with --prompt {taken}",)
 
 
-def check_questions(
-    task: Task, items: Items, chosen: Mapping[int, Item], prompt: Prompt, tokenizer: PreTrainedTokenizerBase | None
-) -> None:
-    """Check that every question of a task goes into the prompt's text, before the model's weights are loaded.
+def _check_questions(task: Task, items: Items, settings: Asking, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    """Check that every question that will be asked goes into the prompt's text, before the model's weights are loaded.
 
     Args:
-        chosen: the items that will be asked.
         tokenizer: of the model; None on a server, which writes a chat prompt itself.
 
     Raises:
         ExtSubError: one does not; the message says where it stands, and how many others do not.
     """
-    if prompt == "chat" and tokenizer is None:
+    if settings.asked_with == "chat" and tokenizer is None:
         return
     wrong = []
-    for index, item in chosen.items():
+    for index, item in limited(task, items.items, settings).items():
         try:
             for question in task.questions(item):
-                request(question, prompt, tokenizer)
+                request(question, settings.asked_with, tokenizer)
         except RowError as error:
             wrong.append((items.place(index), error))
     if wrong:
