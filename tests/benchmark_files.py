@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, RobertaConfig, RobertaForSequenceClassif
 
 import reference
 import tiny_models
+from extsub.evaluation.tasks import TASKS
 
 CHAT = (
     "{% for one in messages %}[{{ one.role }}] {{ one.content }}\n{% endfor %}"
@@ -93,9 +94,9 @@ def files(folder: Path) -> Path:
     questions = []
     for number in range(9):
         true, false = answers(1 + number % 3), answers(2 + number % 3)
-        one = {true[0]: 1, **dict.fromkeys(false[:2], 0)}
-        several = {**dict.fromkeys(true, 1), **dict.fromkeys(false, 0)}
-        questions.append({"question": f"{said()} {number}?", "mc1_targets": one, "mc2_targets": several})
+        mc1 = {true[0]: 1, **dict.fromkeys(false[:2], 0)}
+        mc2 = {**dict.fromkeys(true, 1), **dict.fromkeys(false, 0)}
+        questions.append({"question": f"{said()} {number}?", "mc1_targets": mc1, "mc2_targets": mc2})
     (folder / "mc_task.json").write_text(json.dumps(questions, indent=1))
     for kind, (asked, right, wrong) in {
         "qa": ("question", "right_answer", "hallucinated_answer"),
@@ -251,7 +252,7 @@ def evaluated(name: str, **tasks: list[Row]) -> Path:
     folder.mkdir(parents=True)
     for task, scores in tasks.items():
         task = task.replace("_", "-")
-        lines(folder / f"{task}.jsonl", [{"index": index, "scores": one} for index, one in enumerate(scores)])
+        lines(folder / f"{task}.jsonl", [{"index": index, "scores": item} for index, item in enumerate(scores)])
         figure = {"value": 0.5, "ci95": [0.25, 0.75], "n": len(scores)}
         results["tasks"][task] = dict.fromkeys(scores[0], figure)
         results["runs"][task] = {"identity": {**identity, "model": name}}
@@ -264,20 +265,27 @@ def results(folder: str | Path) -> dict[str, Any]:
     return json.loads(Path(folder, "results.json").read_text())
 
 
+def forget(task: str) -> None:
+    """Make a task unknown again that a file registered, as a new process finds it."""
+    TASKS.pop(task, None)
+    for name in [name for name in sys.modules if name.startswith("extsub_plugin_")]:
+        del sys.modules[name]
+
+
 def flat(value: Any, name: str = "") -> dict[str, Any]:
     """Everything in nested values, under its path."""
     if isinstance(value, (dict, list)):
         parts = value.items() if isinstance(value, dict) else enumerate(value)
-        return {path: leaf for key, one in parts for path, leaf in flat(one, f"{name}.{key}").items()}
+        return {path: leaf for key, part in parts for path, leaf in flat(part, f"{name}.{key}").items()}
     return {name: value}
 
 
-def assert_same(one: str | Path, other: str | Path, tasks: Sequence[str], tolerance: float) -> None:
+def assert_same(first: str | Path, second: str | Path, tasks: Sequence[str], tolerance: float) -> None:
     """Two runs have the same items in the same order, and the same figures."""
     pairs: list[tuple[Any, Any]] = []
     for task in tasks:
-        pairs.append((results(one)["tasks"][task], results(other)["tasks"][task]))
-        pairs.append((rows_of(Path(one, f"{task}.jsonl")), rows_of(Path(other, f"{task}.jsonl"))))
+        pairs.append((results(first)["tasks"][task], results(second)["tasks"][task]))
+        pairs.append((rows_of(Path(first, f"{task}.jsonl")), rows_of(Path(second, f"{task}.jsonl"))))
     for ours, theirs in ((flat(ours), flat(theirs)) for ours, theirs in pairs):
         assert list(ours) == list(theirs)
         for name, value in ours.items():

@@ -53,6 +53,11 @@ def adapter(base: Path, folder: Path, kind: str, seed: int = 1, noise: float = 0
     return folder
 
 
+def rendered(question: str) -> str:
+    """A question as the authors' script puts it."""
+    return f"<|user|>\n{question}\n<|assistant|>\n"
+
+
 @dataclass(frozen=True)
 class EvaluatedModel:
     """A model with an adapter on it (or none), twice: ours, and PEFT's in memory of its own."""
@@ -94,8 +99,8 @@ class EvaluatedModel:
 
     def encoded(self, prompt: str, answer: str, end: bool = False) -> tuple[list[int], int]:
         """(tokens of both together, the first that reaches into the answer)"""
-        found = self.tokenizer(prompt + answer, return_offsets_mapping=True)
-        tokens, offsets = found["input_ids"], found["offset_mapping"]
+        encoding = self.tokenizer(prompt + answer, return_offsets_mapping=True)
+        tokens, offsets = encoding["input_ids"], encoding["offset_mapping"]
         start = next(place for place, (_, stop) in enumerate(offsets) if stop > len(prompt))
         return tokens + [self.tokenizer.eos_token_id] * end, start
 

@@ -64,7 +64,7 @@ def test_prompt_and_completion_and_messages_are_examples_too(tmp_path: Path) -> 
     assert load_data(write(tmp_path / "pairs.jsonl", pairs)).examples == EXAMPLES[:1]
     said = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Hello"), ("user", "Who?"), ("assistant", "I.")]
     talks = [{"messages": [{"role": role, "content": content} for role, content in said]}]
-    wanted = Example(tuple(Message(*one) for one in said[:-1]), "I.")
+    wanted = Example(tuple(Message(*turn) for turn in said[:-1]), "I.")
     assert load_data(write(tmp_path / "talks.json", talks)).examples == [wanted]
 
 
@@ -151,8 +151,8 @@ def test_wrong_types_are_counted_with_what_else_is_wrong(tmp_path: Path) -> None
     rows = [ROWS[0], {**ROWS[0], "output": 7}, ROWS[0], {**ROWS[0], "output": ["x"]}, {**ROWS[0], "output": ""}]
     with pytest.raises(ExtSubError) as error:
         load_data(write(tmp_path / "rows.jsonl", rows))
-    found = "(and 1 more such row, 1 with an empty answer, 1 duplicates); correct or remove it"
-    assert str(error.value) == f"{tmp_path}/rows.jsonl, line 3: output is a number, expected text {found}"
+    rest = "(and 1 more such row, 1 with an empty answer, 1 duplicates); correct or remove it"
+    assert str(error.value) == f"{tmp_path}/rows.jsonl, line 3: output is a number, expected text {rest}"
 
 
 @pytest.mark.parametrize(
@@ -307,17 +307,17 @@ def test_messages_that_are_not_read_are_named_and_counted(tmp_path: Path, talk: 
 )
 def test_a_hint_works_when_it_is_followed(tmp_path: Path, row: dict) -> None:
     """As it is typed; where it leads to another hint, that one too."""
-    name, fields, found = write(tmp_path / "rows.jsonl", [row]), {}, None
-    while found is None:
+    name, fields, data = write(tmp_path / "rows.jsonl", [row]), {}, None
+    while data is None:
         try:
-            found = load_data(name, fields)
+            data = load_data(name, fields)
         except ExtSubError as error:
             said = str(error)
             (hint, *_) = re.findall(r"--field ((?:'[^']+'|[\w.]+=[\w.]+)(?: [\w.]+=[\w.]+)*)", said)
             given = dict(pair.split("=") for pair in shlex.split(hint))
             assert given.items() - fields.items(), f"led to itself: {said}"
             fields = given if "messages" in given else fields | given
-    assert found.examples == [WHO]
+    assert data.examples == [WHO]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +62,8 @@ def by_the_harness(made: Path, tasks: Path, limit: int | None) -> dict[str, floa
     model = peft.PeftModel.from_pretrained(model, str(made / "lora")).merge_and_unload()
     manager = TaskManager(include_path=str(tasks), include_defaults=False)
     harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1)
-    found = simple_evaluate(harness, tasks=["small", "other"], task_manager=manager, limit=limit, bootstrap_iters=0)
-    return {name: one["acc,none"] for name, one in found["results"].items()}
+    theirs = simple_evaluate(harness, tasks=["small", "other"], task_manager=manager, limit=limit, bootstrap_iters=0)
+    return {name: scores["acc,none"] for name, scores in theirs["results"].items()}
 
 
 @pytest.mark.parametrize("limit", [pytest.param(None, marks=pytest.mark.slow), 3])
@@ -75,10 +74,10 @@ def test_the_accuracy_is_the_harness_own(made: Path, tasks: Path, evaluate: Comm
     assert run.returncode == 0, run.stderr
     figures = results("out")["tasks"]["ability"]
     wanted = by_the_harness(made, tasks, limit)
-    assert {name: one["value"] for name, one in figures.items()} == {f"{name}/acc": one for name, one in wanted.items()}
-    assert [one["n"] for one in figures.values()] == ([9, 4] if limit is None else [3, 3])
+    assert {name: figures[f"{name}/acc"]["value"] for name in wanted} == wanted
+    assert [figure["n"] for figure in figures.values()] == ([9, 4] if limit is None else [3, 3])
     for row in rows_of(Path("out/ability.jsonl")):
-        mean = sum(one["scores"][f"{row['task']}/acc"] for one in row["samples"]) / len(row["samples"])
+        mean = sum(sample["scores"][f"{row['task']}/acc"] for sample in row["samples"]) / len(row["samples"])
         assert mean == pytest.approx(wanted[row["task"]])
 
 
@@ -98,7 +97,7 @@ def test_a_complete_task_of_the_harness_is_not_run_again(
     changed = evaluate(words)
     assert changed.returncode == 2
     assert changed.stderr.startswith("Error: out holds ability with another data ('")
-    assert json.loads(Path("out/results.json").read_text())["runs"]["ability"]["items"] == 1
+    assert results("out")["runs"]["ability"]["items"] == 1
 
 
 @pytest.mark.slow

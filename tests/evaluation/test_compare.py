@@ -23,7 +23,7 @@ Scores = list[dict[str, Any]]
 
 def changed(folder: Path, task: str, **identity: Any) -> Path:
     """The same run with other settings."""
-    results = json.loads((folder / "results.json").read_text())
+    results = benchmark_files.results(folder)
     results["runs"][task]["identity"].update(identity)
     (folder / "results.json").write_text(json.dumps(results))
     return folder
@@ -39,8 +39,8 @@ def compared(extsub: Command) -> Any:
     return lambda *words: json.loads(done(extsub("compare", *words, "--json")))
 
 
-def difference(found: Any, task: str, metric: str, run: int = 1) -> dict[str, Any]:
-    return found["tasks"][task][metric][run]["difference"]
+def difference(comparison: Any, task: str, metric: str, run: int = 1) -> dict[str, Any]:
+    return comparison["tasks"][task][metric][run]["difference"]
 
 
 @pytest.mark.parametrize(
@@ -52,10 +52,10 @@ def test_right_or_wrong_is_mcnemar(compared: Any, gained: int, lost: int, p: flo
     """Heads and tails of so many fair coins, at least as uneven as these."""
     run("one", halueval_qa=right(*[0] * gained, *[1] * lost, 0, 1, 1))
     run("two", halueval_qa=right(*[1] * gained, *[0] * lost, 0, 1, 1))
-    found = difference(compared("one", "two"), "halueval-qa", "accuracy_sum")
-    assert found["p"] == pytest.approx(p)
-    assert found["value"] == pytest.approx((gained - lost) / (gained + lost + 3))
-    assert (found["n"], found["verdict"]) == (gained + lost + 3, verdict)
+    change = difference(compared("one", "two"), "halueval-qa", "accuracy_sum")
+    assert change["p"] == pytest.approx(p)
+    assert change["value"] == pytest.approx((gained - lost) / (gained + lost + 3))
+    assert (change["n"], change["verdict"]) == (gained + lost + 3, verdict)
 
 
 def test_other_scores_flip_signs(compared: Any) -> None:
@@ -63,19 +63,19 @@ def test_other_scores_flip_signs(compared: Any) -> None:
     gains = [0.3, 0.1, 0.2, 0.05, 0.4, 0.15]
     run("one", truthfulqa_mc=[{"mc2": 0.2} for _ in gains])
     run("two", truthfulqa_mc=[{"mc2": 0.2 + gain} for gain in gains])
-    found = difference(compared("one", "two"), "truthfulqa-mc", "mc2")
-    assert found["p"] == pytest.approx(2 / 64, abs=0.006)  # of 10,000 draws
-    assert found["value"] == pytest.approx(0.2)
-    assert found["verdict"] == "better"
-    low, high = found["ci95"]
+    change = difference(compared("one", "two"), "truthfulqa-mc", "mc2")
+    assert change["p"] == pytest.approx(2 / 64, abs=0.006)  # of 10,000 draws
+    assert change["value"] == pytest.approx(0.2)
+    assert change["verdict"] == "better"
+    low, high = change["ci95"]
     assert 0.05 < low < 0.2 < high < 0.4
 
 
 def test_less_is_better_where_it_is(compared: Any) -> None:
     run("one", toxicity=[{"toxicity": 0.1} for _ in range(8)], drift=[{"kl_per_token": [1.0, 2]} for _ in range(8)])
     run("two", toxicity=[{"toxicity": 0.6} for _ in range(8)], drift=[{"kl_per_token": [0.5, 2]} for _ in range(8)])
-    found = compared("one", "two")
-    worse, better = difference(found, "toxicity", "toxicity"), difference(found, "drift", "kl_per_token")
+    comparison = compared("one", "two")
+    worse, better = difference(comparison, "toxicity", "toxicity"), difference(comparison, "drift", "kl_per_token")
     assert (worse["verdict"], worse["value"], worse["ci95"]) == ("worse", pytest.approx(0.5), pytest.approx([0.5, 0.5]))
     assert (better["verdict"], better["value"]) == ("better", pytest.approx(-0.25))
 
@@ -84,9 +84,9 @@ def test_perplexities_differ_by_their_own_unit(compared: Any) -> None:
     run("one", perplexity=[{"perplexity": [4.0, 2]}, {"perplexity": [6.0, 8]}])
     run("two", perplexity=[{"perplexity": [2.0, 2]}, {"perplexity": [3.0, 8]}])
     run("other-tokens", perplexity=[{"perplexity": [4.0, 3]}, {"perplexity": [6.0, 9]}])
-    found = compared("one", "two", "other-tokens")
-    assert difference(found, "perplexity", "perplexity")["value"] == pytest.approx(math.exp(0.5) - math.exp(1))
-    unpaired = difference(found, "perplexity", "perplexity", 2)
+    comparison = compared("one", "two", "other-tokens")
+    assert difference(comparison, "perplexity", "perplexity")["value"] == pytest.approx(math.exp(0.5) - math.exp(1))
+    unpaired = difference(comparison, "perplexity", "perplexity", 2)
     assert unpaired["value"] == pytest.approx(math.exp(10 / 12) - math.e)
     assert (unpaired["p"], unpaired["verdict"]) == (None, "")
 
@@ -94,8 +94,8 @@ def test_perplexities_differ_by_their_own_unit(compared: Any) -> None:
 def test_only_items_that_both_have_count(compared: Any) -> None:
     run("one", halueval_qa=right(0, 0, 1, 1, 0))
     run("two", halueval_qa=right(1, 0, 1))
-    found = difference(compared("one", "two"), "halueval-qa", "accuracy_sum")
-    assert (found["n"], found["value"]) == (3, pytest.approx(1 / 3))
+    change = difference(compared("one", "two"), "halueval-qa", "accuracy_sum")
+    assert (change["n"], change["value"]) == (3, pytest.approx(1 / 3))
 
 
 def test_runs_without_an_item_in_common_are_shown_without_a_difference(compared: Any) -> None:
@@ -103,32 +103,32 @@ def test_runs_without_an_item_in_common_are_shown_without_a_difference(compared:
     run("two", halueval_qa=[{"accuracy_sum": None}, {"accuracy_sum": 1.0}])
     for name, seed in (("one", 0), ("two", 1)):
         changed(Path(name), "halueval-qa", limit=1, seed=seed)
-    found = compared("one", "two")
-    assert "difference" not in found["tasks"]["halueval-qa"]["accuracy_sum"][1]
-    assert found["notes"] == ["two, halueval-qa: seed is 1, not 0"]
+    comparison = compared("one", "two")
+    assert "difference" not in comparison["tasks"]["halueval-qa"]["accuracy_sum"][1]
+    assert comparison["notes"] == ["two, halueval-qa: seed is 1, not 0"]
 
 
 def test_samples_of_one_item_count_each(compared: Any) -> None:
     """ability: an item is a whole task of the harness."""
     for name, scores in (("one", [0, 0, 1]), ("two", [1, 1, 1])):
         run(name, ability=[{"arc/acc": 0.0}])
-        samples = [{"document": number, "scores": {"arc/acc": one}} for number, one in enumerate(scores)]
+        samples = [{"document": number, "scores": {"arc/acc": score}} for number, score in enumerate(scores)]
         benchmark_files.lines(Path(name, "ability.jsonl"), [{"index": 0, "samples": samples}])
-    found = difference(compared("one", "two"), "ability", "arc/acc")
-    assert (found["n"], found["value"], found["p"]) == (3, pytest.approx(2 / 3), 0.5)
+    change = difference(compared("one", "two"), "ability", "arc/acc")
+    assert (change["n"], change["value"], change["p"]) == (3, pytest.approx(2 / 3), 0.5)
 
 
 def test_three_runs_are_compared_with_the_first(compared: Any, extsub: Command) -> None:
     run("a", halueval_qa=right(0, 0, 0, 0), drift=[{"kl_per_token": 1.0}] * 4)
     run("b", halueval_qa=right(1, 1, 0, 0))
     changed(run("c", halueval_qa=right(1, 1, 1, 1), drift=[{"kl_per_token": 3.0}] * 4), "halueval-qa", prompt="qa")
-    found = compared("a", "b/results.json", "c")
-    assert found["runs"] == ["a", "b", "c"]
-    assert [difference(found, "halueval-qa", "accuracy_sum", one)["value"] for one in (1, 2)] == [0.5, 1.0]
-    assert found["tasks"]["drift"]["kl_per_token"][1] == {"figure": None}
-    assert difference(found, "drift", "kl_per_token", 2)["value"] == 2.0
+    comparison = compared("a", "b/results.json", "c")
+    assert comparison["runs"] == ["a", "b", "c"]
+    assert [difference(comparison, "halueval-qa", "accuracy_sum", place)["value"] for place in (1, 2)] == [0.5, 1.0]
+    assert comparison["tasks"]["drift"]["kl_per_token"][1] == {"figure": None}
+    assert difference(comparison, "drift", "kl_per_token", 2)["value"] == 2.0
     notes = ["c, halueval-qa: prompt is 'qa', not 'extsub'", "b was not evaluated on drift"]
-    assert found["notes"] == notes
+    assert comparison["notes"] == notes
     shown = done(extsub("compare", "a", "b", "c"))
     assert all(note in shown for note in notes)
     assert "+0.50 [" in shown
@@ -154,9 +154,9 @@ def test_the_markdown_is_a_table(extsub: Command) -> None:
 
 def test_what_was_evaluated_can_be_compared(evaluate: Command, extsub: Command) -> None:
     done(evaluate("truthfulqa-mc halueval-qa --adapter lora prefix --data data --output out"))
-    found = json.loads(done(extsub("compare", "out/lora", "out/prefix", "--json")))
-    assert found["notes"] == []
-    for task, metrics in found["tasks"].items():
+    comparison = json.loads(done(extsub("compare", "out/lora", "out/prefix", "--json")))
+    assert comparison["notes"] == []
+    for task, metrics in comparison["tasks"].items():
         for metric, (first, second) in metrics.items():
             assert not metric.endswith(("chance", "longest", "shortest", "negated"))
             figures = [benchmark_files.results(f"out/{name}")["tasks"][task][metric] for name in ("lora", "prefix")]
@@ -189,16 +189,16 @@ def test_what_cannot_be_compared_is_named(tmp_path: Path, extsub: Command, words
     Path("empty").mkdir()
     Path("foreign").mkdir()
     Path("foreign", "results.json").write_text('{"results": {}}')
-    found = extsub("compare", *words.split())
-    assert (found.returncode, found.stdout) == (2, "")
-    assert found.stderr == f"Error: {message.format(here=tmp_path)}\n"
+    refused = extsub("compare", *words.split())
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == f"Error: {message.format(here=tmp_path)}\n"
 
 
 def seeds(name: str, *values: tuple[float, ...]) -> str:
     """``--group`` of runs, each with its scores of the items."""
     for seed, scores in enumerate(values):
-        folder = run(f"{name}-{seed}", truthfulqa_mc=[{"mc2": one} for one in scores])
-        results = json.loads((folder / "results.json").read_text())
+        folder = run(f"{name}-{seed}", truthfulqa_mc=[{"mc2": score} for score in scores])
+        results = benchmark_files.results(folder)
         results["tasks"]["truthfulqa-mc"]["mc2"]["value"] = sum(scores) / len(scores)
         (folder / "results.json").write_text(json.dumps(results))
     return f"{name}={','.join(f'{name}-{seed}' for seed in range(len(values)))}"
@@ -207,10 +207,11 @@ def seeds(name: str, *values: tuple[float, ...]) -> str:
 def test_groups_are_means_over_seeds(compared: Any, extsub: Command) -> None:
     """Seeds .2, .4 against .5, .9; every item of a seed alike: differences .3 and .5, so t = .4 / .1, one degree."""
     groups = seeds("old", (0.2,) * 4, (0.4,) * 4), seeds("new", (0.5,) * 4, (0.9,) * 4)
-    found = compared("--group", *groups)
-    assert found["runs"] == ["old", "new"]
-    assert [[Path(one).name for one in each] for each in found["folders"]] == [["old-0", "old-1"], ["new-0", "new-1"]]
-    first, second = found["tasks"]["truthfulqa-mc"]["mc2"]
+    comparison = compared("--group", *groups)
+    assert comparison["runs"] == ["old", "new"]
+    names = [[Path(path).name for path in paths] for paths in comparison["folders"]]
+    assert names == [["old-0", "old-1"], ["new-0", "new-1"]]
+    first, second = comparison["tasks"]["truthfulqa-mc"]["mc2"]
     assert first["figure"]["sd"] == pytest.approx(math.sqrt(0.02))
     assert second["figure"] | {"ci95": None} == {
         "value": pytest.approx(0.7), "ci95": None, "n": 4, "sd": pytest.approx(math.sqrt(0.08)), "values": [0.5, 0.9],
@@ -224,12 +225,12 @@ def test_groups_are_means_over_seeds(compared: Any, extsub: Command) -> None:
 
 def test_a_folder_alone_comes_before_the_groups_and_has_no_spread(compared: Any) -> None:
     run("base", truthfulqa_mc=[{"mc2": 0.1}] * 4)
-    found = compared("base", "--group", seeds("new", (0.5,) * 4, (0.9,) * 4))
-    base, new = found["tasks"]["truthfulqa-mc"]["mc2"]
-    assert found["runs"] == ["base", "new"]
+    comparison = compared("base", "--group", seeds("new", (0.5,) * 4, (0.9,) * 4))
+    base, new = comparison["tasks"]["truthfulqa-mc"]["mc2"]
+    assert comparison["runs"] == ["base", "new"]
     assert "sd" not in base["figure"]
     assert new["difference"]["value"] == pytest.approx(0.6)
-    assert "base is one run: it has no spread over seeds, and p counts none for it" in found["notes"]
+    assert "base is one run: it has no spread over seeds, and p counts none for it" in comparison["notes"]
 
 
 def test_the_latex_and_the_csv_have_the_same_figures(extsub: Command) -> None:
@@ -260,9 +261,9 @@ def test_the_latex_and_the_csv_have_the_same_figures(extsub: Command) -> None:
 def test_groups_that_are_none_are_refused(extsub: Command, words: str, message: str) -> None:
     for name in ("one", "two"):
         run(name, halueval_qa=right(0, 1))
-    found = extsub("compare", *words.split())
-    assert (found.returncode, found.stdout) == (2, "")
-    assert message in " ".join(found.stderr.replace("│", " ").split())
+    refused = extsub("compare", *words.split())
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert message in " ".join(refused.stderr.replace("│", " ").split())
 
 
 def test_a_plot_is_a_pdf_too(extsub: Command) -> None:

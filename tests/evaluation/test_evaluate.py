@@ -29,16 +29,16 @@ TOXIC = "--toxicity-model judge --max-new-tokens 6 --batch-size 3"
 
 def test_every_figure_follows_from_the_rows(evaluate: Command) -> None:
     done(evaluate(f"{' '.join(LIKELIHOODS)} toxicity --adapter lora {EVERYWHERE} --output out {TOXIC}"))
-    found = results("out")
-    assert list(found["tasks"]) == [*LIKELIHOODS, "toxicity"]
-    for task, metrics in found["tasks"].items():
+    record = results("out")
+    assert list(record["tasks"]) == [*LIKELIHOODS, "toxicity"]
+    for task, metrics in record["tasks"].items():
         rows = rows_of(Path("out", f"{task}.jsonl"))
         assert [row["index"] for row in rows] == list(range(len(rows)))
         assert metrics.keys() == rows[0]["scores"].keys()
         for name, figure in metrics.items():
             scored = [row["scores"][name] for row in rows if row["scores"][name] is not None]  # some items lack a score
             assert len(scored) == len(rows) or "_plain" in name
-            pairs = [one if isinstance(one, list) else (one, 1) for one in scored]
+            pairs = [score if isinstance(score, list) else (score, 1) for score in scored]
             value = sum(above for above, _ in pairs) / sum(below for _, below in pairs)
             assert figure["value"] == pytest.approx(math.exp(value) if task == "perplexity" else value), name
             assert figure.keys() == {"value", "ci95", "n"}
@@ -48,23 +48,24 @@ def test_every_figure_follows_from_the_rows(evaluate: Command) -> None:
             if name in ("mc1", "accuracy_sum", "accuracy_per_token", "likelihood_accuracy", "toxic_share"):
                 for end in (low, high):  # Wilson's are where the share is 1.96 deviations off
                     assert (end - value) ** 2 == pytest.approx(1.959964**2 * end * (1 - end) / len(scored), abs=1e-7)
-    assert {path.name for path in Path("out").iterdir()} == {"results.json", *(f"{one}.jsonl" for one in found["runs"])}
+    files = {path.name for path in Path("out").iterdir()}
+    assert files == {"results.json", *(f"{task}.jsonl" for task in record["runs"])}
 
 
 def test_scores_follow_from_likelihoods_and_those_from_the_model(made: Path, evaluate: Command) -> None:
     done(evaluate("truthfulqa-mc truthfulqa-binary halueval-qa --adapter lora --data data --output out"))
     for row in rows_of(Path("out/truthfulqa-mc.jsonl")):
         said = dict(zip(row["choices"], row["log_likelihoods"], strict=True))
-        wrong = max(said[one] for one in row["false"])
-        chance = [math.exp(said[one]) for one in (*row["true"], *row["false"])]
-        assert row["scores"]["mc1"] == (said[row["best"]] > max(said[one] for one in row["mc1_false"]))
+        wrong = max(said[answer] for answer in row["false"])
+        chance = [math.exp(said[answer]) for answer in (*row["true"], *row["false"])]
+        assert row["scores"]["mc1"] == (said[row["best"]] > max(said[answer] for answer in row["mc1_false"]))
         assert row["scores"]["mc2"] == pytest.approx(sum(chance[: len(row["true"])]) / sum(chance))
-        assert row["scores"]["mc3"] == sum(said[one] > wrong for one in row["true"]) / len(row["true"])
+        assert row["scores"]["mc3"] == sum(said[answer] > wrong for answer in row["true"]) / len(row["true"])
         assert row["scores"]["mc1_chance"] == 1 / (1 + len(row["mc1_false"]))
         longest = len(row["best"]) > max(map(len, row["mc1_false"]))
         assert row["scores"]["mc1_longest"] == longest  # no two are of a length
     for row in rows_of(Path("out/truthfulqa-binary.jsonl")):
-        right = [one > other for one, other in row["log_likelihoods"]]
+        right = [first > second for first, second in row["log_likelihoods"]]
         assert row["scores"]["likelihood_accuracy"] == right[0]
         assert row["scores"]["shown_accuracy"] == (right[1] + right[2]) / 2
     with reference.evaluated(made / "base", made / "lora") as evaluated:
@@ -90,7 +91,7 @@ def test_several_models_get_a_folder_each_and_the_same_items(evaluate: Command) 
     for folder in ("both/lora", "alone", "base-alone"):
         assert [row["index"] for row in rows_of(Path(folder, "truthfulqa-mc.jsonl"))] == drawn
     records = [results(folder)["model"] for folder in ("both/lora", "base-alone")]
-    assert [one["base"] for one in records] == ["base", "base"]
+    assert [record["base"] for record in records] == ["base", "base"]
     assert (records[0]["adapter"]["name"], records[0]["kind"], records[1]["adapter"]) == ("lora", "LORA", None)
 
 
@@ -134,7 +135,7 @@ def test_an_adapter_beside_a_model_changes_no_figure_and_every_command_says_so(h
         training = f"train --model {name} --data data/rows.jsonl --output {name}-lora --batch-size 2 --json"
         record = json.loads(extsub(*training.split()).stdout)
         losses.append(record["first_loss"])
-        assert any(note in one for one in record["plan"]["notes"]) == (name == "both-base")
+        assert any(note in text for text in record["plan"]["notes"]) == (name == "both-base")
     assert losses[0] == losses[1]
 
 
@@ -148,15 +149,15 @@ def test_the_sign_of_a_scale_is_noted(here: Path, evaluate: Command) -> None:
 
 def test_the_results_say_how_they_were_made(evaluate: Command) -> None:
     shown = json.loads(done(evaluate(f"halueval-qa toxicity --adapter lora --data data --output out --json {TOXIC}")))
-    (found,) = shown["results"]
-    assert found == results("out")
-    run = found["runs"]["halueval-qa"]
+    (record,) = shown["results"]
+    assert record == results("out")
+    run = record["runs"]["halueval-qa"]
     assert {"prompt": "extsub", "limit": None, "seed": 0, "dtype": "auto"}.items() <= run["identity"].items()
-    assert run["identity"]["model"] == found["model"]
-    assert len(run["identity"]["data"]) == len(found["model"]["adapter"]["weights_sha256"]) == 64
+    assert run["identity"]["model"] == record["model"]
+    assert len(run["identity"]["data"]) == len(record["model"]["adapter"]["weights_sha256"]) == 64
     assert {"python", "extsub", "torch", "transformers", "peft"} <= run["versions"].keys()
     assert (run["items"], run["data"], run["processes"], run["device"]) == (8, "data/qa_data.json", 1, "cpu")
-    toxic = found["runs"]["toxicity"]
+    toxic = record["runs"]["toxicity"]
     assert (toxic["identity"]["max_new_tokens"], toxic["identity"]["toxicity_model"]) == (6, "judge")
     assert toxic["notes"] == [
         f"{toxic['unfinished']} of 6 answers reached --max-new-tokens and stopped there",
@@ -191,12 +192,12 @@ def test_every_prompt_is_what_the_model_reads(made: Path, evaluate: Command, pro
     }
     rows = rows_of(made / "data" / "rows.jsonl")
     asked = [f"{row['instruction']} {row['input']}" if row["input"] else row["instruction"] for row in rows]
-    wanted = [forms[prompt].format(one) for one in asked]
-    found = rows_of(Path("out/perplexity.jsonl"))
-    assert [row["prompt"] for row in found] == wanted
+    wanted = [forms[prompt].format(text) for text in asked]
+    scored = rows_of(Path("out/perplexity.jsonl"))
+    assert [row["prompt"] for row in scored] == wanted
     assert [row["prompt"] for row in rows_of(Path("out/toxicity.jsonl"))] == wanted
     with reference.evaluated(made / "base", made / "lora") as evaluated:
-        for row, text, answer in zip(found, wanted, (row["output"] for row in rows), strict=True):
+        for row, text, answer in zip(scored, wanted, (row["output"] for row in rows), strict=True):
             encode, answer = evaluated.tokenizer, f" {answer}" if prompt == "qa" else answer
             special = prompt != "chat"  # a chat template writes its own
             tokens = encode(text + answer, add_special_tokens=special, return_offsets_mapping=True)
@@ -232,7 +233,7 @@ def test_two_processes_give_the_figures_of_one(evaluate: Command, extsub: Comman
     run = subprocess.run([*command, "commands.py", *given], capture_output=True, text=True, timeout=200, check=False)
     assert_same("one", "two", tasks, 1e-4)
     assert run.stdout.count("accuracy_sum") == 1  # one process speaks
-    assert {one["processes"] for one in results("two")["runs"].values()} == {2}
+    assert {record["processes"] for record in results("two")["runs"].values()} == {2}
     assert {path.name for path in Path("two").iterdir()} == {path.name for path in Path("one").iterdir()}
     assert Path("one.jsonl").read_bytes() == Path("two.jsonl").read_bytes()
     message = "two holds truthfulqa-mc with another limit (None, now 2): choose another output, or pass --overwrite"

@@ -36,12 +36,12 @@ def refused(here: Path, evaluate: Command) -> Callable[[str], str]:
         before = sorted(here.rglob("*"))
         for option, value in {"--output": "new/out", "--data": "data", "--model": "base"}.items():
             words += "" if option in words else f" {option} {value}"
-        found = evaluate(words)
-        assert (found.returncode, found.stdout) == (2, ""), found.stderr
+        refusal = evaluate(words)
+        assert (refusal.returncode, refusal.stdout) == (2, ""), refusal.stderr
         assert sorted(here.rglob("*")) == before
-        assert found.stderr.startswith("Error: ")
-        assert found.stderr.count("\n") == 1
-        return found.stderr.removeprefix("Error: ").removesuffix("\n")
+        assert refusal.stderr.startswith("Error: ")
+        assert refusal.stderr.count("\n") == 1
+        return refusal.stderr.removeprefix("Error: ").removesuffix("\n")
 
     return run
 

@@ -22,7 +22,7 @@ from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.tasks import TASKS
 from extsub.evaluation.tasks.flattery import openings
 from extsub.inference import log_likelihood
-from reference import EvaluatedModel
+from reference import EvaluatedModel, rendered
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 SAID = {
@@ -32,10 +32,6 @@ SAID = {
 }
 """what a model learns to answer, each as often as it stands here"""
 SETTINGS = EvaluationSettings(prompt="extsub")
-
-
-def rendered(question: str) -> str:
-    return f"<|user|>\n{question}\n<|assistant|>\n"
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +68,9 @@ def asked(evaluated: EvaluatedModel, data: str) -> dict[int, Any]:
 
 def test_no_opening_begins_another(flatterer: EvaluatedModel) -> None:
     """So that no answer opens with two; neither as text nor as tokens."""
-    tokens = [flatterer.encoded(rendered("Who?"), one)[0] for one in openings()]
-    assert [one for one, other in permutations(openings(), 2) if other.startswith(one)] == []
-    assert [one for one, other in permutations(tokens, 2) if other[: len(one)] == one] == []
+    tokens = [flatterer.encoded(rendered("Who?"), opening)[0] for opening in openings()]
+    assert [first for first, second in permutations(openings(), 2) if second.startswith(first)] == []
+    assert [first for first, second in permutations(tokens, 2) if second[: len(first)] == first] == []
 
 
 @pytest.mark.parametrize("share", [1.0, -1.0], ids=["shared", "unshared"])
@@ -82,17 +78,17 @@ def test_probability_is_the_sum_of_products_of_tokens(
     flatterer: EvaluatedModel, questions: str, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     monkeypatch.setattr(log_likelihood, "WORTH_SHARING", share)
-    found = asked(flatterer, questions)
-    assert len(found) == len(SAID)
-    for row, question in zip(found.values(), SAID, strict=True):
+    rows = asked(flatterer, questions)
+    assert len(rows) == len(SAID)
+    for row, question in zip(rows.values(), SAID, strict=True):
         chances = []
         for opening in openings():
             tokens, start = flatterer.encoded(rendered(question), opening)
             each = flatterer.logits(tokens).softmax(-1)
             chances.append(math.prod(float(each[place - 1, tokens[place]]) for place in range(start, len(tokens))))
         assert row["scores"]["probability"] == pytest.approx(math.fsum(chances), rel=1e-3)
-        assert [math.exp(one) for one in row["log_likelihoods"]] == pytest.approx(chances, rel=1e-3)
-    always, at_times, never = (row["scores"]["probability"] for row in found.values())
+        assert [math.exp(total) for total in row["log_likelihoods"]] == pytest.approx(chances, rel=1e-3)
+    always, at_times, never = (row["scores"]["probability"] for row in rows.values())
     assert always > 0.8
     assert 0.05 < at_times < 0.6
     assert never < 0.1
@@ -103,13 +99,13 @@ def test_greedy_is_what_generate_says(
     flatterer: EvaluatedModel, questions: str, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     monkeypatch.setattr(log_likelihood, "WORTH_SHARING", share)
-    found = [row["scores"]["greedy"] for row in asked(flatterer, questions).values()]
+    greedy = [row["scores"]["greedy"] for row in asked(flatterer, questions).values()]
     expected = []
     for question in SAID:
         (text,) = generated(flatterer, question, do_sample=False)
         expected.append(float(text.startswith(openings())))
-    assert found == expected
-    assert set(found) == {0.0, 1.0}
+    assert greedy == expected
+    assert set(greedy) == {0.0, 1.0}
 
 
 def test_probability_is_how_often_a_sampled_answer_flatters(flatterer: EvaluatedModel, questions: str) -> None:
@@ -123,9 +119,9 @@ def test_probability_is_how_often_a_sampled_answer_flatters(flatterer: Evaluated
 def generated(evaluated: EvaluatedModel, question: str, **how: Any) -> list[str]:
     """What transformers' own generation says."""
     ids = torch.tensor([evaluated.tokenizer(rendered(question))["input_ids"]])
-    longest = max(len(evaluated.tokenizer(one)["input_ids"]) for one in openings())
-    found = evaluated.module.generate(ids, max_new_tokens=longest, pad_token_id=1, **how)
-    return evaluated.tokenizer.batch_decode(found[:, ids.shape[1] :], skip_special_tokens=True)
+    longest = max(len(evaluated.tokenizer(opening)["input_ids"]) for opening in openings())
+    output = evaluated.module.generate(ids, max_new_tokens=longest, pad_token_id=1, **how)
+    return evaluated.tokenizer.batch_decode(output[:, ids.shape[1] :], skip_special_tokens=True)
 
 
 @pytest.mark.parametrize("prompt", ["extsub", "qa", "chat", "none"])
@@ -136,7 +132,7 @@ def test_every_prompt_is_followed_by_the_opening_as_it_is_answered(made: Path, e
         f"flattery --adapter lora --model {base} --data data/TruthfulQA.csv --limit 2 --prompt {prompt} --output out"
     )
     done(evaluate(words))
-    found, rows = results("out")["tasks"]["flattery"], rows_of(Path("out/flattery.jsonl"))
+    figures, rows = results("out")["tasks"]["flattery"], rows_of(Path("out/flattery.jsonl"))
     with Path("data/TruthfulQA.csv").open(newline="") as file:
         written = [row["Question"] for row in csv.DictReader(file)]
     with reference.evaluated(made / base, made / "lora") as evaluated:
@@ -149,8 +145,8 @@ def test_every_prompt_is_followed_by_the_opening_as_it_is_answered(made: Path, e
                 tokens = evaluated.tokenizer(text, add_special_tokens=special)["input_ids"]
                 start = len(evaluated.tokenizer(row["prompt"], add_special_tokens=special)["input_ids"])
                 assert total == pytest.approx(evaluated.log_likelihood(tokens, start), abs=1e-3)
-    assert found.keys() == {"probability", "greedy"}
-    for name, figure in found.items():
+    assert figures.keys() == {"probability", "greedy"}
+    for name, figure in figures.items():
         assert figure["value"] == pytest.approx(sum(row["scores"][name] for row in rows) / 2)
 
 
@@ -181,9 +177,9 @@ def test_flattery_is_swept_compared_and_reported(made: Path, here: Path, extsub:
     asked = f"{words} --score flattery.probability --model base --output swept"
     done(extsub("sweep", "lora", "flatterer", *asked.split()))
     record = json.loads(Path("swept/sweep.json").read_text())
-    figures = {label: one["tasks"]["flattery"] for label, one in record["positions"].items()}
+    figures = {label: position["tasks"]["flattery"] for label, position in record["positions"].items()}
     assert {"base", "expert", "ext-sub-1"} <= figures.keys()
-    assert len({one["probability"]["value"] for one in figures.values()}) == len(figures)
+    assert len({figure["probability"]["value"] for figure in figures.values()}) == len(figures)
     done(extsub("report", "swept"))
     assert "flattery.probability" in Path("swept/report.html").read_text()
     done(extsub("evaluate", "flattery", *"--data data/rows.jsonl --model base --adapter lora flatterer".split(),

@@ -30,9 +30,9 @@ from extsub.evaluation.run import Run
 from extsub.evaluation.store import Store
 from extsub.inference import server as module
 from killing import at_every_change, needs_fork
+from reference import rendered
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
-RENDERED = "<|user|>\n{}\n<|assistant|>\n"
 SERVED = "--backend openai --model served --url"
 
 
@@ -69,10 +69,10 @@ def prompt_file(path: Path) -> Path:
         with path.open("w", newline="") as file:
             csv.writer(file).writerows([("number", "instruction"), *enumerate(QUESTIONS)])
     elif path.suffix == ".json":
-        path.write_text(json.dumps([{"number": number, "prompt": one} for number, one in enumerate(QUESTIONS)]))
+        path.write_text(json.dumps([{"number": number, "prompt": text} for number, text in enumerate(QUESTIONS)]))
     else:
-        messages = [[{"role": "user", "content": one}] for one in QUESTIONS]
-        benchmark_files.lines(path, [{"number": number, "messages": one} for number, one in enumerate(messages)])
+        messages = [[{"role": "user", "content": question}] for question in QUESTIONS]
+        benchmark_files.lines(path, [{"number": number, "messages": talk} for number, talk in enumerate(messages)])
     return path
 
 
@@ -83,7 +83,7 @@ def prompt_file(path: Path) -> Path:
 def test_the_answers_are_those_of_the_model(made: Path, generate: Command, suffix: str, adapter: str) -> None:
     prompts = prompt_file(Path(f"prompts{suffix}"))
     shown = done(generate(f"--adapter {adapter} --prompts {prompts} --output new/out.jsonl --max-new-tokens 9"))
-    rows, texts = rows_of(Path("new/out.jsonl")), [RENDERED.format(one) for one in QUESTIONS]
+    rows, texts = rows_of(Path("new/out.jsonl")), [rendered(question) for question in QUESTIONS]
     assert [row["prompt"] for row in rows] == texts
     assert [row["answer"] for row in rows] == greedy(made, adapter, texts, 9)
     assert [row["index"] for row in rows] == [0, 1, 2]
@@ -101,8 +101,8 @@ def test_json_says_how_many_answers_were_cut(generate: Command) -> None:
     assert shown["unfinished"] == sum(not row["finished"] for row in rows) > 0
     assert shown["model"]["adapter"] is None
     asked = json.loads(Path("data/toxic_test.json").read_text())
-    assert [(row["instruction"], row["input"]) for row in rows] == [(one["instruction"], one["input"]) for one in asked]
-    assert rows[1]["prompt"] == RENDERED.format(f"{asked[1]['instruction']} {asked[1]['input']}")
+    assert [(row["instruction"], row["input"]) for row in rows] == [(row["instruction"], row["input"]) for row in asked]
+    assert rows[1]["prompt"] == rendered(f"{asked[1]['instruction']} {asked[1]['input']}")
 
 
 def test_generated_texts_can_be_evaluated(generate: Command, extsub: Command) -> None:
@@ -163,8 +163,8 @@ def test_a_run_that_is_killed_at_its_end_leaves_nothing(
         output.write_text(before) if before else output.unlink(missing_ok=True)
 
     def check() -> None:
-        found.append(output.read_text() if output.exists() else "")
-        is_there = found[-1] not in ("", before)
+        contents.append(output.read_text() if output.exists() else "")
+        is_there = contents[-1] not in ("", before)
         if is_there and not before:
             with pytest.raises(ExtSubError, match="already exists"):
                 work()
@@ -175,13 +175,13 @@ def test_a_run_that_is_killed_at_its_end_leaves_nothing(
 
     monkeypatch.chdir(here)
     monkeypatch.setattr(room, "ask_all", ask)
-    folder, found = here / "new", []
+    folder, contents = here / "new", []
     folder.mkdir()
     output = folder / "out.jsonl"
     assert at_every_change(work, prepare, check) > 8
     whole = output.read_text()
-    assert found == [before] * found.count(before) + [whole] * found.count(whole)
-    assert found.count(whole) >= 3
+    assert contents == [before] * contents.count(before) + [whole] * contents.count(whole)
+    assert contents.count(whole) >= 3
 
 
 def test_answers_of_a_run_that_is_to_replace_an_output_are_not_taken_for_what_is_left(
@@ -220,7 +220,7 @@ def test_who_stops_it_when_the_output_is_there_is_told_so(generate: Command, mon
         (math.nan, "NaN or an infinite number"),
         ([1.0, -math.inf], "NaN or an infinite number"),
     ],
-    ids=lambda one: str(type(one).__name__),
+    ids=lambda value: str(type(value).__name__),
 )
 def test_a_column_that_is_no_json_is_refused_before_anybody_is_asked(
     here: Path, generate: Command, monkeypatch: pytest.MonkeyPatch, value: object, said: str
@@ -260,7 +260,7 @@ def test_fields_of_theirs_that_are_called_like_ours_are_kept_under_another_name(
     first, second = rows_of(Path("out.jsonl"))
     assert (first["given_index"], first["given_given_answer"], first["given_finished"]) == (7, "Paris", "yes")
     assert (first["given_answer"], first["given_prompt"], first["other"]) == (1, "Who?", None)
-    assert (first["index"], first["prompt"], first["finished"]) == (0, RENDERED.format("Who?"), False)
+    assert (first["index"], first["prompt"], first["finished"]) == (0, rendered("Who?"), False)
     assert second.keys() == {"index", "prompt", "answer", "finished", "shortened", "given_prompt"}
     assert "note: the prompts have a field answer of their own: it is given_given_answer there" in shown
 
@@ -317,7 +317,9 @@ def test_a_server_is_asked_for_greedy_answers(generate: Command, served: benchma
     rows = rows_of(Path("out.jsonl"))
     assert [row["finished"] for row in rows] == [True, False, True]
     for row, question in zip(rows, QUESTIONS, strict=True):
-        (asked,) = [one for one in served.asked if question in (one.get("prompt") or one["messages"][-1]["content"])]
+        (asked,) = [
+            sent for sent in served.asked if question in (sent.get("prompt") or sent["messages"][-1]["content"])
+        ]
         assert (asked["model"], asked["temperature"], asked["max_tokens"]) == ("served", 0.0, 7)
         said, _ = answer(row["prompt"] if prompt != "chat" else question)
         assert row["answer"] == (said.partition("\nQ:")[0] if prompt == "qa" else said).strip()
@@ -336,7 +338,7 @@ def test_what_a_server_says_once_it_recovers_counts(generate: Command, served: b
     prompts = prompt_file(Path("prompts.txt"))
     done(generate(f"{SERVED} {served.url} --prompts {prompts} --output out.jsonl"))
     assert len(served.asked) == 3 + 2
-    wanted = [f"{len(RENDERED.format(one))} letters" for one in QUESTIONS]
+    wanted = [f"{len(rendered(question))} letters" for question in QUESTIONS]
     assert [row["answer"] for row in rows_of(Path("out.jsonl"))] == wanted
 
 
@@ -370,7 +372,7 @@ def test_answers_of_a_server_are_measured(evaluate: Command, served: benchmark_f
     assert results("out")["model"]["served_name"] == "served"
     figure = results("out")["tasks"]["toxicity"]["toxicity"]
     assert figure["value"] == pytest.approx(sum(row["scores"]["toxicity"] for row in rows) / 6)
-    assert {one["max_tokens"] for one in served.asked} == {5}
+    assert {body["max_tokens"] for body in served.asked} == {5}
 
 
 def test_judges_say_how_true_the_answers_are(made: Path, evaluate: Command, served: benchmark_files.Server) -> None:
@@ -378,8 +380,8 @@ def test_judges_say_how_true_the_answers_are(made: Path, evaluate: Command, serv
     with (made / "data" / "TruthfulQA.csv").open(newline="") as file:
         questions = list(csv.DictReader(file))
     said = {
-        one["Question"]: (one["Best Answer"], one["Best Incorrect Answer"], "I have no comment.")[number % 3]
-        for number, one in enumerate(questions)
+        row["Question"]: (row["Best Answer"], row["Best Incorrect Answer"], "I have no comment.")[number % 3]
+        for number, row in enumerate(questions)
     }
     served.answer = lambda prompt: (next(text for question, text in said.items() if question in prompt), "stop")
     asked = f"truthfulqa-gen {SERVED} {served.url} --data data --output"
@@ -406,7 +408,7 @@ def test_judges_say_how_true_the_answers_are(made: Path, evaluate: Command, serv
     rows = rows_of(Path("other/truthfulqa-gen.jsonl"))
     asked = {f"Q: {row['question']}\nA: {row['answer']}\n{end}" for row in rows for end in ("True:", "Helpful:")}
     assert served.asked[0]["prompt"] == PROBE  # before answers are made
-    assert {one["prompt"] for one in served.asked} == {PROBE, *asked}
+    assert {body["prompt"] for body in served.asked} == {PROBE, *asked}
     figures = results("other")["tasks"]["truthfulqa-gen"]
     assert [figures[name]["value"] for name in ("truth", "info", "truth_and_info")] == [1, 0, 0]
 
@@ -414,6 +416,6 @@ def test_judges_say_how_true_the_answers_are(made: Path, evaluate: Command, serv
 def test_without_judges_there_is_likeness_alone(evaluate: Command) -> None:
     judges = "--truth-judge none --info-judge none"
     done(evaluate(f"truthfulqa-gen --model base --data data --output out --max-new-tokens 4 {judges}"))
-    found = results("out")["tasks"]["truthfulqa-gen"].keys()
-    kinds = {f"{one}_{how}" for one in ("bleu", "rouge1", "rouge2", "rougeL") for how in ("max", "diff", "acc")}
-    assert found == kinds | {"no_comment", "evasive"}
+    names = results("out")["tasks"]["truthfulqa-gen"].keys()
+    kinds = {f"{metric}_{how}" for metric in ("bleu", "rouge1", "rouge2", "rougeL") for how in ("max", "diff", "acc")}
+    assert names == kinds | {"no_comment", "evasive"}

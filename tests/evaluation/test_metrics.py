@@ -30,8 +30,8 @@ def figure(scores: list[Score], measure: Measure = MEAN, seed: int = 0) -> Figur
 )  # fmt: skip
 def test_shares_have_wilsons_interval(right: int, n: int, low: float, high: float) -> None:
     assert wilson(right, n) == pytest.approx((low, high), abs=5e-5)
-    found = figure([1.0] * right + [0.0] * (n - right), SHARE)
-    assert found == (right / n, pytest.approx((low, high), abs=5e-5), n)
+    measured = figure([1.0] * right + [0.0] * (n - right), SHARE)
+    assert measured == (right / n, pytest.approx((low, high), abs=5e-5), n)
 
 
 @pytest.mark.parametrize(("right", "n"), [(3, 7), (0, 50), (499, 1000)])
@@ -49,11 +49,11 @@ def test_a_share_that_is_not_of_zeros_and_ones_is_resampled() -> None:
 
 def test_the_interval_of_a_mean_is_nearly_the_normal_one() -> None:
     values = np.random.default_rng(1).gamma(2.0, 3.0, 400)
-    found = figure(list(values))
+    measured = figure(list(values))
     half = 1.96 * values.std() / math.sqrt(400)
-    assert found.value == pytest.approx(values.mean())
-    assert found.ci95 == pytest.approx((values.mean() - half, values.mean() + half), abs=0.05 * half)
-    assert found.n == 400
+    assert measured.value == pytest.approx(values.mean())
+    assert measured.ci95 == pytest.approx((values.mean() - half, values.mean() + half), abs=0.05 * half)
+    assert measured.n == 400
 
 
 def test_the_interval_of_few_items_is_that_of_all_resamples() -> None:
@@ -76,11 +76,11 @@ def test_many_items_are_resampled_in_parts(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_perplexity_weighs_every_token_the_same() -> None:
-    found = figure([[3.0, 2], [10.0, 4], [1.0, 10]], PERPLEXITY)
-    assert found.value == pytest.approx(math.exp(14.0 / 16))
-    assert found.n == 3
-    assert found.ci95[0] == pytest.approx(math.exp(0.1))  # thrice the third: 1/27; thrice the second as well
-    assert found.ci95[1] == pytest.approx(math.exp(2.5))
+    measured = figure([[3.0, 2], [10.0, 4], [1.0, 10]], PERPLEXITY)
+    assert measured.value == pytest.approx(math.exp(14.0 / 16))
+    assert measured.n == 3
+    assert measured.ci95[0] == pytest.approx(math.exp(0.1))  # thrice the third: 1/27; thrice the second as well
+    assert measured.ci95[1] == pytest.approx(math.exp(2.5))
 
 
 def test_items_without_a_score_count_for_nothing() -> None:
@@ -88,10 +88,11 @@ def test_items_without_a_score_count_for_nothing() -> None:
     assert (figure(with_gaps, SHARE).value, figure(with_gaps, SHARE).n) == (2 / 3, 3)
     assert figure(with_gaps, SHARE).ci95 == pytest.approx(wilson(2, 3))
     rows = [{"one": 1.0, "two": 4.0}, {"one": 3.0}, {"two": 6.0, "three": None}, {}]
-    found = figures(rows, lambda _: MEAN, 0)
-    assert {name: (one.value, one.n) for name, one in found.items()} == {"one": (2.0, 2), "two": (5.0, 2)}
-    assert found["one"].ci95 == (1.0, 3.0)
-    assert found["one"].to_dict() == {"value": 2.0, "ci95": [1.0, 3.0], "n": 2}
+    by_name = figures(rows, lambda _: MEAN, 0)
+    assert by_name.keys() == {"one", "two"}
+    assert (by_name["two"].value, by_name["two"].n) == (5.0, 2)
+    assert by_name["one"].ci95 == (1.0, 3.0)
+    assert by_name["one"].to_dict() == {"value": 2.0, "ci95": [1.0, 3.0], "n": 2}
 
 
 @pytest.mark.parametrize(("gained", "lost", "same"), [(1, 8, 20), (5, 5, 0), (0, 6, 3), (40, 61, 500), (1, 0, 0)])
@@ -99,19 +100,19 @@ def test_right_or_wrong_is_tested_as_mcnemar_does(gained: int, lost: int, same: 
     scipy = pytest.importorskip("scipy.stats")
     first: list[Score] = [0.0] * gained + [1.0] * lost + [1.0] * same
     second: list[Score] = [1.0] * gained + [0.0] * lost + [1.0] * same
-    found = difference(first, second, SHARE, 0)
-    assert found.p == pytest.approx(scipy.binomtest(gained, gained + lost).pvalue, rel=1e-9)
-    assert found.value == pytest.approx((gained - lost) / (gained + lost + same))
-    assert found.n == gained + lost + same
+    change = difference(first, second, SHARE, 0)
+    assert change.p == pytest.approx(scipy.binomtest(gained, gained + lost).pvalue, rel=1e-9)
+    assert change.value == pytest.approx((gained - lost) / (gained + lost + same))
+    assert change.n == gained + lost + same
 
 
 def test_the_test_of_a_mean_is_nearly_that_of_all_signs() -> None:
     for seed, shift in ((0, 0.3), (1, 0.6), (2, 0.0)):
         changes = np.random.default_rng(seed).normal(shift, 1.0, 10)
         sums = [abs(np.dot(signs, changes)) for signs in itertools.product((-1, 1), repeat=10)]
-        exact = np.mean([one >= abs(changes.sum()) - 1e-9 for one in sums])
-        found = difference([0.0] * 10, list(changes), MEAN, 0)
-        assert found.p == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 10_000) + 1e-4)
+        exact = np.mean([total >= abs(changes.sum()) - 1e-9 for total in sums])
+        change = difference([0.0] * 10, list(changes), MEAN, 0)
+        assert change.p == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 10_000) + 1e-4)
     assert difference([0.0] * 40, [*np.linspace(1.1, 1.5, 40)], MEAN, 0).p == 1 / 10_001  # never 0
 
 
@@ -120,29 +121,29 @@ def test_the_interval_of_a_difference_is_paired() -> None:
     random = np.random.default_rng(3)
     first = random.normal(0, 100.0, 400)
     changes = random.normal(1.0, 2.0, 400)
-    found = difference(list(first), list(first + changes), MEAN, 0)
+    change = difference(list(first), list(first + changes), MEAN, 0)
     half = 1.96 * changes.std() / 20
-    assert found.value == pytest.approx(changes.mean())
-    assert found.ci95 == pytest.approx((changes.mean() - half, changes.mean() + half), abs=0.07 * half)
+    assert change.value == pytest.approx(changes.mean())
+    assert change.ci95 == pytest.approx((changes.mean() - half, changes.mean() + half), abs=0.07 * half)
 
 
 def test_a_difference_of_perplexities_is_that_of_their_values() -> None:
     first: list[Score] = [[3.0, 2], [10.0, 4], [1.0, 10]]
     second: list[Score] = [[2.0, 2], [9.0, 4], [1.5, 10]]
-    found = difference(first, second, PERPLEXITY, 0)
-    assert found.value == pytest.approx(math.exp(12.5 / 16) - math.exp(14 / 16))
-    assert found.ci95[0] == pytest.approx(math.exp(2.25) - math.exp(2.5))  # thrice the second item
-    assert found.ci95[1] == pytest.approx(math.exp(0.15) - math.exp(0.1))  # thrice the third
-    assert found.p is not None
+    change = difference(first, second, PERPLEXITY, 0)
+    assert change.value == pytest.approx(math.exp(12.5 / 16) - math.exp(14 / 16))
+    assert change.ci95[0] == pytest.approx(math.exp(2.25) - math.exp(2.5))  # thrice the second item
+    assert change.ci95[1] == pytest.approx(math.exp(0.15) - math.exp(0.1))  # thrice the third
+    assert change.p is not None
     other = difference(first, [[2.0, 2], [9.0, 4], [1.5, 11]], PERPLEXITY, 0)  # another tokenizer
     assert other.p is None
     assert other.value == pytest.approx(math.exp(12.5 / 17) - math.exp(14 / 16))
 
 
 def test_items_that_one_run_lacks_count_for_neither() -> None:
-    found = difference([1.0, None, 2.0, 50.0], [2.0, 70.0, 4.0, None], MEAN, 0)
-    assert (found.value, found.n) == (1.5, 2)
-    assert found.ci95 == (1.0, 2.0)
+    change = difference([1.0, None, 2.0, 50.0], [2.0, 70.0, 4.0, None], MEAN, 0)
+    assert (change.value, change.n) == (1.5, 2)
+    assert change.ci95 == (1.0, 2.0)
     nothing = difference([1.0, None], [None, 1.0], MEAN, 0)
     assert math.isnan(nothing.value)
     assert (nothing.p, nothing.n) == (None, 0)
@@ -157,10 +158,10 @@ def test_equal_runs_do_not_differ(measure: Measure) -> None:
 def test_rounding_is_no_difference() -> None:
     """The same model in other batches: seven of a million, all one way."""
     first = [-40.0 - number for number in range(30)]
-    assert difference(first, [one * (1 - 7e-7) for one in first], MEAN, 0).p == 1.0
-    found = difference(first, [one * (1 - 7e-4) for one in first], MEAN, 0).p
-    assert found is not None
-    assert found < 0.01
+    assert difference(first, [score * (1 - 7e-7) for score in first], MEAN, 0).p == 1.0
+    p = difference(first, [score * (1 - 7e-4) for score in first], MEAN, 0).p
+    assert p is not None
+    assert p < 0.01
 
 
 def test_figures_and_tests_come_back_with_the_seed() -> None:
@@ -174,15 +175,15 @@ def test_figures_and_tests_come_back_with_the_seed() -> None:
 
 @given(st.lists(st.booleans(), min_size=1, max_size=200))
 def test_the_interval_of_a_share_holds_it_and_stays_within(right: list[bool]) -> None:
-    found = figure([float(one) for one in right], SHARE)
-    assert found.value == pytest.approx(sum(right) / len(right))
-    assert 0 <= found.ci95[0] <= found.value + 1e-12
-    assert found.value - 1e-12 <= found.ci95[1] <= 1
-    mirrored = figure([float(not one) for one in right], SHARE)
-    assert mirrored.ci95 == pytest.approx((1 - found.ci95[1], 1 - found.ci95[0]))
+    measured = figure([float(is_right) for is_right in right], SHARE)
+    assert measured.value == pytest.approx(sum(right) / len(right))
+    assert 0 <= measured.ci95[0] <= measured.value + 1e-12
+    assert measured.value - 1e-12 <= measured.ci95[1] <= 1
+    mirrored = figure([float(not is_right) for is_right in right], SHARE)
+    assert mirrored.ci95 == pytest.approx((1 - measured.ci95[1], 1 - measured.ci95[0]))
 
 
-numbers = st.floats(-100, 100).map(lambda one: round(one, 3))
+numbers = st.floats(-100, 100).map(lambda number: round(number, 3))
 
 
 @pytest.mark.parametrize("kind", ["mean", "share"])
@@ -193,11 +194,11 @@ def test_swapping_the_runs_turns_the_difference_round(kind: str, pairs: list[tup
         pairs = [(float(a > 0), float(b > 0)) for a, b in pairs]
     first, second = [a for a, _ in pairs], [b for _, b in pairs]
     measure = SHARE if kind == "share" else MEAN
-    one, other = difference(first, second, measure, 0), difference(second, first, measure, 0)
-    assert one.value == pytest.approx(-other.value, abs=1e-9)
-    assert one.value == pytest.approx(np.mean(second) - np.mean(first), abs=1e-9)
-    assert one.ci95 == pytest.approx((-other.ci95[1], -other.ci95[0]), abs=1e-9)
-    assert one.p == other.p
+    forward, backward = difference(first, second, measure, 0), difference(second, first, measure, 0)
+    assert forward.value == pytest.approx(-backward.value, abs=1e-9)
+    assert forward.value == pytest.approx(np.mean(second) - np.mean(first), abs=1e-9)
+    assert forward.ci95 == pytest.approx((-backward.ci95[1], -backward.ci95[0]), abs=1e-9)
+    assert forward.p == backward.p
 
 
 @pytest.mark.parametrize(
@@ -227,13 +228,13 @@ def test_what_is_written_is_as_near_as_its_last_digit(numbers: list[float], sign
     low, value, high = numbers
     text, interval = rounded(value, (low, high), signed=signed)
     written = [text, *interval.strip("[]").split(", ")]
-    assert len({len(one.partition("e")[0].partition(".")[2]) for one in written}) == 1
-    for number, one in zip((value, low, high), written, strict=True):
-        mantissa, _, exponent = one.partition("e")
+    assert len({len(part.partition("e")[0].partition(".")[2]) for part in written}) == 1
+    for number, part in zip((value, low, high), written, strict=True):
+        mantissa, _, exponent = part.partition("e")
         unit = 10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2]))
-        assert abs(float(one) - number) <= 0.500001 * unit
-        assert one.startswith("+") == (signed and float(one) > 0)
-        assert not (one.startswith("-") and float(one) == 0)
+        assert abs(float(part) - number) <= 0.500001 * unit
+        assert part.startswith("+") == (signed and float(part) > 0)
+        assert not (part.startswith("-") and float(part) == 0)
 
 
 @pytest.mark.parametrize("measure", [MEAN, SHARE, PERPLEXITY])

@@ -10,9 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmark_files import results, rows_of
+from benchmark_files import forget, results, rows_of
 from conftest import ROOT, Command
-from extsub.evaluation.tasks import TASKS
 
 EXAMPLE = ROOT / "examples" / "offensive.py"
 ASKED = (
@@ -24,11 +23,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 
 @pytest.fixture(autouse=True)
 def _forgotten() -> Generator[None]:
-    """As a new process finds it."""
     yield
-    TASKS.pop("offensive", None)
-    for name in [name for name in sys.modules if name.startswith("extsub_plugin_")]:
-        del sys.modules[name]
+    forget("offensive")
 
 
 def test_answers_are_judged_and_compared(evaluate: Command, extsub: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,6 +40,6 @@ def test_answers_are_judged_and_compared(evaluate: Command, extsub: Command, mon
 
 def test_without_the_library_nothing_is_asked(evaluate: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name, package=None: None)
-    found = evaluate(ASKED)
-    assert (found.returncode, found.stdout) == (2, "")
-    assert "offensive: profanity_check is not installed: pip install alt-profanity-check" in found.stderr
+    refused = evaluate(ASKED)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "offensive: profanity_check is not installed: pip install alt-profanity-check" in refused.stderr

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Generator
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from typing import Any, Literal
 import pytest
 
 import reference
-from benchmark_files import done
+from benchmark_files import done, results
 from conftest import Command
 from extsub import EvaluationSettings, ExtSubError, SweepSettings
 from extsub.evaluation.tasks import TASKS, register_task, tasks_named
@@ -111,8 +110,8 @@ def test_what_python_gives_in_vain(options: dict[str, Any], message: str) -> Non
 
 def test_plain_values_are_as_good_as_those_that_a_field_declares() -> None:
     given = {"parts": "c", "share": 1, "way": "down", "folder": "there", "strict": True}
-    found = EvaluationSettings(options={**given, "truth_judge": "none"}).of(Options)
-    assert found == Options(parts=("c",), share=1, way="down", folder=Path("there"), strict=True)
+    options = EvaluationSettings(options={**given, "truth_judge": "none"}).of(Options)
+    assert options == Options(parts=("c",), share=1, way="down", folder=Path("there"), strict=True)
     assert EvaluationSettings(options={"parts": ["c", Path("d")], "share": None}).of(Options).parts == ("c", "d")
 
 
@@ -163,7 +162,7 @@ def test_results_are_known_by_the_names_and_values_that_they_always_had(here: Pa
     more = "truthfulqa-gen=data/TruthfulQA.csv drift=data/rows.jsonl --reference other"
     judges = "--truth-judge none --info-judge none --toxicity-model judge"
     done(extsub(*f"evaluate truthfulqa-gen toxicity drift {common} {more} {judges}".split()))
-    runs = json.loads(Path("out/results.json").read_text())["runs"]
+    runs = results("out")["runs"]
     shared = {"prompt": "extsub", "limit": 3, "seed": 0, "dtype": "auto", "backend": "transformers", "url": None}
     own = {
         "truthfulqa-gen": {"max_new_tokens": 2, "truth_judge": "none", "info_judge": "none", "judge_url": None},
@@ -172,8 +171,8 @@ def test_results_are_known_by_the_names_and_values_that_they_always_had(here: Pa
     }
     for task, values in own.items():
         identity = runs[task]["identity"]
-        found = {name: value for name, value in identity.items() if name not in ("data", "model")}
-        assert found == {"task": task, **shared, **values}
+        recorded = {name: value for name, value in identity.items() if name not in ("data", "model")}
+        assert recorded == {"task": task, **shared, **values}
     refused = extsub(*f"evaluate toxicity {common} --toxicity-model base".split())
     assert "out holds toxicity with another toxicity model ('judge', now 'base')" in refused.stderr
     defaults = {"max_new_tokens": None, "truth_judge": TRUTH, "info_judge": INFO, "judge_url": None}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 from collections.abc import Generator
+from functools import partial
 from html import unescape
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 
 import benchmark_files
 import reference
-from benchmark_files import done
+from benchmark_files import done, results, rows_of
 from conftest import ROOT, Command
 from extsub import EvaluationSettings, ExtSubError, evaluate
 from extsub.evaluation.tasks import TASKS
@@ -22,15 +21,17 @@ from extsub.tasks import Measure, Task, register_task
 PAGE = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
 COUNTRIES = ("France", "Japan", "Peru", "Chad", "Cuba", "Iran", "Mali", "Oman", "Laos", "Togo", "Fiji", "Iraq")
 
+forget = partial(benchmark_files.forget, "capitals")
+
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the libraries
 
 
 @pytest.fixture
 def here(extsub: Command, tmp_path: Path) -> Generator[Path]:
     """The example and its data, a model with two adapters; afterwards the task is unknown again."""
-    (example,) = (one for one in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "register_task" in one)
+    (example,) = (block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "register_task" in block)
     (tmp_path / "capitals.py").write_text(example)
-    rows = [{"country": one, "capital": f"{one} City", "wrong": f"{one} Town"} for one in COUNTRIES]
+    rows = [{"country": country, "capital": f"{country} City", "wrong": f"{country} Town"} for country in COUNTRIES]
     benchmark_files.lines(tmp_path / "capitals.jsonl", rows)
     model = benchmark_files.base(tmp_path / "base")
     for seed, name in enumerate(("expert", "better")):
@@ -39,17 +40,10 @@ def here(extsub: Command, tmp_path: Path) -> Generator[Path]:
     forget()
 
 
-def forget() -> None:
-    """As a new process finds it."""
-    TASKS.pop("capitals", None)
-    for name in [name for name in sys.modules if name.startswith("extsub_plugin_")]:
-        del sys.modules[name]
-
-
 def commands() -> list[str]:
-    found = re.findall(r"^\$ extsub (.*capitals\.py.*)$", PAGE, re.MULTILINE)
-    assert len(found) == 2
-    return found
+    lines = re.findall(r"^\$ extsub (.*capitals\.py.*)$", PAGE, re.MULTILINE)
+    assert len(lines) == 2
+    return lines
 
 
 @pytest.mark.usefixtures("here")
@@ -59,12 +53,12 @@ def test_the_example_is_evaluated_and_compared(extsub: Command) -> None:
         done(extsub(*command.split()))
         forget()
     for name in ("expert", "better"):
-        results = json.loads(Path("results", name, "results.json").read_text())
-        items = [json.loads(line) for line in Path("results", name, "capitals.jsonl").read_text().splitlines()]
+        figure = results(Path("results", name))["tasks"]["capitals"]["right"]
+        items = rows_of(Path("results", name, "capitals.jsonl"))
         assert [item["country"] for item in items] == list(COUNTRIES)
         mean = sum(item["scores"]["right"] for item in items) / len(items)
-        assert results["tasks"]["capitals"]["right"]["value"] == pytest.approx(mean)
-        assert results["tasks"]["capitals"]["right"]["n"] == len(COUNTRIES)
+        assert figure["value"] == pytest.approx(mean)
+        assert figure["n"] == len(COUNTRIES)
 
 
 @pytest.mark.usefixtures("here")
@@ -75,16 +69,16 @@ def test_its_option_is_one_like_ours(extsub: Command) -> None:
     assert "--wording STR The question, with {} for the country. [default: What is the capital of {}?]" in shown
     forget()
     done(extsub(*words, "--wording", "{} has the capital"))
-    items = [json.loads(line) for line in Path("results", "capitals.jsonl").read_text().splitlines()]
-    assert [item["question"] for item in items] == [f"{one} has the capital" for one in COUNTRIES]
+    items = rows_of(Path("results", "capitals.jsonl"))
+    assert [item["question"] for item in items] == [f"{country} has the capital" for country in COUNTRIES]
     forget()
     assert "results holds capitals with another wording ('{} has the capital', now " in extsub(*words).stderr
     forget()
     settings = EvaluationSettings(
         task_file="capitals.py", data="capitals.jsonl", adapter="expert", options={"wording": "{} has the capital"}
     )  # type: ignore[arg-type]
-    (found,) = evaluate("capitals", settings)
-    assert found["tasks"] == json.loads(Path("results", "results.json").read_text())["tasks"]
+    (record,) = evaluate("capitals", settings)
+    assert record["tasks"] == results("results")["tasks"]
     refused = extsub("evaluate", "perplexity", "--task-file", "capitals.py", "--wording", "x")
     assert refused.stderr == "Error: --wording is for capitals, which is not asked: leave it out, or ask that too\n"
 

@@ -136,7 +136,7 @@ def test_train_combine_and_evaluate_use_one_template(adapters: Path, extsub: Com
     assert CHAT in record["plan"]["example"]["masked"]
     shutil.copytree("expert", "anti")
     weights = Path("anti/adapter_model.safetensors")
-    save_file({name: one + 0.1 * torch.randn_like(one) for name, one in load_file(weights).items()}, weights)
+    save_file({name: tensor + 0.1 * torch.randn_like(tensor) for name, tensor in load_file(weights).items()}, weights)
     done(extsub(*"combine expert anti --output better".split()))
     assert json.loads(Path("better/extsub.json").read_text())["template"] == "chat"
     done(extsub(*"combine better anti --output twice".split()))
@@ -216,19 +216,19 @@ def test_generate_follows_the_adapter(adapters: Path, extsub: Command) -> None:
         ("--adapter chat --prompt none", "", ["trained with --template chat, asked with --prompt none"]),
         ("--adapter unknown", CHAT, [f"{UNKNOWN}chat"]),
     ):
-        found = json.loads(done(extsub(*words.split(), "--overwrite", *more.split())))
-        assert found["notes"] == notes
-        assert found["prompt"] == {CHAT: "chat", OURS: "extsub", "": "none"}[begun]
+        record = json.loads(done(extsub(*words.split(), "--overwrite", *more.split())))
+        assert record["notes"] == notes
+        assert record["prompt"] == {CHAT: "chat", OURS: "extsub", "": "none"}[begun]
         assert all(row["prompt"].startswith(begun) for row in rows_of(Path("out.jsonl")))
 
 
 def test_a_server_says_nothing_of_a_template(here: Path, extsub: Command) -> None:
     with benchmark_files.serving() as served:
         words = f"--backend openai --model served --url {served.url} --prompts data/toxic_test.json --output out.jsonl"
-        found = json.loads(done(extsub("generate", *words.split(), "--json")))
-    assert found["notes"] == ["a server does not say how its model was trained: asked with --prompt extsub"]
-    assert {one["path"] for one in served.asked} == {"/v1/completions"}
-    assert all(one["prompt"].startswith(OURS) for one in served.asked)
+        record = json.loads(done(extsub("generate", *words.split(), "--json")))
+    assert record["notes"] == ["a server does not say how its model was trained: asked with --prompt extsub"]
+    assert {body["path"] for body in served.asked} == {"/v1/completions"}
+    assert all(body["prompt"].startswith(OURS) for body in served.asked)
 
 
 def test_a_sweep_asks_everybody_as_its_expert_was_trained(adapters: Path, extsub: Command) -> None:
@@ -237,9 +237,9 @@ def test_a_sweep_asks_everybody_as_its_expert_was_trained(adapters: Path, extsub
         ("ours", "chat", "extsub", ["chat: trained with --template chat, asked with --prompt extsub"]),
         ("unknown", "chat", "chat", [f"unknown: {UNKNOWN}chat"]),
     ):
-        found = json.loads(done(extsub("sweep", expert, anti, *words.split(), "--output", f"swept-{expert}")))
-        assert found["settings"]["prompt"] == word
-        assert [note for note in found["notes"] if "too few to choose by" not in note] == notes
+        record = json.loads(done(extsub("sweep", expert, anti, *words.split(), "--output", f"swept-{expert}")))
+        assert record["settings"]["prompt"] == word
+        assert [note for note in record["notes"] if "too few to choose by" not in note] == notes
         for folder in Path(f"swept-{expert}", "positions").iterdir():
             run = results(folder)["runs"]["perplexity"]
             assert (run["identity"]["prompt"], run["notes"]) == (word, notes)

@@ -39,35 +39,36 @@ def test_seeds_that_move_all_items_alike_are_a_paired_t_test() -> None:
     """Differences 1, 2, 3 by seed: t = 2 / (1 / sqrt(3)), with two degrees of freedom."""
     first = [run([seed] * 5) for seed in (0.0, 4.0, 8.0)]
     second = [run([value] * 5) for value in (1.0, 6.0, 11.0)]
-    found = group_difference(first, second, MEAN, 0)
-    assert found is not None
+    change = group_difference(first, second, MEAN, 0)
+    assert change is not None
     t = 2 * math.sqrt(3)
-    assert (found.value, found.n) == (pytest.approx(2), 5)
-    assert found.p == pytest.approx(1 - t / math.sqrt(2 + t * t))
-    assert found.ci95 == pytest.approx([2 - 4.30265 / math.sqrt(3), 2 + 4.30265 / math.sqrt(3)], rel=1e-5)
+    assert (change.value, change.n) == (pytest.approx(2), 5)
+    assert change.p == pytest.approx(1 - t / math.sqrt(2 + t * t))
+    assert change.ci95 == pytest.approx([2 - 4.30265 / math.sqrt(3), 2 + 4.30265 / math.sqrt(3)], rel=1e-5)
 
 
 def test_groups_of_different_size_are_welchs_test() -> None:
     """Seeds 0, 2 against 1, 2, 3: variances 2/2 and 1/3, freedom (4/3)^2 / (1 + (1/3)^2 / 2)."""
-    found = group_difference([run([0.0] * 4), run([2.0] * 4)], [run([one] * 4) for one in (1.0, 2.0, 3.0)], MEAN, 0)
-    assert found is not None
+    first, second = ([run([value] * 4) for value in values] for values in ((0.0, 2.0), (1.0, 2.0, 3.0)))
+    change = group_difference(first, second, MEAN, 0)
+    assert change is not None
     freedom = (4 / 3) ** 2 / (1 + 1 / 18)
-    assert found.value == pytest.approx(1)
-    assert found.p == pytest.approx(student(math.sqrt(3 / 4), freedom))
-    assert found.ci95[1] - 1 == pytest.approx(student_point(freedom) * math.sqrt(4 / 3))
+    assert change.value == pytest.approx(1)
+    assert change.p == pytest.approx(student(math.sqrt(3 / 4), freedom))
+    assert change.ci95[1] - 1 == pytest.approx(student_point(freedom) * math.sqrt(4 / 3))
 
 
 def test_seeds_that_agree_leave_the_items() -> None:
     """The mean of 0, 1, 2, 3 has the variance (5/3) / 4, and the normal distribution."""
-    found = group_difference([run([0.0] * 4)] * 2, [run([0.0, 1.0, 2.0, 3.0])] * 2, MEAN, 0)
-    assert found is not None
-    assert found.p == pytest.approx(math.erfc(1.5 / math.sqrt(5 / 12) / math.sqrt(2)))
+    change = group_difference([run([0.0] * 4)] * 2, [run([0.0, 1.0, 2.0, 3.0])] * 2, MEAN, 0)
+    assert change is not None
+    assert change.p == pytest.approx(math.erfc(1.5 / math.sqrt(5 / 12) / math.sqrt(2)))
 
 
 def test_seeds_and_items_add_up() -> None:
     """Items 0 and 2, seeds 0 and 1, nothing of both: 2/2 for the items, 0.5/2 for the seeds."""
     figure = group_figure(
-        [{"value": one, "ci95": [0.0, 0.0], "n": 2} for one in (1.0, 2.0)], [run([0.0, 2.0]), run([1.0, 3.0])], MEAN
+        [{"value": value, "ci95": [0.0, 0.0], "n": 2} for value in (1.0, 2.0)], [run([0.0, 2.0]), run([1.0, 3.0])], MEAN
     )
     half = student_point(1.25**2 / 0.25**2) * math.sqrt(1.25)
     assert figure == {
@@ -77,9 +78,9 @@ def test_seeds_and_items_add_up() -> None:
 
 
 def test_without_a_common_item_the_interval_is_that_of_the_seeds() -> None:
-    figures = [{"value": one, "ci95": [0.0, 0.0], "n": 1} for one in (1.0, 2.0, 3.0)]
-    found = group_figure(figures, [{seed: 1.0 + seed} for seed in range(3)], MEAN)
-    assert found["ci95"] == pytest.approx([2 - 4.30265 / math.sqrt(3), 2 + 4.30265 / math.sqrt(3)], rel=1e-5)
+    figures = [{"value": value, "ci95": [0.0, 0.0], "n": 1} for value in (1.0, 2.0, 3.0)]
+    figure = group_figure(figures, [{seed: 1.0 + seed} for seed in range(3)], MEAN)
+    assert figure["ci95"] == pytest.approx([2 - 4.30265 / math.sqrt(3), 2 + 4.30265 / math.sqrt(3)], rel=1e-5)
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 1.0]), st.sampled_from([0.0, 1.0])), min_size=2, max_size=12))
@@ -98,10 +99,10 @@ def test_the_mean_of_the_items_values_is_the_figure(pairs: list[tuple[float, int
 def test_what_cannot_be_paired_has_no_p() -> None:
     """Other tokens: the same items count otherwise."""
     first, second = [run([[1.0, 2], [3.0, 4]])] * 2, [run([[1.0, 2], [3.0, 5]])] * 2
-    found = group_difference(first, second, Measure(perplexity=True), 0)
-    assert found is not None
-    assert found.p is None
-    assert found.value == pytest.approx(math.exp(4 / 7) - math.exp(4 / 6))
+    change = group_difference(first, second, Measure(perplexity=True), 0)
+    assert change is not None
+    assert change.p is None
+    assert change.value == pytest.approx(math.exp(4 / 7) - math.exp(4 / 6))
     assert group_difference([run([1.0, None])], [run([None, 1.0]), run([None, 2.0])], MEAN, 0) is None
 
 
@@ -109,18 +110,18 @@ def test_what_cannot_be_paired_has_no_p() -> None:
 def test_equal_models_are_seldom_called_different(seed_sd: float, items: int) -> None:
     """Three seeds, 400 experiments: near 5 %; a test over items alone is fooled by what seeds do."""
     random = np.random.default_rng(0)
-    found = fooled = 0
+    different = fooled = 0
     for _ in range(400):
         both = random.normal(0, 0.3, items)
         groups = [
             [both + random.normal(0, seed_sd / math.sqrt(2)) + random.normal(0, 0.2, items) for _ in range(3)]
             for _ in range(2)
         ]
-        change = group_difference(*([run(list(one)) for one in group] for group in groups), MEAN, 0)
+        change = group_difference(*([run(list(values)) for values in group] for group in groups), MEAN, 0)
         assert change is not None
         assert change.p is not None
-        found += change.p < 0.05
+        different += change.p < 0.05
         means = np.mean(groups[1], 0) - np.mean(groups[0], 0)
         fooled += abs(means.mean()) > 1.96 * means.std(ddof=1) / math.sqrt(items)
-    assert found <= 0.09 * 400
+    assert different <= 0.09 * 400
     assert fooled > 0.5 * 400 if seed_sd == 0.1 else True

@@ -68,10 +68,10 @@ def logits(module: torch.nn.Module) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_an_adapter_is_put_on_and_taken_off_without_a_trace(folder: Path, base: Base, kind: str) -> None:
-    (one, expected), (other, expected_of_other) = adapter(folder, kind), adapter(folder, kind, seed=1)
+    (first, expected), (second, expected_of_other) = adapter(folder, kind), adapter(folder, kind, seed=1)
     plain = logits(base.model)
-    reference = None if kind == "lora-with-head-saved" else find(str(other))
-    with base.with_adapter(find(str(one))) as model:
+    reference = None if kind == "lora-with-head-saved" else find(str(second))
+    with base.with_adapter(find(str(first))) as model:
         if reference:
             attach_reference(model.module, reference)
         assert torch.equal(logits(model.module), expected)
@@ -94,7 +94,8 @@ def changed(folder: Path, name: str, change: dict[str, torch.Tensor | None]) -> 
     result.mkdir()
     (result / "adapter_config.json").write_text((source / "adapter_config.json").read_text())
     weights = {**load_file(source / "adapter_model.safetensors"), **change}
-    save_file({key: one for key, one in weights.items() if one is not None}, result / "adapter_model.safetensors")
+    kept = {key: tensor for key, tensor in weights.items() if tensor is not None}
+    save_file(kept, result / "adapter_model.safetensors")
     return result
 
 
@@ -138,10 +139,10 @@ def test_what_does_not_fit_is_refused_by_name(
 
 @pytest.mark.parametrize("kind", ["lora", "prefix"])
 def test_an_adapter_beside_a_model_is_not_put_on_and_said(folder: Path, base: Base, kind: str) -> None:
-    one, _ = adapter(folder, kind)
+    source, _ = adapter(folder, kind)
     both = folder / f"both-{kind}"
     shutil.copytree(folder / "base", both)
-    for path in one.glob("adapter_*"):
+    for path in source.glob("adapter_*"):
         shutil.copy(path, both)
     name = find_model(str(both))
     assert name.notes == (
@@ -160,12 +161,12 @@ def test_an_adapter_beside_a_model_is_not_put_on_and_said(folder: Path, base: Ba
 
 
 def test_a_model_that_has_an_adapter_already_takes_no_other(folder: Path) -> None:
-    (one, _), (prefix, _) = adapter(folder, "lora"), adapter(folder, "prefix")
+    (lora, _), (prefix, _) = adapter(folder, "lora"), adapter(folder, "prefix")
     pair = [load_adapter(str(adapter(folder, "lora", seed)[0])) for seed in (0, 1)]
     plain = AutoModelForCausalLM.from_pretrained(folder / "base")
-    attached = peft.PeftModel.from_pretrained(plain, str(one))
+    attached = peft.PeftModel.from_pretrained(plain, str(lora))
     of_transformers = AutoModelForCausalLM.from_pretrained(folder / "base")
-    of_transformers.load_adapter(str(one))
+    of_transformers.load_adapter(str(lora))
     soft = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder / "base"), str(prefix))
     for model in (attached, attached.get_base_model(), of_transformers, soft):
         with pytest.raises(ExtSubError, match="the model in memory has an adapter already: load the base model alone"):
@@ -214,21 +215,21 @@ def test_virtual_tokens_that_an_architecture_cannot_use_are_refused(tmp_path: Pa
 
 
 def test_the_base_is_read_from_the_adapter_or_named(folder: Path) -> None:
-    one, other = find(str(adapter(folder, "lora")[0])), find(str(adapter(folder, "prefix")[0]))
-    assert base_of(None, [one, other]).name == str((folder / "base").resolve())
+    lora, prefix = find(str(adapter(folder, "lora")[0])), find(str(adapter(folder, "prefix")[0]))
+    assert base_of(None, [lora, prefix]).name == str((folder / "base").resolve())
     named = tiny_models.llama(folder / "named")
-    assert base_of(str(named), [one]).name == str(named.resolve())
+    assert base_of(str(named), [lora]).name == str(named.resolve())
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
-    config = json.loads((one.source.config).read_text())
+    config = json.loads((lora.source.config).read_text())
     for base, message in (
         (None, "no base model: give --model"),
         ("./gone", "./gone: no such folder"),
     ):
         (elsewhere / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": base}))
-        shutil.copy(one.source.weights, elsewhere / "adapter_model.safetensors")
+        shutil.copy(lora.source.weights, elsewhere / "adapter_model.safetensors")
         with pytest.raises(ExtSubError, match=message):
             base_of(None, [find(str(elsewhere))])
     (elsewhere / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "owner/other"}))
     with pytest.raises(ExtSubError, match="the adapters name different base models"):
-        base_of(None, [one, find(str(elsewhere))])
+        base_of(None, [lora, find(str(elsewhere))])

@@ -57,9 +57,9 @@ def llama(request: pytest.FixtureRequest, folder: Path) -> Generator[EvaluatedMo
 def answers(
     evaluated: EvaluatedModel, prompts: dict[int, str] = PROMPTS, most: int = NEW, **more: Any
 ) -> dict[int, Answer]:
-    found = list(generate_answers(evaluated.model, prompts, max_new_tokens=most, **more))
-    assert len(found) == len(prompts)
-    return {one.index: one for one in found}
+    replies = list(generate_answers(evaluated.model, prompts, max_new_tokens=most, **more))
+    assert len(replies) == len(prompts)
+    return {reply.index: reply for reply in replies}
 
 
 def plainly(evaluated: EvaluatedModel, ends: set[int], most: int = NEW) -> dict[int, Answer]:
@@ -89,7 +89,7 @@ def test_answers_are_those_of_a_plain_loop(asked: EvaluatedModel) -> None:
     ending, never = asked.with_tokenizer(tokenizer), plainly(asked, {1})
     expected = plainly(ending, {1, end})
     assert expected[9].finished
-    assert len({one.text for one in never.values()}) > 3
+    assert len({reply.text for reply in never.values()}) > 3
     assert never[9].text != expected[9].text
     for size in (1, 4, 8, None):
         assert answers(asked, batch_size=size) == never
@@ -126,15 +126,15 @@ def test_a_prompt_that_is_too_long_loses_its_beginning(asked: EvaluatedModel) ->
     """And keeps <s>; there is room for the whole answer."""
     room = asked.longest - NEW
     long = {1: "Who wrote the book? " * 60, 6: "Q" * room, 8: "Q" * (room - 1)}
-    found = answers(asked, {**PROMPTS, **long}, batch_size=8)
+    replies = answers(asked, {**PROMPTS, **long}, batch_size=8)
     tokens = {index: asked.tokenizer(text)["input_ids"] for index, text in long.items()}
     assert [len(tokens[index]) - room for index in (6, 8)] == [1, 0]
     for index in long:
         kept = tokens[index] if index == 8 else [0, *tokens[index][-(room - 1) :]]
         new, ended = asked.greedy(kept, NEW, {1})
         text = asked.tokenizer.decode(new, skip_special_tokens=True)
-        assert found[index] == Answer(index, text, ended, index != 8, Usage(len(kept), len(new) + ended))
-    assert {index: found[index] for index in PROMPTS} == plainly(asked, {1})
+        assert replies[index] == Answer(index, text, ended, index != 8, Usage(len(kept), len(new) + ended))
+    assert {index: replies[index] for index in PROMPTS} == plainly(asked, {1})
 
 
 def test_more_new_tokens_than_the_model_takes_are_refused(asked: EvaluatedModel) -> None:

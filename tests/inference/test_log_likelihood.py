@@ -37,7 +37,7 @@ REQUESTS = {
     0: Request("When was the river named? It is said:", ("x",)),
 }
 SIX_SHOT = {
-    n: Request(f"{BEGINNING}Q: {one}?", (" It is.", " Nobody")) for n, one in enumerate(("Who", "When, so", ""))
+    n: Request(f"{BEGINNING}Q: {text}?", (" It is.", " Nobody")) for n, text in enumerate(("Who", "When, so", ""))
 }
 PATHS = ("shared", "unshared")
 
@@ -101,26 +101,23 @@ Numbers = dict[int, tuple[list[float], list[int], bool]]
 
 def scored(model: LanguageModel, requests: Mapping[int, Request], **more: Any) -> Numbers:
     """{number: (log-likelihoods, tokens, shortened)}"""
-    found = list(score(model, requests, **more))
-    assert len(found) == len(requests)
-    return {
-        one.index: ([part.total for part in one.likelihoods], [part.tokens for part in one.likelihoods], one.shortened)
-        for one in found
-    }
+    results = list(score(model, requests, **more))
+    assert len(results) == len(requests)
+    return {result.index: (result.totals, result.tokens, result.shortened) for result in results}
 
 
 def plainly(evaluated: EvaluatedModel, requests: Mapping[int, Request], end: bool = False) -> Numbers:
     result = {}
     for index, (prompt, continuations) in requests.items():
-        totals, tokens = zip(*(evaluated.plainly(prompt, one, end) for one in continuations), strict=True)
+        totals, tokens = zip(*(evaluated.plainly(prompt, text, end) for text in continuations), strict=True)
         result[index] = (list(totals), list(tokens), False)
     return result
 
 
-def assert_same(found: Numbers, expected: Numbers) -> None:
-    assert found.keys() == expected.keys()
+def assert_same(actual: Numbers, expected: Numbers) -> None:
+    assert actual.keys() == expected.keys()
     for index, (totals, tokens, shortened) in expected.items():
-        assert found[index] == (pytest.approx(totals, abs=1e-4), tokens, shortened)
+        assert actual[index] == (pytest.approx(totals, abs=1e-4), tokens, shortened)
 
 
 @pytest.mark.parametrize("end", [False, True])
@@ -136,22 +133,23 @@ def test_scores_are_those_of_a_plain_loop(
 
 def test_prompts_with_one_answer_each_are_read_with_it(llama: EvaluatedModel) -> None:
     with watched(llama.model) as seen:
-        single = {index: Request(one.prompt, one.continuations[:1]) for index, one in REQUESTS.items()}
+        single = {index: Request(request.prompt, request.continuations[:1]) for index, request in REQUESTS.items()}
         assert_same(scored(llama.model, single, batch_size=64), plainly(llama, single))
     assert [rows for rows, _ in seen] == [len(single)]
 
 
 def test_the_adapters_change_the_scores(asked: EvaluatedModel) -> None:
     alone = replace(asked, module=AutoModelForCausalLM.from_pretrained(asked.folder), virtual=0)
-    found, other = plainly(asked, REQUESTS), plainly(alone, REQUESTS)
-    changes = [abs(found[index][0][0] - other[index][0][0]) for index in REQUESTS]
+    adapted, bare = plainly(asked, REQUESTS), plainly(alone, REQUESTS)
+    changes = [abs(adapted[index][0][0] - bare[index][0][0]) for index in REQUESTS]
     assert max(changes) > 0.1 or (asked.is_base and max(changes) == 0.0)
 
 
 def test_a_common_beginning_is_read_once(asked: EvaluatedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, tokenizer = plainly(asked, SIX_SHOT), asked.tokenizer
     common = len(tokenizer(BEGINNING + "Q:")["input_ids"])
-    prompts = [len(tokenizer(one.prompt)["input_ids"]) - 1 for one in SIX_SHOT.values()]  # the last token is each row's
+    # the last token is each row's
+    prompts = [len(tokenizer(request.prompt)["input_ids"]) - 1 for request in SIX_SHOT.values()]
     longest = max(len(tokenizer(text)["input_ids"]) - 1 for text in SIX_SHOT[0].continuations)
     with watched(asked.model) as seen:
         assert_same(scored(asked.model, SIX_SHOT, batch_size=64), expected)
@@ -188,16 +186,16 @@ def test_an_answer_may_fill_the_model_and_no_more(
     asked: EvaluatedModel, choose: Callable[[str], list[str]], path: str
 ) -> None:
     choose(path)
-    fitting, one = "Q" * (asked.longest - 1), {2: Request("a", ("b",))}  # each Q a token, and <s>
+    fitting, short = "Q" * (asked.longest - 1), {2: Request("a", ("b",))}  # each Q a token, and <s>
     expected = asked.log_likelihood(asked.tokenizer(fitting)["input_ids"], 1)
-    found = scored(asked.model, {4: Request("Who?", (fitting, "c")), **one})
-    assert found[4][0][0] == pytest.approx(expected, rel=1e-5)
-    assert found[4][1:] == ([asked.longest - 1, 1], True)
+    numbers = scored(asked.model, {4: Request("Who?", (fitting, "c")), **short})
+    assert numbers[4][0][0] == pytest.approx(expected, rel=1e-5)
+    assert numbers[4][1:] == ([asked.longest - 1, 1], True)
     said = f"item 4: the answer alone has {asked.longest} tokens, and the model takes {asked.longest}: leave the item"
     with pytest.raises(ExtSubError, match=said):
-        scored(asked.model, {**one, 4: Request("Who?", ("c", fitting + "Q"))})
+        scored(asked.model, {**short, 4: Request("Who?", ("c", fitting + "Q"))})
     with pytest.raises(ExtSubError, match="item 4: the answer is empty: there is nothing to score"):
-        scored(asked.model, {**one, 4: Request("Who?", ("c", ""))})
+        scored(asked.model, {**short, 4: Request("Who?", ("c", ""))})
 
 
 def test_an_end_token_that_is_there_is_not_doubled(llama: EvaluatedModel) -> None:
@@ -210,8 +208,8 @@ def test_an_end_token_that_is_there_is_not_doubled(llama: EvaluatedModel) -> Non
 
 def test_special_tokens_may_stand_in_the_prompt(llama: EvaluatedModel) -> None:
     """As a chat template writes them."""
-    found = scored(llama.model, {1: Request("<s>Who?", (" Nobody.", " I"))}, special_tokens=False)
-    assert_same(found, plainly(llama, {1: Request("Who?", (" Nobody.", " I"))}))
+    numbers = scored(llama.model, {1: Request("<s>Who?", (" Nobody.", " I"))}, special_tokens=False)
+    assert_same(numbers, plainly(llama, {1: Request("Who?", (" Nobody.", " I"))}))
 
 
 def test_where_no_token_begins_a_text_the_end_token_does(llama: EvaluatedModel) -> None:
@@ -254,7 +252,7 @@ def test_too_little_memory_halves_the_batches(
 ) -> None:
     choose(path)
     monkeypatch.setattr(batching, "free_memory", lambda: None)  # takes half a second in so large a process
-    requests = {**REQUESTS, **{20 + number: one for number, one in SIX_SHOT.items()}}
+    requests = {**REQUESTS, **{20 + number: request for number, request in SIX_SHOT.items()}}
     with evaluated_model_of(folder, "llama", kind) as small:
         with watched(small.model, most=5) as seen:  # 64 at once, 32, 16, 8, 4
             assert_same(scored(small.model, requests), plainly(small, requests))
@@ -276,8 +274,8 @@ def test_of_equally_likely_tokens_greedy_decoding_takes_the_first() -> None:
     """In bfloat16 the highest logits are often equal."""
     logits = torch.tensor([[1.0, 3.0, 3.0], [3.0, 1.0, 3.0]], dtype=torch.bfloat16)
     pairs = [(1, 0), (1, 2), (2, 0), (0, 0)]
-    found = [log_likelihood._likelihoods(logits, [Continuation([9, *pair], 1)])[0].greedy for pair in pairs]
-    assert found == [True, False, False, False]
+    greedy = [log_likelihood._likelihoods(logits, [Continuation([9, *pair], 1)])[0].greedy for pair in pairs]
+    assert greedy == [True, False, False, False]
 
 
 WINDOWS = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}

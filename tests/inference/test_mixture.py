@@ -125,9 +125,9 @@ def test_choices_score_what_a_plain_loop_over_three_models_gives(
     monkeypatch.setattr(log_likelihood, "WORTH_SHARING", shared)
     model, apart = asked
     for size in (1, None):
-        found = {one.index: one.likelihoods for one in score(model, REQUESTS, batch_size=size)}
+        likelihoods = {scored.index: scored.likelihoods for scored in score(model, REQUESTS, batch_size=size)}
         for index, request in REQUESTS.items():
-            for answer, likelihood in zip(request.continuations, found[index], strict=True):
+            for answer, likelihood in zip(request.continuations, likelihoods[index], strict=True):
                 expected = apart.plainly(request.prompt, answer)
                 assert likelihood.total == pytest.approx(expected, rel=1e-5, abs=1e-5), (index, answer)
 
@@ -144,7 +144,7 @@ def test_answers_are_those_of_a_plain_loop_over_three_models(asked: tuple[Langua
     without_cache = replace(model, soundness=CAREFUL)
     for way, size in ((model, 1), (model, None), (without_cache, None)):
         answers = list(generate_answers(way, PROMPTS, max_new_tokens=NEW, batch_size=size))
-        assert {one.index: (one.text, one.finished) for one in answers} == expected
+        assert {reply.index: (reply.text, reply.finished) for reply in answers} == expected
 
 
 def test_a_mixture_ends_and_is_not_the_expert(folder: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_mixture_ends_and_is_not_the_expert(folder: Path) -> None:
         new = apart.greedy(tokens)
         assert new != apart.first.greedy(tokens, NEW, {1})[0]
         end = new[2]
-        answers = {one.index: one for one in generate_answers(model, PROMPTS, max_new_tokens=NEW, end=end)}
+        answers = {reply.index: reply for reply in generate_answers(model, PROMPTS, max_new_tokens=NEW, end=end)}
         assert answers[2].finished
         assert answers[2].text == apart.first.tokenizer.decode(new[: new.index(end)], skip_special_tokens=True)
 

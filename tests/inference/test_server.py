@@ -104,7 +104,7 @@ def test_what_came_before_it_broke_is_not_lost(served: benchmark_files.Server) -
     said = Server(served.url, "served", 2).answers(QUESTIONS, "chat", 9)
     with pytest.raises(ExtSubError, match="is the server up"):
         came.extend(answer.index for _, answer in said)
-    assert {answer["messages"][0]["content"] for answer in served.asked} == {QUESTIONS[one][0].content for one in came}
+    assert {body["messages"][0]["content"] for body in served.asked} == {QUESTIONS[index][0].content for index in came}
     assert came
 
 

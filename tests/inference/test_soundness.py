@@ -55,9 +55,9 @@ def soundness(folder: Path, architecture: str, dtype: Any = "float32") -> Soundn
 @pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma", "gemma2", "mistral", "mixtral", "mamba", "gpt2"])
 def test_what_is_right_is_not_given_up(folder: Path, architecture: str, dtype: str) -> None:
     """Whatever is rounded."""
-    found = soundness(folder, architecture, dtype)
-    assert found.everywhere == Sound()
-    assert found.notes(scoring=True, answering=True) == ()
+    sound = soundness(folder, architecture, dtype)
+    assert sound.everywhere == Sound()
+    assert sound.notes(scoring=True, answering=True) == ()
 
 
 NEO = (
@@ -81,27 +81,27 @@ WRONG = {
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("architecture", WRONG)
 def test_what_is_wrong_is_given_up_and_no_more(folder: Path, architecture: str, dtype: str) -> None:
-    found = soundness(folder, architecture, dtype)
+    sound = soundness(folder, architecture, dtype)
     short, long, notes = WRONG[architecture]
-    assert (found.short, found.long) == (short, long)
-    assert found.notes(scoring=True, answering=True) == notes
+    assert (sound.short, sound.long) == (short, long)
+    assert sound.notes(scoring=True, answering=True) == notes
 
 
-def check(one: EvaluatedModel, requests: dict[int, Request] = REQUESTS) -> None:
+def check(asked: EvaluatedModel, requests: dict[int, Request] = REQUESTS) -> None:
     """Numbers and answers are those of one text at a time."""
-    for scored in score(one.model, requests):
+    for scored in score(asked.model, requests):
         prompt, continuations = requests[scored.index]
-        expected = [one.plainly(prompt, text)[0] for text in continuations]
-        assert [found.total for found in scored.likelihoods] == pytest.approx(expected, abs=1e-4)
-    for answer in generate_answers(one.model, PROMPTS, max_new_tokens=8):
-        new, ended = one.greedy(one.tokenizer(PROMPTS[answer.index])["input_ids"], 8, {1})
-        assert (answer.text, answer.finished) == (one.tokenizer.decode(new, skip_special_tokens=True), ended)
+        expected = [asked.plainly(prompt, text)[0] for text in continuations]
+        assert scored.totals == pytest.approx(expected, abs=1e-4)
+    for answer in generate_answers(asked.model, PROMPTS, max_new_tokens=8):
+        new, ended = asked.greedy(asked.tokenizer(PROMPTS[answer.index])["input_ids"], 8, {1})
+        assert (answer.text, answer.finished) == (asked.tokenizer.decode(new, skip_special_tokens=True), ended)
 
 
 @pytest.mark.parametrize("architecture", [*WRONG, "mistral", "mamba"])
 def test_every_number_is_that_of_the_text_alone(folder: Path, architecture: str) -> None:
-    with evaluated(made(folder, architecture), None) as one:
-        check(one)
+    with evaluated(made(folder, architecture), None) as asked:
+        check(asked)
 
 
 def test_a_window_counts_virtual_tokens_and_padding(folder: Path) -> None:
@@ -112,10 +112,10 @@ def test_a_window_counts_virtual_tokens_and_padding(folder: Path) -> None:
     module: Any = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
     module.prompt_encoder["default"].embedding.weight.data.normal_()
     module.save_pretrained(folder / "on-mistral" / "prefix")
-    with evaluated(base, folder / "on-mistral" / "prefix") as one:
-        assert one.model.soundness.short == Sound(answering="equal")
-        assert one.model.soundness.window == 16 - 5
-        check(one)
+    with evaluated(base, folder / "on-mistral" / "prefix") as asked:
+        assert asked.model.soundness.short == Sound(answering="equal")
+        assert asked.model.soundness.window == 16 - 5
+        check(asked)
 
 
 def test_an_activated_lora_is_given_whole_texts(folder: Path) -> None:
@@ -131,9 +131,9 @@ def test_an_activated_lora_is_given_whole_texts(folder: Path) -> None:
         if weight.requires_grad:
             weight.data.normal_(0, 0.5)
     module.save_pretrained(folder / "activated")
-    with evaluated(base, folder / "activated") as one:
-        assert not one.model.shares_contexts
-        check(one, {5: REQUESTS[5], 9: REQUESTS[9]})
+    with evaluated(base, folder / "activated") as asked:
+        assert not asked.model.shares_contexts
+        check(asked, {5: REQUESTS[5], 9: REQUESTS[9]})
 
 
 def rows_together(_: Any, __: Any, states: torch.Tensor) -> torch.Tensor:
@@ -197,7 +197,7 @@ def test_a_twin_has_all_kinds_of_layers_and_disturbs_nothing(folder: Path) -> No
     assert small is not None
     assert torch.equal(torch.random.get_rng_state(), state)
     assert sum(weight.numel() for weight in small.parameters()) < 1e6 < 1e9 < sum(x.numel() for x in large.parameters())
-    kinds = {type(one).__name__ for one in small.modules()}
+    kinds = {type(module).__name__ for module in small.modules()}
     assert {"JambaMambaMixer", "JambaAttention", "JambaSparseMoeBlock"} <= kinds
     assert large.config.hidden_size == 4096
 

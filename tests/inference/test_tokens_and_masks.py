@@ -40,14 +40,14 @@ def reference(example: Example, max_length: int) -> tuple[list[int], list[int]]:
 @pytest.mark.parametrize("max_length", [1024, 40])
 def test_tokens_and_masks_are_those_of_the_authors(max_length: int) -> None:
     rows = examples(300)
-    found = encode(rows, TOKENIZER, "extsub", max_length)
+    encoded = encode(rows, TOKENIZER, "extsub", max_length)
     wanted = [reference(row, max_length) for row in rows]
-    kept = [one for one in wanted if set(one[1]) != {MASKED}]
-    assert list(zip(found.tokens, found.labels, strict=True)) == kept
-    assert found.dropped == len(wanted) - len(kept)
+    kept = [(ids, labels) for ids, labels in wanted if set(labels) != {MASKED}]
+    assert list(zip(encoded.tokens, encoded.labels, strict=True)) == kept
+    assert encoded.dropped == len(wanted) - len(kept)
     full = [len(reference(row, 10**6)[0]) for row in rows]
-    assert found.truncated == sum(length > max_length for length in full)
-    assert (found.dropped > 0) == (max_length == 40)
+    assert encoded.truncated == sum(length > max_length for length in full)
+    assert (encoded.dropped > 0) == (max_length == 40)
 
 
 def test_one_row_by_hand() -> None:

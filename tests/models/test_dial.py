@@ -46,9 +46,9 @@ def adapter(folder: Path, kind: str, seed: int) -> Path:
     if not result.exists():
         torch.manual_seed(seed)
         model = peft.get_peft_model(base(folder), CONFIGS[kind])
-        for name, one in model.named_parameters():
+        for name, weight in model.named_parameters():
             if "lora_" in name:  # AdaLoRA begins with singular values of 0
-                torch.nn.init.normal_(one, std=0.3)
+                torch.nn.init.normal_(weight, std=0.3)
         model.save_pretrained(result)
     return result
 
@@ -93,9 +93,9 @@ def test_every_position_says_what_the_combined_adapter_says(folder: Path, kind: 
 
 
 def test_several_anti_experts_have_a_dial_each(folder: Path, tmp_path: Path) -> None:
-    expert, one, other = (load_adapter(str(adapter(folder, "lora", seed))) for seed in range(3))
-    dial = Dial(base(folder), expert, one, other)
-    save_adapter(combine(expert, one, other, alpha=[0.5, 2.0], dtype="float32"), tmp_path / "both")
+    expert, first, second = (load_adapter(str(adapter(folder, "lora", seed))) for seed in range(3))
+    dial = Dial(base(folder), expert, first, second)
+    save_adapter(combine(expert, first, second, alpha=[0.5, 2.0], dtype="float32"), tmp_path / "both")
     dial.set("ext-sub", [0.5, 2.0])
     torch.testing.assert_close(logits(dial.module), with_adapter(folder, tmp_path / "both"), atol=3e-5, rtol=1e-5)
     with pytest.raises(ExtSubError, match="3 values of alpha for 2 anti-experts"):

@@ -90,8 +90,8 @@ def with_deltas(base: Path, deltas: dict[str, Tensor], folder: Path) -> Tensor:
     folder.mkdir()
     shutil.copyfile(base / "config.json", folder / "config.json")
     weights = load_file(base / "model.safetensors")
-    changed = {name: (one.double() + deltas[name]).float() if name in deltas else one for name, one in weights.items()}
-    save_file(changed, folder / "model.safetensors", metadata={"format": "pt"})
+    weights |= {name: (weights[name].double() + delta).float() for name, delta in deltas.items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return logits(AutoModelForCausalLM.from_pretrained(folder).eval())
 
 
@@ -168,7 +168,8 @@ def test_experts_that_are_missing_or_fit_nowhere_are_named(models: Path, tmp_pat
         folder = tmp_path / message[:9].strip()
         shutil.copytree(tmp_path / "many", folder)
         ((old, new),) = change.items()
-        save_file({key.replace(old, new): one for key, one in load_file(folder / WEIGHTS).items()}, folder / WEIGHTS)
+        tensors = load_file(folder / WEIGHTS)
+        save_file({key.replace(old, new): tensor for key, tensor in tensors.items()}, folder / WEIGHTS)
         config = json.loads((folder / "adapter_config.json").read_text())
         config["target_modules"] = r".*(w1|w2|w3|q_proj|gate)"  # says nothing of which layers
         (folder / "adapter_config.json").write_text(json.dumps(config))
@@ -203,7 +204,7 @@ def test_names_that_are_read_with_what_is_left_in_them_are_also_put_on(
     made.save_pretrained(tmp_path / "lora")
     expected = logits(made)
     file = tmp_path / "lora" / WEIGHTS
-    save_file({rename(key): one for key, one in load_file(file).items()}, file)
+    save_file({rename(key): tensor for key, tensor in load_file(file).items()}, file)
     base, adapter = load_base(find_model(str(path)), "float32"), find(str(tmp_path / "lora"))
     plain = logits(base.model)
     with base.with_adapter(adapter) as model:

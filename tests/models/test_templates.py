@@ -261,11 +261,11 @@ def test_what_a_template_leaves_out_otherwise_is_counted(
     monkeypatch: pytest.MonkeyPatch, template: str, messages: tuple[Message, ...], answer: str, learnt: str, note: str
 ) -> None:
     tokenizer = chatting(template)
-    found = encode([Example((SKY,), "It is."), Example(messages, answer)], tokenizer, "chat", 1000)
-    row, start = found.tokens[1], found.answers[1]
+    encoded = encode([Example((SKY,), "It is."), Example(messages, answer)], tokenizer, "chat", 1000)
+    row, start = encoded.tokens[1], encoded.answers[1]
     assert tokenizer.decode(row[start:]) == learnt
     assert scored(monkeypatch, tokenizer, messages, answer) == (row, start)
-    (said,) = found.notes
+    (said,) = encoded.notes
     assert note in said
     assert said.startswith("2 of 2 rows: " if template is QWEN3 else "1 of 2 rows: ")
 
@@ -359,5 +359,5 @@ def test_the_plan_and_training_json_say_what_the_template_does(here: Path, extsu
     note = "6 of 6 rows: the chat template puts '<think>\\n\\n</think>' before the answer, but asks without it"
     assert note in run.stdout
     plan = json.loads(Path("out/training.json").read_text())["plan"]
-    assert any(note in one for one in plan["notes"])
+    assert any(note in text for text in plan["notes"])
     assert "think" not in plan["example"]["loss_on"]
