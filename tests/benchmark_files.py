@@ -37,8 +37,8 @@ import os, signal, sys
 from extsub.__main__ import main
 from extsub.evaluation.store import Store
 add, left = Store.add, [int(sys.argv[1])]
-def dying(self, identity, rows):
-    add(self, identity, rows)
+def dying(self, identity, row):
+    add(self, identity, row)
     left[0] -= 1
     if not left[0]:
         os.kill(os.getpid(), signal.SIGKILL)

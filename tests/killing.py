@@ -7,7 +7,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -69,9 +69,9 @@ def die_before(change: int) -> None:
 def _die_after(rows: int) -> None:
     add, left = Store.add, rows
 
-    def dying(self: Store, identity: dict[str, Any], saved: Iterable[dict[str, Any]]) -> None:
+    def dying(self: Store, identity: dict[str, Any], row: dict[str, Any]) -> None:
         nonlocal left
-        add(self, identity, saved)
+        add(self, identity, row)
         left -= 1
         if not left:
             os.kill(os.getpid(), signal.SIGKILL)

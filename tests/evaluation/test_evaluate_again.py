@@ -20,11 +20,11 @@ def stopping(patched: pytest.MonkeyPatch, after: int, number: signal.Signals) ->
     """The signal comes when so many rows are saved."""
     add, saved = Store.add, []
 
-    def stop(self: Store, identity: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    def stop(self: Store, identity: dict[str, Any], row: dict[str, Any]) -> None:
         if len(saved) == after:
             signal.raise_signal(number)
-        add(self, identity, rows)
-        saved.extend(rows)
+        add(self, identity, row)
+        saved.append(row)
 
     patched.setattr(Store, "add", stop)
 
@@ -33,9 +33,9 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """(task, item) of every row that is saved from here on."""
     add, asked = Store.add, []
 
-    def counting(self: Store, identity: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-        asked.extend((identity["task"], row["index"]) for row in rows)
-        add(self, identity, rows)
+    def counting(self: Store, identity: dict[str, Any], row: dict[str, Any]) -> None:
+        asked.append((identity["task"], row["index"]))
+        add(self, identity, row)
 
     monkeypatch.setattr(Store, "add", counting)
     return asked

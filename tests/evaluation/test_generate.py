@@ -117,11 +117,11 @@ def test_an_interrupted_run_goes_on(here: Path, generate: Command, monkeypatch: 
     words = "--adapter lora --prompts data/toxic_test.json --max-new-tokens 5 --batch-size 2 --output"
     add, saved = Store.add, []
 
-    def counting(self: Store, identity: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    def counting(self: Store, identity: dict[str, Any], row: dict[str, Any]) -> None:
         if len(saved) == 2:
             signal.raise_signal(signal.SIGINT)
-        add(self, identity, rows)
-        saved.extend(row["index"] for row in rows)
+        add(self, identity, row)
+        saved.append(row["index"])
 
     with monkeypatch.context() as patched:
         patched.setattr(Store, "add", counting)
@@ -151,9 +151,12 @@ def test_a_run_that_is_killed_at_its_end_leaves_nothing(
 
     def ask(runs: list[Run], *_: object) -> None:
         rows = [{"index": n, "prompt": "p", "answer": f"{n}", "finished": True, "shortened": False} for n in range(6)]
-        runs[0].store.add(runs[0].identity, [row for row in rows if row["index"] in runs[0].unasked])
-        runs[0].rows.update({row["index"]: row for row in rows})
-        runs[0].store.close()
+        (run,) = runs
+        for row in rows:
+            if row["index"] in run.unasked:
+                run.store.add(run.identity, row)
+        run.rows.update({row["index"]: row for row in rows})
+        run.store.close()
 
     def work() -> None:
         asked = {"model": "base", "prompts": "data/toxic_test.json", "backend": "transformers"}

@@ -182,7 +182,7 @@ def _collect(
         try:
             for index, row in rows:
                 ours[index] = {"index": index, **row}
-                run.store.add(run.identity, [ours[index]])
+                run.store.add(run.identity, ours[index])
                 run.rows[index] = ours[index]  # after that: what counts as saved is
                 advance(group.world_size)
         except ExtSubError as error:

@@ -107,8 +107,8 @@ class Store:
             if path != self._path(0):
                 path.unlink()
 
-    def add(self, identity: dict[str, Any], rows: Iterable[dict[str, Any]]) -> None:
-        """Save rows that are done (again, with their scores)."""
+    def add(self, identity: dict[str, Any], row: dict[str, Any]) -> None:
+        """Save a row that is done (again, with its scores)."""
         if self._folder is None:
             return
         path = self._path(self._rank)
@@ -119,8 +119,7 @@ class Store:
                 self._file = path.open("a", encoding="utf-8")
                 if is_new:
                     self._file.write(json.dumps(identity, ensure_ascii=False) + "\n")
-            for row in rows:
-                self._file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            self._file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
             self._file.flush()
 
     def close(self) -> None:

@@ -50,9 +50,8 @@ def encode_texts(
 
 def start_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that stands before a text: the one that begins texts, or where there is none the one that ends them."""
-    begin: Any = tokenizer.bos_token_id
-    end: Any = tokenizer.eos_token_id
-    return end if begin is None else begin
+    token: Any = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    return token
 
 
 def _ended(text: Text, row: list[int], start: int, tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], int]:

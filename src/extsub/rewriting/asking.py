@@ -121,7 +121,7 @@ class Asked:
                 yield index, labels["toxicity"]
 
     def _save(self, row: dict[str, Any]) -> None:
-        self.store.add(self.identity, [row])
+        self.store.add(self.identity, row)
         self.rows[row["index"]] = row  # after that: what counts as saved is
 
     def _refuse(self, index: int, error: RefusedRequestError) -> None:
