@@ -27,6 +27,9 @@ DATA = ROOT.parent / "shared" / "data"
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
+LIBRARIES_WARN = [pytest.mark.filterwarnings(f"ignore::{kind}Warning") for kind in ("Future", "Deprecation", "User")]
+"""Of what is theirs to mend; any other warning fails a test."""
+
 
 @pytest.fixture(scope="session")
 def data() -> Path:

@@ -17,6 +17,7 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import RobertaConfig, RobertaForSequenceClassification, RobertaTokenizerFast
 
 import tiny_models
+from conftest import LIBRARIES_WARN
 from extsub.evaluation.settings import EvaluationSettings
 from extsub.evaluation.tasks import TASKS
 from extsub.evaluation.tasks.toxicity import classify
@@ -25,12 +26,7 @@ from extsub.evaluation.tasks.truthfulqa_generation import likeness
 from extsub.models.prompts import Message, render_prompt
 from reference import KINDS, EvaluatedModel, adapter, evaluated
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+pytestmark = [*LIBRARIES_WARN, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 import tiny_models
 from benchmark_files import lines
+from conftest import LIBRARIES_WARN
 from extsub.evaluation.judges import QUESTIONS, judge
 from extsub.evaluation.metrics import figures
 from extsub.evaluation.settings import EvaluationSettings
@@ -27,11 +28,7 @@ from extsub.models.adapter_handle import find
 from extsub.models.source import find_model
 from reference import KINDS, EvaluatedModel, adapter, evaluated, rendered
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = LIBRARIES_WARN
 
 WORDS = (
     "Who wrote the book?",

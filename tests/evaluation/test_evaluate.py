@@ -16,6 +16,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 import reference
+from adapter_files import edit_config
 from benchmark_files import assert_same, done, results, rows_of
 from conftest import Command
 from extsub.formatting import rounded
@@ -141,8 +142,7 @@ def test_an_adapter_beside_a_model_changes_no_figure_and_every_command_says_so(h
 
 def test_the_sign_of_a_scale_is_noted(here: Path, evaluate: Command) -> None:
     shutil.copytree(here / "lora", here / "flipped")
-    path = here / "flipped" / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "lora_alpha": -16}))
+    edit_config(here / "flipped", lora_alpha=-16)
     said = done(evaluate("perplexity --adapter flipped --data data/text.txt"))
     assert "note: perplexity: lora_alpha is -16: the adapter is applied with its sign flipped" in said
 

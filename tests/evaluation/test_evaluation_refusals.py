@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 import benchmark_files
 import reference
 import tiny_models
+from adapter_files import edit_config
 from benchmark_files import done, rows_of
 from conftest import Command, start
 
@@ -407,8 +408,7 @@ def test_what_an_adapter_says_of_itself(
     here: Path, evaluate: Command, changes: dict[str, object], message: str
 ) -> None:
     shutil.copytree(here / "lora", here / "spoilt")
-    path = here / "spoilt" / "adapter_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    edit_config(here / "spoilt", **changes)
     run = evaluate("halueval-qa --adapter spoilt --data data --output out")
     assert run.returncode == 2
     assert run.stderr.startswith(f"Error: {message}")
@@ -441,7 +441,7 @@ def harm(folder: Path, what: str) -> str:
         "import": {"megatron_config": {"x": 1}, "megatron_core": "antigravity"},
         "room": {"rank_pattern": {"q_proj": 10**9}, "r": 10**9},
     }.get(what, {})
-    config.write_text(json.dumps({**json.loads(config.read_text()), **fields}))
+    edit_config(folder, **fields)
     if what == "code":
         weights.unlink()
         torch.save({"x": Payload(folder / "touched")}, folder / "adapter_model.bin")

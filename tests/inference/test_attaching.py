@@ -13,17 +13,15 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, Lfm2Config, Mamba2Config
 
 import tiny_models
+from adapter_files import edit_config
+from conftest import LIBRARIES_WARN
 from extsub import Dial, ExtSubError, load_adapter
 from extsub.inference.language_model import Base, load_base, switched_to
 from extsub.models.adapter_handle import base_of, find
 from extsub.models.attaching import attach_reference
 from extsub.models.source import find_model
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = LIBRARIES_WARN
 
 IDS = torch.tensor([[0, 5, 9, 33, 7]])
 LORA = {"task_type": "CAUSAL_LM", "init_lora_weights": False}
@@ -90,9 +88,7 @@ def test_an_adapter_is_put_on_and_taken_off_without_a_trace(folder: Path, base: 
 def changed(folder: Path, name: str, change: dict[str, torch.Tensor | None]) -> Path:
     """A copy of the LoRA adapter with some tensors added, replaced or taken out."""
     source, _ = adapter(folder, "lora")
-    result = folder / name
-    result.mkdir()
-    (result / "adapter_config.json").write_text((source / "adapter_config.json").read_text())
+    result = shutil.copytree(source, folder / name)
     weights = {**load_file(source / "adapter_model.safetensors"), **change}
     kept = {key: tensor for key, tensor in weights.items() if tensor is not None}
     save_file(kept, result / "adapter_model.safetensors")
@@ -219,17 +215,14 @@ def test_the_base_is_read_from_the_adapter_or_named(folder: Path) -> None:
     assert base_of(None, [lora, prefix]).name == str((folder / "base").resolve())
     named = tiny_models.llama(folder / "named")
     assert base_of(str(named), [lora]).name == str(named.resolve())
-    elsewhere = folder / "elsewhere"
-    elsewhere.mkdir()
-    config = json.loads((lora.source.config).read_text())
+    elsewhere = shutil.copytree(lora.source.folder, folder / "elsewhere")
     for base, message in (
         (None, "no base model: give --model"),
         ("./gone", "./gone: no such folder"),
     ):
-        (elsewhere / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": base}))
-        shutil.copy(lora.source.weights, elsewhere / "adapter_model.safetensors")
+        edit_config(elsewhere, base_model_name_or_path=base)
         with pytest.raises(ExtSubError, match=message):
             base_of(None, [find(str(elsewhere))])
-    (elsewhere / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "owner/other"}))
+    edit_config(elsewhere, base_model_name_or_path="owner/other")
     with pytest.raises(ExtSubError, match="the adapters name different base models"):
         base_of(None, [lora, find(str(elsewhere))])

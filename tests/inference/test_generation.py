@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from conftest import LIBRARIES_WARN
 from extsub.errors import ExtSubError
 from extsub.inference import batching, generation
 from extsub.inference.generation import generate_answers
@@ -20,11 +21,7 @@ from extsub.inference.requests import Answer, Usage
 from extsub.models.source import find_model
 from reference import MODELS, EvaluatedModel, evaluated_model_of
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = LIBRARIES_WARN
 
 PROMPTS = {
     9: "<|user|>\nWho wrote the book?\n<|assistant|>\n",

@@ -14,6 +14,7 @@ from tokenizers import processors
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM, MistralConfig, MistralForCausalLM
 
 import tiny_models
+from conftest import LIBRARIES_WARN
 from extsub.errors import ExtSubError
 from extsub.inference import batching, log_likelihood
 from extsub.inference.encoding import Continuation, Request
@@ -22,11 +23,7 @@ from extsub.inference.log_likelihood import score
 from extsub.models.source import find_model
 from reference import MODELS, EvaluatedModel, adapter, evaluated, evaluated_model_of
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = LIBRARIES_WARN
 
 BEGINNING = "What is the capital of France? Who wrote the book? " * 3
 REQUESTS = {

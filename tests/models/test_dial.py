@@ -11,15 +11,12 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 import adapter_files
 import tiny_models
+from conftest import LIBRARIES_WARN
 from extsub import ExtSubError, combine, load_adapter, save_adapter
 from extsub.combination.profile import Profile, read_profile
 from extsub.models.dial import Dial
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::UserWarning"),
-]
+pytestmark = LIBRARIES_WARN
 
 IDS = torch.tensor([[0, 5, 9, 33, 7]])
 LORA = {"task_type": "CAUSAL_LM", "init_lora_weights": False}

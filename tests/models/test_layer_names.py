@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, MixtralConfig, Qwen2MoeConfig
 
 import tiny_models
+from adapter_files import edit_config
 from extsub import Dial, ExtSubError, combine, load_adapter, save_adapter
 from extsub.combination.profile import Profile
 from extsub.inference.language_model import Base, load_base, switched_to
@@ -170,9 +171,7 @@ def test_experts_that_are_missing_or_fit_nowhere_are_named(models: Path, tmp_pat
         ((old, new),) = change.items()
         tensors = load_file(folder / WEIGHTS)
         save_file({key.replace(old, new): tensor for key, tensor in tensors.items()}, folder / WEIGHTS)
-        config = json.loads((folder / "adapter_config.json").read_text())
-        config["target_modules"] = r".*(w1|w2|w3|q_proj|gate)"  # says nothing of which layers
-        (folder / "adapter_config.json").write_text(json.dumps(config))
+        edit_config(folder, target_modules=r".*(w1|w2|w3|q_proj|gate)")  # says nothing of which layers
         with pytest.raises(ExtSubError, match=message):
             base.with_adapter(find(str(folder))).__enter__()
         assert not hasattr(base.model, "peft_config")

@@ -18,7 +18,6 @@ import tiny_models
 from conftest import Command
 from extsub.data.instructions import Example
 from extsub.errors import ExtSubError, RowError
-from extsub.evaluation.settings import EvaluationSettings
 from extsub.inference import requests
 from extsub.inference.generation import generate_answers
 from extsub.inference.language_model import LanguageModel
@@ -120,16 +119,7 @@ def scored(
 
     monkeypatch.setattr("extsub.inference.log_likelihood.score_rows", remember)
     model: Any = SimpleNamespace(tokenizer=tokenizer, system="", longest=None, check_tokens=lambda *_: None)
-    settings = EvaluationSettings(prompt="chat")
-    list(
-        requests.choose(
-            model,
-            {0: requests.Question(messages, (answer,))},
-            settings.asked_with,
-            settings.rows_at_once,
-            end_token=True,
-        )
-    )
+    list(requests.choose(model, {0: requests.Question(messages, (answer,))}, "chat", None, end_token=True))
     return list(rows[0].tokens), rows[0].start
 
 
