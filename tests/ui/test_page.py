@@ -183,9 +183,9 @@ def test_nothing_is_written_but_below_the_output(folder: Path, visit: Visit) -> 
     before = sorted(folder.rglob("*"))
     for name in ("../out-of-it", "/tmp/out-of-it", "..", ""):
         visit.page.fill("#name textarea", name)
-        visit.page.wait_for_selector(f"""#lines .warning:has-text("'{name}' is no name")""")
+        visit.page.wait_for_selector(f"""#lines .warning:has-text("'{name}' is not a name")""")
         visit.page.click("#write")
-        visit.page.wait_for_selector(f"""#written .warning:has-text("'{name}' is no name")""")
+        visit.page.wait_for_selector(f"""#written .warning:has-text("'{name}' is not a name")""")
     (folder / "written" / "link").symlink_to(folder / "expert")
     visit.page.fill("#name textarea", "link")
     visit.page.click("#write")
