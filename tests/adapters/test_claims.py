@@ -66,7 +66,11 @@ def test_the_tensors_decide_and_a_claim_that_they_do_not_bear_out_is_said(
         ({"bias": "none"}, f"{Q}.bias", "it is an absolute bias"),
         ({"bias": "all"}, f"{Q}.base_layer.bias", "it would overwrite a weight of the base"),
         ({"use_dora": False}, f"{Q}.lora_magnitude_vector", "DoRA rescales the base weights"),
-        ({"use_dora": True}, f"{Q}.lora_magnitude_vector.default.weight", "lora_magnitude_vector.* cannot be combined"),
+        (
+            {"use_dora": True},
+            f"{Q}.lora_magnitude_vector.default.weight",
+            "lora_magnitude_vector.* cannot be combined or merged",
+        ),
         (
             {"use_dora": True},
             None,

@@ -90,7 +90,7 @@ REASONS = {
     "enable_lora": lambda c: c.get("enable_lora"),
     "lora_parameters": lambda c: c.get("peft_type") == "LORA" and c.get("lora_parameters"),
     "no peft_type": lambda c: "peft_type" not in c,
-    "adapters cannot be combined": lambda c: c.get("peft_type") in REFUSED_KINDS,
+    "adapters cannot be combined or merged": lambda c: c.get("peft_type") in REFUSED_KINDS,
 }
 
 

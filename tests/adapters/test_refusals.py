@@ -80,7 +80,7 @@ def test_empty_fields_say_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", sorted(REFUSED_KINDS))
 def test_every_other_kind_is_refused_with_its_reason(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(ExtSubError, match=f"{kind} adapters cannot be combined: "):
+    with pytest.raises(ExtSubError, match=f"{kind} adapters cannot be combined or merged: "):
         load_adapter(adapter_files.lora(tmp_path / "a", peft_type=kind))
 
 

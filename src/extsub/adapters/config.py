@@ -62,7 +62,7 @@ def kind_of(config: Mapping[str, Any], combined: Collection[str], where: str) ->
     if kind in combined:
         return kind
     if kind in REFUSED_KINDS:
-        raise ExtSubError(f"{where}: {kind} adapters cannot be combined: {REFUSED_KINDS[kind]}")
+        raise ExtSubError(f"{where}: {kind} adapters cannot be combined or merged: {REFUSED_KINDS[kind]}")
     raise ExtSubError(f"{where}: peft_type is {shown(kind)}, expected one of {', '.join(combined)}")
 
 

@@ -209,7 +209,7 @@ def _explain(keys: Mapping[str, str], where: str) -> str:
     for mark, reason in _OTHER_ADAPTERS + _BASE_TENSORS:
         marked = [key for clean, key in keys.items() if mark in clean and clean.startswith(PREFIX)]
         if marked:
-            return f"{where}: {brief(marked[0])} cannot be combined: {reason} ({len(marked)} such tensors)"
+            return f"{where}: {brief(marked[0])} cannot be combined or merged: {reason} ({len(marked)} such tensors)"
     bare = [key for clean, key in keys.items() if not clean.startswith(PREFIX)]
     some = bare or list(keys.values())
     examples = ", ".join(map(brief, some[:3])) + (", ..." if len(some) > 3 else "")
