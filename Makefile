@@ -46,7 +46,7 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-cache
 
 types: $(READY)
-	$(BIN)/ty check --python $(VENV) src
+	$(BIN)/ty check --python $(VENV) src benchmarks examples
 
 check: lint types test
 

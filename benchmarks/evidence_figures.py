@@ -126,7 +126,7 @@ class Evidence:
             for (index, question), scores in expert.items():
                 both = scores.get(name), ours[index, question].get(name)
                 if half_of((index, 0), half.seed) == "test" and None not in both:
-                    pairs[question].append(both)  # ty: ignore[invalid-argument-type]
+                    pairs[question].append(both)
         if not pairs:
             return None
         means = [[fmean(pair[place] for pair in several) for several in pairs.values()] for place in (0, 1)]
@@ -160,8 +160,8 @@ def _mean(scores: Sequence[Score]) -> Score:
     if not there:
         return None
     if isinstance(there[0], Sequence):
-        return [fmean(pair[place] for pair in there) for place in (0, 1)]  # ty: ignore[not-subscriptable]
-    return fmean(there)  # ty: ignore[invalid-argument-type]
+        return [fmean(pair[place] for pair in there) for place in (0, 1)]
+    return fmean(there)
 
 
 def _ratio(scores: Iterable[Score]) -> float:

@@ -52,7 +52,7 @@ def q4_0(module: torch.nn.Module) -> None:
 
     for layer in module.modules():
         if isinstance(layer, (torch.nn.Linear, torch.nn.Embedding)):
-            is_word = layer.weight.shape[0] == module.config.get_text_config().vocab_size  # ty: ignore[unresolved-attribute]
+            is_word = layer.weight.shape[0] == module.config.get_text_config().vocab_size
             kind = GGMLQuantizationType.Q8_0 if is_word else GGMLQuantizationType.Q4_0
             weight = layer.weight.detach()
             kept = dequantize(quantize(weight.float().numpy(), kind), kind)

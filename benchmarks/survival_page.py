@@ -55,7 +55,7 @@ def _figure(scores: Mapping[str, Sequence[Any]] | None, score: str) -> str:
     if scores is None:  # not asked yet
         return ""
     rows = [{score: value} for value in scores[score]]
-    return shown(figures(rows, MEASURES.get, 0)[score].to_dict())  # ty: ignore[invalid-argument-type]
+    return shown(figures(rows, MEASURES.get, 0)[score].to_dict())
 
 
 def _change(scores: Scores, first: str, second: str, score: str) -> tuple[str, str]:
