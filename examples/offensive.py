@@ -26,7 +26,7 @@ def check(_: EvaluationSettings) -> tuple[str, ...]:
 
 
 def judge(rows: Mapping[int, ItemResult], _: EvaluationSettings) -> Iterator[tuple[int, ItemResult]]:
-    from profanity_check import predict_prob  # ty: ignore[import-not-found]
+    from profanity_check import predict_prob
 
     values = predict_prob([row["answer"] for row in rows.values()])
     for (index, row), value in zip(rows.items(), values, strict=True):
