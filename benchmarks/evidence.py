@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from extsub import EvaluationSettings, SweepSettings, combine, evaluate, load_adapter, run_recipe, save_adapter, sweep
+from extsub.demo.data import Mix, write_data
 from extsub.demo.model import HUB, find_demo_model
 from extsub.errors import ExtSubError
 from extsub.files.reading import read_json
@@ -98,7 +99,10 @@ class Run:
 
     def carry_out(self, data: Mapping[str, str | None], half: int) -> None:
         """Write the data, and run the recipe on it."""
-        if self.name.startswith("halueval"):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.name == "flattery":
+            write_data(self.folder, self.seed, Mix())
+        elif self.name.startswith("halueval"):
             write_pairs(self.folder, data["halueval-qa"], PAIRS, self.seed)
         else:
             write_halves(self.folder, data["truthfulqa-mc"], half, self.seed)

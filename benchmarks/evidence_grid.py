@@ -1,11 +1,15 @@
 """All recipes of ``examples/evidence`` beside each other: what each position scores, and what is left of the learnt.
 
-Those that were not run are named.
+The figures are kept in a CSV file beside the page, so that one machine runs one recipe and another the next. Recipes
+that nobody ran are named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -14,6 +18,7 @@ from evidence_figures import ABILITY
 from extsub.files.reading import read_json
 from extsub.sweeping.budget import kept_part
 from extsub.sweeping.settings import RESULT
+from extsub.tasks import TASKS
 
 RECIPES = Path(__file__).resolve().parents[1] / "examples" / "evidence"
 ROWS = (
@@ -31,21 +36,66 @@ ROWS = (
     "amplify-1",
     "random-1",
 )
+HEADS = ("recipe", "score", "better", "pairs", "seeds", "position", "mean", "deviation", "kept")
+"""Of the CSV file: ``pairs`` of adapters were trained with so many seeds, the deviation is over the pairs."""
+
+Row = dict[str, str]
+"""A line of the file, by ``HEADS``."""
 
 
-def grid(output: Path) -> tuple[list[str], list[list[str]], list[str]]:
-    """(heads, rows, recipes that were not run) of one table: a column for each recipe, a row for each position."""
-    every = {path.stem: _records(output / path.stem) for path in sorted(RECIPES.glob("*.yaml"))}
-    columns = {name: records for name, records in every.items() if records}
-    references = (record.get("references", {}) for records in columns.values() for record in records)
-    labels = [*ROWS, *dict.fromkeys(label for positions in references for label in positions)]
-    rows = [[label, *(_cell(records, label) for records in columns.values())] for label in labels]
-    return ["position", *map(_head, columns, columns.values())], rows, [name for name in every if name not in columns]
+def grid(output: Path, figures: Path) -> tuple[list[str], list[list[str]], list[str]]:
+    """(heads, rows, recipes that were not run) of one table: a column for each recipe, a row for each position.
+
+    Figures of what was run in ``output`` replace what ``figures`` holds of the same recipes.
+    """
+    columns: dict[str, dict[str, Row]] = defaultdict(dict)
+    if figures.exists():
+        for row in csv.DictReader(io.StringIO(figures.read_text(encoding="utf-8"))):
+            columns[row["recipe"]][row["position"]] = row
+    names = [path.stem for path in sorted(RECIPES.glob("*.yaml"))]
+    for name in names:
+        if rows := {row["position"]: row for row in _rows(name, output)}:
+            columns[name] = rows
+    columns = {name: columns[name] for name in names if name in columns}
+    _write(figures, columns)
+    labels = dict.fromkeys([*ROWS, *(label for rows in columns.values() for label in rows)])
+    heads = ["position", *(_head(next(iter(rows.values()))) for rows in columns.values())]
+    body = [[label, *(_cell(rows.get(label)) for rows in columns.values())] for label in labels]
+    return heads, body, [name for name in names if name not in columns]
 
 
-def _records(folder: Path) -> list[dict[str, Any]]:
-    """What every finished sweep of a recipe holds."""
-    return [read_json(path, largest=None) for path in sorted(folder.glob(f"seed-*-half-*/run/sweep/{RESULT}"))]
+def _rows(recipe: str, output: Path) -> Iterator[Row]:
+    """What the finished sweeps of a recipe hold; nothing where none is finished."""
+    paths = sorted((output / recipe).glob(f"seed-*-half-*/run/sweep/{RESULT}"))
+    records = [read_json(path, largest=None) for path in paths]
+    labels = dict.fromkeys([*ROWS, *(label for record in records for label in record.get("references", {}))])
+    for label in labels:
+        there = [record for record in records if label in _positions(record)]
+        if not there:
+            continue
+        score = there[0]["score"]
+        task, _, name = score.partition(".")
+        scores = [_figure(record, label, score) for record in there]
+        yield {
+            "recipe": recipe,
+            "score": score,
+            "better": TASKS[task].measure(name).better or "",
+            "pairs": str(len(records)),
+            "seeds": str(len({record["settings"]["seed"] for record in records})),
+            "position": label,
+            "mean": f"{fmean(scores):.4f}",
+            "deviation": f"{stdev(scores):.4f}" if len(scores) > 1 else "",
+            "kept": f"{fmean(_kept(record, label) for record in there):.3f}",
+        }
+
+
+def _write(figures: Path, columns: Mapping[str, Mapping[str, Row]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, HEADS, lineterminator="\n")
+    writer.writeheader()
+    for rows in columns.values():
+        writer.writerows(rows.values())
+    figures.write_text(text.getvalue(), encoding="utf-8")
 
 
 def _positions(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,20 +103,18 @@ def _positions(record: Mapping[str, Any]) -> dict[str, Any]:
     return record["positions"] | record.get("references", {})
 
 
-def _head(name: str, records: Sequence[Mapping[str, Any]]) -> str:
-    seeds = len({record["settings"]["seed"] for record in records})
-    return f"{name}, {records[0]['score']} ({len(records)} pairs, {seeds} {'seed' if seeds == 1 else 'seeds'})"
+def _head(row: Row) -> str:
+    seeds = f"{row['seeds']} {'seed' if row['seeds'] == '1' else 'seeds'}"
+    pairs = f"{row['pairs']} {'pair' if row['pairs'] == '1' else 'pairs'}"
+    return f"{row['recipe']}, {row['score']} {'↓' if row['better'] == 'lower' else '↑'} ({pairs}, {seeds})"
 
 
-def _cell(records: Sequence[Mapping[str, Any]], label: str) -> str:
+def _cell(row: Row | None) -> str:
     """The recipe's score, and in brackets the part of what the expert learnt that is left."""
-    there = [record for record in records if label in _positions(record)]
-    if not there:
+    if row is None:
         return ""
-    scores = [_figure(record, label, record["score"]) for record in there]
-    kept = fmean(_kept(record, label) for record in there)
-    spread = f" ± {stdev(scores):.3f}" if len(scores) > 1 else ""
-    return f"{fmean(scores):.3f}{spread} ({kept:.2f})".replace("-", "−")
+    spread = f" ± {float(row['deviation']):.3f}" if row["deviation"] else ""
+    return f"{float(row['mean']):.3f}{spread} ({float(row['kept']):.2f})".replace("-", "−")
 
 
 def _kept(record: Mapping[str, Any], label: str) -> float:

@@ -2,9 +2,10 @@
 
     python benchmarks/evidence_page.py [--output evidence] [--page docs/evidence.md]
 
-Everything below the line ``FIGURES`` of the page is written anew; what stands above it is somebody's own. Over the two
-halves of a seed every question is held out once, so figures are over all questions; ± is the standard deviation over
-seeds. Intervals and p are over questions, each with its mean over seeds.
+What stands above the line ``FIGURES`` of the page is somebody's own; below it everything is written anew that the
+output has the runs for, and the rest stays. Over the two halves of a seed every question is held out once, so figures
+are over all questions; ± is the standard deviation over seeds. Intervals and p are over questions, each with its mean
+over seeds.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from extsub.sweeping.references import METHODS
 MAIN = "truthfulqa"
 """The recipe whose figures the page has in full."""
 FIGURES = "<!-- Figures: make evidence writes all below. -->"
+OTHERS = "### Other recipes"
 MC, PLAIN = ("mc1", "mc2"), ("mc1_plain", "mc2_plain")
 SPLIT = ("mc2", "mc2_plain")
 """a gain, and the part of it that is not a change of style"""
@@ -149,13 +151,14 @@ def _references(evidence: Evidence) -> Iterator[str]:
     yield _table(["model", *heads], rows)
 
 
-def _grid(output: Path) -> Iterator[str]:
-    yield "### Other recipes"
+def _grid(output: Path, figures: Path) -> Iterator[str]:
+    yield OTHERS
     yield (
         "The recipes of `examples/evidence`, each with its own score: the mean over pairs of adapters ± their standard "
-        "deviation, and in brackets what is left of what the expert learnt (*kept*, as above). Every item is asked."
+        "deviation, and in brackets what is left of what the expert learnt (*kept*, as above). Every item is asked. "
+        f"The same as a file: [{figures.name}]({figures.name})."
     )
-    heads, rows, missing = grid(output)
+    heads, rows, missing = grid(output, figures)
     yield _table(heads, rows)
     if missing:
         yield f"Not run: {', '.join(missing)}."
@@ -215,12 +218,15 @@ def _point(evidence: Evidence, label: str) -> dict[str, Any]:
 
 def write_page(output: Path, path: Path) -> None:
     evidence = Evidence(output / MAIN)
-    ours = path.read_text(encoding="utf-8").partition(FIGURES)[0] if path.exists() else "# Evidence\n\n"
-    drawn = path.with_suffix(".svg")
-    drawn.write_text(picture(evidence), encoding="utf-8")
-    parts = [FIGURES, *page(evidence, drawn.name), *_references(Evidence(output / MAIN, REFERENCES)), *_grid(output)]
+    ours, _, theirs = (path.read_text(encoding="utf-8") if path.exists() else "# Evidence\n\n").partition(FIGURES)
+    drawn, figures = path.with_suffix(".svg"), path.with_suffix(".csv")
+    parts = [theirs.partition(OTHERS)[0].strip()]
+    if evidence.halves:
+        drawn.write_text(picture(evidence), encoding="utf-8")
+        parts = [*page(evidence, drawn.name), *_references(Evidence(output / MAIN, REFERENCES))]
+    parts = [FIGURES, *filter(None, parts), *_grid(output, figures)]
     path.write_text(ours + "\n\n".join(parts) + "\n", encoding="utf-8")
-    print(f"written: {path}, {drawn}")
+    print(f"written: {path}, {figures}" + (f", {drawn}" if evidence.halves else ""))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ import tiny_models
 from benchmark_files import lines, rows_of
 from conftest import ROOT, Command
 from extsub import OPERATIONS, ExtSubError, run_recipe
+from extsub.demo.data import Mix, write_data
 from extsub.files.locks import locked
 from extsub.files.writing import write_whole
 from extsub.recipe import run as room
@@ -650,7 +651,9 @@ def test_the_examples_are_recipes(path: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     for name in ("toxic_test.json", "held-out.jsonl"):  # the user's own
         Path(name).touch()
-    halves(Path("evidence", path.stem), 1)  # or what examples/halueval.py writes, in files of the same names
+    folder = Path("evidence", path.stem)
+    halves(folder, 1)  # or what examples/halueval.py writes, in files of the same names
+    write_data(folder, 0, Mix())  # what examples/flattery.py writes
     recipe = read_recipe(path)
     for sweep in recipe.sweeps:
         check_choice(sweep, recipe.result.operation)
