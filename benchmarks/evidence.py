@@ -1,7 +1,8 @@
 """The recipes of ``examples/evidence`` for several seeds: docs/evidence.md.
 
     python benchmarks/evidence.py [--recipe truthfulqa ... | all] [--seed 0 1 2] [--data TruthfulQA.csv]
-                                  [--halueval qa_data.json] [--general alpaca.json] [--model ...] [--output evidence]
+                                  [--halueval qa_data.json] [--general alpaca.json] [--model ...] [--alphas 0.5,1]
+                                  [--limit 200] [--output evidence]
 
 For each recipe and seed the data is written and the recipe is run on it: where TruthfulQA is learnt and asked, for each
 half of its questions, so that every question is held out once. Of the recipe ``truthfulqa``, every position of the
@@ -27,6 +28,7 @@ from extsub.demo.data import Mix, write_data
 from extsub.demo.model import HUB, find_demo_model
 from extsub.errors import ExtSubError
 from extsub.files.reading import read_json
+from extsub.models.base import quickest_dtype
 from extsub.sweeping.references import METHODS
 from extsub.sweeping.settings import RESULT
 
@@ -59,16 +61,19 @@ def main() -> None:
     parser.add_argument("--halueval", help="HaluEval's qa_data.json; the hub's pminervini/HaluEval unless given")
     parser.add_argument("--general", default=GENERAL, help="general instruction data: a file or dataset of the hub")
     parser.add_argument("--model", help="folder or hub id, in place of what the recipes name")
+    parser.add_argument("--alphas", help="strengths, in place of what the recipes name")
+    parser.add_argument("--limit", type=int, help="items of each task, in place of what the recipes name")
     parser.add_argument("--output", type=Path, default=Path("evidence"))
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "evidence.md")
     given = parser.parse_args()
     data = {"truthfulqa-mc": given.data, "halueval-qa": given.halueval}
+    other = {name: value for name in ("alphas", "limit") if (value := getattr(given, name)) is not None}
     try:
         for name in RECIPES if "all" in given.recipe else given.recipe:
             recipe = yaml.safe_load(RECIPES[name].read_text(encoding="utf-8"))
             for seed in given.seed:
                 for half in (1, 2) if is_held_out(recipe) else (1,):
-                    run = Run(given.output / name / f"seed-{seed}-half-{half}", name, given.model, seed)
+                    run = Run(given.output / name / f"seed-{seed}-half-{half}", name, seed, given.model, other)
                     run.carry_out(data, half)
                     if name == MAIN:
                         run.ask_more(given.general)
@@ -87,13 +92,19 @@ def say(text: str) -> None:
 
 
 class Run:
-    """One recipe with one seed."""
+    """One recipe with one seed.
 
-    def __init__(self, folder: Path, name: str, model: str | None, seed: int) -> None:
+    Args:
+        model: in place of the recipe's.
+        other: settings of the sweep in place of the recipe's.
+    """
+
+    def __init__(self, folder: Path, name: str, seed: int, model: str | None, other: Mapping[str, Any]) -> None:
         self.folder, self.name, self.seed = folder, name, seed
         text = RECIPES[name].read_text(encoding="utf-8").replace(f"evidence/{name}/", f"{folder}/")
         self.recipe: dict[str, Any] = yaml.safe_load(text)
-        self.recipe["training"]["seed"] = self.recipe["sweep"]["seed"] = seed
+        self.recipe["training"]["seed"] = seed
+        self.recipe["sweep"] |= {"seed": seed, "dtype": quickest_dtype(), **other}
         if model or self.recipe["model"] == HUB:
             self.recipe["model"] = find_demo_model(model, say=say).name
 

@@ -59,6 +59,23 @@ class Half:
         return read_items(folder, task) if folder.exists() else {}
 
 
+def pooled(halves: Iterable[Half], label: str, task: str, part: str | None = None) -> Rows:
+    """What one position said to every question, of all halves."""
+    rows: Rows = defaultdict(lambda: defaultdict(list))
+    for half in halves:
+        for (_, question), scores in half.scores(label, task, part).items():
+            for name, score in scores.items():
+                rows[question][name].append(score)
+    return rows
+
+
+def change(halves: Sequence[Half], label: str, task: str, name: str, measure: Measure) -> Difference:
+    """Of one position against the expert, over all questions, each with its mean over seeds."""
+    first, second = (pooled(halves, model, task) for model in ("expert", label))
+    pairs = [(_mean(first[question][name]), _mean(second[question][name])) for question in first]
+    return difference([a for a, _ in pairs], [b for _, b in pairs], measure, 0)
+
+
 class Evidence:
     """One part of all halves that have it, pooled: the recipe's sweep, or the one with references."""
 
@@ -76,12 +93,7 @@ class Evidence:
         self.labels = [label for label in self.positions if label in common]
 
     def pooled(self, label: str, task: str, part: str | None = None) -> Rows:
-        rows: Rows = defaultdict(lambda: defaultdict(list))
-        for half in self.halves:
-            for (_, question), scores in half.scores(label, task, part).items():
-                for name, score in scores.items():
-                    rows[question][name].append(score)
-        return rows
+        return pooled(self.halves, label, task, part)
 
     def figure(self, label: str, name: str) -> Figure:
         """Over questions, each with its mean over seeds."""
@@ -112,9 +124,7 @@ class Evidence:
 
     def change(self, label: str, name: str) -> Difference:
         """Against the expert, over all questions."""
-        first, second = (self.pooled(model, "truthfulqa-mc") for model in ("expert", label))
-        pairs = [(_mean(first[question][name]), _mean(second[question][name])) for question in first]
-        return difference([a for a, _ in pairs], [b for _, b in pairs], Measure(), 0)
+        return change(self.halves, label, "truthfulqa-mc", name, Measure())
 
     def change_chosen(self, operation: str, name: str) -> Difference | None:
         """Of the chosen strengths against the expert, on the items that did not choose."""

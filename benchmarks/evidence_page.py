@@ -18,7 +18,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from evidence_figures import ABILITY, REFERENCES, Evidence
-from evidence_grid import grid
+from evidence_grid import COMPARED, grid
 from extsub.escaping import markdown
 from extsub.evaluation.metrics import Difference, Measure
 from extsub.report.reading import Sweep
@@ -37,7 +37,6 @@ SPLIT = ("mc2", "mc2_plain")
 BINARY = ("shown_accuracy", "likelihood_accuracy")
 CONTROLS = ("chance", "longest", "shortest", "negated")
 ASKED = ("base", "expert", "ext-sub at 1", "ext-sub chosen", "contrast chosen", "subtract chosen")
-COMPARED = ("ext-sub-1", "contrast-1", "subtract-1", "amplify-1", "random-1")
 SHOWN = 10
 """answers side by side"""
 DRAWN_BY = "evidence"
@@ -153,15 +152,8 @@ def _references(evidence: Evidence) -> Iterator[str]:
 
 def _grid(output: Path, figures: Path) -> Iterator[str]:
     yield OTHERS
-    yield (
-        "The recipes of `examples/evidence`, each with its own score: the mean over pairs of adapters ± their standard "
-        "deviation, and in brackets what is left of what the expert learnt (*kept*, as above). Every item is asked. "
-        f"The same as a file: [{figures.name}]({figures.name})."
-    )
-    heads, rows, missing = grid(output, figures)
-    yield _table(heads, rows)
-    if missing:
-        yield f"Not run: {', '.join(missing)}."
+    for part in grid(output, figures):
+        yield part if isinstance(part, str) else _table(part[0], part[1:])
 
 
 def _short(text: str) -> str:

@@ -45,7 +45,8 @@ class Opening:
     max_new_tokens: Annotated[int | None, ASKING] = None
     """Longest answer; 256 unless given."""
     dtype: Annotated[Dtype, ASKING] = "auto"
-    """Of the weights; auto is bfloat16 on a GPU that has it, else float32."""
+    """Of the weights; auto is bfloat16 on a GPU that has it, else float32. Processors without instructions for bfloat16
+    only imitate it, many times slower."""
 
 
 Opened = Annotated[Opening, Parameter(name="*")]

@@ -21,6 +21,7 @@ from extsub.evaluation.store import working_in
 from extsub.extras import require
 from extsub.files.reading import read_json
 from extsub.files.writing import write_whole
+from extsub.models.base import quickest_dtype
 from extsub.recipe.run import run_recipe
 from extsub.recipe.stages import Stage, Stages
 from extsub.settings import json_values
@@ -177,7 +178,7 @@ class _Seed:
                 "alphas": size.alphas,
                 "limit": size.questions,
                 "budget": size.budget,
-                "dtype": _quickest_dtype(),
+                "dtype": quickest_dtype(),
                 "seed": self.seed,
             },
         }
@@ -190,16 +191,6 @@ class _Seed:
         minutes = left * ((time.monotonic() - self.begun) / 60 / done if done else MINUTES)
         self.told.append(stage)
         self.say(f"seed {self.seed}, {names.index(stage) + 1} of {len(names)}: {STAGES[stage][0]}{_about(minutes)}")
-
-
-def _quickest_dtype() -> str:
-    """To score in: bfloat16 where processor or GPU multiply it. Steps of training are too small to gain."""
-    import torch
-
-    if torch.cuda.is_available():
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    known = getattr(torch.cpu, "get_capabilities", dict)()
-    return "bfloat16" if known.get("avx512_bf16") or known.get("amx_bf16") else "float32"
 
 
 def _about(minutes: float) -> str:

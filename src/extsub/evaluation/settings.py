@@ -46,7 +46,8 @@ class Asking:
     batch_size: Annotated[int | Literal["auto"], ASKING] = "auto"
     """Sequences at once; auto begins with many and halves when memory runs out."""
     dtype: Annotated[Dtype, MODEL] = "auto"
-    """Of the weights; auto is bfloat16 on a GPU that has it, else float32."""
+    """Of the weights; auto is bfloat16 on a GPU that has it, else float32. Processors without instructions for bfloat16
+    only imitate it, many times slower."""
     field: Annotated[dict[str, str], DATA, PAIRS] = field(default_factory=dict)
     """What the data calls a field, for files of your own: --field instruction=question."""
     backend: Annotated[Backend, SERVER] = "transformers"

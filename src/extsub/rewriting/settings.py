@@ -58,7 +58,8 @@ class NegativesSettings:
     batch_size: Annotated[int | Literal["auto"], WRITER] = "auto"
     """Rows at once of a local model; auto begins with many and halves when memory runs out."""
     dtype: Annotated[Dtype, WRITER] = "auto"
-    """Of a local model's weights; auto is bfloat16 on a GPU that has it, else float32."""
+    """Of a local model's weights; auto is bfloat16 on a GPU that has it, else float32. Processors without instructions
+    for bfloat16 only imitate it, many times slower."""
     judge: Annotated[str | None, CHECKING] = None
     """A model that says of each answer whether it shows the behaviour; those that do not are dropped."""
     judge_url: Annotated[str | None, CHECKING] = None

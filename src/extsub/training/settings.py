@@ -121,7 +121,8 @@ class TrainingSettings:
     """Width of the network that makes the virtual tokens of prefix (0: none) and p-tuning."""
 
     dtype: Annotated[Dtype, MEMORY] = "auto"
-    """Of the base model: bfloat16 on a GPU that has it, else float32. The adapter is trained in float32."""
+    """Of the base model; auto is bfloat16 on a GPU that has it, else float32. Processors without instructions for
+    bfloat16 only imitate it, many times slower. The adapter is trained in float32."""
 
     quantize: Annotated[Literal["4bit", "8bit"] | None, MEMORY] = None
     """Load the base model in 4 or 8 bits (QLoRA; needs bitsandbytes)."""
