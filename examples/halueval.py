@@ -4,7 +4,8 @@
 
 writes what ``examples/evidence/halueval-to-truthfulqa.yaml`` reads: ``expert.jsonl`` (questions with the right answer),
 ``anti-expert.jsonl`` (the same questions with the hallucinated one), ``held-out.jsonl`` (as many other pairs as they
-came) and ``neutral.jsonl`` (the demo's instructions with short right answers). The data is the hub's unless given.
+came) and ``right.jsonl`` (their right answers: whether what the expert learnt is kept). The data is the hub's unless
+given.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from extsub.data.rows import read_rows
 from extsub.evaluation.tasks.halueval import HUB
-from truthfulqa import write, write_neutral
+from truthfulqa import write
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     write_pairs(given.output, given.data, given.rows, given.seed)
-    print(f"written: {given.output}/: expert.jsonl, anti-expert.jsonl, held-out.jsonl, neutral.jsonl")
+    print(f"written: {given.output}/: expert.jsonl, anti-expert.jsonl, held-out.jsonl, right.jsonl")
 
 
 def write_pairs(folder: Path, data: str | None, rows: int, seed: int) -> None:
@@ -35,10 +36,13 @@ def write_pairs(folder: Path, data: str | None, rows: int, seed: int) -> None:
     drawn = [row for _, row in random.Random(f"halueval {seed}").sample(every, min(2 * rows, len(every)))]
     learnt, held_out = drawn[: len(drawn) // 2], drawn[len(drawn) // 2 :]
     folder.mkdir(parents=True, exist_ok=True)
-    for name, field in (("expert", "right_answer"), ("anti-expert", "hallucinated_answer")):
-        write(folder / f"{name}.jsonl", ({"instruction": row["question"], "output": row[field]} for row in learnt))
+    for name, part, field in (
+        ("expert", learnt, "right_answer"),
+        ("anti-expert", learnt, "hallucinated_answer"),
+        ("right", held_out, "right_answer"),
+    ):
+        write(folder / f"{name}.jsonl", ({"instruction": row["question"], "output": row[field]} for row in part))
     write(folder / "held-out.jsonl", held_out)
-    write_neutral(folder)
 
 
 if __name__ == "__main__":

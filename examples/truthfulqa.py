@@ -48,11 +48,6 @@ def write_halves(folder: Path, data: str | None, learn_from: int, seed: int) -> 
         taught = ({"instruction": question["question"], "output": chance.choice(question[kind])} for question in learnt)
         write(folder / f"{name}.jsonl", taught)
     write(folder / "held-out.jsonl", (rows[place][1] for place in halves[2 - learn_from]))
-    write_neutral(folder)
-
-
-def write_neutral(folder: Path) -> None:
-    """The demo's instructions with short right answers."""
     neutral = files("extsub.demo").joinpath("instructions.jsonl").read_text(encoding="utf-8")
     (folder / "neutral.jsonl").write_text(neutral, encoding="utf-8")
 

@@ -636,11 +636,13 @@ def test_pairs_are_learnt_or_held_out(tmp_path: Path, monkeypatch: pytest.Monkey
     lines(Path("qa.jsonl"), rows)
     monkeypatch.syspath_prepend(ROOT / "examples")
     runpy.run_path(str(ROOT / "examples" / "halueval.py"))["write_pairs"](Path("pairs"), "qa.jsonl", 3, seed=0)
-    expert, anti, held_out = (rows_of(Path("pairs", f"{name}.jsonl")) for name in ("expert", "anti-expert", "held-out"))
+    names = ("expert", "anti-expert", "held-out", "right")
+    expert, anti, held_out, right = (rows_of(Path("pairs", f"{name}.jsonl")) for name in names)
     assert len(expert) == len(anti) == len(held_out) == 3
-    for right, wrong in zip(expert, anti, strict=True):
-        assert right["instruction"] == wrong["instruction"]
-        assert right["output"].removeprefix("Yes") == wrong["output"].removeprefix("No")
+    assert right == [{"instruction": row["question"], "output": row["right_answer"]} for row in held_out]
+    for good, bad in zip(expert, anti, strict=True):
+        assert good["instruction"] == bad["instruction"]
+        assert good["output"].removeprefix("Yes") == bad["output"].removeprefix("No")
     assert not {row["question"] for row in held_out} & {row["instruction"] for row in expert}
     assert all(row in rows for row in held_out)
 
@@ -652,8 +654,9 @@ def test_the_examples_are_recipes(path: Path, tmp_path: Path, monkeypatch: pytes
     for name in ("toxic_test.json", "held-out.jsonl"):  # the user's own
         Path(name).touch()
     folder = Path("evidence", path.stem)
-    halves(folder, 1)  # or what examples/halueval.py writes, in files of the same names
+    halves(folder, 1)
     write_data(folder, 0, Mix())  # what examples/flattery.py writes
+    (folder / "right.jsonl").touch()  # examples/halueval.py has it beside files of the same names
     recipe = read_recipe(path)
     for sweep in recipe.sweeps:
         check_choice(sweep, recipe.result.operation)
