@@ -71,7 +71,7 @@ def grid(output: Path, figures: Path) -> Iterator[str | list[list[str]]]:
 
 
 def _names() -> list[str]:
-    return [path.stem for path in sorted(RECIPES.glob("*.yaml"))]
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def _columns(output: Path, figures: Path) -> dict[str, dict[str, Row]]:
