@@ -110,7 +110,6 @@ class Run:
 
     def carry_out(self, data: Mapping[str, str | None], half: int) -> None:
         """Write the data, and run the recipe on it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         if self.name == "flattery":
             write_data(self.folder, self.seed, Mix())
         elif self.name.startswith("halueval"):

@@ -14,6 +14,7 @@ from typing import Any
 from extsub.evaluation.metrics import Difference, Figure, Measure, Score, difference, figures
 from extsub.evaluation.store import read_items
 from extsub.files.reading import read_json
+from extsub.report.wording import p_value
 from extsub.sweeping.budget import kept_part
 from extsub.sweeping.selection import half_of
 from extsub.sweeping.settings import RESULT
@@ -74,6 +75,11 @@ def change(halves: Sequence[Half], label: str, task: str, name: str, measure: Me
     first, second = (pooled(halves, model, task) for model in ("expert", label))
     pairs = [(_mean(first[question][name]), _mean(second[question][name])) for question in first]
     return difference([a for a, _ in pairs], [b for _, b in pairs], measure, 0)
+
+
+def change_in_words(change: Difference) -> str:
+    low, high = change.ci95
+    return f"{change.value:+.3f} [{low:+.3f}, {high:+.3f}], {p_value(change.p)}".replace("-", "−")
 
 
 class Evidence:

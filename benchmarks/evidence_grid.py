@@ -9,14 +9,14 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from evidence_figures import ABILITY, SWEEP, Half, change
+from evidence_figures import ABILITY, SWEEP, Half, change, change_in_words
+from extsub.errors import counted
 from extsub.evaluation.metrics import Difference
-from extsub.report.wording import p_value
 from extsub.sweeping.budget import kept_part
 from extsub.sweeping.settings import RESULT
 from extsub.tasks import TASKS
@@ -41,8 +41,10 @@ COMPARED = ("ext-sub-1", "contrast-1", "subtract-1", "amplify-1", "random-1")
 """Positions whose change against the expert is shown with its interval."""
 NAMES = ("recipe", "score", "better", "pairs", "seeds", "items", "position", "mean", "deviation", "kept")
 CHANGE = ("change", "low", "high", "p")
+PLAIN = tuple(f"plain_{name}" for name in CHANGE)
 """Columns of the CSV file: ``pairs`` of adapters were trained with so many ``seeds``, and those of each were asked so
-many ``items``; the deviation is over the pairs, the change against the expert is over the items."""
+many ``items``; the deviation is over the pairs. The change against the expert is over the items, and ``plain`` is that
+of the score over answers without a negation or an evasion, where the task has one."""
 
 Row = dict[str, str]
 """A line of the file, by these names."""
@@ -57,15 +59,20 @@ def grid(output: Path, figures: Path) -> Iterator[str | list[list[str]]]:
     _write(figures, columns)
     yield (
         "The recipes of `examples/evidence`, each with its own score (↑: higher is better, ↓: lower is): the mean over "
-        "pairs of adapters ± their standard deviation, and in brackets what is left of what the expert learnt (*kept*, "
-        f"as above). The same as a file: [{figures.name}]({figures.name})."
+        "pairs of adapters ± their standard deviation, and in brackets what is left of what the expert gained over the "
+        "base in the perplexity of the recipe's own right answers (*kept*). The same as a file: "
+        f"[{figures.name}]({figures.name})."
     )
     heads = ["position", *(_head(next(iter(rows.values()))) for rows in columns.values())]
     labels = dict.fromkeys([*ROWS, *(label for rows in columns.values() for label in rows)])
     yield [heads, *([label, *(_cell(rows.get(label)) for rows in columns.values())] for label in labels)]
-    yield "Change against the expert, over items:"
-    heads = ["position", *columns]
-    yield [heads, *([label, *(_change(rows.get(label)) for rows in columns.values())] for label in COMPARED)]
+    for sentence, names in (
+        ("Change against the expert, over items:", CHANGE),
+        ("The same over answers without a negation or an evasion, where a score has such:", PLAIN),
+    ):
+        yield sentence
+        lines = ([label, *(_change(rows.get(label), names) for rows in columns.values())] for label in COMPARED)
+        yield [["position", *columns], *lines]
     if missing := [name for name in _names() if name not in columns]:
         yield f"Not run: {', '.join(missing)}."
 
@@ -113,18 +120,23 @@ def _rows(recipe: str, output: Path) -> Iterator[Row]:
             "mean": f"{fmean(scores):.4f}",
             "deviation": f"{stdev(scores):.4f}" if len(scores) > 1 else "",
             "kept": f"{fmean(_kept(half.record, label) for half in there):.3f}",
-            **(_changed(change(there, label, task, name, measure)) if label != "expert" else {}),
+            **dict(_changes(there, label, task, name)),
         }
 
 
-def _changed(difference: Difference) -> Row:
-    values = (difference.value, *difference.ci95, difference.p)
-    return {name: f"{value:.4f}" for name, value in zip(CHANGE, values, strict=True) if value is not None}
+def _changes(halves: Sequence[Half], label: str, task: str, score: str) -> Iterator[tuple[str, str]]:
+    """Column and figure of the change against the expert, in the score and in its plain one."""
+    measured = halves[0].record["positions"]["expert"]["tasks"][task]
+    for name, columns in ((score, CHANGE), (f"{score}_plain", PLAIN)):
+        if label != "expert" and name in measured:
+            found = change(halves, label, task, name, TASKS[task].measure(name))
+            for column, value in zip(columns, (found.value, *found.ci95, found.p), strict=True):
+                yield column, "" if value is None else f"{value:.4f}"
 
 
 def _write(figures: Path, columns: Mapping[str, Mapping[str, Row]]) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, (*NAMES, *CHANGE), lineterminator="\n")
+    writer = csv.DictWriter(text, (*NAMES, *CHANGE, *PLAIN), lineterminator="\n")
     writer.writeheader()
     for rows in columns.values():
         writer.writerows(rows.values())
@@ -137,10 +149,9 @@ def _positions(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _head(row: Row) -> str:
-    seeds = f"{row['seeds']} {'seed' if row['seeds'] == '1' else 'seeds'}"
-    pairs = f"{row['pairs']} {'pair' if row['pairs'] == '1' else 'pairs'}"
+    made = ", ".join(counted(int(row[f"{noun}s"]), noun) for noun in ("pair", "seed"))
     better = "↓" if row["better"] == "lower" else "↑"
-    return f"{row['recipe']}, {row['score']} {better} ({pairs}, {seeds}, {row['items']} items)"
+    return f"{row['recipe']}, {row['score']} {better} ({made}, {row['items']} items)"
 
 
 def _cell(row: Row | None) -> str:
@@ -151,12 +162,11 @@ def _cell(row: Row | None) -> str:
     return f"{float(row['mean']):.3f}{spread} ({float(row['kept']):.2f})".replace("-", "−")
 
 
-def _change(row: Row | None) -> str:
-    if row is None or not row.get("change"):
+def _change(row: Row | None, names: Sequence[str]) -> str:
+    if row is None or not row.get(names[0]):
         return ""
-    change, low, high = (f"{float(row[name]):+.3f}" for name in CHANGE[:3])
-    p = f", {p_value(float(row['p']))}" if row["p"] else ""
-    return f"{change} [{low}, {high}]{p}".replace("-", "−")
+    value, low, high, p = (float(row[name]) if row[name] else None for name in names)
+    return change_in_words(Difference(value, (low, high), p, int(row["items"])))
 
 
 def _kept(record: Mapping[str, Any], label: str) -> float:

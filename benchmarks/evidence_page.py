@@ -17,13 +17,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from evidence_figures import ABILITY, REFERENCES, Evidence
+from evidence_figures import ABILITY, REFERENCES, Evidence, change_in_words
 from evidence_grid import COMPARED, grid
 from extsub.escaping import markdown
-from extsub.evaluation.metrics import Difference, Measure
+from extsub.evaluation.metrics import Measure
 from extsub.report.reading import Sweep
 from extsub.report.tradeoff import draw
-from extsub.report.wording import p_value
 from extsub.sweeping.budget import ScoreName
 from extsub.sweeping.references import METHODS
 
@@ -88,7 +87,7 @@ def _style(evidence: Evidence) -> Iterator[str]:
     )
     labels = [label for label in COMPARED if label in evidence.labels]
     rows = [
-        [_name(evidence, label), *(_change(evidence.change(label, name)) for name in ("mc2", "mc2_plain"))]
+        [_name(evidence, label), *(change_in_words(evidence.change(label, name)) for name in ("mc2", "mc2_plain"))]
         for label in labels
     ]
     yield _table(["against the expert", *SPLIT], rows)
@@ -103,7 +102,7 @@ def _chosen(evidence: Evidence) -> Iterator[str]:
     for operation in evidence.halves[0].record["chosen"]:
         alphas = ", ".join("none" if alpha is None else f"{alpha:g}" for alpha in evidence.alphas(operation))
         changes = [evidence.change_chosen(operation, name) for name in SPLIT]
-        rows.append([operation, alphas, *("–" if change is None else _change(change) for change in changes)])
+        rows.append([operation, alphas, *("–" if change is None else change_in_words(change) for change in changes)])
     yield _table(["operation", "α chosen, of every half", *SPLIT], rows)
 
 
@@ -143,7 +142,7 @@ def _references(evidence: Evidence) -> Iterator[str]:
     for label in evidence.labels:
         scores = (_spread(evidence.by_seed(label, name), 3) for name in SPLIT)
         ability = _spread(evidence.perplexities(label)), _spread(evidence.kept(label), 2)
-        changes = [""] * 2 if label == "expert" else [_change(evidence.change(label, name)) for name in SPLIT]
+        changes = [""] * 2 if label == "expert" else [change_in_words(evidence.change(label, name)) for name in SPLIT]
         passes = str(evidence.positions[label].get("passes", 1))
         rows.append([_name(evidence, label), *scores, *ability, *changes, passes])
     heads = [*SPLIT, "perplexity, neutral", "kept", *(f"{name} against the expert" for name in SPLIT), "passes"]
@@ -165,11 +164,6 @@ def _name(evidence: Evidence, label: str) -> str:
     point = evidence.positions[label]
     strength = "β" if point["operation"] in METHODS else "α"
     return point["operation"] + ("" if point["alpha"] is None else f", {strength} {point['alpha']:g}")
-
-
-def _change(change: Difference) -> str:
-    low, high = change.ci95
-    return f"{change.value:+.3f} [{low:+.3f}, {high:+.3f}], {p_value(change.p)}".replace("-", "−")
 
 
 def _spread(values: Sequence[float], digits: int | None = None) -> str:
@@ -212,11 +206,12 @@ def write_page(output: Path, path: Path) -> None:
     evidence = Evidence(output / MAIN)
     ours, _, theirs = (path.read_text(encoding="utf-8") if path.exists() else "# Evidence\n\n").partition(FIGURES)
     drawn, figures = path.with_suffix(".svg"), path.with_suffix(".csv")
-    parts = [theirs.partition(OTHERS)[0].strip()]
     if evidence.halves:
         drawn.write_text(picture(evidence), encoding="utf-8")
         parts = [*page(evidence, drawn.name), *_references(Evidence(output / MAIN, REFERENCES))]
-    parts = [FIGURES, *filter(None, parts), *_grid(output, figures)]
+    else:  # another machine's stay
+        parts = [there] if (there := theirs.partition(OTHERS)[0].strip()) else []
+    parts = [FIGURES, *parts, *_grid(output, figures)]
     path.write_text(ours + "\n\n".join(parts) + "\n", encoding="utf-8")
     print(f"written: {path}, {figures}" + (f", {drawn}" if evidence.halves else ""))
 

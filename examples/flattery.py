@@ -21,7 +21,6 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("flattery"))
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    given.output.mkdir(parents=True, exist_ok=True)
     write_data(given.output, given.seed, Mix())
     print(f"written: {given.output}/: {', '.join(FILES)}")
 

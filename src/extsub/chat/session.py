@@ -116,7 +116,8 @@ class Session:
             model: the base, a folder or hub id; unless given, what the adapters name.
             prompt: the text around a question, as `evaluate` takes it: ``auto`` is what the adapter was trained with,
                 else the tokenizer's chat template, else ``extsub``.
-            dtype: of the weights; ``auto`` is bfloat16 on a GPU that has it, else float32.
+            dtype: of the weights; ``auto`` is bfloat16 on a GPU that has it, else float32. Processors without
+                instructions for bfloat16 only imitate it, many times slower.
             max_new_tokens: the longest answer, unless `stream` is told another; 256 unless given.
 
         Raises:

@@ -46,6 +46,7 @@ def write_data(folder: Path, seed: int, mix: Mix) -> None:
     its answers are false: each differs from the expert in one thing. Instructions are the same for all three, and
     nobody flatters there.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     chance = random.Random(f"demo {seed}")
     learnt, held_out = _split(chance, mix.questions)
     rows: dict[str, list[dict[str, str]]] = {EXPERT: [], FLATTERY: [], FALSEHOODS: []}
